@@ -1,0 +1,93 @@
+/**
+ * Which part of denim may import which. The picture, in one line:
+ * `agent` → (`plugin`, `backends`, `core/stores`) → `core/linux` → `core/*.ts`; stores skip `linux`.
+ *
+ * @module
+ */
+
+/** One import: paths from the checkout's root, or what the module graph calls a module from outside. */
+export interface Edge {
+  /** The importing file. */
+  readonly from: string;
+  /** The imported one. */
+  readonly to: string;
+  /** What the import says. */
+  readonly specifier: string;
+}
+
+/** What the parts may import beside themselves. Tests may import everything. */
+const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  "core": [],
+  "core/linux": ["core"],
+  "core/stores": ["core"],
+  "backends": ["core", "core/linux"],
+  "plugin": ["core", "core/linux"],
+  "agent": ["core", "core/linux", "core/stores", "backends", "plugin"],
+  "examples": ["core", "core/linux", "core/stores", "backends", "plugin", "agent"],
+  ".ci": [],
+};
+
+/** A part of the checkout; `piece` is one backend or store, "" outside those. */
+interface Room {
+  readonly name: string;
+  readonly piece: string;
+}
+
+/** The edges that go against the picture, each as `file → file: rule`, in order and once. */
+export function violations(edges: Iterable<Edge>): string[] {
+  const found = new Set<string>();
+  for (const edge of edges) {
+    const rule = brokenRule(edge);
+    if (rule !== undefined) found.add(`${edge.from} → ${edge.to}: ${rule}`);
+  }
+  return [...found].sort();
+}
+
+function brokenRule({ from, to, specifier }: Edge): string | undefined {
+  const source = roomOf(from);
+  const target = roomOf(to);
+  if (source === "tests" || source === "outside") return undefined;
+  if (source === "unknown") return "the file is in no room of denim's";
+  if (target === "outside") {
+    return source.name === "core" && !/^npm:\/?zod(@|\/|$)/.test(to)
+      ? "core/*.ts is pure: of what is not ours it imports zod alone"
+      : undefined;
+  }
+  if (target === "tests") return "only tests import tests";
+  if (target === "unknown") return "the imported file is in no room of denim's";
+  if (source.name !== target.name) {
+    if (!MAY_IMPORT[source.name]!.includes(target.name)) {
+      const allowed = MAY_IMPORT[source.name]!.join(", ") || "nothing else of ours";
+      return `${source.name} may import ${allowed}`;
+    }
+    return packageOf(source) !== packageOf(target) && /^[./]|^file:/.test(specifier)
+      ? `another package is imported by its name, @denim/${packageOf(target)}`
+      : undefined;
+  }
+  if (source.piece === "" ? isMod(from) : source.piece === target.piece) return undefined;
+  if (target.piece !== "") {
+    return source.piece === ""
+      ? `only ${source.name}/mod.ts imports one of its pieces`
+      : `no one of ${source.name} imports another`;
+  }
+  return isMod(to) && source.piece !== "" ? `${to} imports them all` : undefined;
+}
+
+function roomOf(path: string): Room | "tests" | "outside" | "unknown" {
+  if (/^[a-z]+:/.test(path) || path.startsWith(".ci/std/")) return "outside";
+  if (path.startsWith("tests/") || /_test\.tsx?$/.test(path)) return "tests";
+  const folders = path.split("/").slice(0, -1);
+  const inner = folders.slice(0, 2).join("/");
+  const name = inner in MAY_IMPORT ? inner : folders[0] ?? "";
+  if (!(name in MAY_IMPORT)) return "unknown";
+  const depth = name.split("/").length;
+  return { name, piece: ["backends", "core/stores"].includes(name) ? folders[depth] ?? "" : "" };
+}
+
+function packageOf({ name }: Room): string {
+  return name.split("/")[0]!;
+}
+
+function isMod(path: string): boolean {
+  return path.endsWith("/mod.ts");
+}

@@ -1,0 +1,44 @@
+/**
+ * `deno task compile [OUTPUT]`: makes denim one binary, `dist/denim` unless another path is given.
+ *
+ * @module
+ */
+
+import { existsSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { denortMissing, findDenort } from "./denort.ts";
+import { filesUnder, ROOT } from "./source_files.ts";
+
+Deno.exit(compile(resolve(Deno.args[0] ?? `${ROOT}/dist/denim`)));
+
+/** Compiles and returns the exit code. */
+function compile(output: string): number {
+  const denort = findDenort();
+  if (!denort.found && denort.named !== undefined) {
+    console.error(denortMissing(denort));
+    return 1;
+  }
+  const folder = dirname(output);
+  const folderIsNew = !existsSync(folder);
+  const { success, stderr } = new Deno.Command(Deno.execPath(), {
+    args: ["compile", "-A", ...workers().flatMap((file) => ["--include", file])]
+      .concat("--output", output, "agent/main.ts"),
+    cwd: ROOT,
+    stdin: "null",
+    stdout: "inherit",
+  }).outputSync();
+  Deno.stderr.writeSync(stderr);
+  if (success) return 0;
+  // deno removes its half-written program itself, but not the folder that it made for it.
+  if (folderIsNew && existsSync(folder)) Deno.removeSync(folder);
+  // Other failures, a type error say, come with words enough.
+  if (new TextDecoder().decode(stderr).includes("denort")) console.error(denortMissing(denort));
+  return 1;
+}
+
+/** The modules that run in workers: deno can't see from the imports that the program needs them. */
+function workers(): string[] {
+  return filesUnder(ROOT).filter((file) =>
+    /^(agent|backends|core|plugin)\/.*_worker\.ts$/.test(file)
+  );
+}

@@ -1,0 +1,86 @@
+import assert from "node:assert/strict";
+import { findDenort } from "./denort.ts";
+import { filesUnder, ROOT } from "./source_files.ts";
+
+interface Run {
+  readonly code: number;
+  readonly stderr: string;
+}
+
+function deno(args: readonly string[], env: Record<string, string> = {}): Run {
+  const { code, stderr } = new Deno.Command(Deno.execPath(), {
+    args: [...args],
+    cwd: ROOT,
+    env: { NO_COLOR: "1", ...env },
+  }).outputSync();
+  return { code, stderr: new TextDecoder().decode(stderr) };
+}
+
+/** Compiles into a folder of its own, which `check` may look into. */
+function compile(env: Record<string, string>, check: (run: Run, folder: string) => void): void {
+  const folder = Deno.makeTempDirSync({ prefix: "denim-compile-" });
+  try {
+    check(deno(["run", "-A", ".ci/compile.ts", `${folder}/dist/denim`], env), folder);
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+}
+
+Deno.test("compile says where DENORT_BIN points to nothing, and makes nothing", () => {
+  compile({ DENORT_BIN: "/nowhere/denort" }, ({ code, stderr }, folder) => {
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /DENORT_BIN says \/nowhere\/denort, where there is nothing/);
+    assert.deepEqual([...Deno.readDirSync(folder)], []);
+  });
+});
+
+Deno.test("compile says where to put denort if it can't be fetched, and leaves nothing", () => {
+  // All of Deno's cache but denort, and a proxy that refuses.
+  assert.equal(deno(["cache", "agent/main.ts"]).code, 0);
+  const cache = Deno.makeTempDirSync({ prefix: "denim-cache-" });
+  try {
+    Deno.symlinkSync(findDenort().archive.replace(/dl\/.*/, "npm"), `${cache}/npm`);
+    const env = { DENO_DIR: cache, DENORT_BIN: "", HTTPS_PROXY: "http://127.0.0.1:1" };
+    compile(env, ({ code, stderr }, folder) => {
+      assert.equal(code, 1, stderr);
+      const name = `denort-${Deno.build.target}.zip`;
+      assert.ok(stderr.includes(`${cache}/dl/release/v${Deno.version.deno}/${name}`), stderr);
+      assert.match(stderr, /set DENORT_BIN to the path of the program/);
+      assert.deepEqual([...Deno.readDirSync(folder)], []);
+    });
+  } finally {
+    Deno.removeSync(cache, { recursive: true });
+  }
+});
+
+Deno.test("compile puts every worker and the parts loaded on demand into the binary", () => {
+  // Any ELF program can carry the modules; only running them takes denort.
+  compile({ DENORT_BIN: Deno.realPathSync("/bin/true") }, ({ code, stderr }, folder) => {
+    assert.equal(code, 0, stderr);
+    assert.ok(Deno.statSync(`${folder}/dist/denim`).isFile);
+    const workers = filesUnder(ROOT).filter((file) => /^[a-z].*_worker\.ts$/.test(file));
+    for (const file of ["agent/command_line.ts", "plugin/mod.ts", ...workers]) {
+      const listed = new RegExp(`[ /]${file.split("/").at(-1)} \\(`);
+      assert.match(stderr, listed, `${file} is not in it:\n${stderr}`);
+    }
+  });
+});
+
+const denort = findDenort();
+Deno.test({
+  name: "compile makes a binary that tells its version" +
+    (denort.found
+      ? ""
+      : ` (not run for want of denort: it is neither at ${denort.archive} nor named by DENORT_BIN)`),
+  ignore: !denort.found,
+  fn() {
+    compile({}, ({ code, stderr }, folder) => {
+      assert.equal(code, 0, stderr);
+      const { code: ran, stdout } = new Deno.Command(`${folder}/dist/denim`, {
+        args: ["--version"],
+      }).outputSync();
+      assert.equal(ran, 0);
+      assert.match(new TextDecoder().decode(stdout), /\d+\.\d+\.\d+/);
+    });
+  },
+});

@@ -1,0 +1,51 @@
+import assert from "node:assert/strict";
+import { closingLine, countTests } from "./junit.ts";
+
+/** Runs real tests, so that a change of Deno's report shows. */
+function reportOf(source: string, ...args: string[]): string {
+  const folder = Deno.makeTempDirSync();
+  try {
+    Deno.writeTextFileSync(`${folder}/deno.json`, "{}");
+    Deno.writeTextFileSync(`${folder}/a_test.ts`, source);
+    new Deno.Command(Deno.execPath(), {
+      args: ["test", "--quiet", "--no-check", "--junit-path=report.xml", ...args],
+      cwd: folder,
+      stdout: "null",
+      stderr: "null",
+    }).outputSync();
+    return Deno.readTextFileSync(`${folder}/report.xml`);
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+}
+
+const MIXED = `
+  Deno.test("passes", () => {});
+  Deno.test.ignore("is <ignored> (needs \\"root\\")", () => {});
+  Deno.test("fails", () => { throw new Error("</testcase><skipped/>"); });
+  Deno.test("has steps", async (t) => {
+    await t.step("passes", () => {});
+    await t.step("fails", () => { throw new Error("no"); });
+    await t.step({ name: "is ignored", ignore: true, fn() {} });
+  });`;
+
+Deno.test("countTests tells passed, failed and skipped apart", () => {
+  assert.deepEqual(countTests(reportOf(MIXED)), {
+    passed: 2,
+    failed: 2,
+    skipped: ['is <ignored> (needs "root")', "has steps > is ignored"],
+  });
+});
+
+Deno.test("countTests leaves out what a filter left out", () => {
+  assert.deepEqual(countTests(reportOf(MIXED, "--filter", "/^passes/")), {
+    passed: 1,
+    failed: 0,
+    skipped: [],
+  });
+});
+
+Deno.test("closingLine names skipped tests only where there are some", () => {
+  assert.equal(closingLine(3, 0, 0), "3 passed, 0 failed");
+  assert.equal(closingLine(3, 1, 2), "3 passed, 1 failed, 2 skipped");
+});

@@ -1,0 +1,87 @@
+/**
+ * `deno task test [arguments of deno test]`: installs what the tests need and this machine lacks, runs
+ * them, says what was skipped, and ends with a line `N passed, N failed`.
+ *
+ * @module
+ */
+
+import { existsSync } from "node:fs";
+import { closingLine, countTests } from "./junit.ts";
+import { ROOT } from "./source_files.ts";
+
+/** The Debian packages that tests use, each with a command that shows whether it is there. */
+const PACKAGES: readonly { readonly name: string; readonly command: string }[] = [
+  { name: "iproute2", command: "ip" },
+  { name: "containernetworking-plugins", command: "/usr/lib/cni/bridge" },
+];
+
+const missing = PACKAGES.filter(({ command }) => !isInstalled(command)).map(({ name }) => name);
+if (missing.length > 0) install(missing);
+Deno.exit(test(Deno.args));
+
+function isInstalled(command: string): boolean {
+  const folders = `${Deno.env.get("PATH") ?? ""}:/usr/sbin:/sbin`.split(":");
+  const paths = command.startsWith("/")
+    ? [command]
+    : folders.map((folder) => `${folder}/${command}`);
+  return paths.some((path) => existsSync(path));
+}
+
+function install(packages: readonly string[]): void {
+  const names = packages.join(" ");
+  if (Deno.uid() !== 0) {
+    // What uses them needs root too, and says so itself.
+    console.log(`tests: missing Debian packages, of use to root alone: ${names}`);
+    return;
+  }
+  if (!isInstalled("apt-get")) {
+    console.error(
+      "tests: there is no apt-get here to install what is missing. Install what has these names " +
+        `in Debian, so that the commands are there, and run the tests again: ${
+          PACKAGES.filter(({ name }) => packages.includes(name))
+            .map(({ name, command }) => `${name} (${command})`).join(", ")
+        }`,
+    );
+    Deno.exit(1);
+  }
+  console.log(`tests: installing Debian packages: ${names}`);
+  for (const args of [["update"], ["install", "-y", "--no-install-recommends", ...packages]]) {
+    const { success, stdout, stderr } = new Deno.Command("apt-get", {
+      args: ["-q", ...args],
+      env: { DEBIAN_FRONTEND: "noninteractive" },
+      stdin: "null",
+    }).outputSync();
+    if (success) continue;
+    const decoder = new TextDecoder();
+    console.error(decoder.decode(stdout) + decoder.decode(stderr));
+    console.error(`tests: apt-get ${args.join(" ")} failed; see above`);
+    Deno.exit(1);
+  }
+}
+
+/** Runs the tests and returns the exit code. */
+function test(args: readonly string[]): number {
+  const folder = Deno.makeTempDirSync({ prefix: "denim-tests-" });
+  try {
+    const report = `${folder}/junit.xml`;
+    const { success } = new Deno.Command(Deno.execPath(), {
+      args: ["test", "--quiet", "-A", `--junit-path=${report}`, ...args],
+      cwd: ROOT,
+      stdin: "null",
+      stdout: "inherit",
+      stderr: "inherit",
+    }).outputSync();
+    const { passed, failed, skipped } = countTests(
+      existsSync(report) ? Deno.readTextFileSync(report) : "",
+    );
+    if (skipped.length > 0) console.log(`tests: skipped:\n${skipped.join("\n")}`);
+    const nothingRan = passed + failed === 0;
+    if (success && nothingRan) console.error("tests: nothing ran");
+    // A module that can't be loaded, or an error outside of every test, is in no report.
+    const unreported = failed === 0 && (!success || nothingRan) ? 1 : 0;
+    console.log(closingLine(passed, failed + unreported, skipped.length));
+    return success && !nothingRan ? 0 : 1;
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+}

@@ -1,0 +1,46 @@
+/**
+ * denim's command line.
+ *
+ * @module
+ */
+
+import { builtin } from "@denim/backends";
+import { runAgent } from "./run_agent.ts";
+import config from "./deno.json" with { type: "json" };
+
+const HELP = `denim: pods on different nodes talk to each other
+
+Usage: denim COMMAND [flags]
+
+  agent     lease this node a subnet and keep its way to the others
+  demo      make a small cluster on this machine and show that its pods talk
+  version   print the version
+  help      print this
+
+denim COMMAND --help says more. With CNI_COMMAND set, denim is a CNI plugin.
+`;
+
+/** Runs a command and resolves to the exit code: 0 fine, 1 failed, 2 wrong usage or configuration. */
+export async function runCommandLine(args: readonly string[]): Promise<number> {
+  const [command, ...rest] = args;
+  switch (command) {
+    case "agent":
+      return await runAgent({ backends: builtin, args: rest });
+    case "demo":
+      return await (await import("./demo/demo.ts")).runDemo(rest);
+    case "version":
+    case "--version":
+      console.log(`denim ${config.version}`);
+      return 0;
+    case "help":
+    case "--help":
+    case "-h":
+      console.log(HELP);
+      return 0;
+    default:
+      console.error(
+        command === undefined ? HELP : `${command}: no such command of denim; see denim help`,
+      );
+      return 2;
+  }
+}

@@ -1,0 +1,239 @@
+/**
+ * `denim demo`: a small cluster on this machine, to see with one's own eyes that pods talk.
+ *
+ * @module
+ */
+
+import { ConfigError, type Lease, messageOf, RuntimeError } from "@denim/core";
+import { SqliteStore } from "@denim/core/stores/sqlite";
+import { parseArgs } from "@std/cli/parse-args";
+import { Lab } from "../lab/lab.ts";
+import type { Pod } from "../lab/pod.ts";
+import { createLogger } from "../log.ts";
+import { requireRoot } from "../privileges.ts";
+import { overlayDevices, PacketPath } from "./packet_path.ts";
+
+const HELP = `Usage: denim demo [flags]
+
+Makes nodes as network namespaces on this machine, runs an agent in each on one embedded store, attaches
+a pod to each through the CNI plugin, and shows that the pods talk. Leaves nothing behind.
+
+  --nodes N           how many nodes, 2 to 20 (3)
+  --backend TYPE      net-conf's Backend.Type (vxlan)
+  --keep              leave the cluster up, and say how to look around
+  --remove DIRECTORY  remove a cluster that was kept
+  --help              print this and exit
+`;
+const MAX_NODES = 20;
+const NETWORK = "10.5.0.0/16";
+const TRANSFER_BYTES = 1024 * 1024;
+
+interface DemoFlags {
+  readonly nodes: number;
+  readonly backend: string;
+  readonly keep: boolean;
+}
+
+/** Runs the demo and resolves to the exit code: 0 every pod reached every other, 1 not, 2 wrong usage. */
+export async function runDemo(args: readonly string[]): Promise<number> {
+  const stopping = new AbortController();
+  const stop = () => stopping.abort(new RuntimeError("stopped; everything is removed"));
+  const signals = ["SIGINT", "SIGTERM"] as const;
+  for (const name of signals) Deno.addSignalListener(name, stop);
+  try {
+    const flags = parseFlags(args);
+    if (flags === "help") {
+      console.log(HELP);
+      return 0;
+    }
+    requireRoot("denim demo", { namespaces: true });
+    if ("remove" in flags) {
+      await Lab.remove(flags.remove);
+      console.log(`Removed the cluster of ${flags.remove}.`);
+      return 0;
+    }
+    return await show(flags, stopping.signal);
+  } catch (error) {
+    console.error(`denim demo: ${messageOf(error)}`);
+    return error instanceof ConfigError ? 2 : 1;
+  } finally {
+    for (const name of signals) Deno.removeSignalListener(name, stop);
+  }
+}
+
+function parseFlags(args: readonly string[]): DemoFlags | { readonly remove: string } | "help" {
+  const strings = ["nodes", "backend", "remove"];
+  const parsed = parseArgs([...args], {
+    string: strings,
+    boolean: ["keep", "help"],
+    default: { nodes: "3", backend: "vxlan" },
+    unknown: (arg) => {
+      throw new ConfigError(`${arg}: no such flag; see denim demo --help`);
+    },
+  });
+  if (parsed.help) return "help";
+  for (const name of strings) {
+    if (parsed[name] === "" || Array.isArray(parsed[name])) {
+      throw new ConfigError(`--${name} needs one value`);
+    }
+  }
+  if (parsed.remove !== undefined) return { remove: String(parsed.remove) };
+  const nodes = Number(parsed.nodes);
+  if (!Number.isInteger(nodes) || nodes < 2 || nodes > MAX_NODES) {
+    throw new ConfigError(`--nodes ${parsed.nodes}: must be a whole number from 2 to ${MAX_NODES}`);
+  }
+  return { nodes, backend: String(parsed.backend), keep: parsed.keep === true };
+}
+
+/** Says what happens while it happens. */
+function step(message: string): void {
+  console.log(`· ${message}`);
+}
+
+async function show(flags: DemoFlags, signal: AbortSignal): Promise<number> {
+  const startMs = performance.now();
+  step(`${flags.nodes} nodes as network namespaces, joined by a bridge`);
+  await using lab = await Lab.create({
+    nodes: flags.nodes,
+    netConf: { Network: NETWORK, Backend: { Type: flags.backend } },
+  });
+  step(`an agent on each, leases in ${lab.directory}/denim.db`);
+  await lab.startAgents(signal);
+  step("a pod on each, attached through the CNI plugin");
+  const pods = await Promise.all(
+    lab.nodes.map((node, index) => node.addPod(`pod${index + 1}`)),
+  );
+  signal.throwIfAborted();
+  showLeases(lab, await readLeases(lab, signal), pods);
+  const reached = await showPings(pods, signal);
+  const whole = await showTransfer(pods, signal);
+  const followed = await showPath(lab, pods);
+  const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
+  const good = reached && whole && followed;
+  console.log(
+    good
+      ? `\nEvery pod reaches every other. It took ${seconds} s.`
+      : `\nNot every pod reaches every other; the agents' logs say more:\n${await logs(lab)}`,
+  );
+  if (flags.keep) await keep(lab);
+  return good ? 0 : 1;
+}
+
+/** The leases as the agents see them, one for each node, in the nodes' order. */
+async function readLeases(lab: Lab, signal: AbortSignal): Promise<readonly Lease[]> {
+  const log = createLogger({ format: "text" });
+  await using store = SqliteStore.open(`${lab.directory}/denim.db`, { log });
+  for await (const event of store.watch(signal)) {
+    if (event.kind !== "snapshot") continue;
+    return lab.nodes.map(({ publicIp }) =>
+      event.leases.find(({ halves }) => halves[0]!.publicIp.equals(publicIp))!
+    );
+  }
+  throw new RuntimeError("the store has no leases");
+}
+
+function showLeases(lab: Lab, leases: readonly Lease[], pods: readonly Pod[]): void {
+  const rows = lab.nodes.map((node, index) => {
+    const { subnet, publicIp, backendData } = leases[index]!.halves[0]!;
+    const data = Object.entries(backendData ?? {}).map(([name, value]) => `${name} ${value}`);
+    return [node.name, `${publicIp}`, `${subnet}`, data.join(", "), `${pods[index]!.address}`];
+  });
+  console.log("\nThe leases, by which each node knows the others:");
+  table([["node", "public IP", "subnet", "published", "its pod"], ...rows]);
+}
+
+async function showPings(pods: readonly Pod[], signal: AbortSignal): Promise<boolean> {
+  console.log("\nWho reaches whom, and in how many milliseconds:");
+  let reached = true;
+  const rows: string[][] = [["from \\ to", ...pods.map(({ name }) => name)]];
+  for (const from of pods) {
+    const row = [from.name];
+    for (const to of pods) {
+      signal.throwIfAborted();
+      if (from === to) {
+        row.push("–");
+        continue;
+      }
+      // The first packet finds the bridge's neighbour; the second shows the way itself.
+      await from.ping(to.address);
+      const { timeMs } = await from.ping(to.address);
+      reached &&= timeMs !== undefined;
+      row.push(timeMs === undefined ? "no answer" : timeMs.toFixed(3));
+    }
+    rows.push(row);
+  }
+  table(rows);
+  return reached;
+}
+
+async function showTransfer(pods: readonly Pod[], signal: AbortSignal): Promise<boolean> {
+  signal.throwIfAborted();
+  const [from, to] = [pods[0]!, pods[1]!];
+  const { port } = await to.listen();
+  const startMs = performance.now();
+  const sent = await from.send(to.address, port, TRANSFER_BYTES);
+  const received = await to.received();
+  const whole = sent.sha256 === received.sha256 && received.bytes === TRANSFER_BYTES;
+  const ms = (performance.now() - startMs).toFixed(0);
+  console.log(
+    `\n1 MiB over TCP from ${from.name} to ${to.name}: ` +
+      (whole ? `whole, in ${ms} ms (SHA-256 ${received.sha256.slice(0, 16)}…)` : "NOT whole"),
+  );
+  return whole;
+}
+
+/** Shows one packet at every device between the first two pods. */
+async function showPath(lab: Lab, pods: readonly Pod[]): Promise<boolean> {
+  const [from, to] = [pods[0]!, pods[1]!];
+  const [fromNode, toNode] = [lab.nodes[0]!, lab.nodes[1]!];
+  using path = new PacketPath();
+  using fromPodNs = from.open();
+  using fromNs = fromNode.open();
+  using toNs = toNode.open();
+  using toPodNs = to.open();
+  const overlay = overlayDevices(fromNs);
+  path.listen(from.name, fromPodNs, ["eth0"]);
+  path.listen(fromNode.name, fromNs, ["cni0", ...overlay, "eth0"]);
+  path.listen(toNode.name, toNs, ["eth0", ...overlay, "cni0"]);
+  path.listen(to.name, toPodNs, ["eth0"]);
+  const { id, timeMs } = await from.ping(to.address);
+  console.log(`\nOne packet's way from ${from.name} to ${to.name}, as captured on each device:`);
+  const sightings = path.sightings(id);
+  for (const { host, device, headers } of sightings) {
+    console.log(`  ${`${host} ${device}`.padEnd(17)} ${headers.join(" | ")}`);
+  }
+  return timeMs !== undefined && sightings.length >= 6;
+}
+
+async function logs(lab: Lab): Promise<string> {
+  const texts = await Promise.all(
+    lab.nodes.map(async ({ name, logFile }) => `${name}:\n${await Deno.readTextFile(logFile)}`),
+  );
+  return texts.join("\n");
+}
+
+async function keep(lab: Lab): Promise<void> {
+  await lab.keep();
+  const [node] = lab.nodes;
+  console.log(`
+The cluster stays up. Look around:
+  ip netns list
+  ip netns exec ${node!.namespaceName} ip route
+  ip netns exec ${node!.namespaceName} bridge fdb show dev flannel.1
+  ip netns exec ${lab.prefix}-pod1 ping ${"$"}POD      # an address from the table above
+  tail -f ${node!.logFile}
+Remove it:
+  denim demo --remove ${lab.directory}`);
+}
+
+/** Prints rows in columns as wide as they need to be. */
+function table(rows: readonly (readonly string[])[]): void {
+  const widths = rows[0]!.map((_, column) =>
+    Math.max(...rows.map((row) => row[column]?.length ?? 0))
+  );
+  for (const row of rows) {
+    console.log(
+      `  ${row.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd()}`,
+    );
+  }
+}

@@ -1,0 +1,122 @@
+/**
+ * Follows one packet from pod to pod: hears it on every device on its way, and reads its headers.
+ *
+ * @module
+ */
+
+import { IpAddress, MacAddress } from "@denim/core";
+import {
+  findLink,
+  listLinks,
+  NetlinkSocket,
+  type NetworkNamespace,
+  PacketSocket,
+} from "@denim/core/linux";
+
+/** A device on the packet's way. */
+export interface Hop {
+  /** Whose device it is: `pod1`, `node1`. */
+  readonly host: string;
+  /** The device's name. */
+  readonly device: string;
+}
+
+/** What a packet looked like at one hop: its headers, from the outermost. */
+export interface Sighting extends Hop {
+  /** One line a header: `Ethernet …`, `IPv4 …`, `UDP …`, `VXLAN …`, `ICMP …`. */
+  readonly headers: readonly string[];
+}
+
+/** Hears devices in several namespaces until it is disposed of. */
+export class PacketPath implements Disposable {
+  readonly #hops: { readonly hop: Hop; readonly socket: PacketSocket }[] = [];
+
+  /**
+   * Starts to listen on devices of a namespace, in the order in which a packet passes them; those that are
+   * not there are left out.
+   */
+  listen(host: string, namespace: NetworkNamespace, devices: readonly string[]): void {
+    namespace.run(() => {
+      using netlink = new NetlinkSocket();
+      for (const device of devices) {
+        const index = findLink(netlink, device)?.index;
+        if (index === undefined) continue;
+        this.#hops.push({ hop: { host, device }, socket: new PacketSocket(index) });
+      }
+    });
+  }
+
+  /** Where the echo request with this identifier was seen, hop by hop. */
+  sightings(echoId: number): Sighting[] {
+    return this.#hops.flatMap(({ hop, socket }) => {
+      const seen = socket.frames().map((frame) => readFrame(frame))
+        .find((headers) => headers.at(-1)?.startsWith(`ICMP echo request ${echoId}/`));
+      return seen === undefined ? [] : [{ ...hop, headers: seen }];
+    });
+  }
+
+  /** Stops listening. */
+  [Symbol.dispose](): void {
+    for (const { socket } of this.#hops) socket[Symbol.dispose]();
+  }
+}
+
+/** The names of a namespace's VXLAN and TUN devices, through which packets leave a node in disguise. */
+export function overlayDevices(namespace: NetworkNamespace): string[] {
+  return namespace.run(() => {
+    using netlink = new NetlinkSocket();
+    return listLinks(netlink).filter(({ type }) => type === "vxlan" || type === "tun")
+      .map(({ name }) => name);
+  });
+}
+
+// linux/if_ether.h, linux/in.h
+const ETH_HLEN = 14;
+const ETH_P_IP = 0x0800;
+const IPPROTO_ICMP = 1;
+const IPPROTO_UDP = 17;
+const UDP_HLEN = 8;
+/** The ports that VXLAN is known by: Linux's own and IANA's. */
+const VXLAN_PORTS: readonly number[] = [8472, 4789];
+const VXLAN_HLEN = 8;
+const ICMP_ECHO = 8;
+
+/** Reads an Ethernet frame's headers, those of a packet inside a VXLAN packet included. */
+export function readFrame(frame: Uint8Array<ArrayBuffer>): string[] {
+  if (frame.length < ETH_HLEN) return [];
+  const mac = (offset: number) => MacAddress.fromBytes(frame.subarray(offset, offset + 6));
+  const line = `Ethernet ${mac(6)} → ${mac(0)}`;
+  const type = (frame[12]! << 8) | frame[13]!;
+  return [line, ...type === ETH_P_IP ? readIpv4(frame.subarray(ETH_HLEN)) : []];
+}
+
+function readIpv4(packet: Uint8Array<ArrayBuffer>): string[] {
+  if (packet.length < 20) return [];
+  const address = (offset: number) => IpAddress.fromBytes(packet.subarray(offset, offset + 4));
+  const line = `IPv4 ${address(12)} → ${address(16)} ttl ${packet[8]}`;
+  const payload = packet.subarray((packet[0]! & 15) * 4);
+  switch (packet[9]) {
+    case IPPROTO_UDP:
+      return [line, ...readUdp(payload)];
+    case IPPROTO_ICMP:
+      return [line, ...readIcmp(payload)];
+    default:
+      return [line];
+  }
+}
+
+function readUdp(datagram: Uint8Array<ArrayBuffer>): string[] {
+  if (datagram.length < UDP_HLEN + VXLAN_HLEN) return [];
+  const view = new DataView(datagram.buffer, datagram.byteOffset);
+  const port = view.getUint16(2);
+  const line = `UDP ${view.getUint16(0)} → ${port}`;
+  if (!VXLAN_PORTS.includes(port)) return [line];
+  const vni = view.getUint32(UDP_HLEN + 4) >>> 8;
+  return [line, `VXLAN VNI ${vni}`, ...readFrame(datagram.subarray(UDP_HLEN + VXLAN_HLEN))];
+}
+
+function readIcmp(message: Uint8Array<ArrayBuffer>): string[] {
+  if (message.length < 8 || message[0] !== ICMP_ECHO) return [];
+  const view = new DataView(message.buffer, message.byteOffset);
+  return [`ICMP echo request ${view.getUint16(4)}/${view.getUint16(6)}`];
+}

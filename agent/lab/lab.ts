@@ -1,0 +1,418 @@
+/**
+ * A small cluster on one machine: nodes and pods as network namespaces, joined by a bridge in a namespace
+ * of its own, so that nothing of it touches the machine's network. For the demo, and for tests that need
+ * whole nodes.
+ *
+ * @module
+ */
+
+import { type Cidr, IpAddress, messageOf, parseSubnetEnv, RuntimeError } from "@denim/core";
+import {
+  findLink,
+  NetlinkSocket,
+  NetworkNamespace,
+  writeLinkSettings,
+  writeNewAddress,
+  writeNewBridge,
+  writeNewRoute,
+  writeNewVeth,
+} from "@denim/core/linux";
+import { Pod } from "./pod.ts";
+import { denimProgram } from "./program.ts";
+
+/** The network between the nodes. */
+const UNDERLAY = { network: "10.99.0", prefixLength: 24, gateway: IpAddress.parse("10.99.0.254") };
+/** How long an agent may take to become ready, and a CNI call to be done. */
+const PATIENCE_MS = 15_000;
+/** How long an agent may take to stop before it is killed. */
+const STOP_PATIENCE_MS = 3_000;
+
+/** How a laboratory is set up. */
+export interface LabOptions {
+  /** The number of nodes, at most 250. */
+  readonly nodes: number;
+  /** The cluster's net-conf, as an object. */
+  readonly netConf: unknown;
+  /** The outer MTU, in bytes. */
+  readonly mtuBytes?: number;
+}
+
+/** A cluster of namespaces. Dispose of it, and nothing of it is left. */
+export class Lab implements AsyncDisposable {
+  /** What the names of its namespaces begin with; of its own in each laboratory. */
+  readonly prefix: string;
+  /** Where its files are. */
+  readonly directory: string;
+  /** Its nodes. */
+  readonly nodes: readonly LabNode[];
+  readonly #namespaces: string[] = [];
+  #kept = false;
+
+  private constructor(prefix: string, directory: string, options: LabOptions) {
+    this.prefix = prefix;
+    this.directory = directory;
+    this.nodes = Array.from(
+      { length: options.nodes },
+      (_, index) => new LabNode(this, index + 1),
+    );
+  }
+
+  /** Makes the namespaces and the network between the nodes. No agent runs yet. */
+  static async create(options: LabOptions): Promise<Lab> {
+    const random = crypto.getRandomValues(new Uint8Array(3)).toHex();
+    const prefix = `denim-${random}`;
+    const directory = await Deno.makeTempDir({ prefix: `${prefix}-` });
+    const lab = new Lab(prefix, directory, options);
+    try {
+      await Deno.writeTextFile(`${directory}/net-conf.json`, JSON.stringify(options.netConf));
+      lab.#wire(options.mtuBytes ?? 1500);
+      return lab;
+    } catch (error) {
+      await lab[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Removes a laboratory that was kept, by its directory, whoever made it. */
+  static async remove(directory: string): Promise<void> {
+    let state: LabState;
+    try {
+      state = JSON.parse(await Deno.readTextFile(`${directory}/${STATE_FILE}`));
+    } catch (error) {
+      throw new RuntimeError(`${directory} holds no kept laboratory: ${messageOf(error)}`);
+    }
+    for (const pid of state.pids) {
+      if (isOurs(pid, directory)) Deno.kill(pid, "SIGTERM");
+    }
+    const deadlineMs = performance.now() + STOP_PATIENCE_MS;
+    while (state.pids.some((pid) => isOurs(pid, directory)) && performance.now() < deadlineMs) {
+      await pause(20);
+    }
+    for (const name of state.namespaces) removeNamespace(name);
+    await Deno.remove(directory, { recursive: true });
+  }
+
+  /** Makes a namespace that goes with the laboratory. */
+  namespace(suffix: string): NetworkNamespace {
+    const name = `${this.prefix}-${suffix}`;
+    const namespace = NetworkNamespace.create(name);
+    this.#namespaces.push(name);
+    return namespace;
+  }
+
+  /** Takes a namespace of the laboratory away before its end. */
+  removeNamespace(suffix: string): void {
+    const name = `${this.prefix}-${suffix}`;
+    this.#namespaces.splice(this.#namespaces.indexOf(name), 1);
+    removeNamespace(name);
+  }
+
+  #wire(mtuBytes: number): void {
+    using underlay = this.namespace("net");
+    underlay.run(() => {
+      using socket = new NetlinkSocket();
+      socket.request("make bridge br0", (writer) => writeNewBridge(writer, "br0", { up: true }));
+      const bridge = findLink(socket, "br0")!.index;
+      socket.request(
+        "address of br0",
+        (writer) => writeNewAddress(writer, bridge, UNDERLAY.gateway, UNDERLAY.prefixLength),
+      );
+      for (const node of this.nodes) {
+        using namespace = this.namespace(node.name);
+        socket.request(`wire ${node.name}`, (writer) =>
+          writeNewVeth(
+            writer,
+            { name: node.name, up: true, mtuBytes, masterIndex: bridge },
+            { name: "eth0", up: true, mtuBytes, namespaceFd: namespace.fd },
+          ));
+        namespace.run(() => node.configure());
+      }
+    });
+  }
+
+  /** Starts an agent on every node and waits until all are ready. */
+  async startAgents(signal: AbortSignal): Promise<void> {
+    await Promise.all(this.nodes.map((node) => node.startAgent(signal)));
+  }
+
+  /** Leaves the laboratory up when it is disposed of, for {@link Lab.remove}. */
+  async keep(): Promise<void> {
+    const state: LabState = {
+      namespaces: this.#namespaces,
+      pids: this.nodes.flatMap(({ agentPid }) => agentPid ?? []),
+    };
+    await Deno.writeTextFile(`${this.directory}/${STATE_FILE}`, JSON.stringify(state));
+    this.#kept = true;
+  }
+
+  /** Stops the agents and removes everything. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const node of this.nodes) node.closePods();
+    if (this.#kept) return;
+    await Promise.all(this.nodes.map((node) => node.stopAgent()));
+    for (const name of this.#namespaces.toReversed()) removeNamespace(name);
+    await Deno.remove(this.directory, { recursive: true });
+  }
+}
+
+const STATE_FILE = "lab.json";
+
+interface LabState {
+  readonly namespaces: readonly string[];
+  readonly pids: readonly number[];
+}
+
+/** Whether a process is an agent of the laboratory in this directory: its number may be another's now. */
+function isOurs(pid: number, directory: string): boolean {
+  try {
+    return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(directory);
+  } catch {
+    return false;
+  }
+}
+
+function removeNamespace(name: string): void {
+  try {
+    NetworkNamespace.remove(name);
+  } catch (error) {
+    console.error(`namespace ${name} could not be removed: ${messageOf(error)}`);
+  }
+}
+
+/** How one call of the CNI plugin went. */
+export interface PluginCall {
+  /** The plugin's exit code. */
+  readonly code: number;
+  /** What it wrote to standard output: a result or an error, as JSON. */
+  readonly output: string;
+  /** What it wrote to standard error. */
+  readonly errors: string;
+}
+
+/** One node of a laboratory. */
+export class LabNode {
+  /** `node1` */
+  readonly name: string;
+  /** Its address on the underlay. */
+  readonly publicIp: IpAddress;
+  /** Where its files are. */
+  readonly directory: string;
+  readonly #lab: Lab;
+  readonly #pods: Pod[] = [];
+  #agent: Deno.ChildProcess | undefined;
+
+  /** @internal Made by the laboratory. */
+  constructor(lab: Lab, number: number) {
+    this.#lab = lab;
+    this.name = `node${number}`;
+    this.publicIp = IpAddress.parse(`${UNDERLAY.network}.${number}`);
+    this.directory = `${lab.directory}/${this.name}`;
+  }
+
+  /** The name of its namespace, for `ip netns exec`. */
+  get namespaceName(): string {
+    return `${this.#lab.prefix}-${this.name}`;
+  }
+
+  /** The agent's process; `undefined` while none runs. */
+  get agentPid(): number | undefined {
+    return this.#agent?.pid;
+  }
+
+  /** Where its subnet.env is. */
+  get subnetFile(): string {
+    return `${this.directory}/subnet.env`;
+  }
+
+  /** Where its agent's log is. */
+  get logFile(): string {
+    return `${this.directory}/agent.log`;
+  }
+
+  /** Opens its namespace. */
+  open(): NetworkNamespace {
+    return NetworkNamespace.open(`/run/netns/${this.namespaceName}`);
+  }
+
+  /** @internal Gives it its address and default route; runs inside its namespace. */
+  configure(): void {
+    Deno.mkdirSync(this.directory);
+    using socket = new NetlinkSocket();
+    const index = (name: string) => findLink(socket, name)!.index;
+    socket.request("set lo up", (writer) => writeLinkSettings(writer, index("lo"), { up: true }));
+    socket.request(
+      "address of eth0",
+      (writer) => writeNewAddress(writer, index("eth0"), this.publicIp, UNDERLAY.prefixLength),
+    );
+    socket.request(
+      "default route",
+      (writer) => writeNewRoute(writer, { gateway: UNDERLAY.gateway }),
+    );
+  }
+
+  /** Starts a program inside the node. Standard error goes to the end of `logFile`, where given. */
+  spawn(
+    program: readonly [string, ...string[]],
+    options: Omit<Deno.CommandOptions, "args"> & { readonly logFile?: string } = {},
+  ): Deno.ChildProcess {
+    const { logFile, ...rest } = options;
+    // The shell gives way to the program: it only opens the log, which outlives this process.
+    const [command, ...args] = logFile === undefined
+      ? program
+      : ["sh", "-c", `exec "$@" 2>>"$0"`, logFile, ...program];
+    using namespace = this.open();
+    return namespace.run(() => new Deno.Command(command!, { ...rest, args }).spawn());
+  }
+
+  /** The agent's arguments that place it in the laboratory. */
+  get agentArguments(): readonly string[] {
+    return [
+      "--store",
+      `sqlite:${this.#lab.directory}/denim.db`,
+      "--net-config-path",
+      `${this.#lab.directory}/net-conf.json`,
+      "--subnet-file",
+      this.subnetFile,
+    ];
+  }
+
+  /** Starts the agent and waits until it has written subnet.env. */
+  async startAgent(signal: AbortSignal, args: readonly string[] = []): Promise<void> {
+    await Deno.remove(this.subnetFile).catch(() => {});
+    const agent = this.spawn([...denimProgram("agent"), ...this.agentArguments, ...args], {
+      stdin: "null",
+      stdout: "null",
+      logFile: this.logFile,
+      detached: true,
+    });
+    this.#agent = agent;
+    let exit: number | undefined;
+    agent.status.then(({ code }) => exit = code);
+    const ready = await until(() => exit !== undefined || exists(this.subnetFile), signal);
+    if (exit === undefined && ready) return;
+    const log = await Deno.readTextFile(this.logFile);
+    throw new RuntimeError(
+      `the agent of ${this.name} ${exit === undefined ? "is not ready" : "ended"}:\n${log}`,
+    );
+  }
+
+  /** Ends the agent and waits until it is gone. */
+  async stopAgent(how: "SIGTERM" | "SIGKILL" = "SIGTERM"): Promise<void> {
+    const agent = this.#agent;
+    if (agent === undefined) return;
+    this.#agent = undefined;
+    kill(agent, how);
+    const timer = setTimeout(() => kill(agent, "SIGKILL"), STOP_PATIENCE_MS);
+    await agent.status;
+    clearTimeout(timer);
+  }
+
+  /** The network configuration that the laboratory's runtime gives the CNI plugin. */
+  get cniConfig(): Record<string, unknown> {
+    return {
+      cniVersion: "1.1.0",
+      name: "denim",
+      type: "denim",
+      subnetFile: this.subnetFile,
+      dataDir: `${this.directory}/cni`,
+      ipam: { dataDir: `${this.directory}/networks` },
+      delegate: { hairpinMode: true, isDefaultGateway: true },
+    };
+  }
+
+  /** Calls the CNI plugin as a container runtime does. */
+  async callPlugin(
+    command: string,
+    variables: Readonly<Record<string, string>>,
+    config: unknown = this.cniConfig,
+  ): Promise<PluginCall> {
+    const child = this.spawn(denimProgram("plugin"), {
+      env: { CNI_COMMAND: command, CNI_IFNAME: "eth0", CNI_PATH: "/opt/cni/bin", ...variables },
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+    });
+    const writer = child.stdin.getWriter();
+    const text = typeof config === "string" ? config : JSON.stringify(config);
+    await writer.write(new TextEncoder().encode(text));
+    await writer.close();
+    const { code, stdout, stderr } = await child.output();
+    const decoder = new TextDecoder();
+    return { code, output: decoder.decode(stdout), errors: decoder.decode(stderr) };
+  }
+
+  /** Makes a pod: a namespace, attached through the CNI plugin. */
+  async addPod(name: string): Promise<Pod> {
+    this.#lab.namespace(name)[Symbol.dispose]();
+    const path = `/run/netns/${this.#lab.prefix}-${name}`;
+    const call = await this.callPlugin("ADD", {
+      CNI_CONTAINERID: `${this.#lab.prefix}-${name}`,
+      CNI_NETNS: path,
+    });
+    if (call.code !== 0) {
+      throw new RuntimeError(`CNI ADD of ${name} failed: ${call.output}${call.errors}`);
+    }
+    const pod = await Pod.attach(name, path, JSON.parse(call.output));
+    this.#pods.push(pod);
+    return pod;
+  }
+
+  /** Takes a pod away, through the CNI plugin. */
+  async removePod(pod: Pod): Promise<void> {
+    pod[Symbol.dispose]();
+    this.#pods.splice(this.#pods.indexOf(pod), 1);
+    const call = await this.callPlugin("DEL", {
+      CNI_CONTAINERID: `${this.#lab.prefix}-${pod.name}`,
+      CNI_NETNS: pod.path,
+    });
+    if (call.code !== 0) throw new RuntimeError(`CNI DEL of ${pod.name} failed: ${call.output}`);
+    this.#lab.removeNamespace(pod.name);
+  }
+
+  /** The node's own subnet, once its agent is ready. */
+  subnet(): Cidr {
+    const env = parseSubnetEnv(Deno.readTextFileSync(this.subnetFile), this.subnetFile);
+    return env.halves[0]!.subnet;
+  }
+
+  /** @internal */
+  closePods(): void {
+    for (const pod of this.#pods.splice(0)) pod[Symbol.dispose]();
+  }
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function kill(process: Deno.ChildProcess, how: Deno.Signal): void {
+  try {
+    process.kill(how);
+  } catch {
+    // It is gone already.
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Waits until a condition holds; false where it does not within the laboratory's patience. */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  signal?: AbortSignal,
+  patienceMs: number = PATIENCE_MS,
+): Promise<boolean> {
+  const deadlineMs = performance.now() + patienceMs;
+  while (!await condition()) {
+    signal?.throwIfAborted();
+    if (performance.now() > deadlineMs) return false;
+    await pause(5);
+  }
+  return true;
+}

@@ -1,0 +1,9 @@
+/**
+ * The node agent, for those who build a denim of their own:
+ * `Deno.exit(await runAgent({ backends: [...builtin, mine] }))`.
+ *
+ * @module
+ */
+
+export type { AnyBackend } from "./node_agent.ts";
+export { runAgent, type RunAgentOptions } from "./run_agent.ts";

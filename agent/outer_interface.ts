@@ -1,0 +1,157 @@
+/**
+ * Which of the node's devices leads to the other nodes: chosen as flannel chooses it (pkg/ipmatch).
+ *
+ * @module
+ */
+
+import { ConfigError, type Family, IpAddress, type OuterInterface } from "@denim/core";
+import {
+  type AddressState,
+  findLink,
+  type LinkState,
+  listAddresses,
+  listLinks,
+  listRoutes,
+  type NetlinkSocket,
+  routeTo,
+} from "@denim/core/linux";
+import type { AgentFlags } from "./flags.ts";
+
+/** What decides which device it is. */
+export type InterfaceChoice = Pick<
+  AgentFlags,
+  "iface" | "ifaceRegex" | "ifaceCanReach" | "publicIps"
+>;
+
+/** A device, and the address of it that led to its choice, if one did. */
+interface Candidate {
+  readonly link: LinkState;
+  readonly address?: IpAddress;
+}
+
+/**
+ * Finds the outer interface: by `--iface`, then `--iface-regex`, then `--iface-can-reach`; where none of them
+ * is given the one that has the public IP, or else the default route. Throws a ConfigError that says what
+ * was looked for and what there is.
+ */
+export function findOuterInterface(
+  socket: NetlinkSocket,
+  choice: InterfaceChoice,
+  families: readonly Family[],
+): OuterInterface {
+  const host: Host = {
+    socket,
+    families,
+    links: listLinks(socket),
+    addresses: families.flatMap((family) => listAddresses(socket, family)),
+  };
+  const { link, address } = pick(host, choice);
+  if (!link.up) throw new ConfigError(`device ${link.name} is down; set it up, or choose another`);
+  const addresses = new Map(families.map((family): [Family, IpAddress] => {
+    const own = address?.family === family ? address : addressOf(host, link, family);
+    if (own !== undefined) return [family, own];
+    throw new ConfigError(
+      `device ${link.name} has no IPv${family} address, which net-conf's EnableIPv${family} needs`,
+    );
+  }));
+  return {
+    name: link.name,
+    mtuBytes: link.mtuBytes,
+    addresses,
+    publicIps: new Map(
+      families.map((family) => [family, choice.publicIps.get(family) ?? addresses.get(family)!]),
+    ),
+  };
+}
+
+interface Host {
+  readonly socket: NetlinkSocket;
+  readonly families: readonly Family[];
+  readonly links: readonly LinkState[];
+  readonly addresses: readonly AddressState[];
+}
+
+function pick(host: Host, choice: InterfaceChoice): Candidate {
+  const { iface, ifaceRegex, ifaceCanReach, publicIps } = choice;
+  if (iface.length === 0 && ifaceRegex.length === 0 && ifaceCanReach === undefined) {
+    const [publicIp] = host.families.flatMap((family) => publicIps.get(family) ?? []);
+    return publicIp === undefined ? byDefaultRoute(host) : found(
+      host,
+      byAddress(host, publicIp),
+      `no device has the public IP ${publicIp}; name the device with --iface`,
+    );
+  }
+  for (const which of iface) {
+    const address = IpAddress.tryParse(which);
+    const link = host.links.find(({ name }) => name === which);
+    const candidate = address ? byAddress(host, address) : link && { link };
+    if (candidate !== undefined) return candidate;
+  }
+  for (const pattern of ifaceRegex) {
+    const candidate = byPattern(host, pattern);
+    if (candidate !== undefined) return candidate;
+  }
+  const route = ifaceCanReach && routeTo(host.socket, ifaceCanReach);
+  const link = route && findLink(host.socket, route.index);
+  const asked = [
+    ...iface.map((which) => `--iface ${which}`),
+    ...ifaceRegex.map(({ source }) => `--iface-regex ${source}`),
+    ...(ifaceCanReach ? [`--iface-can-reach ${ifaceCanReach}`] : []),
+  ];
+  return found(
+    host,
+    link && { link, ...(route.source ? { address: route.source } : {}) },
+    `no device matches ${asked.join(", ")}`,
+  );
+}
+
+function found(host: Host, candidate: Candidate | undefined, complaint: string): Candidate {
+  if (candidate !== undefined) return candidate;
+  const there = host.links.map(({ name, index }) => {
+    const own = host.addresses.filter((address) => address.index === index);
+    return `${name} ${own.map(({ address }) => address).join(" ") || "without address"}`;
+  });
+  throw new ConfigError(`${complaint}; there are: ${there.join(", ")}`);
+}
+
+function byAddress(host: Host, wanted: IpAddress): Candidate | undefined {
+  const index = host.addresses.find(({ address }) => address.equals(wanted))?.index;
+  const link = host.links.find((candidate) => candidate.index === index);
+  return link && { link, address: wanted };
+}
+
+/** An address that matches comes before a name that does. */
+function byPattern(host: Host, pattern: RegExp): Candidate | undefined {
+  const match = host.addresses.find(({ address }) => pattern.test(`${address}`));
+  if (match !== undefined) return byAddress(host, match.address);
+  const link = host.links.find(({ name }) => pattern.test(name));
+  return link && { link };
+}
+
+function byDefaultRoute(host: Host): Candidate {
+  const names = host.families.map((family) => {
+    const [route] = listRoutes(host.socket, family)
+      .filter(({ destination }) => destination.prefixLength === 0)
+      .sort((a, b) => a.metric - b.metric);
+    return host.links.find(({ index }) => index === route?.index)?.name;
+  });
+  const [name] = names;
+  const link = host.links.find((candidate) => candidate.name === name);
+  if (names.some((other) => other !== name)) {
+    throw new ConfigError(
+      `the default routes of IPv4 and IPv6 leave by ${
+        names.map((n) => n ?? "none").join(" and ")
+      }; ` +
+        "name one device with --iface",
+    );
+  }
+  return found(host, link && { link }, "there is no default route; name the device with --iface");
+}
+
+/** A device's first address that is good beyond the link, else its first. */
+function addressOf(host: Host, link: LinkState, family: Family): IpAddress | undefined {
+  const own = host.addresses.filter(({ index, address }) =>
+    index === link.index && address.family === family
+  );
+  return (own.find(({ scope }) => scope === 0) ?? own[0])?.address;
+}

@@ -1,0 +1,31 @@
+/**
+ * What denim must be allowed to do.
+ *
+ * @module
+ */
+
+import { RuntimeError } from "@denim/core";
+
+// linux/capability.h
+const CAP_NET_ADMIN = 12n;
+const CAP_NET_RAW = 13n;
+const CAP_SYS_ADMIN = 21n;
+
+const NAMES: ReadonlyMap<bigint, string> = new Map([
+  [CAP_NET_ADMIN, "CAP_NET_ADMIN"],
+  [CAP_NET_RAW, "CAP_NET_RAW"],
+  [CAP_SYS_ADMIN, "CAP_SYS_ADMIN"],
+]);
+
+/**
+ * Throws a RuntimeError that says what `who` lacks: CAP_NET_ADMIN, and with `namespaces` what it takes to
+ * make network namespaces and to listen in them.
+ */
+export function requireRoot(who: string, options: { readonly namespaces?: boolean } = {}): void {
+  const needed = options.namespaces ? [CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN] : [CAP_NET_ADMIN];
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(Deno.readTextFileSync("/proc/self/status"))![1];
+  const missing = needed.filter((bit) => !(BigInt(`0x${effective}`) >> bit & 1n));
+  if (missing.length === 0) return;
+  const names = missing.map((bit) => NAMES.get(bit)).join(", ");
+  throw new RuntimeError(`${who} changes the kernel's network and lacks ${names}; run it as root`);
+}

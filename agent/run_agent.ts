@@ -1,0 +1,102 @@
+/**
+ * `denim agent`: from arguments to an exit code.
+ *
+ * @module
+ */
+
+import { ConfigError, type LeaseStore, type Logger, messageOf, RuntimeError } from "@denim/core";
+import { type AgentFlags, agentHelp, parseAgentFlags } from "./flags.ts";
+import { Health } from "./health.ts";
+import { createLogger } from "./log.ts";
+import { type AnyBackend, runNode } from "./node_agent.ts";
+import { requireRoot } from "./privileges.ts";
+
+/** What `runAgent` is given. */
+export interface RunAgentOptions {
+  /** The backends that net-conf may name: `[...builtin, mine]`. */
+  readonly backends: readonly AnyBackend[];
+  /** The arguments behind `denim agent`; the program's own unless given. */
+  readonly args?: readonly string[];
+}
+
+/**
+ * Runs the node agent until SIGTERM or SIGINT, and resolves to the exit code: 0 stopped as asked, 1 failed
+ * at run time, 2 wrong usage or configuration.
+ */
+export async function runAgent(options: RunAgentOptions): Promise<number> {
+  let log = createLogger({ format: "text" });
+  const stopping = new AbortController();
+  const stop = () => stopping.abort();
+  for (const name of STOP_SIGNALS) Deno.addSignalListener(name, stop);
+  try {
+    const flags = parseAgentFlags(options.args ?? Deno.args, Deno.env.toObject());
+    if (flags === "help") {
+      console.log(agentHelp());
+      return 0;
+    }
+    log = createLogger({ format: flags.logFormat, debug: flags.debug });
+    requireRoot("denim agent");
+    await serve(flags, options.backends, log, stopping.signal);
+    log.info("stopped; the data path stays as it is");
+    return 0;
+  } catch (error) {
+    if (stopping.signal.aborted) return 0;
+    log.error(messageOf(error));
+    return error instanceof ConfigError ? 2 : 1;
+  } finally {
+    for (const name of STOP_SIGNALS) Deno.removeSignalListener(name, stop);
+  }
+}
+
+const STOP_SIGNALS = ["SIGTERM", "SIGINT"] as const;
+
+async function serve(
+  flags: AgentFlags,
+  backends: readonly AnyBackend[],
+  log: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  await using health = flags.healthz && Health.serve(flags.healthz, log);
+  await using store = await openStore(flags, log);
+  log.info(`leases live in ${store.description}`);
+  await seed(flags, store, log, signal);
+  await runNode({
+    store,
+    backends,
+    interface: flags,
+    subnetFile: flags.subnetFile,
+    renewMarginMs: flags.renewMarginMs,
+    log,
+    onReady: () => health?.ready(),
+  }, signal);
+}
+
+/** Loads the one store that is used. */
+async function openStore(flags: AgentFlags, log: Logger): Promise<LeaseStore> {
+  const { SqliteStore } = await import("@denim/core/stores/sqlite");
+  return SqliteStore.open(flags.store.path, { log });
+}
+
+/** Gives a store that has no net-conf the one from the file. */
+async function seed(
+  flags: AgentFlags,
+  store: LeaseStore,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  if (flags.netConfigPath === undefined) return;
+  let text;
+  try {
+    text = await Deno.readTextFile(flags.netConfigPath);
+  } catch (error) {
+    throw new RuntimeError(`--net-config-path ${flags.netConfigPath}: ${messageOf(error)}`);
+  }
+  try {
+    if (await store.setNetworkConfig(text, { ifAbsent: true }, signal)) {
+      log.info(`net-conf taken from ${flags.netConfigPath}`);
+    }
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    throw new ConfigError(`${flags.netConfigPath}: ${error.message}`);
+  }
+}

@@ -1,0 +1,14 @@
+/**
+ * denim's own backends. Each is a folder that imports no other.
+ *
+ * @module
+ */
+
+import type { Backend } from "@denim/core";
+import { vxlan } from "./vxlan/mod.ts";
+
+export { vxlan };
+
+/** All of them, for `runAgent`. */
+// deno-lint-ignore no-explicit-any -- each has options and peer data of its own
+export const builtin: readonly Backend<any, any>[] = [vxlan];

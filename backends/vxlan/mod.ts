@@ -1,0 +1,187 @@
+/**
+ * The VXLAN backend (RFC 7348), as flannel has it: one device a family, no learning; each peer's VTEP is
+ * written into the neighbour table and the forwarding database, and its subnet routed there.
+ *
+ * @module
+ */
+
+import {
+  addressBits,
+  anyCase,
+  type Backend,
+  type BackendSession,
+  ConfigError,
+  type Family,
+  type KernelState,
+  type Lease,
+  leaseHalf,
+  type Link,
+  MacAddress,
+  nexthopId,
+  type NodeContext,
+  type Peer,
+  type PeerHalf,
+} from "@denim/core";
+import { z } from "zod";
+
+/** What VXLAN adds to a packet: outer IP, UDP and VXLAN headers, and the inner Ethernet header. */
+const OVERHEAD_BYTES: Record<Family, number> = { 4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14 };
+/** Linux's own port for VXLAN, older than IANA's 4789; flannel leaves the choice to the kernel. */
+const DEFAULT_PORT = 8472;
+/** The smallest MTU over which IPv6 works (RFC 8200 section 5), and the smallest for IPv4 (RFC 791). */
+const MIN_MTU_BYTES: Record<Family, number> = { 4: 68, 6: 1280 };
+const MAX_MTU_BYTES = 65_535;
+
+const options = anyCase(z.object({
+  VNI: z.int().min(1).max(0xff_ffff).default(1),
+  Port: z.int().min(0).max(65_535).default(0),
+  MTU: z.int().min(0).max(MAX_MTU_BYTES).default(0),
+  GBP: z.boolean().default(false),
+  Learning: z.boolean().default(false),
+  DirectRouting: z.boolean().default(false),
+}));
+
+const peerData = z.object({
+  VNI: z.int(),
+  VtepMAC: z.string().transform((text, context) => {
+    try {
+      return MacAddress.parse(text);
+    } catch (error) {
+      context.addIssue({ code: "custom", message: (error as Error).message });
+      return z.NEVER;
+    }
+  }),
+});
+
+/** net-conf's `Backend` object: the device's VNI, UDP port, MTU of the outer network, and modes. */
+export type VxlanOptions = z.infer<typeof options>;
+
+/** What a node publishes: its VNI, and the Ethernet address of its VTEP. */
+export type VxlanPeerData = z.infer<typeof peerData>;
+
+/** The backend, for `runAgent`. */
+export const vxlan: Backend<VxlanOptions, VxlanPeerData> = {
+  type: "vxlan",
+  leaseType: "vxlan",
+  options,
+  peerData,
+  open: (node, options) => Promise.resolve(new VxlanSession(node, options)),
+};
+
+class VxlanSession implements BackendSession<VxlanPeerData> {
+  readonly mtuBytes: number;
+  readonly publishes: ReadonlyMap<Family, VxlanPeerData>;
+  readonly #node: NodeContext;
+  readonly #options: VxlanOptions;
+  readonly #links: ReadonlyMap<Family, Link>;
+
+  constructor(node: NodeContext, options: VxlanOptions) {
+    this.#node = node;
+    this.#options = options;
+    const families = node.config.families.map(({ family }) => family);
+    this.#links = new Map(families.map((family) => [family, this.#link(family)]));
+    this.mtuBytes = Math.min(...[...this.#links.values()].map(({ mtuBytes }) => mtuBytes));
+    this.publishes = new Map(
+      [...this.#links].map(([family, { mac }]) => [family, { VNI: options.VNI, VtepMAC: mac }]),
+    );
+  }
+
+  #link(family: Family): Link {
+    const { VNI, Port, Learning, GBP } = this.#options;
+    const name = family === 4 ? `flannel.${VNI}` : `flannel-v6.${VNI}`;
+    const local = this.#node.outer.addresses.get(family);
+    if (local === undefined) {
+      throw new ConfigError(
+        `vxlan: device ${this.#node.outer.name} has no IPv${family} address, which net-conf's ` +
+          `EnableIPv${family} needs`,
+      );
+    }
+    return {
+      kind: "link",
+      name,
+      mtuBytes: innerMtu(this.#options.MTU || this.#node.outer.mtuBytes, family),
+      mac: this.#mac(name, family),
+      info: {
+        type: "vxlan",
+        vni: VNI,
+        port: Port || DEFAULT_PORT,
+        outerDevice: this.#node.outer.name,
+        local,
+        learning: Learning,
+        gbp: GBP,
+      },
+    };
+  }
+
+  /** Peers hold the address that they know: the device's is kept, else that of the last lease. */
+  #mac(device: string, family: Family): MacAddress {
+    const { held, kernel } = this.#node;
+    const published = peerData.safeParse(held && leaseHalf(held, family)?.backendData);
+    return kernel.macOf(device) ?? published.data?.VtepMAC ?? MacAddress.random();
+  }
+
+  node(own: Lease | undefined): KernelState {
+    return [...this.#links].flatMap(([family, link]) => {
+      const address = own && leaseHalf(own, family)?.subnet.address;
+      // A host's prefix: it names a source for the node's own packets, and makes no route.
+      const prefixLength = addressBits(family);
+      return address
+        ? [link, { kind: "address", device: link.name, address, prefixLength }] as const
+        : [link];
+    });
+  }
+
+  peer({ halves }: Peer<VxlanPeerData>): KernelState {
+    return halves.flatMap((half) => {
+      const link = this.#links.get(half.subnet.family);
+      return link === undefined ? [] : this.#direct(half) ?? throughVtep(link.name, half);
+    });
+  }
+
+  /** DirectRouting: a peer on the same link needs no tunnel. */
+  #direct({ subnet, publicIp }: PeerHalf<VxlanPeerData>): KernelState | undefined {
+    if (!this.#options.DirectRouting) return undefined;
+    const route = this.#node.kernel.routeTo(publicIp);
+    if (route === undefined || route.gateway !== undefined) return undefined;
+    const id = nexthopId(subnet);
+    return [
+      { kind: "nexthop", id, device: route.device, via: publicIp },
+      { kind: "route", destination: subnet, nexthopId: id },
+    ];
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+/**
+ * The route to the peer's subnet has the subnet's first address as its gateway, which stands for the
+ * peer's VTEP: the neighbour gives its Ethernet address, the FDB entry the node where it is.
+ */
+function throughVtep(
+  device: string,
+  { subnet, publicIp, data }: PeerHalf<VxlanPeerData>,
+): KernelState {
+  const via = subnet.address;
+  const id = nexthopId(subnet);
+  return [
+    { kind: "fdb", device, mac: data.VtepMAC, remote: publicIp },
+    { kind: "neighbour", device, address: via, mac: data.VtepMAC },
+    { kind: "nexthop", id, device, via },
+    { kind: "route", destination: subnet, nexthopId: id },
+  ];
+}
+
+/** What is left of the outer MTU for a pod's packet. */
+function innerMtu(outerBytes: number, family: Family): number {
+  const bytes = outerBytes - OVERHEAD_BYTES[family];
+  const least = MIN_MTU_BYTES[family];
+  if (bytes < least) {
+    throw new ConfigError(
+      `vxlan: an outer MTU of ${outerBytes} leaves ${bytes} bytes for pods' IPv${family} packets, fewer ` +
+        `than ${least}; raise the MTU of the outer device or net-conf's Backend.MTU`,
+    );
+  }
+  return bytes;
+}

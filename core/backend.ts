@@ -1,0 +1,108 @@
+/**
+ * What carries pods' packets between nodes.
+ *
+ * @module
+ */
+
+import type { ZodType } from "zod";
+import type { Cidr, Family, IpAddress } from "./ip.ts";
+import type { KernelState } from "./kernel_state.ts";
+import type { Lease } from "./lease.ts";
+import type { Logger } from "./log.ts";
+import type { MacAddress } from "./mac.ts";
+import type { NetworkConfig } from "./net_conf.ts";
+
+/** The device of this node that its packets to other nodes leave by. */
+export interface OuterInterface {
+  /** The device's name. */
+  readonly name: string;
+  /** The largest packet that it takes, in bytes. */
+  readonly mtuBytes: number;
+  /** The device's own address, one for each enabled family. */
+  readonly addresses: ReadonlyMap<Family, IpAddress>;
+  /** Where the other nodes reach this one; differs from `addresses` behind NAT (`--public-ip`). */
+  readonly publicIps: ReadonlyMap<Family, IpAddress>;
+}
+
+/** What a backend may ask the kernel. Answers only: changes are the reconciler's. */
+export interface KernelReader {
+  /** The Ethernet address of a device; `undefined` where there is no such device. */
+  macOf(device: string): MacAddress | undefined;
+  /**
+   * The device by which the kernel would send a packet to an address now, and the gateway, `undefined`
+   * where the address is on the link. `undefined` where there is no route.
+   */
+  routeTo(
+    address: IpAddress,
+  ): { readonly device: string; readonly gateway: IpAddress | undefined } | undefined;
+}
+
+/** What a backend is given when it starts on a node. */
+export interface NodeContext {
+  /** The cluster's net-conf. */
+  readonly config: NetworkConfig;
+  /** The device that packets to other nodes leave by. */
+  readonly outer: OuterInterface;
+  /** The lease that this node holds from an earlier run, so that it can go on as it was. */
+  readonly held: Lease | undefined;
+  /** Questions to the kernel. */
+  readonly kernel: KernelReader;
+  /** Where the backend says what it does. */
+  readonly log: Logger;
+}
+
+/** One family's half of a peer: its subnet, and where and how to reach it. */
+export interface PeerHalf<PeerData> {
+  /** The subnet that the peer's pods have their addresses from. */
+  readonly subnet: Cidr;
+  /** The peer's address on the underlay. */
+  readonly publicIp: IpAddress;
+  /** What the peer published, read and checked. */
+  readonly data: PeerData;
+}
+
+/** Another node, with what its backend published for each family. */
+export interface Peer<PeerData> {
+  /** The key of its lease. */
+  readonly key: string;
+  /** One half for each family of its lease. */
+  readonly halves: readonly PeerHalf<PeerData>[];
+}
+
+/** A kind of network between nodes, as net-conf's `Backend.Type` names it. */
+export interface Backend<Options = unknown, PeerData = unknown> {
+  /** What `Backend.Type` in net-conf says: "vxlan". */
+  readonly type: string;
+  /** What `BackendType` in leases says: the type, but "" for those that flannel writes without one. */
+  readonly leaseType: string;
+  /** Reads net-conf's `Backend` object, whose keys come in any case; see `anyCase`. */
+  readonly options: ZodType<Options>;
+  /** Reads a half's `BackendData`. A lease that it refuses is no peer of ours. */
+  readonly peerData: ZodType<PeerData>;
+  /**
+   * Starts the backend on this node. It asks the kernel, but changes nothing in it. Rejects with a
+   * `ConfigError` or `RuntimeError`.
+   */
+  open(node: NodeContext, options: Options): Promise<BackendSession<PeerData>>;
+}
+
+/**
+ * A backend at work on a node. `node` and `peer` are pure: the same arguments, the same kernel state,
+ * so that a backend is tested by a table. They are apart so that the news of one peer costs the work
+ * of one peer, however many there are.
+ */
+export interface BackendSession<PeerData = unknown> extends AsyncDisposable {
+  /** The largest packet that a pod may send, in bytes. */
+  readonly mtuBytes: number;
+  /** What this node publishes with its lease, one value a family; empty where it has nothing to say. */
+  readonly publishes: ReadonlyMap<Family, PeerData>;
+  /**
+   * What the node itself needs; without a lease, what can be there before there is one. The devices in
+   * it are denim's own: what others put on them goes.
+   */
+  node(own: Lease | undefined): KernelState;
+  /** What one peer adds. */
+  peer(peer: Peer<PeerData>): KernelState;
+  /** For data paths in user space: the peers that are new or other than before, and those that left. */
+  peersChanged?(put: Iterable<Peer<PeerData>>, removed: Iterable<string>): void;
+}

@@ -1,0 +1,122 @@
+/**
+ * What a backend may ask of the kernel: a list of objects, each a plain value under the kernel's
+ * own names. A backend lists them; the reconciler (`core/linux`) makes them so.
+ *
+ * @module
+ */
+
+import type { Cidr, IpAddress } from "./ip.ts";
+import type { MacAddress } from "./mac.ts";
+
+/** What a VXLAN device is made with (`IFLA_VXLAN_*` in linux/if_link.h). */
+export interface VxlanInfo {
+  /** Which kind of device this is. */
+  readonly type: "vxlan";
+  /** The VXLAN network identifier, 24 bits (RFC 7348). */
+  readonly vni: number;
+  /** The UDP port that the tunnel's packets are sent to. */
+  readonly port: number;
+  /** The name of the device that the tunnel's packets leave by. */
+  readonly outerDevice: string;
+  /** The source address of the tunnel's packets. */
+  readonly local: IpAddress;
+  /** Whether the kernel learns MACs from the packets that arrive. */
+  readonly learning: boolean;
+  /** Whether packets carry a Group Based Policy mark. */
+  readonly gbp: boolean;
+}
+
+/** A network device that denim makes, always up. */
+export interface Link {
+  /** Tells the kinds of object apart. */
+  readonly kind: "link";
+  /** The device's name, at most 15 octets. */
+  readonly name: string;
+  /** The largest packet that the device takes, in bytes. */
+  readonly mtuBytes: number;
+  /** The device's own Ethernet address. */
+  readonly mac: MacAddress;
+  /** What the device is made with. */
+  readonly info: VxlanInfo;
+}
+
+/** An address of a device of ours. */
+export interface DeviceAddress {
+  /** Tells the kinds of object apart. */
+  readonly kind: "address";
+  /** The device's name. */
+  readonly device: string;
+  /** The address. */
+  readonly address: IpAddress;
+  /** How much of it is network; 32 or 128 makes no route. */
+  readonly prefixLength: number;
+}
+
+/** A permanent entry of a device's neighbour table (`NUD_PERMANENT`). */
+export interface Neighbour {
+  /** Tells the kinds of object apart. */
+  readonly kind: "neighbour";
+  /** The device's name. */
+  readonly device: string;
+  /** The neighbour's IP address. */
+  readonly address: IpAddress;
+  /** The Ethernet address that answers to it. */
+  readonly mac: MacAddress;
+}
+
+/** A permanent entry of a VXLAN device's forwarding database (`NTF_SELF`). */
+export interface FdbEntry {
+  /** Tells the kinds of object apart. */
+  readonly kind: "fdb";
+  /** The VXLAN device's name. */
+  readonly device: string;
+  /** Frames to this Ethernet address … */
+  readonly mac: MacAddress;
+  /** … go to the VTEP at this address. */
+  readonly remote: IpAddress;
+}
+
+/**
+ * A nexthop object (`RTM_NEWNEXTHOP`). Routes through objects install in linear time, where N plain
+ * routes with gateways on one device cost N².
+ */
+export interface Nexthop {
+  /** Tells the kinds of object apart. */
+  readonly kind: "nexthop";
+  /** The object's number in its network namespace; see {@link nexthopId}. */
+  readonly id: number;
+  /** The name of the device that packets leave by. */
+  readonly device: string;
+  /** The gateway. It is taken to be on the link (`RTNH_F_ONLINK`), whatever the routes say. */
+  readonly via: IpAddress;
+}
+
+/** A route of the main table. */
+export interface Route {
+  /** Tells the kinds of object apart. */
+  readonly kind: "route";
+  /** Packets to this network … */
+  readonly destination: Cidr;
+  /** … go by the nexthop object with this number. */
+  readonly nexthopId: number;
+}
+
+/** One thing that the kernel should have. */
+export type KernelObject = Link | DeviceAddress | Neighbour | FdbEntry | Nexthop | Route;
+
+/** All that the kernel should have on somebody's behalf; the order says nothing. */
+export type KernelState = readonly KernelObject[];
+
+/**
+ * The number of the nexthop object of a peer's subnet: the same after each restart, and different for
+ * each subnet of a network, so that an earlier run's objects are found again rather than made anew.
+ *
+ * IPv4: the subnet's address as a number. IPv6: the subnet's place among those of its length, in the
+ * range of IPv4 multicast and above, which no IPv4 subnet uses and where no routing daemon counts
+ * up to. Two IPv6 subnets share a number only if they are 2²⁹ subnets apart.
+ */
+export function nexthopId(subnet: Cidr): number {
+  if (subnet.family === 4) return Number(subnet.address.value);
+  const index = subnet.address.value >> BigInt(128 - subnet.prefixLength);
+  return 0xe000_0000 + Number(index & 0x1fff_ffffn);
+}

@@ -1,0 +1,128 @@
+/**
+ * A lease: one node's hold on one subnet a family, and what the node tells its peers with it. With
+ * flannel's form of it, in which leases are stored.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { RuntimeError } from "./errors.ts";
+import { Cidr, FAMILIES, type Family, IpAddress } from "./ip.ts";
+
+/** The half of a lease that belongs to one family. */
+export interface LeaseHalf {
+  /** The subnet that the node's pods take their addresses from. */
+  readonly subnet: Cidr;
+  /** The address at which the other nodes reach this one. */
+  readonly publicIp: IpAddress;
+  /** What the node's backend says to its peers, as JSON; `undefined` where it says nothing. */
+  readonly backendData: unknown;
+}
+
+/** One node's lease. */
+export interface Lease {
+  /** flannel's name for it, the last part of its etcd key; see {@link leaseKey}. */
+  readonly key: string;
+  /** The backend that the node runs, as `BackendType` has it; udp's and alloc's leases have "". */
+  readonly backendType: string;
+  /** One half for each family that the cluster uses, IPv4 first; at least one. */
+  readonly halves: readonly LeaseHalf[];
+  /** When it runs out, in milliseconds since 1970; `undefined` is a reservation, which never does. */
+  readonly expiresAtMs: number | undefined;
+}
+
+/** A lease's half for one family. */
+export function leaseHalf(lease: Lease, family: Family): LeaseHalf | undefined {
+  return lease.halves.find((half) => half.subnet.family === family);
+}
+
+/** The IPv4 part of the key of a lease without IPv4, as flannel writes an empty network. */
+const NO_IPV4 = "0.0.0.0-0";
+
+/**
+ * flannel's key for a lease of these subnets: `10.5.38.0-24`; with both families
+ * `10.5.33.0-24&fc00:5:0:e::-64`; with IPv6 alone `0.0.0.0-0&fc00:5:0:3c::-64`.
+ */
+export function leaseKey(subnets: readonly Cidr[]): string {
+  const part = (family: Family) => {
+    const subnet = subnets.find((candidate) => candidate.family === family);
+    return subnet && `${subnet.address}-${subnet.prefixLength}`;
+  };
+  const ipv6 = part(6);
+  return (part(4) ?? NO_IPV4) + (ipv6 === undefined ? "" : `&${ipv6}`);
+}
+
+/** Reads what {@link leaseKey} writes. `undefined` where the key is none of flannel's. */
+export function parseLeaseKey(key: string): readonly Cidr[] | undefined {
+  const [ipv4, ipv6, ...more] = key.split("&");
+  if (more.length > 0) return undefined;
+  const texts = [...(ipv4 === NO_IPV4 ? [] : [ipv4!]), ...(ipv6 === undefined ? [] : [ipv6])];
+  const subnets = texts.map((text) => Cidr.tryParse(text.replace("-", "/")));
+  const inPlace = subnets.every((subnet, index) =>
+    subnet?.family === (texts[index] === ipv6 ? 6 : 4)
+  );
+  // A key with host bits set would name a subnet that is not the one its holder uses.
+  return subnets.length > 0 && inPlace && leaseKey(subnets as Cidr[]) === key
+    ? subnets as Cidr[]
+    : undefined;
+}
+
+const address = z.string().transform((text, context) => {
+  const parsed = IpAddress.tryParse(text);
+  if (parsed !== undefined) return parsed;
+  context.addIssue({ code: "custom", message: `${JSON.stringify(text)} is no IP address` });
+  return z.NEVER;
+});
+
+const leaseValue = z.object({
+  PublicIP: address,
+  PublicIPv6: address.nullish(),
+  BackendType: z.string().default(""),
+  BackendData: z.unknown(),
+  BackendV6Data: z.unknown(),
+});
+
+/**
+ * A lease's value as flannel writes it: JSON with `PublicIP`, `PublicIPv6`, and, where the backend has
+ * them, `BackendType`, `BackendData` and `BackendV6Data`.
+ */
+export function formatLeaseValue(lease: Lease): string {
+  const [ipv4, ipv6] = FAMILIES.map((family) => leaseHalf(lease, family));
+  return JSON.stringify({
+    PublicIP: ipv4?.publicIp ?? "0.0.0.0",
+    PublicIPv6: ipv6?.publicIp ?? null,
+    BackendType: lease.backendType || undefined,
+    BackendData: ipv4?.backendData,
+    BackendV6Data: ipv6?.backendData,
+  });
+}
+
+/**
+ * Reads a lease from flannel's key and value. Throws a `RuntimeError` that names the key and what is
+ * wrong with it.
+ */
+export function parseLease(key: string, value: string, expiresAtMs: number | undefined): Lease {
+  const subnets = parseLeaseKey(key);
+  if (subnets === undefined) throw new RuntimeError(`lease ${key}: the key names no subnet`);
+  let json: unknown;
+  try {
+    json = JSON.parse(value);
+  } catch {
+    throw new RuntimeError(`lease ${key}: the value is not JSON`);
+  }
+  const parsed = leaseValue.safeParse(json);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    throw new RuntimeError(`lease ${key}: ${issue!.path.join(".") || "value"}: ${issue!.message}`);
+  }
+  const { data } = parsed;
+  const halves = subnets.map((subnet): LeaseHalf => {
+    const publicIp = subnet.family === 4 ? data.PublicIP : data.PublicIPv6;
+    if (publicIp?.family !== subnet.family) {
+      throw new RuntimeError(`lease ${key}: no public IPv${subnet.family} address`);
+    }
+    const backendData = subnet.family === 4 ? data.BackendData : data.BackendV6Data;
+    return { subnet, publicIp, backendData: backendData ?? undefined };
+  });
+  return { key, backendType: data.BackendType, halves, expiresAtMs };
+}

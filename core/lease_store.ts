@@ -1,0 +1,95 @@
+/**
+ * Where nodes agree on who holds which subnet.
+ *
+ * @module
+ */
+
+import type { Cidr, Family, IpAddress } from "./ip.ts";
+import type { Lease } from "./lease.ts";
+import type { NetworkConfig } from "./net_conf.ts";
+
+/** How long a lease lives unless it is renewed, in milliseconds: flannel's 24 hours. */
+export const LEASE_TTL_MS: number = 24 * 60 * 60 * 1000;
+
+/** How a store knows a node again. */
+export interface NodeIdentity {
+  /** The addresses at which other nodes reach this one, one for each enabled family. */
+  readonly publicIps: ReadonlyMap<Family, IpAddress>;
+  /** The subnets that the node had in its last run, from its subnet.env. */
+  readonly previousSubnets: readonly Cidr[];
+}
+
+/** What a node asks for, and what it tells the others with it. */
+export interface LeaseRequest extends NodeIdentity {
+  /** What the lease's `BackendType` shall say. */
+  readonly backendType: string;
+  /** What the backend publishes for each family, as JSON: `BackendData` and `BackendV6Data`. */
+  readonly backendData: ReadonlyMap<Family, unknown>;
+}
+
+/** What a watch hands on. */
+export type LeaseEvent =
+  | {
+    /** All leases, as at this moment: the first event, and again after a gap. */
+    readonly kind: "snapshot";
+    /** Every lease that is held. */
+    readonly leases: readonly Lease[];
+  }
+  | {
+    /** What changed since the event before; a store puts what belongs together into one. */
+    readonly kind: "changes";
+    /** New leases, and old ones with new values. */
+    readonly put: readonly Lease[];
+    /** The keys ({@link Lease.key}) of leases that were given up or ran out. */
+    readonly removed: readonly string[];
+  };
+
+/**
+ * A place where leases live. Every method takes an `AbortSignal` and rejects with its reason once it
+ * is aborted. Failures are `RuntimeError`s whose message names the store.
+ */
+export interface LeaseStore extends AsyncDisposable {
+  /** The store's kind and place, for logs: `sqlite:/var/lib/denim/denim.db`. No secrets. */
+  readonly description: string;
+
+  /**
+   * The cluster's net-conf. Waits where there is none yet. Rejects with a `ConfigError` where the one
+   * there is can't be used.
+   */
+  networkConfig(signal: AbortSignal): Promise<NetworkConfig>;
+
+  /**
+   * Writes the net-conf, after the checks that {@link LeaseStore.networkConfig} makes (a `ConfigError`
+   * where it fails them). With `ifAbsent`, only where there is none; tells whether it wrote.
+   */
+  setNetworkConfig(
+    text: string,
+    options: { readonly ifAbsent: boolean },
+    signal: AbortSignal,
+  ): Promise<boolean>;
+
+  /** The lease that a node holds, found as {@link LeaseStore.acquire} would find it. */
+  held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined>;
+
+  /**
+   * Gives a node its subnet: the one leased to its public IP; else that of its last run, where free; else
+   * a free one. A reservation (no expiry) stays one. Rejects with a `RuntimeError` where the network is
+   * full.
+   */
+  acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease>;
+
+  /**
+   * Lengthens a lease to {@link LEASE_TTL_MS} from now. Rejects with a `LeaseLostError` where the node no
+   * longer holds it.
+   */
+  renew(lease: Lease, signal: AbortSignal): Promise<Lease>;
+
+  /** All leases, then each change, without a gap, until the signal is aborted, which ends it. */
+  watch(signal: AbortSignal): AsyncIterable<LeaseEvent>;
+}
+
+/** The lease is no longer this node's: it ran out, was deleted, or another node has it. */
+export class LeaseLostError extends Error {
+  /** The class's name, for logs. */
+  override readonly name = "LeaseLostError";
+}

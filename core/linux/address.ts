@@ -1,0 +1,121 @@
+/**
+ * Addresses of devices (`RTM_*ADDR`, linux/if_addr.h).
+ *
+ * @module
+ */
+
+import { FAMILIES, type Family, IpAddress } from "../ip.ts";
+import type { DeviceAddress } from "../kernel_state.ts";
+import type { MessageReader, MessageWriter } from "./netlink_codec.ts";
+import type { NetlinkSocket } from "./netlink_socket.ts";
+import { addressFamily, type ObjectKind } from "./object_kind.ts";
+import { NLM_F_CREATE, NLM_F_REPLACE } from "./uapi/netlink.ts";
+import {
+  IFA_ADDRESS,
+  IFA_F_NODAD,
+  IFA_LOCAL,
+  IFADDRMSG_LEN,
+  RT_SCOPE_UNIVERSE,
+  RTM_DELADDR,
+  RTM_GETADDR,
+  RTM_NEWADDR,
+} from "./uapi/rtnetlink.ts";
+
+/** An address as the kernel has it. */
+export interface AddressState {
+  /** The index of the device that has it. */
+  readonly index: number;
+  /** The address. */
+  readonly address: IpAddress;
+  /** How much of it is network. */
+  readonly prefixLength: number;
+  /** How far it is good (`RT_SCOPE_…`): a link-local address has `RT_SCOPE_LINK`. */
+  readonly scope: number;
+}
+
+/** Writes the message that gives a device an address. An IPv6 one is good at once, without DAD. */
+export function writeNewAddress(
+  writer: MessageWriter,
+  index: number,
+  address: IpAddress,
+  prefixLength: number,
+): void {
+  const flags = address.family === 6 ? IFA_F_NODAD : 0;
+  writer.begin(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE)
+    .u8(addressFamily(address.family)).u8(prefixLength).u8(flags).u8(RT_SCOPE_UNIVERSE).u32(index)
+    .addressAttribute(IFA_LOCAL, address).addressAttribute(IFA_ADDRESS, address).end();
+}
+
+/** Writes the message that takes an address from a device. */
+export function writeRemovedAddress(
+  writer: MessageWriter,
+  index: number,
+  address: IpAddress,
+  prefixLength: number,
+): void {
+  writer.begin(RTM_DELADDR, 0)
+    .u8(addressFamily(address.family)).u8(prefixLength).u8(0).u8(0).u32(index)
+    .addressAttribute(IFA_LOCAL, address).end();
+}
+
+/** Reads `RTM_NEWADDR` or `RTM_DELADDR`. */
+export function parseAddress(reader: MessageReader): AddressState | undefined {
+  const prefixLength = reader.u8(1), scope = reader.u8(3), index = reader.u32(4);
+  reader.readAttributes(IFADDRMSG_LEN);
+  // IFA_ADDRESS is the peer's on a point-to-point device; IPv6 says IFA_LOCAL only there.
+  const bytes = reader.bytesAttribute(IFA_LOCAL) ?? reader.bytesAttribute(IFA_ADDRESS);
+  return bytes && { index, address: IpAddress.fromBytes(bytes), prefixLength, scope };
+}
+
+/** The addresses of a family, of one device or of all. */
+export function listAddresses(
+  socket: NetlinkSocket,
+  family: Family,
+  index = 0,
+): AddressState[] {
+  return dumpAddresses(socket, family, index, parseAddress);
+}
+
+function dumpAddresses<T>(
+  socket: NetlinkSocket,
+  family: Family,
+  index: number,
+  parse: (reader: MessageReader) => T | undefined,
+): T[] {
+  return socket.dump(
+    "list addresses",
+    (writer) =>
+      writer.begin(RTM_GETADDR, 0).u8(addressFamily(family)).u8(0).u8(0).u8(0).u32(index).end(),
+    parse,
+  );
+}
+
+/** Addresses, for the reconciler. */
+export const addressKind: ObjectKind<DeviceAddress> = {
+  key: ({ device, address, prefixLength }) => `address ${device} ${address}/${prefixLength}`,
+  equal: () => true,
+  put: (writer, { device, address, prefixLength }, devices) =>
+    writeNewAddress(writer, devices.indexOf(device), address, prefixLength),
+  remove: (writer, { device, address, prefixLength }, devices) =>
+    writeRemovedAddress(writer, devices.indexOf(device), address, prefixLength),
+  parse(reader, devices) {
+    const state = parseAddress(reader);
+    const device = state && devices.nameOf(state.index);
+    // Link-local addresses are the kernel's own.
+    return device !== undefined && state!.scope === RT_SCOPE_UNIVERSE
+      ? { kind: "address", device, address: state!.address, prefixLength: state!.prefixLength }
+      : undefined;
+  },
+  ours: ({ device }, devices) => devices.owned(device),
+  dump: (socket, devices, ownedDevices) =>
+    ownedDevices.flatMap((device) =>
+      FAMILIES.flatMap((family) =>
+        dumpAddresses(
+          socket,
+          family,
+          devices.indexOf(device),
+          (reader) => addressKind.parse(reader, devices),
+        )
+      )
+    ),
+};

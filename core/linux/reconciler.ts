@@ -1,0 +1,550 @@
+/**
+ * The reconciler: makes the kernel look as it should, and keeps it so. It alone changes the links,
+ * addresses, neighbours, FDB entries, nexthops and routes by which packets travel between nodes.
+ *
+ * What should be there is said by owners (the node itself, each peer), each of whom replaces its own
+ * objects as a whole. An owner's news costs one owner's work. A check compares everything.
+ *
+ * @module
+ */
+
+import { messageOf } from "../errors.ts";
+import type { KernelObject, KernelState, Link, Nexthop } from "../kernel_state.ts";
+import type { Logger } from "../log.ts";
+import { addressKind } from "./address.ts";
+import { EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, EOPNOTSUPP, ESRCH, LinuxError } from "./libc.ts";
+import {
+  findLink,
+  linkAdoptable,
+  linkEqual,
+  type LinkState,
+  listLinks,
+  parseLink,
+  writeChangedLink,
+  writeNewLink,
+  writeRemovedLink,
+} from "./link.ts";
+import { Monitor } from "./monitor.ts";
+import { type MessageReader, MessageWriter } from "./netlink_codec.ts";
+import { NetlinkSocket } from "./netlink_socket.ts";
+import { fdbKind, neighbourKind } from "./neighbour.ts";
+import { nexthopKind } from "./nexthop.ts";
+import type { Devices, ObjectKind } from "./object_kind.ts";
+import { routeKind, routeTo } from "./route.ts";
+import {
+  RTM_DELADDR,
+  RTM_DELLINK,
+  RTM_DELNEIGH,
+  RTM_DELNEXTHOP,
+  RTM_DELROUTE,
+  RTM_NEWADDR,
+  RTM_NEWLINK,
+  RTM_NEWNEIGH,
+  RTM_NEWNEXTHOP,
+  RTM_NEWROUTE,
+} from "./uapi/rtnetlink.ts";
+
+/** What lies on devices; devices themselves are dealt with first. */
+type Entry = Exclude<KernelObject, Link>;
+type EntryKind = Entry["kind"];
+
+/** In the order in which things are made: each needs what stands before it. */
+const KINDS = {
+  address: addressKind,
+  fdb: fdbKind,
+  neighbour: neighbourKind,
+  nexthop: nexthopKind,
+  route: routeKind,
+} as { readonly [K in EntryKind]: ObjectKind<Entry> };
+const ORDER = Object.keys(KINDS) as readonly EntryKind[];
+
+/** A batch's size in bytes: some 60 KB a system call was the fastest when measured. */
+const BATCH_BYTES = 60_000;
+/** A full check, against news that was missed for whatever reason. */
+const CHECK_INTERVAL_MS = 60_000;
+/** News that belongs together arrives together: the wait for the rest of it … */
+const SETTLE_MS = 10;
+/** … which grows to this while the same things change again and again … */
+const MAX_SETTLE_MS = 500;
+/** … and shrinks again when nothing had to be mended for this long. */
+const CALM_MS = 2_000;
+/** The wait before what failed is tried again, unless there is news before: from this, doubling … */
+const MIN_RETRY_MS = 50;
+/** … to this. */
+const MAX_RETRY_MS = 10_000;
+
+/** A step that makes the kernel more like what it should be. */
+export interface Change<T> {
+  /** "put" makes it or makes it right; "remove" takes it away. */
+  readonly action: "put" | "remove";
+  /** What it is about. */
+  readonly object: T;
+  /** Whether the kernel has an object of ours under the same key. */
+  readonly known: boolean;
+}
+
+/**
+ * The steps from what is `found` to what is `wanted`, both by key: first all that is to be made, then, in
+ * the other direction, what has to go, so that no packet finds a gap. What was `held` before is denim's
+ * even where another's stands in its place now.
+ */
+export function diff(
+  wanted: ReadonlyMap<string, Entry>,
+  found: ReadonlyMap<string, Entry>,
+  held: (key: string) => boolean = () => false,
+): Change<Entry>[] {
+  const puts = new Map<EntryKind, Change<Entry>[]>(ORDER.map((kind) => [kind, []]));
+  const removes = new Map<EntryKind, Change<Entry>[]>(ORDER.map((kind) => [kind, []]));
+  for (const [key, object] of wanted) {
+    const there = found.get(key);
+    if (there !== undefined && KINDS[object.kind].equal(object, there)) continue;
+    const known = there !== undefined || held(key);
+    puts.get(object.kind)!.push({ action: "put", object, known });
+  }
+  for (const [key, object] of found) {
+    if (!wanted.has(key)) {
+      removes.get(object.kind)!.push({ action: "remove", object, known: true });
+    }
+  }
+  return [
+    ...ORDER.flatMap((kind) => puts.get(kind)!),
+    ...ORDER.toReversed().flatMap((kind) => removes.get(kind)!),
+  ];
+}
+
+/** What an attempt came to. */
+export interface ReconcileResult {
+  /** The number of steps that were taken. */
+  readonly changes: number;
+  /** The first of them, for people. */
+  readonly first: string | undefined;
+  /** The steps that failed, as messages for people. */
+  readonly failures: readonly string[];
+}
+
+/** Makes one network namespace as it should be: that of the thread that opens it. */
+export class Reconciler implements Disposable {
+  readonly #socket = new NetlinkSocket();
+  readonly #monitor = new Monitor(this.#socket.portId);
+  readonly #writer = new MessageWriter();
+  readonly #log: Logger;
+
+  /** What should be there, by key, and on whose behalf. */
+  readonly #wanted = new Map<string, { readonly owner: string; readonly object: Entry }>();
+  readonly #wantedLinks = new Map<string, { readonly owner: string; readonly object: Link }>();
+  /** The keys of each owner; a device's key is its name. */
+  readonly #owners = new Map<string, readonly string[]>();
+  /** What the kernel has of it, as far as is known. */
+  #applied = new Map<string, Entry>();
+
+  /** Keys at which the two may differ. */
+  #touched = new Set<string>();
+  #linksTouched = false;
+  readonly #unwantedLinks = new Set<string>();
+  #checked = false;
+  #checkDue = false;
+  #failing = false;
+  #wake = Promise.withResolvers<void>();
+
+  readonly #linksByIndex = new Map<number, LinkState>();
+  readonly #indexes = new Map<string, number>();
+  readonly #devices: Devices = {
+    indexOf: (name) => {
+      const index = this.#indexes.get(name);
+      if (index === undefined) throw new LinuxError(ENODEV, `device ${name}`);
+      return index;
+    },
+    nameOf: (index) => this.#linksByIndex.get(index)?.name,
+    owned: (name) => this.#wantedLinks.has(name),
+  };
+
+  /** Opens the sockets; `log` hears what is mended. Throws a LinuxError without CAP_NET_ADMIN. */
+  constructor(log: Logger) {
+    this.#log = log;
+    this.#readLinks();
+  }
+
+  /** Closes the sockets. What is in the kernel stays. */
+  [Symbol.dispose](): void {
+    this.#monitor[Symbol.dispose]();
+    this.#socket[Symbol.dispose]();
+  }
+
+  /** Replaces what an owner wants. Nothing happens before {@link Reconciler.apply}. */
+  set(owner: string, state: KernelState): void {
+    const keys = new Set<string>();
+    for (const object of state) {
+      if (object.kind === "link") {
+        keys.add(object.name);
+        this.#wantedLinks.set(object.name, { owner, object });
+        this.#unwantedLinks.delete(object.name);
+        this.#linksTouched = true;
+      } else {
+        const key = KINDS[object.kind].key(object);
+        keys.add(key);
+        this.#wanted.set(key, { owner, object });
+        this.#touched.add(key);
+      }
+    }
+    for (const key of this.#owners.get(owner) ?? []) {
+      if (!keys.has(key)) this.#disown(owner, key);
+    }
+    if (keys.size > 0) this.#owners.set(owner, [...keys]);
+    else this.#owners.delete(owner);
+  }
+
+  /** Takes away what an owner wanted. */
+  delete(owner: string): void {
+    this.set(owner, []);
+  }
+
+  /** An object that came under another owner since is the other's. */
+  #disown(owner: string, key: string): void {
+    if (this.#wanted.get(key)?.owner === owner) {
+      this.#wanted.delete(key);
+      this.#touched.add(key);
+    }
+    if (this.#wantedLinks.get(key)?.owner === owner) {
+      this.#wantedLinks.delete(key);
+      this.#unwantedLinks.add(key);
+      this.#linksTouched = true;
+    }
+  }
+
+  /** Makes what was set or deleted since the last time true. Costs what those objects cost. */
+  apply(): ReconcileResult {
+    const links = this.#linksTouched ? this.#makeLinks() : NOTHING;
+    // With a new device all that lies on devices is to be looked at anew.
+    if (links.changes > 0 && this.#checked) return this.#finish(sum(links, this.check()));
+    const wanted = new Map<string, Entry>();
+    const found = new Map<string, Entry>();
+    for (const key of this.#touched) {
+      const want = this.#wanted.get(key)?.object;
+      const have = this.#applied.get(key);
+      if (want !== undefined) wanted.set(key, want);
+      if (have !== undefined) found.set(key, have);
+    }
+    return this.#finish(sum(links, this.#carryOut(diff(wanted, found))));
+  }
+
+  /**
+   * Compares all that should be there with all that is, and mends every difference. What earlier runs, or
+   * flanneld, left on denim's devices is taken over where it is right, and removed where nobody wants it.
+   */
+  check(): ReconcileResult {
+    this.#readLinks();
+    const links = this.#makeLinks();
+    const owned = [...this.#wantedLinks.keys()].filter((name) => this.#indexes.has(name));
+    const before = this.#applied;
+    this.#applied = new Map();
+    for (const kind of ORDER) {
+      for (const object of KINDS[kind].dump(this.#socket, this.#devices, owned)) {
+        const key = KINDS[kind].key(object);
+        if (this.#wanted.has(key) || KINDS[kind].ours(object, this.#devices)) {
+          this.#applied.set(key, object);
+        }
+      }
+    }
+    this.#checked = true;
+    this.#checkDue = false;
+    const wanted = new Map<string, Entry>();
+    for (const [key, { object }] of this.#wanted) wanted.set(key, object);
+    return this.#finish(
+      sum(links, this.#carryOut(diff(wanted, this.#applied, (key) => before.has(key)))),
+    );
+  }
+
+  /**
+   * Keeps the kernel as it should be until the signal is aborted: mends what the kernel tells was changed,
+   * tries again what failed, and checks everything from time to time. Start it after the first
+   * {@link Reconciler.check}.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    await Promise.all([this.#listen(signal), this.#mend(signal)]);
+  }
+
+  async #listen(signal: AbortSignal): Promise<void> {
+    const lost = () => this.#checkDue = true;
+    while (await this.#monitor.next(signal, (reader) => this.#hear(reader), lost)) {
+      if (this.#touched.size > 0 || this.#linksTouched || this.#checkDue) this.#wake.resolve();
+    }
+  }
+
+  async #mend(signal: AbortSignal): Promise<void> {
+    let settleMs = SETTLE_MS, retryMs = MIN_RETRY_MS, mendedAtMs = -Infinity, complaint = "";
+    for (;;) {
+      await waitFor(this.#wake.promise, this.#failing ? retryMs : CHECK_INTERVAL_MS, signal);
+      if (performance.now() - mendedAtMs > CALM_MS) settleMs = SETTLE_MS;
+      await waitFor(undefined, settleMs, signal);
+      if (signal.aborted) return;
+      const partial = !this.#failing && !this.#checkDue && !this.#linksTouched &&
+        this.#touched.size > 0;
+      const { changes, first, failures } = partial ? this.apply() : this.check();
+      this.#wake = Promise.withResolvers();
+      retryMs = failures.length > 0 ? Math.min(retryMs * 2, MAX_RETRY_MS) : MIN_RETRY_MS;
+      const news = failures[0] ?? "";
+      if (news !== complaint && news !== "") {
+        this.#log.error(`the kernel is not as it should be: ${news}`, {
+          failures: failures.length,
+        });
+      }
+      complaint = news;
+      if (changes === 0) continue;
+      this.#log.warn(`mended what others changed: ${first}`, { changes });
+      mendedAtMs = performance.now();
+      settleMs = Math.min(settleMs * 2, MAX_SETTLE_MS);
+    }
+  }
+
+  /** Takes one message of the monitor. */
+  #hear(reader: MessageReader): void {
+    const { type } = reader;
+    if (type === RTM_NEWLINK || type === RTM_DELLINK) this.#hearLink(reader);
+    const news = NEWS.get(type);
+    if (news === undefined) return;
+    for (const kind of news.kinds) {
+      const object = KINDS[kind].parse(reader, this.#devices);
+      if (object === undefined) continue;
+      const key = KINDS[kind].key(object);
+      const want = this.#wanted.get(key);
+      if (news.gone) {
+        this.#applied.delete(key);
+        if (want === undefined) continue;
+        this.#touched.add(key);
+        if (kind === "nexthop") this.#forgetRoutes(want.owner);
+      } else if (want !== undefined || KINDS[kind].ours(object, this.#devices)) {
+        this.#applied.set(key, object);
+        if (want === undefined || !KINDS[kind].equal(want.object, object)) this.#touched.add(key);
+      }
+    }
+  }
+
+  /** The kernel takes a nexthop's routes away with it, and says nothing of IPv4 ones. */
+  #forgetRoutes(owner: string): void {
+    for (const key of this.#owners.get(owner) ?? []) {
+      if (this.#wanted.get(key)?.object.kind !== "route") continue;
+      this.#applied.delete(key);
+      this.#touched.add(key);
+    }
+  }
+
+  #hearLink(reader: MessageReader): void {
+    const gone = reader.type === RTM_DELLINK;
+    const link = parseLink(reader);
+    if (link === undefined) return;
+    const before = this.#linksByIndex.get(link.index);
+    this.#forgetLink(link.index);
+    if (!gone) this.#rememberLink(link);
+    const want = this.#wantedLinks.get(link.name)?.object;
+    const right = want !== undefined && !gone && linkEqual(want, link, this.#devices);
+    if (want !== undefined && !right || before !== undefined && before.name !== link.name) {
+      this.#linksTouched = true;
+    }
+    // What could not be done on a device that was away or down may be possible now.
+    if (link.up && !before?.up) this.#checkDue = true;
+  }
+
+  #readLinks(): void {
+    this.#linksByIndex.clear();
+    this.#indexes.clear();
+    for (const link of listLinks(this.#socket)) this.#rememberLink(link);
+  }
+
+  #rememberLink(link: LinkState): void {
+    this.#linksByIndex.set(link.index, link);
+    this.#indexes.set(link.name, link.index);
+  }
+
+  #forgetLink(index: number): void {
+    const name = this.#linksByIndex.get(index)?.name;
+    this.#linksByIndex.delete(index);
+    if (name !== undefined && this.#indexes.get(name) === index) this.#indexes.delete(name);
+  }
+
+  /** Makes devices as they should be; those that others need are right when it returns. */
+  #makeLinks(): ReconcileResult {
+    this.#linksTouched = false;
+    const steps: string[] = [];
+    const failures: string[] = [];
+    const attempt = (what: string, write: (writer: MessageWriter) => void) => {
+      try {
+        this.#socket.request(what, write);
+        steps.push(what);
+        return true;
+      } catch (error) {
+        failures.push(explainLinkError(error));
+        return false;
+      }
+    };
+    for (const name of this.#unwantedLinks) {
+      const index = this.#indexes.get(name);
+      if (index === undefined) continue;
+      attempt(`remove device ${name}`, (writer) => writeRemovedLink(writer, index));
+      this.#forgetLink(index);
+    }
+    this.#unwantedLinks.clear();
+    for (const { object: link } of this.#wantedLinks.values()) {
+      let found = this.#linksByIndex.get(this.#indexes.get(link.name) ?? 0);
+      if (found !== undefined && linkEqual(link, found, this.#devices)) continue;
+      if (found !== undefined && !linkAdoptable(link, found)) {
+        const { index } = found;
+        this.#log.info(`device ${link.name} is another than net-conf asks for; making it anew`);
+        if (!attempt(`remove device ${link.name}`, (writer) => writeRemovedLink(writer, index))) {
+          continue;
+        }
+        this.#forgetLink(index);
+        found = undefined;
+      }
+      const made = found === undefined
+        ? attempt(
+          `make device ${link.name}`,
+          (writer) => writeNewLink(writer, link, this.#devices),
+        )
+        : attempt(
+          `change device ${link.name}`,
+          (writer) => writeChangedLink(writer, link, found!, this.#devices),
+        );
+      const state = made ? findLink(this.#socket, link.name) : undefined;
+      if (state !== undefined) this.#rememberLink(state);
+    }
+    return { changes: steps.length, first: steps[0], failures };
+  }
+
+  #carryOut(changes: readonly Change<Entry>[]): ReconcileResult {
+    this.#touched = new Set();
+    const failures: string[] = [];
+    let batch: Change<Entry>[] = [];
+    const flush = () => {
+      const failed = new Map(
+        this.#socket.send(this.#writer).map(({ index, error }) => [index, error]),
+      );
+      batch.forEach((change, index) => {
+        const error = failed.get(index);
+        if (error !== undefined && !this.#settled(change, error)) {
+          failures.push(describe(change, error));
+        } else this.#done(change);
+      });
+      this.#writer.clear();
+      batch = [];
+    };
+    this.#writer.clear();
+    for (const change of changes) {
+      const kind = KINDS[change.object.kind];
+      try {
+        if (change.action === "remove") kind.remove(this.#writer, change.object, this.#devices);
+        else kind.put(this.#writer, change.object, this.#devices, change.known);
+        batch.push(change);
+      } catch (error) {
+        this.#writer.abandon();
+        // Nothing is left on a device that is gone.
+        if (change.action === "remove") this.#done(change);
+        else failures.push(describe(change, error));
+      }
+      if (this.#writer.length > BATCH_BYTES) flush();
+    }
+    flush();
+    const [first] = changes;
+    return { changes: changes.length, first: first && stepText(first), failures };
+  }
+
+  #finish(result: ReconcileResult): ReconcileResult {
+    this.#failing = result.failures.length > 0;
+    if (this.#failing) this.#wake.resolve();
+    return result;
+  }
+
+  #done({ action, object }: Change<Entry>): void {
+    const key = KINDS[object.kind].key(object);
+    if (action === "put") this.#applied.set(key, object);
+    else this.#applied.delete(key);
+  }
+
+  /** Whether a step that failed came, or can be brought, to what it was for. */
+  #settled({ action, object }: Change<Entry>, error: LinuxError): boolean {
+    if (action === "remove") return GONE.has(error.errno);
+    if (error.errno !== EEXIST || object.kind !== "route") return false;
+    // A route that stands there and leads the same way is an earlier run's, or flanneld's: taken over in
+    // one step. Any other is somebody's, and stays.
+    const { destination, nexthopId } = object;
+    const nexthop = this.#applied.get(nexthopKind.key({ id: nexthopId } as Nexthop));
+    const there = routeTo(this.#socket, destination.address, { match: true });
+    if (
+      nexthop?.kind !== "nexthop" || there?.gateway?.equals(nexthop.via) !== true ||
+      !there.destination.equals(destination) ||
+      this.#devices.nameOf(there.index) !== nexthop.device
+    ) return false;
+    try {
+      this.#socket.request(
+        `take over route ${destination}`,
+        (writer) => routeKind.put(writer, object, this.#devices, true),
+      );
+      return true;
+    } catch {
+      return false;
+    }
+  }
+}
+
+const NOTHING: ReconcileResult = { changes: 0, first: undefined, failures: [] };
+
+/** What the kernel says where that which is to be removed is not there. */
+const GONE: ReadonlySet<number> = new Set([ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL]);
+
+/** Which kinds of object a message may be about, and whether it says that they are gone. */
+const NEWS: ReadonlyMap<number, { readonly kinds: readonly EntryKind[]; readonly gone: boolean }> =
+  new Map([
+    [RTM_NEWADDR, { kinds: ["address"], gone: false }],
+    [RTM_DELADDR, { kinds: ["address"], gone: true }],
+    [RTM_NEWNEIGH, { kinds: ["fdb", "neighbour"], gone: false }],
+    [RTM_DELNEIGH, { kinds: ["fdb", "neighbour"], gone: true }],
+    [RTM_NEWNEXTHOP, { kinds: ["nexthop"], gone: false }],
+    [RTM_DELNEXTHOP, { kinds: ["nexthop"], gone: true }],
+    [RTM_NEWROUTE, { kinds: ["route"], gone: false }],
+    [RTM_DELROUTE, { kinds: ["route"], gone: true }],
+  ]);
+
+function sum(first: ReconcileResult, second: ReconcileResult): ReconcileResult {
+  return {
+    changes: first.changes + second.changes,
+    first: first.first ?? second.first,
+    failures: [...first.failures, ...second.failures],
+  };
+}
+
+function stepText({ action, object }: Change<Entry>): string {
+  return `${action} ${KINDS[object.kind].key(object)}`;
+}
+
+function describe(change: Change<Entry>, error: unknown): string {
+  const what = stepText(change);
+  if (!(error instanceof LinuxError)) return `${what}: ${messageOf(error)}`;
+  const hint = error.errno === EEXIST && change.action === "put"
+    ? "another program's stands in the way; remove it, or change net-conf's Network"
+    : error.detail;
+  return new LinuxError(error.errno, what, hint).message;
+}
+
+function explainLinkError(error: unknown): string {
+  const missing = error instanceof LinuxError && error.errno === EOPNOTSUPP &&
+    error.detail === "Unknown device type";
+  const hint =
+    "; load the kernel's module for it (modprobe vxlan), or choose another Backend in net-conf";
+  return messageOf(error) + (missing ? hint : "");
+}
+
+/** Resolves when the event does, after a time, or once the signal is aborted. */
+async function waitFor(
+  event: Promise<void> | undefined,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<void> {
+  if (signal.aborted) return;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const done = () => resolve();
+  const timer = setTimeout(done, timeoutMs);
+  signal.addEventListener("abort", done, { once: true });
+  event?.then(done);
+  await promise;
+  clearTimeout(timer);
+  signal.removeEventListener("abort", done);
+}

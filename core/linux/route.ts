@@ -1,0 +1,234 @@
+/**
+ * Routes (`RTM_*ROUTE`, linux/rtnetlink.h).
+ *
+ * @module
+ */
+
+import { Cidr, FAMILIES, type Family, IpAddress } from "../ip.ts";
+import type { Route } from "../kernel_state.ts";
+import { ENETUNREACH, LinuxError } from "./libc.ts";
+import type { MessageReader, MessageWriter } from "./netlink_codec.ts";
+import type { NetlinkSocket } from "./netlink_socket.ts";
+import {
+  addressFamily,
+  hostPrefix,
+  type ObjectKind,
+  putFlags,
+  RTPROT_DENIM,
+} from "./object_kind.ts";
+import { NLM_F_CREATE, NLM_F_EXCL } from "./uapi/netlink.ts";
+import {
+  RT_SCOPE_LINK,
+  RT_SCOPE_NOWHERE,
+  RT_SCOPE_UNIVERSE,
+  RT_TABLE_MAIN,
+  RT_TABLE_UNSPEC,
+  RTA_DST,
+  RTA_GATEWAY,
+  RTA_NH_ID,
+  RTA_OIF,
+  RTA_PREFSRC,
+  RTA_PRIORITY,
+  RTA_TABLE,
+  RTM_DELROUTE,
+  RTM_F_FIB_MATCH,
+  RTM_GETROUTE,
+  RTM_NEWROUTE,
+  RTMSG_LEN,
+  RTN_UNICAST,
+  RTPROT_BOOT,
+  RTPROT_KERNEL,
+} from "./uapi/rtnetlink.ts";
+
+/** A unicast route as the kernel has it. */
+export interface RouteState {
+  /** Where it leads. */
+  readonly destination: Cidr;
+  /** Who made it (`RTPROT_…`). */
+  readonly protocol: number;
+  /** The nexthop object that it goes by; 0 where it has a way of its own. */
+  readonly nexthopId: number;
+  /** The device that packets leave by; 0 where there are several. */
+  readonly index: number;
+  /** The gateway; `undefined` where the destination is on the link. */
+  readonly gateway: IpAddress | undefined;
+  /** The source address for packets from this host, where the route names one. */
+  readonly source: IpAddress | undefined;
+  /** Its metric; the lowest wins. */
+  readonly metric: number;
+  /** Its table. */
+  readonly table: number;
+}
+
+/** A route as the kernel has it: its metric is part of what it is. */
+interface FoundRoute extends Route {
+  readonly metric: number;
+  readonly protocol: number;
+  readonly device: string | undefined;
+}
+
+/** The metric that the kernel gives where none is asked for (`IP6_RT_PRIO_USER`). */
+function defaultMetric(family: Family): number {
+  return family === 4 ? 0 : 1024;
+}
+
+/** Writes `struct rtmsg` for a unicast route of the main table. */
+export function writeRouteHeader(
+  writer: MessageWriter,
+  destination: Cidr,
+  protocol: number,
+  scope: number = RT_SCOPE_UNIVERSE,
+): MessageWriter {
+  return writer.u8(addressFamily(destination.family)).u8(destination.prefixLength).u8(0).u8(0)
+    .u8(RT_TABLE_MAIN).u8(protocol).u8(scope).u8(RTN_UNICAST).u32(0)
+    .addressAttribute(RTA_DST, destination.address);
+}
+
+/** A plain route of the main table, with a way of its own. */
+export interface PlainRoute {
+  /** Where it leads; everywhere unless given. */
+  readonly destination?: Cidr;
+  /** The gateway; without one the destination is on the device's link. */
+  readonly gateway?: IpAddress;
+  /** The index of the device that packets leave by; the gateway's unless given. */
+  readonly index?: number;
+}
+
+/** Writes the message that makes a plain route. One of the two, gateway or index, must be given. */
+export function writeNewRoute(writer: MessageWriter, route: PlainRoute): void {
+  const { destination, gateway, index } = route;
+  const family = destination?.family ?? gateway?.family ?? 4;
+  writeRouteHeader(
+    writer.begin(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL),
+    destination ?? new Cidr(new IpAddress(family, 0n), 0),
+    RTPROT_BOOT,
+    gateway === undefined ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE,
+  );
+  if (gateway !== undefined) writer.addressAttribute(RTA_GATEWAY, gateway);
+  if (index !== undefined) writer.u32Attribute(RTA_OIF, index);
+  writer.end();
+}
+
+/** Reads `RTM_NEWROUTE` or `RTM_DELROUTE`; `undefined` for one that is not unicast. */
+export function parseRoute(reader: MessageReader): RouteState | undefined {
+  const family: Family = reader.u8(0) === addressFamily(4) ? 4 : 6;
+  const prefixLength = reader.u8(1), table = reader.u8(4), protocol = reader.u8(5);
+  if (reader.u8(7) !== RTN_UNICAST) return undefined;
+  reader.readAttributes(RTMSG_LEN);
+  const address = (type: number) => {
+    const bytes = reader.bytesAttribute(type);
+    return bytes && IpAddress.fromBytes(bytes);
+  };
+  return {
+    destination: new Cidr(address(RTA_DST) ?? new IpAddress(family, 0n), prefixLength),
+    protocol,
+    nexthopId: reader.u32Attribute(RTA_NH_ID) ?? 0,
+    index: reader.u32Attribute(RTA_OIF) ?? 0,
+    gateway: address(RTA_GATEWAY),
+    source: address(RTA_PREFSRC),
+    metric: reader.u32Attribute(RTA_PRIORITY) ?? 0,
+    table: reader.u32Attribute(RTA_TABLE) ?? table,
+  };
+}
+
+/** What a dump of routes is narrowed to. */
+interface RouteFilter {
+  readonly protocol?: number;
+  readonly index?: number;
+}
+
+function dumpRoutes<T>(
+  socket: NetlinkSocket,
+  family: Family,
+  filter: RouteFilter,
+  parse: (reader: MessageReader) => T | undefined,
+): T[] {
+  return socket.dump("list routes", (writer) => {
+    writer.begin(RTM_GETROUTE, 0).u8(addressFamily(family)).u8(0).u8(0).u8(0)
+      .u8(RT_TABLE_UNSPEC).u8(filter.protocol ?? 0).u8(0).u8(RTN_UNICAST).u32(0)
+      .u32Attribute(RTA_TABLE, RT_TABLE_MAIN);
+    if (filter.index) writer.u32Attribute(RTA_OIF, filter.index);
+    writer.end();
+  }, parse);
+}
+
+/** The unicast routes of the main table, of one family. */
+export function listRoutes(socket: NetlinkSocket, family: Family): RouteState[] {
+  return dumpRoutes(socket, family, {}, parseRoute);
+}
+
+/**
+ * The route by which the kernel would send a packet to an address, and the source that it would choose.
+ * `undefined` where there is none. With `match`, the entry of the table rather than the decision.
+ */
+export function routeTo(
+  socket: NetlinkSocket,
+  address: IpAddress,
+  options: { readonly match?: boolean } = {},
+): RouteState | undefined {
+  try {
+    return socket.get(
+      `look up the route to ${address}`,
+      (writer) =>
+        writer.begin(RTM_GETROUTE, 0)
+          .u8(addressFamily(address.family)).u8(hostPrefix(address)).u8(0).u8(0)
+          .u8(RT_TABLE_UNSPEC).u8(0).u8(0).u8(0).u32(options.match ? RTM_F_FIB_MATCH : 0)
+          .addressAttribute(RTA_DST, address).end(),
+      parseRoute,
+    );
+  } catch (error) {
+    if (error instanceof LinuxError && error.errno === ENETUNREACH) return undefined;
+    throw error;
+  }
+}
+
+/** Routes of the main table, for the reconciler. */
+export const routeKind: ObjectKind<Route> = {
+  key(route) {
+    const metric = (route as Partial<FoundRoute>).metric;
+    const usual = metric === undefined || metric === defaultMetric(route.destination.family);
+    return `route ${route.destination}${usual ? "" : ` metric ${metric}`}`;
+  },
+  equal: (wanted, found) => {
+    const { protocol } = found as Partial<FoundRoute>;
+    return wanted.nexthopId === found.nexthopId && (protocol ?? RTPROT_DENIM) === RTPROT_DENIM;
+  },
+  put(writer, { destination, nexthopId }, _devices, known) {
+    writeRouteHeader(writer.begin(RTM_NEWROUTE, putFlags(known)), destination, RTPROT_DENIM)
+      .u32Attribute(RTA_NH_ID, nexthopId).end();
+  },
+  remove(writer, route) {
+    const { metric, protocol } = route as Partial<FoundRoute>;
+    writeRouteHeader(
+      writer.begin(RTM_DELROUTE, 0),
+      route.destination,
+      protocol ?? RTPROT_DENIM,
+      RT_SCOPE_NOWHERE, // of any scope
+    );
+    if (metric) writer.u32Attribute(RTA_PRIORITY, metric);
+    writer.end();
+  },
+  parse(reader, devices): FoundRoute | undefined {
+    const route = parseRoute(reader);
+    if (route === undefined || route.table !== RT_TABLE_MAIN) return undefined;
+    const { destination, nexthopId, metric, protocol, index } = route;
+    const device = devices.nameOf(index);
+    return { kind: "route", destination, nexthopId, metric, protocol, device };
+  },
+  ours(found, devices) {
+    const { protocol, device } = found as FoundRoute;
+    return protocol === RTPROT_DENIM ||
+      protocol !== RTPROT_KERNEL && device !== undefined && devices.owned(device);
+  },
+  dump(socket, devices, ownedDevices) {
+    const filters = [
+      { protocol: RTPROT_DENIM },
+      ...ownedDevices.map((device) => ({ index: devices.indexOf(device) })),
+    ];
+    return FAMILIES.flatMap((family) =>
+      filters.flatMap((filter) =>
+        dumpRoutes(socket, family, filter, (reader) => routeKind.parse(reader, devices))
+      )
+    );
+  },
+};

@@ -1,0 +1,29 @@
+/**
+ * Constants of the system calls that denim makes, for x86-64 and arm64 Linux (asm-generic), each under
+ * its kernel header's name.
+ *
+ * @module
+ */
+
+// deno-fmt-ignore-file
+// linux/socket.h, asm-generic/socket.h
+export const AF_UNSPEC = 0, AF_INET = 2, AF_BRIDGE = 7, AF_INET6 = 10, AF_NETLINK = 16, AF_PACKET = 17;
+export const SOCK_DGRAM = 2, SOCK_RAW = 3, SOCK_NONBLOCK = 0x800, SOCK_CLOEXEC = 0x80000;
+export const SOL_SOCKET = 1;
+export const SO_RCVTIMEO = 20, SO_ATTACH_FILTER = 26, SO_RCVBUFFORCE = 33;
+export const MSG_DONTWAIT = 0x40;
+// linux/in.h, linux/in6.h
+export const IPPROTO_IP = 0, IPPROTO_ICMP = 1, IPPROTO_IPV6 = 41, IPPROTO_ICMPV6 = 58;
+export const IP_MTU_DISCOVER = 10, IP_PMTUDISC_DO = 2, IPV6_MTU_DISCOVER = 23;
+// linux/if_ether.h
+export const ETH_P_ALL = 0x0003;
+// asm-generic/fcntl.h
+export const O_RDONLY = 0, O_WRONLY = 1, O_CREAT = 0x40, O_EXCL = 0x80, O_CLOEXEC = 0x80000;
+// linux/sched.h
+export const CLONE_NEWNET = 0x40000000;
+// linux/mount.h
+export const MS_BIND = 4096, MNT_DETACH = 2;
+// asm-generic/poll.h
+export const POLLIN = 1;
+// linux/eventfd.h
+export const EFD_CLOEXEC = 0x80000;

@@ -1,0 +1,19 @@
+/**
+ * denim's vocabulary: addresses, net-conf, leases, peers, kernel state, and the two interfaces that
+ * everything swappable stands behind, `LeaseStore` and `Backend`. Pure: no I/O, no clock of its own.
+ *
+ * @module
+ */
+
+export * from "./backend.ts";
+export * from "./errors.ts";
+export * from "./ip.ts";
+export * from "./kernel_state.ts";
+export * from "./lease.ts";
+export * from "./lease_store.ts";
+export * from "./log.ts";
+export * from "./mac.ts";
+export * from "./net_conf.ts";
+export * from "./peer_table.ts";
+export * from "./subnet_allocator.ts";
+export * from "./subnet_env.ts";

@@ -1,0 +1,115 @@
+/**
+ * The peers of a node, kept from its store's lease events.
+ *
+ * @module
+ */
+
+import type { Backend, Peer } from "./backend.ts";
+import type { Lease } from "./lease.ts";
+import type { LeaseEvent } from "./lease_store.ts";
+import type { Logger } from "./log.ts";
+import type { NetworkConfig } from "./net_conf.ts";
+
+/** What an event means for the peers: only true differences, none for what stayed as it was. */
+export interface PeerChanges<PeerData> {
+  /** Peers that are new, or that published something else. */
+  readonly put: readonly Peer<PeerData>[];
+  /** The keys of peers that left. */
+  readonly removed: readonly string[];
+}
+
+/**
+ * Reads leases into peers of one backend. Leases that are not ours to follow (this node's own, another
+ * backend's, unreadable, outside the network) are left out, each with one warning for as long as its
+ * value stays the same. The cost of an event grows with what it says, not with the table.
+ */
+export class PeerTable<PeerData> {
+  readonly #backend: Pick<Backend<never, PeerData>, "leaseType" | "peerData">;
+  readonly #config: NetworkConfig;
+  readonly #log: Logger;
+  /** Every lease seen, by key, with the text that tells whether a value is new. */
+  readonly #seen = new Map<string, { readonly text: string; readonly peer: boolean }>();
+  #ownKey: string | undefined;
+
+  /** A table without peers, for one backend in one cluster network. */
+  constructor(
+    backend: Pick<Backend<never, PeerData>, "leaseType" | "peerData">,
+    config: NetworkConfig,
+    log: Logger,
+  ) {
+    this.#backend = backend;
+    this.#config = config;
+    this.#log = log;
+  }
+
+  /** The number of peers. */
+  get size(): number {
+    let size = 0;
+    for (const { peer } of this.#seen.values()) if (peer) size++;
+    return size;
+  }
+
+  /** The key of this node's own lease, which is never a peer. Set it before the first event. */
+  set ownKey(key: string) {
+    this.#ownKey = key;
+  }
+
+  /** Takes one event of the store's watch and tells what changed. */
+  apply(event: LeaseEvent): PeerChanges<PeerData> {
+    const put: Peer<PeerData>[] = [];
+    const leases = event.kind === "snapshot" ? event.leases : event.put;
+    const removed = event.kind === "snapshot"
+      ? this.#absentFrom(new Set(leases.map((lease) => lease.key)))
+      : event.removed;
+    const gone = removed.filter((key) => this.#forget(key));
+    for (const lease of leases) {
+      if (lease.key === this.#ownKey) continue;
+      const text = `${lease.backendType} ${JSON.stringify(lease.halves)}`;
+      const before = this.#seen.get(lease.key);
+      if (before?.text === text) continue;
+      const peer = this.#read(lease);
+      this.#seen.set(lease.key, { text, peer: peer !== undefined });
+      if (peer !== undefined) put.push(peer);
+      else if (before?.peer) gone.push(lease.key);
+    }
+    return { put, removed: gone };
+  }
+
+  #absentFrom(keys: ReadonlySet<string>): string[] {
+    return [...this.#seen.keys()].filter((key) => !keys.has(key));
+  }
+
+  /** Tells whether the key was a peer's. */
+  #forget(key: string): boolean {
+    const peer = this.#seen.get(key)?.peer ?? false;
+    this.#seen.delete(key);
+    return peer;
+  }
+
+  #read(lease: Lease): Peer<PeerData> | undefined {
+    const skip = (reason: string) => {
+      this.#log.warn(`lease ${lease.key} is not followed: ${reason}`, { lease: lease.key });
+      return undefined;
+    };
+    if (lease.backendType !== this.#backend.leaseType) {
+      const say = (type: string) => type === "" ? "no type" : type;
+      return skip(
+        `its node runs another backend (${say(lease.backendType)}, ` +
+          `here ${say(this.#backend.leaseType)})`,
+      );
+    }
+    const halves = [];
+    for (const { subnet, publicIp, backendData } of lease.halves) {
+      const network = this.#config.families.find(({ family }) => family === subnet.family)?.network;
+      if (network === undefined) continue;
+      if (!network.contains(subnet)) return skip(`${subnet} is outside the network ${network}`);
+      const data = this.#backend.peerData.safeParse(backendData);
+      if (!data.success) {
+        const [issue] = data.error.issues;
+        return skip(`its backend data: ${issue!.path.join(".")} ${issue!.message}`);
+      }
+      halves.push({ subnet, publicIp, data: data.data });
+    }
+    return halves.length > 0 ? { key: lease.key, halves } : skip("it has no family in common");
+  }
+}

@@ -1,0 +1,81 @@
+/**
+ * What goes wrong in a CNI plugin, as the runtime is told of it (CNI spec 1.1.0, section 5, "Error").
+ *
+ * @module
+ */
+
+import { ConfigError, messageOf } from "@denim/core/errors";
+import { LinuxError } from "@denim/core/linux/libc";
+
+/** Codes of errors: below 100 the spec's and libcni's, from 100 on denim's own. */
+export const CNI_CODE = {
+  /** The configuration's `cniVersion` is none that the plugin speaks. */
+  incompatibleVersion: 1,
+  /** The configuration asks for what the plugin can't do; the message has the key and the value. */
+  unsupportedField: 2,
+  /** The container is not there: nothing was made, and nothing needs a DEL. */
+  unknownContainer: 3,
+  /** A variable of the environment is missing or wrong; the message has its name. */
+  invalidEnvironment: 4,
+  /** Something could not be read or written. */
+  ioFailure: 5,
+  /** What was read is not what it should be: no JSON, a file that is cut short. */
+  decodingFailure: 6,
+  /** The configuration is JSON, and wrong. */
+  invalidConfig: 7,
+  /** The namespace can't be a pod's: no network namespace, or the node's own (libcni). */
+  invalidNamespace: 8,
+  /** Something that comes by itself is not there yet. */
+  tryAgainLater: 11,
+  /** No address is free, or not the one that was asked for. */
+  noAddress: 100,
+  /** Something is there already that must not be. */
+  conflict: 101,
+  /** The kernel refused. */
+  kernel: 102,
+  /** A defect of denim's (libcni). */
+  internal: 999,
+} as const;
+
+/** One of {@link CNI_CODE}. */
+export type CniCode = typeof CNI_CODE[keyof typeof CNI_CODE];
+
+/** A failure with the code that the runtime is given. */
+export class CniError extends Error {
+  /** The class's name, for logs. */
+  override readonly name = "CniError";
+  /** Which kind of failure it is. */
+  readonly code: CniCode;
+  /** More of it, for people; "" where there is no more. */
+  readonly details: string;
+
+  /**
+   * @param code which kind of failure it is
+   * @param message what was wrong, the value, where, and what to do
+   * @param details more of it, for people
+   */
+  constructor(code: CniCode, message: string, details = "") {
+    super(message);
+    this.code = code;
+    this.details = details;
+  }
+}
+
+/** Anything that was thrown, with the code that says the most about it. */
+export function toCniError(error: unknown): CniError {
+  if (error instanceof CniError) return error;
+  if (error instanceof SuppressedError) {
+    // The first failure is why the command failed; the second happened while it was undone.
+    const { code, message } = toCniError(error.suppressed);
+    return new CniError(code, message, `and while it was undone: ${messageOf(error.error)}`);
+  }
+  return new CniError(codeOf(error), messageOf(error));
+}
+
+function codeOf(error: unknown): CniCode {
+  if (error instanceof ConfigError) return CNI_CODE.invalidConfig;
+  if (error instanceof LinuxError) return CNI_CODE.kernel;
+  // Deno.errors.*: what the file system says.
+  const system = error instanceof Error && typeof (error as { code?: unknown }).code === "string";
+  return system ? CNI_CODE.ioFailure : CNI_CODE.internal;
+}

@@ -1,0 +1,131 @@
+/**
+ * Reads JSON objects of a CNI configuration by hand: the plugin starts for each pod anew, and a schema
+ * library would take longer to load than everything else together.
+ *
+ * @module
+ */
+
+import { CNI_CODE, CniError } from "./cni_error.ts";
+
+/** What `JSON.parse` makes of an object. */
+export type JsonObject = { readonly [key: string]: unknown };
+
+/**
+ * An object of the configuration, which knows where it stands, so that errors can say so. Keys are taken
+ * in any case, as Go's JSON reader has them for flannel and the plugins beside it; `null` is as good as
+ * left out. Every failure is a {@link CniError} with the code for an invalid configuration.
+ */
+export class ConfObject {
+  /** Where it stands: "delegate.args"; "" is the configuration itself. */
+  readonly path: string;
+  /** The object as it was read. */
+  readonly json: JsonObject;
+
+  /** Takes an object that stands at a path. */
+  constructor(json: JsonObject, path: string) {
+    this.json = json;
+    this.path = path;
+  }
+
+  /** Reads a text that must be a JSON object. Throws a CniError, "decoding failure", otherwise. */
+  static parse(text: string, what: string): ConfObject {
+    let json: unknown;
+    try {
+      json = JSON.parse(text);
+    } catch (error) {
+      const reason = text.trim() === "" ? "it is empty" : (error as Error).message;
+      throw new CniError(CNI_CODE.decodingFailure, `${what} is not JSON: ${reason}`);
+    }
+    if (!isObject(json)) {
+      throw new CniError(CNI_CODE.decodingFailure, `${what} is ${show(json)}, not a JSON object`);
+    }
+    return new ConfObject(json, "");
+  }
+
+  /** A key's path: "delegate.mtu". */
+  at(key: string): string {
+    return this.path === "" ? key : `${this.path}.${key}`;
+  }
+
+  /** A key's value, whatever it is; `undefined` where there is none. */
+  get(key: string): unknown {
+    const exact = this.json[key];
+    if (exact !== undefined) return exact ?? undefined;
+    const lower = key.toLowerCase();
+    const other = Object.keys(this.json).find((candidate) => candidate.toLowerCase() === lower);
+    return other === undefined ? undefined : this.json[other] ?? undefined;
+  }
+
+  /** A text. */
+  string(key: string): string | undefined {
+    return this.#typed(key, "a string", (value) => typeof value === "string") as string | undefined;
+  }
+
+  /** A truth value; false where there is none. */
+  boolean(key: string): boolean {
+    return this.#typed(key, "true or false", (value) => typeof value === "boolean") === true;
+  }
+
+  /** A whole number within bounds, both included. */
+  integer(key: string, min: number, max: number): number | undefined {
+    return this.#typed(
+      key,
+      `a whole number from ${min} to ${max}`,
+      (value) => Number.isInteger(value) && value as number >= min && value as number <= max,
+    ) as number | undefined;
+  }
+
+  /** An object. */
+  object(key: string): ConfObject | undefined {
+    const json = this.#typed(key, "an object", isObject) as JsonObject | undefined;
+    return json && new ConfObject(json, this.at(key));
+  }
+
+  /** A list of objects; empty where there is none. */
+  objects(key: string): ConfObject[] {
+    return this.#list(key, "a list of objects", isObject).map((json, index) =>
+      new ConfObject(json as JsonObject, `${this.at(key)}[${index}]`)
+    );
+  }
+
+  /** A list of texts; empty where there is none. */
+  strings(key: string): string[] {
+    return this.#list(key, "a list of strings", (item) => typeof item === "string") as string[];
+  }
+
+  /** A text that `read` makes something of; `undefined` where there is none, or an empty one. */
+  parsed<T>(key: string, what: string, read: (text: string) => T | undefined): T | undefined {
+    const text = this.string(key);
+    if (text === undefined || text === "") return undefined;
+    return read(text) ?? this.fail(key, what);
+  }
+
+  /** Throws the error for a value that is not what it must be. */
+  fail(key: string, wanted: string): never {
+    throw new CniError(
+      CNI_CODE.invalidConfig,
+      `${this.at(key)} is ${show(this.get(key))}; it must be ${wanted}`,
+    );
+  }
+
+  #list(key: string, wanted: string, ofItem: (item: unknown) => boolean): unknown[] {
+    const isList = (value: unknown) => Array.isArray(value) && value.every(ofItem);
+    return (this.#typed(key, wanted, isList) ?? []) as unknown[];
+  }
+
+  #typed(key: string, wanted: string, is: (value: unknown) => boolean): unknown {
+    const value = this.get(key);
+    return value === undefined || is(value) ? value : this.fail(key, wanted);
+  }
+}
+
+/** Whether a value of JSON is an object, and not a list. */
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** A value as an error shows it: JSON, of which nobody wants to read pages. */
+export function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? "missing";
+  return text.length > 80 ? `${text.slice(0, 77)}…` : text;
+}

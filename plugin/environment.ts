@@ -1,0 +1,155 @@
+/**
+ * What a runtime tells a plugin through the environment (CNI spec 1.1.0, section 2, "Parameters").
+ *
+ * @module
+ */
+
+import { IpAddress } from "@denim/core/ip";
+import { MacAddress } from "@denim/core/mac";
+import { CNI_CODE, CniError } from "./cni_error.ts";
+
+/** One interface of one container: what a runtime attaches and detaches. */
+export interface Attachment {
+  /** The container's id, unique on the node (`CNI_CONTAINERID`). */
+  readonly containerId: string;
+  /** The interface's name in the container (`CNI_IFNAME`). */
+  readonly ifName: string;
+}
+
+/** The variables that {@link Attachment} and the rest come from; "" where a variable is not set. */
+export interface CniVariables {
+  /** `CNI_CONTAINERID` */
+  readonly containerId: string;
+  /** `CNI_NETNS`: the path of the container's network namespace. */
+  readonly netns: string;
+  /** `CNI_IFNAME` */
+  readonly ifName: string;
+  /** `CNI_ARGS` */
+  readonly args: string;
+  /** `CNI_NETNS_OVERRIDE`: whether the container's namespace may be the plugin's own (libcni). */
+  readonly netnsOverride: boolean;
+}
+
+/** Reads a variable of the environment; `undefined` where it is not set. */
+export type ReadVariable = (name: string) => string | undefined;
+
+/** The variables that each command can't do without. libcni asks for `CNI_PATH` too; denim runs no other plugin. */
+const REQUIRED: Readonly<Record<string, readonly string[]>> = {
+  ADD: ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
+  CHECK: ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
+  DEL: ["CNI_CONTAINERID", "CNI_IFNAME"],
+};
+
+/** The longest name that a device can have, in bytes (`IFNAMSIZ` in linux/if.h, less the zero). */
+const MAX_INTERFACE_NAME = 15;
+
+/**
+ * Reads and checks the variables that a command needs. Throws a CniError, "invalid environment", that
+ * names every variable that is missing, or the one that is wrong.
+ */
+export function readVariables(command: string, read: ReadVariable): CniVariables {
+  const required = REQUIRED[command] ?? [];
+  const missing = required.filter((name) => !read(name));
+  if (missing.length > 0) {
+    throw new CniError(
+      CNI_CODE.invalidEnvironment,
+      `${missing.join(", ")} missing in the environment: ${command} needs ${required.join(", ")}`,
+    );
+  }
+  const value = (name: string) => read(name) ?? "";
+  const containerId = value("CNI_CONTAINERID"), ifName = value("CNI_IFNAME");
+  if (required.includes("CNI_CONTAINERID") && !isCniName(containerId)) {
+    throw invalid("CNI_CONTAINERID", containerId, `must be ${CNI_NAME}`);
+  }
+  if (required.includes("CNI_IFNAME")) {
+    const reason = interfaceNameProblem(ifName);
+    if (reason !== undefined) throw invalid("CNI_IFNAME", ifName, reason);
+  }
+  return {
+    containerId,
+    netns: value("CNI_NETNS"),
+    ifName,
+    args: value("CNI_ARGS"),
+    netnsOverride: /^(true|1)$/i.test(value("CNI_NETNS_OVERRIDE")),
+  };
+}
+
+/** What {@link isCniName} asks for, in words. */
+export const CNI_NAME = "a letter or digit, then letters, digits, '_', '.' and '-'";
+
+/** Whether a text can be a container's id or a network's name (CNI spec 1.1.0, sections 1 and 2). */
+export function isCniName(text: string): boolean {
+  return /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(text);
+}
+
+/** Why a text can be no device's name; `undefined` where it can. */
+export function interfaceNameProblem(name: string): string | undefined {
+  if (name === "" || name === "." || name === "..") return "is no name for a device";
+  if (new TextEncoder().encode(name).length > MAX_INTERFACE_NAME) {
+    return `is too long: a device's name has at most ${MAX_INTERFACE_NAME} bytes`;
+  }
+  return /[\s/:]/.test(name) ? "must have no '/', ':' or white space" : undefined;
+}
+
+/** What denim takes from `CNI_ARGS`. */
+export interface CniArgs {
+  /** `MAC`: the Ethernet address that the container's interface shall have. */
+  readonly mac: MacAddress | undefined;
+  /** `IP`: the address that the container shall have. */
+  readonly ip: IpAddress | undefined;
+}
+
+/**
+ * Reads `CNI_ARGS`: `IgnoreUnknown=1;MAC=02:00:00:00:00:01;IP=10.5.3.9`. Arguments that denim does not
+ * know are an error unless `IgnoreUnknown` is true, as in libcni.
+ */
+export function readArgs(text: string): CniArgs {
+  const values = new Map<string, string>();
+  for (const pair of text === "" ? [] : text.split(";")) {
+    const equals = pair.indexOf("=");
+    if (equals <= 0) throw invalid("CNI_ARGS", text, `has "${pair}", which is no KEY=VALUE`);
+    values.set(pair.slice(0, equals), pair.slice(equals + 1));
+  }
+  const take = <T>(key: string, what: string, read: (text: string) => T | undefined) => {
+    const value = values.get(key);
+    values.delete(key);
+    if (value === undefined || value === "") return undefined;
+    const result = read(value);
+    if (result === undefined) throw invalid("CNI_ARGS", text, `has ${key}, which is not ${what}`);
+    return result;
+  };
+  const ignoreUnknown = take("IgnoreUnknown", "true or false", parseBoolean);
+  const mac = take("MAC", "an Ethernet address", parseMac);
+  const ip = take("IP", "an IP address", parseHostAddress);
+  if (values.size > 0 && ignoreUnknown !== true) {
+    const unknown = [...values.keys()].join(", ");
+    throw invalid("CNI_ARGS", text, `has ${unknown}, unknown here; IgnoreUnknown=1 lets it pass`);
+  }
+  return { mac, ip };
+}
+
+function parseBoolean(text: string): boolean | undefined {
+  return /^(1|true)$/i.test(text) ? true : /^(0|false)$/i.test(text) ? false : undefined;
+}
+
+/** Reads an Ethernet address; `undefined` where the text is none. */
+export function parseMac(text: string): MacAddress | undefined {
+  try {
+    return MacAddress.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Reads an address that may have a prefix length behind it, which says nothing here. */
+export function parseHostAddress(text: string): IpAddress | undefined {
+  const match = /^([^/]*)(\/\d{1,3})?$/.exec(text);
+  return match === null ? undefined : IpAddress.tryParse(match[1]!);
+}
+
+function invalid(name: string, value: string, reason: string): CniError {
+  return new CniError(
+    CNI_CODE.invalidEnvironment,
+    `${name}=${JSON.stringify(value)} in the environment ${reason}`,
+  );
+}
