@@ -16,12 +16,14 @@ import {
   type LeaseRequest,
   type LeaseStore,
   type Logger,
+  MAX_SLEEP_MS,
   messageOf,
   type NetworkConfig,
   type NodeIdentity,
   parseSubnetEnv,
   PeerTable,
   RuntimeError,
+  sleep,
 } from "@denim/core";
 import { kernelReader, NetlinkSocket, Reconciler, writeSysctl } from "@denim/core/linux";
 import { findOuterInterface, type InterfaceChoice } from "./outer_interface.ts";
@@ -52,7 +54,7 @@ export interface NodeOptions {
 const MIN_RETRY_MS = 1_000;
 /** … to this. */
 const MAX_RETRY_MS = 60_000;
-/** What is set wrong is asked again by no timer; a lease's renewal is, but no sooner than this. */
+/** A lease whose margin is over already is renewed after this. */
 const MIN_RENEW_WAIT_MS = 1_000;
 
 /**
@@ -69,6 +71,11 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
 
   using socket = new NetlinkSocket();
   const outer = findOuterInterface(socket, options.interface, families);
+  if (config.backend.defaulted) {
+    log.warn(
+      'net-conf names no Backend, which means "udp" as in flannel; say Backend.Type to choose',
+    );
+  }
   log.info(`the way to other nodes is ${outer.name}`, {
     publicIp: [...outer.publicIps.values()].join(" "),
     mtuBytes: outer.mtuBytes,
@@ -231,7 +238,7 @@ class Node {
   /** A reservation is never renewed, which the longest wait that a timer knows stands for. */
   #untilRenewal(): number {
     const { expiresAtMs } = this.#lease!;
-    if (expiresAtMs === undefined) return MAX_TIMER_MS;
+    if (expiresAtMs === undefined) return MAX_SLEEP_MS;
     return Math.max(expiresAtMs - this.#options.renewMarginMs - Date.now(), MIN_RENEW_WAIT_MS);
   }
 
@@ -253,30 +260,11 @@ class Node {
 
 /** Under this name the reconciler keeps what the node itself needs; no lease's key looks like it. */
 const NODE = "node";
-/** setTimeout's limit: 2³¹ − 1. */
-const MAX_TIMER_MS = 0x7fff_ffff;
-
 /** Whether an event says that a lease is not there any more. */
 function lacks(event: LeaseEvent, key: string): boolean {
   return event.kind === "snapshot"
     ? !event.leases.some((lease) => lease.key === key)
     : event.removed.includes(key);
-}
-
-/** Waits; false once the signal is aborted. */
-function sleep(ms: number, signal: AbortSignal): Promise<boolean> {
-  if (signal.aborted) return Promise.resolve(false);
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  const onAbort = () => {
-    clearTimeout(timer);
-    resolve(false);
-  };
-  const timer = setTimeout(() => {
-    signal.removeEventListener("abort", onAbort);
-    resolve(true);
-  }, Math.min(ms, MAX_TIMER_MS));
-  signal.addEventListener("abort", onAbort, { once: true });
-  return promise;
 }
 
 function findBackend(config: NetworkConfig, backends: readonly AnyBackend[]): AnyBackend {

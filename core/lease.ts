@@ -78,8 +78,8 @@ const leaseValue = z.object({
   PublicIP: address,
   PublicIPv6: address.nullish(),
   BackendType: z.string().default(""),
-  BackendData: z.unknown(),
-  BackendV6Data: z.unknown(),
+  BackendData: z.unknown().optional(),
+  BackendV6Data: z.unknown().optional(),
 });
 
 /**

@@ -15,5 +15,6 @@ export * from "./log.ts";
 export * from "./mac.ts";
 export * from "./net_conf.ts";
 export * from "./peer_table.ts";
+export * from "./sleep.ts";
 export * from "./subnet_allocator.ts";
 export * from "./subnet_env.ts";

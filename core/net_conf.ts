@@ -4,7 +4,9 @@
  * @module
  */
 
-import type { Cidr, Family, IpAddress } from "./ip.ts";
+import { z } from "zod";
+import { ConfigError, messageOf } from "./errors.ts";
+import { addressBits, Cidr, FAMILIES, type Family, IpAddress } from "./ip.ts";
 
 /** One family's share of net-conf, with every default filled in. */
 export interface FamilyConfig {
@@ -26,6 +28,219 @@ export interface NetworkConfig {
   readonly families: readonly FamilyConfig[];
   /** Whether masquerade and forwarding rules are nftables' rather than iptables'. */
   readonly enableNFTables: boolean;
-  /** Which backend, and its options as net-conf's `Backend` object has them. */
+  /**
+   * Which backend, and its options as net-conf's `Backend` object has them. The options are empty only
+   * where net-conf has no `Backend` at all, which means "udp", as flannel has it.
+   */
   readonly backend: { readonly type: string; readonly options: Readonly<Record<string, unknown>> };
+}
+
+/**
+ * Lets an object's keys come in any case, as Go's JSON reader does for flannel. Of keys that differ in
+ * case alone the last one counts.
+ *
+ * ```ts
+ * import { anyCase } from "@denim/core";
+ * import { z } from "zod";
+ * console.log(anyCase(z.object({ VNI: z.int() })).parse({ vni: 7 })); // { VNI: 7 }
+ * ```
+ */
+export function anyCase<Schema extends z.ZodObject>(schema: Schema): z.ZodType<z.output<Schema>> {
+  const names = new Map(Object.keys(schema.shape).map((name) => [name.toLowerCase(), name]));
+  const rename = (value: unknown) =>
+    typeof value !== "object" || value === null || Array.isArray(value)
+      ? value
+      : Object.fromEntries(
+        Object.entries(value).map(([key, item]) => [names.get(key.toLowerCase()) ?? key, item]),
+      );
+  return z.preprocess(rename, schema);
+}
+
+/**
+ * Checks a value from a configuration. Throws a ConfigError that names every key that is wrong, its
+ * value, and what is expected.
+ *
+ * @param where the document, for the message: "net-conf"
+ * @param path the keys that lead to the value in the document
+ */
+export function readConfig<Output>(
+  schema: z.ZodType<Output>,
+  value: unknown,
+  where: string,
+  path: readonly string[] = [],
+): Output {
+  const parsed = schema.safeParse(value, { reportInput: true });
+  if (parsed.success) return parsed.data;
+  const wrong = parsed.error.issues.map((issue) => {
+    const key = [...path, ...issue.path].map(String).join(".");
+    const given = issue.input === undefined ? "is missing" : `is ${quote(issue.input)}`;
+    const expected = issue.message.replace(/^Invalid input: |^Too \w+: /, "");
+    return `${key}${key && " "}${given}: ${expected}`;
+  });
+  throw new ConfigError(`${where}: ${wrong.join("; ")}`);
+}
+
+function quote(value: unknown): string {
+  const text = JSON.stringify(value);
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
+}
+
+/** What one family's keys start with. */
+const KEY_PREFIX: Readonly<Record<Family, string>> = { 4: "", 6: "IPv6" };
+
+/** Go leaves a setting alone where the JSON says null. */
+const flag = z.boolean().nullish();
+const length = z.int().min(0).nullish();
+
+const textOf = <Value extends { readonly family: Family }>(
+  family: Family,
+  tryParse: (text: string) => Value | undefined,
+  expected: string,
+) =>
+  z.string().transform((text, context) => {
+    const value = tryParse(text);
+    if (value?.family === family) return value;
+    context.addIssue({ code: "custom", message: `expected ${expected}`, input: text });
+    return z.NEVER;
+  }).nullish();
+
+const network = (family: Family, example: string) =>
+  textOf(family, Cidr.tryParse, `an IPv${family} network such as "${example}"`);
+const address = (family: Family) =>
+  textOf(family, IpAddress.tryParse, `an IPv${family} address`);
+
+const netConf = anyCase(z.object({
+  EnableIPv4: flag,
+  EnableIPv6: flag,
+  EnableNFTables: flag,
+  Network: network(4, "10.5.0.0/16"),
+  SubnetLen: length,
+  SubnetMin: address(4),
+  SubnetMax: address(4),
+  IPv6Network: network(6, "fc00:5::/48"),
+  IPv6SubnetLen: length,
+  IPv6SubnetMin: address(6),
+  IPv6SubnetMax: address(6),
+  Backend: z.record(z.string(), z.unknown()).optional(),
+}));
+
+const backendType = anyCase(z.object({ Type: z.string().min(1, "expected a backend's name") }));
+
+/**
+ * Reads net-conf, with the defaults and checks that flannel has for it (pkg/subnet/config.go); keys
+ * that it does not know are ignored. Throws a ConfigError.
+ */
+export function parseNetworkConfig(text: string): NetworkConfig {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw new ConfigError(`net-conf is not JSON: ${messageOf(error)}`);
+  }
+  const given = readConfig(netConf, json, "net-conf");
+  const families: FamilyConfig[] = [];
+  if (given.EnableIPv4 ?? true) {
+    families.push(
+      familyConfig(4, given.Network, given.SubnetLen, given.SubnetMin, given.SubnetMax),
+    );
+  }
+  if (given.EnableIPv6) {
+    families.push(
+      familyConfig(
+        6,
+        given.IPv6Network,
+        given.IPv6SubnetLen,
+        given.IPv6SubnetMin,
+        given.IPv6SubnetMax,
+      ),
+    );
+  }
+  if (families.length === 0) {
+    throw new ConfigError("net-conf enables neither family: set EnableIPv4 or EnableIPv6 to true");
+  }
+  return {
+    families,
+    enableNFTables: given.EnableNFTables ?? false,
+    backend: given.Backend === undefined ? { type: "udp", options: {} } : {
+      type: readConfig(backendType, given.Backend, "net-conf", ["Backend"]).Type,
+      options: given.Backend,
+    },
+  };
+}
+
+/** How much of a network a node gets where nobody says otherwise, and the network has four such parts. */
+const DEFAULT_SUBNET_LENGTH: Readonly<Record<Family, number>> = { 4: 24, 6: 64 };
+
+function familyConfig(
+  family: Family,
+  network: Cidr | null | undefined,
+  givenLength: number | null | undefined,
+  givenMin: IpAddress | null | undefined,
+  givenMax: IpAddress | null | undefined,
+): FamilyConfig {
+  const key = (name: string) => `${KEY_PREFIX[family]}${name}`;
+  const check = (holds: boolean, message: string) => {
+    if (!holds) throw new ConfigError(`net-conf: ${message}`);
+  };
+  // The unspecified network is what flannel's reader has where there is none.
+  if (network == null || network.prefixLength === 0 && network.address.value === 0n) {
+    throw new ConfigError(
+      `net-conf: ${key("Network")} is missing: name the cluster's IPv${family} network, or set ` +
+        `EnableIPv${family} to false`,
+    );
+  }
+
+  // A subnet has room for its own address, a bridge and a pod; and a network for four subnets, since
+  // the first is never leased.
+  const maxLength = addressBits(family) - 2;
+  const minLength = network.prefixLength + 2;
+  const subnetLength = givenLength || Math.max(minLength, DEFAULT_SUBNET_LENGTH[family]);
+  check(
+    minLength <= maxLength,
+    `${key("Network")} ${network} is too small: a network has room for four subnets, so it is ` +
+      `/${maxLength - 2} at most`,
+  );
+  check(
+    subnetLength <= maxLength,
+    `${key("SubnetLen")} is ${subnetLength}: a subnet has four addresses or more, so it is ` +
+      `${maxLength} at most`,
+  );
+  check(
+    subnetLength >= minLength,
+    `${key("SubnetLen")} is ${subnetLength}: ${key("Network")} ${network} has room for four ` +
+      `subnets or more, so it is ${minLength} at least`,
+  );
+
+  const size = 1n << BigInt(addressBits(family) - subnetLength);
+  const second = new IpAddress(family, network.address.value + size);
+  const last = new IpAddress(family, network.last.value + 1n - size);
+  const bound = (name: string, given: IpAddress | null | undefined, fallback: IpAddress) => {
+    if (given == null || given.value === 0n) return fallback;
+    check(network.contains(given), `${key(name)} ${given} is outside the network ${network}`);
+    check(
+      given.value % size === 0n,
+      `${key(name)} ${given} is not on a boundary of /${subnetLength}; the subnet that it is in ` +
+        `starts at ${new Cidr(given, subnetLength).address}`,
+    );
+    return given;
+  };
+  const subnetMin = bound("SubnetMin", givenMin, second);
+  const subnetMax = bound("SubnetMax", givenMax, last);
+  check(
+    subnetMin.value <= subnetMax.value && subnetMax.value >= second.value,
+    `no subnet from ${key("SubnetMin")} ${subnetMin} to ${key("SubnetMax")} ${subnetMax} can be ` +
+      `leased (the network's first subnet never is)`,
+  );
+  return { family, network, subnetLength, subnetMin, subnetMax };
+}
+
+/** Whether a lease of these subnets is one that the configuration allows. */
+export function fitsConfig(config: NetworkConfig, subnets: readonly Cidr[]): boolean {
+  return subnets.length === config.families.length &&
+    config.families.every(({ family, subnetLength, subnetMin, subnetMax }) =>
+      subnets.some(({ family: own, prefixLength, address }) =>
+        own === family && prefixLength === subnetLength &&
+        subnetMin.value <= address.value && address.value <= subnetMax.value
+      )
+    );
 }

@@ -106,7 +106,7 @@ export class PeerTable<PeerData> {
       const data = this.#backend.peerData.safeParse(backendData);
       if (!data.success) {
         const [issue] = data.error.issues;
-        return skip(`its backend data: ${issue!.path.join(".")} ${issue!.message}`);
+        return skip(`its backend data: ${[...issue!.path, issue!.message].join(": ")}`);
       }
       halves.push({ subnet, publicIp, data: data.data });
     }

@@ -5,7 +5,7 @@
  */
 
 import { ConfigError, messageOf } from "@denim/core/errors";
-import { LinuxError } from "@denim/core/linux/libc";
+import { LinuxError } from "@denim/core/linux/pod";
 
 /** Codes of errors: below 100 the spec's and libcni's, from 100 on denim's own. */
 export const CNI_CODE = {

@@ -123,7 +123,7 @@ export class Lab implements AsyncDisposable {
           writeNewVeth(
             writer,
             { name: node.name, up: true, mtuBytes, masterIndex: bridge },
-            { name: "eth0", up: true, mtuBytes, namespaceFd: namespace.fd },
+            { name: "eth0", mtuBytes, namespaceFd: namespace.fd },
           ));
         namespace.run(() => node.configure());
       }
@@ -239,7 +239,12 @@ export class LabNode {
     Deno.mkdirSync(this.directory);
     using socket = new NetlinkSocket();
     const index = (name: string) => findLink(socket, name)!.index;
-    socket.request("set lo up", (writer) => writeLinkSettings(writer, index("lo"), { up: true }));
+    for (const name of ["lo", "eth0"]) {
+      socket.request(
+        `set ${name} up`,
+        (writer) => writeLinkSettings(writer, index(name), { up: true }),
+      );
+    }
     socket.request(
       "address of eth0",
       (writer) => writeNewAddress(writer, index("eth0"), this.publicIp, UNDERLAY.prefixLength),

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { FAMILIES, type Family, IpAddress } from "../ip.ts";
+import { Cidr, FAMILIES, type Family, IpAddress } from "../ip.ts";
 import type { DeviceAddress } from "../kernel_state.ts";
 import type { MessageReader, MessageWriter } from "./netlink_codec.ts";
 import type { NetlinkSocket } from "./netlink_socket.ts";
@@ -12,7 +12,10 @@ import { addressFamily, type ObjectKind } from "./object_kind.ts";
 import { NLM_F_CREATE, NLM_F_REPLACE } from "./uapi/netlink.ts";
 import {
   IFA_ADDRESS,
+  IFA_BROADCAST,
+  IFA_F_DADFAILED,
   IFA_F_NODAD,
+  IFA_F_TENTATIVE,
   IFA_LOCAL,
   IFADDRMSG_LEN,
   RT_SCOPE_UNIVERSE,
@@ -31,19 +34,32 @@ export interface AddressState {
   readonly prefixLength: number;
   /** How far it is good (`RT_SCOPE_…`): a link-local address has `RT_SCOPE_LINK`. */
   readonly scope: number;
+  /** Whether it is not good yet: the kernel still probes whether another host has it. */
+  readonly tentative: boolean;
+  /** Whether the probe found another host that has it. */
+  readonly duplicate: boolean;
 }
 
-/** Writes the message that gives a device an address. An IPv6 one is good at once, without DAD. */
+/**
+ * Writes the message that gives a device an address. An IPv6 one is good at once, unless the kernel shall
+ * first probe whether another host has it (`dad`, RFC 4862 section 5.4).
+ */
 export function writeNewAddress(
   writer: MessageWriter,
   index: number,
   address: IpAddress,
   prefixLength: number,
+  options: { readonly dad?: boolean } = {},
 ): void {
-  const flags = address.family === 6 ? IFA_F_NODAD : 0;
+  const flags = address.family === 6 && !options.dad ? IFA_F_NODAD : 0;
   writer.begin(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE)
     .u8(addressFamily(address.family)).u8(prefixLength).u8(flags).u8(RT_SCOPE_UNIVERSE).u32(index)
-    .addressAttribute(IFA_LOCAL, address).addressAttribute(IFA_ADDRESS, address).end();
+    .addressAttribute(IFA_LOCAL, address).addressAttribute(IFA_ADDRESS, address);
+  // The kernel sets none by itself; a network of one or two addresses has none (RFC 3021).
+  if (address.family === 4 && prefixLength < 31) {
+    writer.addressAttribute(IFA_BROADCAST, new Cidr(address, prefixLength).last);
+  }
+  writer.end();
 }
 
 /** Writes the message that takes an address from a device. */
@@ -60,11 +76,19 @@ export function writeRemovedAddress(
 
 /** Reads `RTM_NEWADDR` or `RTM_DELADDR`. */
 export function parseAddress(reader: MessageReader): AddressState | undefined {
-  const prefixLength = reader.u8(1), scope = reader.u8(3), index = reader.u32(4);
+  const prefixLength = reader.u8(1), flags = reader.u8(2), scope = reader.u8(3);
+  const index = reader.u32(4);
   reader.readAttributes(IFADDRMSG_LEN);
   // IFA_ADDRESS is the peer's on a point-to-point device; IPv6 says IFA_LOCAL only there.
   const bytes = reader.bytesAttribute(IFA_LOCAL) ?? reader.bytesAttribute(IFA_ADDRESS);
-  return bytes && { index, address: IpAddress.fromBytes(bytes), prefixLength, scope };
+  return bytes && {
+    index,
+    address: IpAddress.fromBytes(bytes),
+    prefixLength,
+    scope,
+    tentative: (flags & IFA_F_TENTATIVE) !== 0,
+    duplicate: (flags & IFA_F_DADFAILED) !== 0,
+  };
 }
 
 /** The addresses of a family, of one device or of all. */

@@ -13,6 +13,7 @@ import {
   IFF_UP,
   IFLA_ADDRESS,
   IFLA_BRPORT_MODE,
+  IFLA_IFALIAS,
   IFLA_IFNAME,
   IFLA_MASTER,
   IFLA_MTU,
@@ -36,6 +37,8 @@ export interface LinkSettings {
   readonly mac?: MacAddress;
   /** The index of the bridge that it becomes a port of. */
   readonly masterIndex?: number;
+  /** What it says of itself to people, at most 255 bytes. */
+  readonly alias?: string;
 }
 
 /** One end of a veth pair. */
@@ -59,10 +62,11 @@ function settingsHeader(
 }
 
 function writeSettings(writer: MessageWriter, settings: LinkSettings): MessageWriter {
-  const { mtuBytes, mac, masterIndex } = settings;
+  const { mtuBytes, mac, masterIndex, alias } = settings;
   if (mtuBytes !== undefined) writer.u32Attribute(IFLA_MTU, mtuBytes);
   if (mac !== undefined) writer.addressAttribute(IFLA_ADDRESS, mac);
   if (masterIndex !== undefined) writer.u32Attribute(IFLA_MASTER, masterIndex);
+  if (alias !== undefined) writer.stringAttribute(IFLA_IFALIAS, alias);
   return writer;
 }
 
@@ -87,8 +91,15 @@ export function writeNewBridge(
   writeLinkInfo(writeSettings(writer, settings), "bridge");
 }
 
-/** Writes the message that makes both ends of a veth pair at once (linux/veth.h). */
-export function writeNewVeth(writer: MessageWriter, end: VethEnd, peer: VethEnd): void {
+/**
+ * Writes the message that makes both ends of a veth pair at once (linux/veth.h). The peer is born down: the
+ * kernel sets it up before it has its other end, and fails (ENOTCONN).
+ */
+export function writeNewVeth(
+  writer: MessageWriter,
+  end: VethEnd,
+  peer: Omit<VethEnd, "up" | "masterIndex">,
+): void {
   writeLinkHeader(writer.begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL), settingsHeader(end));
   writeVethEnd(writer, end);
   writeLinkInfo(writer, "veth", () => {

@@ -25,11 +25,14 @@ import {
   RT_TABLE_UNSPEC,
   RTA_DST,
   RTA_GATEWAY,
+  RTA_METRICS,
   RTA_NH_ID,
   RTA_OIF,
   RTA_PREFSRC,
   RTA_PRIORITY,
   RTA_TABLE,
+  RTAX_ADVMSS,
+  RTAX_MTU,
   RTM_DELROUTE,
   RTM_F_FIB_MATCH,
   RTM_GETROUTE,
@@ -92,20 +95,39 @@ export interface PlainRoute {
   readonly gateway?: IpAddress;
   /** The index of the device that packets leave by; the gateway's unless given. */
   readonly index?: number;
+  /** Its metric; the lowest wins. */
+  readonly metric?: number;
+  /** Its table; the main one unless given. */
+  readonly table?: number;
+  /** How far it leads (`RT_SCOPE_…`); to the link without a gateway, else anywhere, unless given. */
+  readonly scope?: number;
+  /** The largest packet on this way, in bytes. */
+  readonly mtuBytes?: number;
+  /** The largest TCP segment to tell the other side, in bytes. */
+  readonly advMssBytes?: number;
 }
 
 /** Writes the message that makes a plain route. One of the two, gateway or index, must be given. */
 export function writeNewRoute(writer: MessageWriter, route: PlainRoute): void {
-  const { destination, gateway, index } = route;
+  const { destination, gateway, index, metric, table, mtuBytes, advMssBytes } = route;
   const family = destination?.family ?? gateway?.family ?? 4;
   writeRouteHeader(
     writer.begin(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL),
     destination ?? new Cidr(new IpAddress(family, 0n), 0),
     RTPROT_BOOT,
-    gateway === undefined ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE,
+    route.scope ?? (gateway === undefined ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE),
   );
   if (gateway !== undefined) writer.addressAttribute(RTA_GATEWAY, gateway);
   if (index !== undefined) writer.u32Attribute(RTA_OIF, index);
+  if (metric !== undefined) writer.u32Attribute(RTA_PRIORITY, metric);
+  // Goes before the table in the header, which has room for 255 only.
+  if (table !== undefined) writer.u32Attribute(RTA_TABLE, table);
+  if (mtuBytes || advMssBytes) {
+    writer.nested(RTA_METRICS, () => {
+      if (mtuBytes) writer.u32Attribute(RTAX_MTU, mtuBytes);
+      if (advMssBytes) writer.u32Attribute(RTAX_ADVMSS, advMssBytes);
+    });
+  }
   writer.end();
 }
 

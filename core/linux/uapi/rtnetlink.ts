@@ -21,8 +21,8 @@ export const RTNLGRP_NEXTHOP = 32;
 export const IFINFOMSG_LEN = 16;
 export const IFF_UP = 0x1, IFF_LOOPBACK = 0x8, IFF_PROMISC = 0x100;
 export const IFLA_ADDRESS = 1, IFLA_IFNAME = 3, IFLA_MTU = 4, IFLA_LINK = 5, IFLA_MASTER = 10;
-export const IFLA_PROTINFO = 12, IFLA_OPERSTATE = 16, IFLA_LINKINFO = 18, IFLA_NET_NS_FD = 28;
-export const IFLA_EXT_MASK = 29, IFLA_PROMISCUITY = 30;
+export const IFLA_PROTINFO = 12, IFLA_OPERSTATE = 16, IFLA_LINKINFO = 18, IFLA_IFALIAS = 20;
+export const IFLA_NET_NS_FD = 28, IFLA_EXT_MASK = 29, IFLA_PROMISCUITY = 30;
 export const IFLA_INFO_KIND = 1, IFLA_INFO_DATA = 2;
 export const IFLA_BRPORT_MODE = 4;
 export const VETH_INFO_PEER = 1;
@@ -36,7 +36,8 @@ export const IFLA_VXLAN_PORT = 15, IFLA_VXLAN_LOCAL6 = 17, IFLA_VXLAN_GBP = 23;
 // struct ifaddrmsg, IFA_*
 export const IFADDRMSG_LEN = 8;
 export const IFA_ADDRESS = 1, IFA_LOCAL = 2, IFA_BROADCAST = 4, IFA_FLAGS = 8;
-export const IFA_F_NODAD = 0x02, IFA_F_PERMANENT = 0x80;
+export const IFA_F_NODAD = 0x02, IFA_F_DADFAILED = 0x08, IFA_F_TENTATIVE = 0x40;
+export const IFA_F_PERMANENT = 0x80;
 
 // struct ndmsg, NDA_*
 export const NDMSG_LEN = 12;
@@ -51,6 +52,7 @@ export const NHA_ID = 1, NHA_OIF = 5, NHA_GATEWAY = 6;
 // struct rtmsg, RTA_*
 export const RTMSG_LEN = 12;
 export const RTA_DST = 1, RTA_OIF = 4, RTA_GATEWAY = 5, RTA_PRIORITY = 6, RTA_PREFSRC = 7;
+export const RTA_METRICS = 8, RTAX_MTU = 2, RTAX_ADVMSS = 8;
 export const RTA_TABLE = 15, RTA_NH_ID = 30;
 export const RT_TABLE_UNSPEC = 0, RT_TABLE_MAIN = 254;
 export const RTM_F_FIB_MATCH = 0x2000;

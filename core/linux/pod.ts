@@ -1,0 +1,29 @@
+/**
+ * The part of `core/linux` that attaches a pod: what the CNI plugin, which starts for each pod anew, loads in
+ * place of the whole.
+ *
+ * @module
+ */
+
+export {
+  type AddressState,
+  listAddresses,
+  writeNewAddress,
+  writeRemovedAddress,
+} from "./address.ts";
+export { LinuxError } from "./libc.ts";
+export { findLink, type LinkState, writeRemovedLink } from "./link.ts";
+export { NetworkNamespace } from "./namespace.ts";
+export { MessageWriter } from "./netlink_codec.ts";
+export { NetlinkSocket, type RequestFailure } from "./netlink_socket.ts";
+export {
+  type LinkSettings,
+  type VethEnd,
+  writeHairpin,
+  writeLinkSettings,
+  writeNewBridge,
+  writeNewVeth,
+} from "./pod_link.ts";
+export { type PlainRoute, writeNewRoute } from "./route.ts";
+export { readSysctl, writeSysctl } from "./sysctl.ts";
+export { waitForKernel } from "./wait_for_kernel.ts";

@@ -1,0 +1,64 @@
+/**
+ * The network configuration that a runtime hands to the plugin, with flannel's keys (CNI spec 1.1.0,
+ * section 1; flannel's cni-plugin, README).
+ *
+ * @module
+ */
+
+import { DEFAULT_SUBNET_FILE } from "@denim/core/subnet-env";
+import { CNI_CODE, CniError } from "./cni_error.ts";
+import type { ConfObject } from "./conf_object.ts";
+import { CNI_NAME, isCniName } from "./environment.ts";
+
+/** The versions of the CNI spec that denim speaks, oldest first. */
+export const CNI_VERSIONS = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] as const;
+
+/** One of {@link CNI_VERSIONS}. */
+export type CniVersion = typeof CNI_VERSIONS[number];
+
+/** The newest of {@link CNI_VERSIONS}. */
+export const LATEST_CNI_VERSION: CniVersion = "1.1.0";
+
+/** Where flannel keeps what it made of each container's configuration. */
+const DEFAULT_DATA_DIR = "/var/lib/cni/flannel";
+
+/** A network configuration, as far as every command needs it. */
+export interface NetworkConf {
+  /** The version of the spec that the configuration speaks, and that the answer must speak. */
+  readonly cniVersion: CniVersion;
+  /** The network's name, unique on the node. */
+  readonly name: string;
+  /** The path of the agent's subnet.env. */
+  readonly subnetFile: string;
+  /** The folder where each container's delegate configuration is kept for its DEL. */
+  readonly dataDir: string;
+  /** All of it. */
+  readonly json: ConfObject;
+}
+
+/** Whether a text is a version that denim speaks. */
+export function isCniVersion(text: unknown): text is CniVersion {
+  return CNI_VERSIONS.includes(text as CniVersion);
+}
+
+/** Reads the parts that every command needs. Throws a CniError that says what is wrong. */
+export function readNetworkConf(json: ConfObject): NetworkConf {
+  const cniVersion = json.get("cniVersion");
+  if (!isCniVersion(cniVersion)) {
+    // A configuration without a version speaks 0.1.0 (CNI spec 0.2.0).
+    throw new CniError(
+      CNI_CODE.incompatibleVersion,
+      `cniVersion ${JSON.stringify(cniVersion ?? "0.1.0")} is not spoken here; ` +
+        `set it to one of ${CNI_VERSIONS.join(", ")}`,
+    );
+  }
+  const name = json.string("name");
+  if (name === undefined || !isCniName(name)) json.fail("name", `a network's name: ${CNI_NAME}`);
+  return {
+    cniVersion,
+    name,
+    subnetFile: json.string("subnetFile") || DEFAULT_SUBNET_FILE,
+    dataDir: json.string("dataDir") || DEFAULT_DATA_DIR,
+    json,
+  };
+}

@@ -1,0 +1,81 @@
+/**
+ * What the runtime is told of an attachment, in the words of the spec's version that it speaks.
+ *
+ * @module
+ */
+
+import type { MacAddress } from "@denim/core/mac";
+import type { HeldAddress } from "./address_store.ts";
+import type { CniError } from "./cni_error.ts";
+import type { Dns, RouteConf } from "./host_local_conf.ts";
+import { CNI_VERSIONS, type CniVersion } from "./network_conf.ts";
+
+/** A device that has to do with an attachment. */
+export interface ResultInterface {
+  /** Its name. */
+  readonly name: string;
+  /** Its Ethernet address. */
+  readonly mac: MacAddress | undefined;
+  /** The largest packet that it takes, in bytes. */
+  readonly mtuBytes: number;
+  /** The path of the container's namespace, for a device in it. */
+  readonly sandbox?: string;
+}
+
+/** What was made. */
+export interface AttachmentResult {
+  /** The devices: bridge, the node's end, the container's end. */
+  readonly interfaces: readonly [ResultInterface, ResultInterface, ResultInterface];
+  /** The container's addresses. */
+  readonly addresses: readonly HeldAddress[];
+  /** The container's routes. */
+  readonly routes: readonly RouteConf[];
+  /** What the container's resolver shall use. */
+  readonly dns: Dns | undefined;
+}
+
+/** The place of the container's end in {@link AttachmentResult.interfaces}. */
+const CONTAINER_INTERFACE = 2;
+
+/**
+ * The success of an ADD (CNI spec 1.1.0, section 5, "ADD Success"). Before 1.0.0 each address says its
+ * family; from 1.1.0 on each device says its MTU.
+ */
+export function formatResult(cniVersion: CniVersion, result: AttachmentResult): string {
+  return print({
+    cniVersion,
+    interfaces: result.interfaces.map(({ name, mac, mtuBytes, sandbox }) => ({
+      name,
+      mac,
+      mtu: atLeast(cniVersion, "1.1.0") ? mtuBytes : undefined,
+      sandbox,
+    })),
+    ips: result.addresses.map(({ address, range }) => ({
+      version: atLeast(cniVersion, "1.0.0") ? undefined : `${address.family}`,
+      interface: CONTAINER_INTERFACE,
+      address: `${address}/${range.subnet.prefixLength}`,
+      gateway: range.gateway,
+    })),
+    routes: result.routes,
+    dns: result.dns,
+  });
+}
+
+/** The answer to VERSION (CNI spec 1.1.0, section 2, "VERSION"). */
+export function formatVersions(cniVersion: string): string {
+  return print({ cniVersion, supportedVersions: CNI_VERSIONS });
+}
+
+/** A failure (CNI spec 1.1.0, section 5, "Error"). */
+export function formatError(cniVersion: CniVersion, { code, message, details }: CniError): string {
+  return print({ cniVersion, code, msg: message, details: details || undefined });
+}
+
+/** With line breaks, as the plugins beside it print. */
+function print(value: unknown): string {
+  return `${JSON.stringify(value, null, 4)}\n`;
+}
+
+function atLeast(version: CniVersion, other: CniVersion): boolean {
+  return CNI_VERSIONS.indexOf(version) >= CNI_VERSIONS.indexOf(other);
+}
