@@ -6,7 +6,7 @@
 
 import { z } from "zod";
 import { ConfigError, messageOf } from "./errors.ts";
-import { addressBits, Cidr, FAMILIES, type Family, IpAddress } from "./ip.ts";
+import { addressBits, Cidr, type Family, IpAddress } from "./ip.ts";
 
 /** One family's share of net-conf, with every default filled in. */
 export interface FamilyConfig {
@@ -28,11 +28,15 @@ export interface NetworkConfig {
   readonly families: readonly FamilyConfig[];
   /** Whether masquerade and forwarding rules are nftables' rather than iptables'. */
   readonly enableNFTables: boolean;
-  /**
-   * Which backend, and its options as net-conf's `Backend` object has them. The options are empty only
-   * where net-conf has no `Backend` at all, which means "udp", as flannel has it.
-   */
-  readonly backend: { readonly type: string; readonly options: Readonly<Record<string, unknown>> };
+  /** Which backend carries the packets. */
+  readonly backend: {
+    /** Its name, `Backend.Type`. */
+    readonly type: string;
+    /** net-conf's `Backend` object, for the backend to read. */
+    readonly options: Readonly<Record<string, unknown>>;
+    /** net-conf has no `Backend` at all, which means "udp", as flannel has it. */
+    readonly defaulted: boolean;
+  };
 }
 
 /**
@@ -106,8 +110,7 @@ const textOf = <Value extends { readonly family: Family }>(
 
 const network = (family: Family, example: string) =>
   textOf(family, Cidr.tryParse, `an IPv${family} network such as "${example}"`);
-const address = (family: Family) =>
-  textOf(family, IpAddress.tryParse, `an IPv${family} address`);
+const address = (family: Family) => textOf(family, IpAddress.tryParse, `an IPv${family} address`);
 
 const netConf = anyCase(z.object({
   EnableIPv4: flag,
@@ -161,9 +164,10 @@ export function parseNetworkConfig(text: string): NetworkConfig {
   return {
     families,
     enableNFTables: given.EnableNFTables ?? false,
-    backend: given.Backend === undefined ? { type: "udp", options: {} } : {
+    backend: given.Backend === undefined ? { type: "udp", options: {}, defaulted: true } : {
       type: readConfig(backendType, given.Backend, "net-conf", ["Backend"]).Type,
       options: given.Backend,
+      defaulted: false,
     },
   };
 }

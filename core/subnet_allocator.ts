@@ -4,6 +4,7 @@
  * @module
  */
 
+import { RuntimeError } from "./errors.ts";
 import { addressBits, Cidr, IpAddress } from "./ip.ts";
 import type { FamilyConfig } from "./net_conf.ts";
 
@@ -17,84 +18,239 @@ export function randomBelow(limit: bigint): bigint {
   return words.reduce((value, word) => (value << 64n) | word, 0n) % limit;
 }
 
-/** Whether a subnet is one that net-conf lets a node have: in range, of its length, not the first. */
-export function isLeasable(config: FamilyConfig, subnet: Cidr): boolean {
-  const { value } = subnet.address;
-  return subnet.prefixLength === config.subnetLength && config.network.contains(subnet) &&
-    value !== config.network.address.value &&
-    value >= config.subnetMin.value && value <= config.subnetMax.value;
-}
-
-/** A run of neighbouring subnets that are not free, by number, first to last. */
-interface Run {
+/**
+ * 2^`order` neighbouring subnets, aligned to their number: one that is held, or the smallest with two
+ * such in it. Subnets are numbered from the start of the network.
+ */
+interface Block {
+  readonly order: bigint;
+  /** The numbers of its first subnet, of the first in its upper half, and of the first behind it. */
   readonly first: bigint;
-  readonly last: bigint;
-  /** How many subnets are free before it. */
-  readonly freeBefore: bigint;
+  readonly middle: bigint;
+  readonly end: bigint;
+  /** How often the block as a whole is held. */
+  holders: number;
+  /** How many of its subnets are not free. */
+  taken: bigint;
+  /** The blocks in its lower and its upper half; what is in neither is free. */
+  readonly halves: [Block | undefined, Block | undefined];
 }
 
 /**
- * What is free in one family's network. Subnets are numbered from the first that may be leased. To build it
- * takes a sort of what is held; to pick then takes a binary search, however full or empty the network is.
+ * What is free in one family's network: a radix tree over the held subnets that counts what is taken
+ * beneath each branch. To hold, to release and to pick each cost one walk down the tree, some
+ * microseconds, however full the network is and however long its addresses are.
  */
 export class SubnetAllocator {
   readonly #config: FamilyConfig;
-  /** The number of addresses in a subnet. */
-  readonly #size: bigint;
-  /** The first address that may be leased. */
-  readonly #base: bigint;
-  readonly #runs: readonly Run[];
-  readonly #free: bigint;
+  /** The number of host bits in an address of a subnet. */
+  readonly #hostBits: bigint;
+  readonly #root: Block;
 
-  /** `held` may hold subnets of any length, and overlapping ones: each blocks all that it overlaps. */
-  constructor(config: FamilyConfig, held: Iterable<Cidr>) {
-    const { network, subnetMin, subnetMax, subnetLength, family } = config;
+  /** All is free but what net-conf bars, the network's first subnet, and what is held from the start. */
+  constructor(config: FamilyConfig, held: Iterable<Cidr> = []) {
+    const { family, network, subnetLength, subnetMin, subnetMax } = config;
     this.#config = config;
-    this.#size = 1n << BigInt(addressBits(family) - subnetLength);
-    // The network's first subnet is never leased: its first address is the network's own.
-    const least = network.address.value + this.#size;
-    this.#base = subnetMin.value < least ? least : subnetMin.value;
-    const count = (subnetMax.value - this.#base) / this.#size + 1n;
-    const taken = [...held].filter((subnet) => subnet.family === family)
-      .map((subnet) => ({ first: this.#number(subnet.address), last: this.#number(subnet.last) }))
-      .filter(({ first, last }) => last >= 0n && first < count)
-      .sort((a, b) => a.first < b.first ? -1 : a.first > b.first ? 1 : 0);
-    const runs: Run[] = [];
-    let free = 0n, next = 0n;
-    for (const { first, last } of taken) {
-      if (last < next) continue;
-      if (first > next) free += first - next;
-      runs.push({ first: first > next ? first : next, last, freeBefore: free });
-      next = last + 1n;
-    }
-    this.#runs = runs;
-    this.#free = next < count ? free + count - next : free;
-  }
-
-  /** The number of the subnet that an address lies in; rounds down also below zero. */
-  #number(address: IpAddress): bigint {
-    return address.value / this.#size - this.#base / this.#size;
+    this.#hostBits = BigInt(addressBits(family) - subnetLength);
+    this.#root = newBlock(0n, BigInt(subnetLength - network.prefixLength));
+    // The first subnet's address is the network's own: no device may have it, says flannel.
+    const min = this.#number(subnetMin);
+    this.#bar(0n, min > 1n ? min : 1n);
+    this.#bar(this.#number(subnetMax) + 1n, this.#root.end);
+    for (const subnet of held) this.hold(subnet);
   }
 
   /** How many subnets are free. */
   get free(): bigint {
-    return this.#free;
+    return this.#root.end - this.#root.taken;
   }
 
-  /** A free subnet, each as likely as any other; `undefined` where the network is full. */
-  pick(random: RandomBelow = randomBelow): Cidr | undefined {
-    if (this.#free <= 0n) return undefined;
-    const rank = random(this.#free);
-    // The first run before which more than `rank` subnets are free: the wanted one stands before it.
-    let low = 0, high = this.#runs.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.#runs[middle]!.freeBefore > rank) high = middle;
-      else low = middle + 1;
-    }
-    const before = this.#runs[low - 1];
-    const number = before === undefined ? rank : before.last + 1n + rank - before.freeBefore;
-    const address = new IpAddress(this.#config.family, this.#base + number * this.#size);
-    return new Cidr(address, this.#config.subnetLength);
+  /**
+   * Takes note that a subnet is held. Whatever its length, it blocks each subnet that it overlaps, until
+   * it has been released as often as it was held. One outside the network, or of the other family,
+   * blocks nothing.
+   */
+  hold(subnet: Cidr): void {
+    const block = this.#blockOf(subnet);
+    if (block !== undefined) this.#hold(block.first, block.order);
   }
+
+  /** Takes back one {@link SubnetAllocator.hold} of the same subnet. */
+  release(subnet: Cidr): void {
+    const block = this.#blockOf(subnet);
+    if (block !== undefined) this.#release(block.first, block.order);
+  }
+
+  /** Whether `pick` might give this subnet. */
+  isFree(subnet: Cidr): boolean {
+    const { family, network, subnetLength } = this.#config;
+    if (
+      subnet.family !== family || subnet.prefixLength !== subnetLength || !network.contains(subnet)
+    ) return false;
+    const number = this.#number(subnet.address);
+    let block: Block | undefined = this.#root;
+    while (block !== undefined && contains(block, number)) {
+      if (block.holders > 0) return false;
+      block = block.halves[half(block, number)];
+    }
+    return true;
+  }
+
+  /** A free subnet, each as likely as any other; `undefined` where the network is full. Does not hold it. */
+  pick(random: RandomBelow = randomBelow): Cidr | undefined {
+    if (this.free === 0n) return undefined;
+    // The wanted subnet's number is its place among the free ones, and one more for each one taken before.
+    let number = random(this.free);
+    let block: Block | undefined = this.#root;
+    while (block !== undefined) {
+      let into: Block | undefined;
+      for (const child of block.halves) {
+        if (child === undefined || number < child.first) continue;
+        if (number + child.taken < child.end) {
+          into = child;
+          break;
+        }
+        number += child.taken;
+      }
+      block = into;
+    }
+    const { family, network, subnetLength } = this.#config;
+    const address = new IpAddress(family, network.address.value + (number << this.#hostBits));
+    return new Cidr(address, subnetLength);
+  }
+
+  /** The RuntimeError for when `pick` finds nothing. */
+  full(): RuntimeError {
+    const { network, subnetLength, subnetMin, subnetMax } = this.#config;
+    return new RuntimeError(
+      `the network ${network} is full: every /${subnetLength} from ${subnetMin} to ${subnetMax} is ` +
+        "leased; give up leases that nobody uses, or enlarge the network in net-conf",
+    );
+  }
+
+  #number(address: IpAddress): bigint {
+    return (address.value - this.#config.network.address.value) >> this.#hostBits;
+  }
+
+  /** The subnets that a network of any length overlaps. */
+  #blockOf(subnet: Cidr): Pick<Block, "first" | "order"> | undefined {
+    const { network, subnetLength } = this.#config;
+    if (subnet.contains(network)) return this.#root;
+    if (!network.contains(subnet)) return undefined;
+    const order = BigInt(Math.max(subnetLength - subnet.prefixLength, 0));
+    return { first: this.#number(subnet.address), order };
+  }
+
+  /** Holds all numbers from `first` up to, but not including, `end`, in blocks as large as they come. */
+  #bar(first: bigint, end: bigint): void {
+    while (first < end) {
+      let order = 0n;
+      while ((first >> order) % 2n === 0n && first + (2n << order) <= end) order++;
+      this.#hold(first, order);
+      first += 1n << order;
+    }
+  }
+
+  #hold(first: bigint, order: bigint): void {
+    const path: Block[] = [];
+    let block = this.#root;
+    while (block.order > order) {
+      path.push(block);
+      const side = half(block, first);
+      const child = block.halves[side];
+      if (child === undefined) {
+        block = block.halves[side] = newBlock(first, order);
+      } else if (child.order >= order && contains(child, first)) {
+        block = child;
+      } else {
+        // The child is inside the block to hold, or beside it: then both go under the smallest around them.
+        const around = max(bitLength(first ^ child.first), order);
+        const parent = newBlock(first, around);
+        parent.halves[half(parent, child.first)] = child;
+        block = block.halves[side] = parent;
+      }
+    }
+    block.holders++;
+    for (let at: Block | undefined = block; at !== undefined; at = path.pop()) count(at);
+  }
+
+  #release(first: bigint, order: bigint): void {
+    const path: Block[] = [];
+    let block: Block | undefined = this.#root;
+    while (block !== undefined && block.order > order) {
+      path.push(block);
+      block = block.halves[half(block, first)];
+    }
+    if (block === undefined || block.holders === 0 || !contains(block, first)) return;
+    block.holders--;
+    for (let at: Block | undefined = block; at !== undefined;) {
+      const parent = path.pop();
+      const [lower, upper] = at.halves;
+      if (
+        parent !== undefined && at.holders === 0 && (lower === undefined || upper === undefined)
+      ) {
+        // It is neither held nor a branch any more.
+        parent.halves[half(parent, at.first)] = lower ?? upper;
+      } else {
+        count(at);
+      }
+      at = parent;
+    }
+  }
+}
+
+/**
+ * A subnet from each allocator, one a family: the first of the preferred ones that is free, else any.
+ * Throws a RuntimeError where a network is full.
+ */
+export function chooseSubnets(
+  allocators: readonly SubnetAllocator[],
+  preferred: readonly Cidr[],
+  random: RandomBelow = randomBelow,
+): readonly Cidr[] {
+  return allocators.map((allocator) => {
+    const subnet = preferred.find((subnet) => allocator.isFree(subnet)) ?? allocator.pick(random);
+    if (subnet === undefined) throw allocator.full();
+    return subnet;
+  });
+}
+
+/** The block around a number. */
+function newBlock(number: bigint, order: bigint): Block {
+  const size = 1n << order;
+  const first = number - number % size;
+  return {
+    order,
+    first,
+    middle: first + (size + 1n) / 2n,
+    end: first + size,
+    holders: 0,
+    taken: 0n,
+    halves: [undefined, undefined],
+  };
+}
+
+function contains({ first, end }: Block, number: bigint): boolean {
+  return first <= number && number < end;
+}
+
+/** Which half of a block a number in it belongs to. */
+function half({ middle }: Block, number: bigint): 0 | 1 {
+  return number < middle ? 0 : 1;
+}
+
+function count(block: Block): void {
+  // By index: this runs once a level of the tree, where an iterator's cost shows.
+  block.taken = block.holders > 0
+    ? block.end - block.first
+    : (block.halves[0]?.taken ?? 0n) + (block.halves[1]?.taken ?? 0n);
+}
+
+function max(a: bigint, b: bigint): bigint {
+  return a > b ? a : b;
+}
+
+/** How many bits it takes to write a number: 0 for 0. */
+function bitLength(value: bigint): bigint {
+  return value === 0n ? 0n : BigInt(value.toString(2).length);
 }

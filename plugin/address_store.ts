@@ -116,9 +116,14 @@ export class AddressStore implements Disposable {
     return plan;
   }
 
-  /** Gives back every address that an attachment holds, and no other's. None is fine. */
-  release(attachment: Attachment): void {
-    for (const name of this.#list(attachment).held) removeIfThere(`${this.#directory}/${name}`);
+  /**
+   * Gives back every address that an attachment holds, and no other's. None is fine. Tells whether another
+   * interface of the same container holds one.
+   */
+  release(attachment: Attachment): boolean {
+    const { held, sameContainer } = this.#list(attachment);
+    for (const name of held) removeIfThere(`${this.#directory}/${name}`);
+    return sameContainer;
   }
 
   /** Gives back these addresses. */
@@ -126,25 +131,29 @@ export class AddressStore implements Disposable {
     for (const address of addresses) removeIfThere(`${this.#directory}/${address}`);
   }
 
-  /** Whether any interface of a container holds an address. */
-  holdsAny({ containerId }: Attachment): boolean {
-    const start = encoder.encode(containerId + LINE_BREAK);
-    return this.#files().some((name) => startsWith(this.#read(name), start));
-  }
-
-  /** All file names, and those of an attachment's own addresses. */
-  #list(attachment: Attachment): { names: ReadonlySet<string>; held: readonly string[] } {
-    const files = this.#files();
+  /** Looks through the folder, once. */
+  #list(attachment: Attachment): {
+    /** Every address that is held, as its file's name. */
+    readonly names: ReadonlySet<string>;
+    /** Those that the attachment holds. */
+    readonly held: readonly string[];
+    /** Whether another interface of the container holds one. */
+    readonly sameContainer: boolean;
+  } {
+    const names = this.#files();
     const own = encoder.encode(contentOf(attachment));
     // host-local's files had the container's id alone until its release 0.8.
     const old = encoder.encode(attachment.containerId);
+    const container = encoder.encode(attachment.containerId + LINE_BREAK);
     const held: string[] = [], heldAsOld: string[] = [];
-    for (const name of files) {
+    let sameContainer = false;
+    for (const name of names) {
       const content = this.#read(name);
       if (isContent(content, own)) held.push(name);
       else if (isContent(content, old)) heldAsOld.push(name);
+      else if (startsWith(content, container)) sameContainer = true;
     }
-    return { names: new Set(files), held: held.length > 0 ? held : heldAsOld };
+    return { names: new Set(names), held: held.length > 0 ? held : heldAsOld, sameContainer };
   }
 
   #files(): string[] {

@@ -20,7 +20,6 @@ import {
   IFINFOMSG_LEN,
   IFLA_ADDRESS,
   IFLA_EXT_MASK,
-  IFLA_IFALIAS,
   IFLA_IFNAME,
   IFLA_INFO_DATA,
   IFLA_INFO_KIND,
@@ -48,8 +47,6 @@ export interface LinkState {
   readonly index: number;
   /** The device's name. */
   readonly name: string;
-  /** What somebody wrote on it for people (`IFLA_IFALIAS`). */
-  readonly alias: string | undefined;
   /** The largest packet that it takes, in bytes. */
   readonly mtuBytes: number;
   /** Its Ethernet address; `undefined` where it has none, as a TUN device. */
@@ -89,7 +86,6 @@ export function parseLink(reader: MessageReader): LinkState | undefined {
   const link = {
     index: reader.i32(4),
     name: reader.stringAttribute(IFLA_IFNAME) ?? "",
-    alias: reader.stringAttribute(IFLA_IFALIAS),
     mtuBytes: reader.u32Attribute(IFLA_MTU) ?? 0,
     mac: address?.length === 6 ? MacAddress.fromBytes(address) : undefined,
     up: (flags & IFF_UP) !== 0,

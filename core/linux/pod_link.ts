@@ -13,7 +13,6 @@ import {
   IFF_UP,
   IFLA_ADDRESS,
   IFLA_BRPORT_MODE,
-  IFLA_IFALIAS,
   IFLA_IFNAME,
   IFLA_MASTER,
   IFLA_MTU,
@@ -37,8 +36,6 @@ export interface LinkSettings {
   readonly mac?: MacAddress;
   /** The index of the bridge that it becomes a port of. */
   readonly masterIndex?: number;
-  /** What it says of itself to people, at most 255 bytes. */
-  readonly alias?: string;
 }
 
 /** One end of a veth pair. */
@@ -62,11 +59,10 @@ function settingsHeader(
 }
 
 function writeSettings(writer: MessageWriter, settings: LinkSettings): MessageWriter {
-  const { mtuBytes, mac, masterIndex, alias } = settings;
+  const { mtuBytes, mac, masterIndex } = settings;
   if (mtuBytes !== undefined) writer.u32Attribute(IFLA_MTU, mtuBytes);
   if (mac !== undefined) writer.addressAttribute(IFLA_ADDRESS, mac);
   if (masterIndex !== undefined) writer.u32Attribute(IFLA_MASTER, masterIndex);
-  if (alias !== undefined) writer.stringAttribute(IFLA_IFALIAS, alias);
   return writer;
 }
 

@@ -1,0 +1,344 @@
+/**
+ * The bridge plugin's work in the kernel: a bridge on the node, and for each pod a veth pair with one end in
+ * it. The bridge has the gateway's address, and the node forwards.
+ *
+ * @module
+ */
+
+import type { Family, IpAddress } from "@denim/core/ip";
+import { Cidr } from "@denim/core/ip";
+import { MacAddress } from "@denim/core/mac";
+import {
+  findLink,
+  type LinkState,
+  LinuxError,
+  listAddresses,
+  MessageWriter,
+  NetlinkSocket,
+  type NetworkNamespace,
+  readSysctl,
+  waitForKernel,
+  writeHairpin,
+  writeLinkSettings,
+  writeNewAddress,
+  writeNewBridge,
+  writeNewRoute,
+  writeNewVeth,
+  writeRemovedAddress,
+  writeRemovedLink,
+  writeSysctl,
+} from "@denim/core/linux/pod";
+import type { HeldAddress } from "./address_store.ts";
+import { CNI_CODE, CniError } from "./cni_error.ts";
+import type { BridgeConf } from "./delegate_conf.ts";
+import type { Attachment } from "./environment.ts";
+import type { RouteConf } from "./host_local_conf.ts";
+
+/** How long the bridge's port may take to carry packets; the bridge plugin's own patience. */
+const PORT_TIMEOUT_MS = 2500;
+/** How long the kernel may take to find that nobody else has an IPv6 address. */
+const DAD_TIMEOUT_MS = 5000;
+
+/** What the kernel lets or makes of a pod's network, by family. */
+const FORWARDING: Readonly<Record<Family, string>> = {
+  4: "net/ipv4/ip_forward",
+  6: "net/ipv6/conf/all/forwarding",
+};
+
+/** One message of a batch, and what it is for. */
+type Step = readonly [what: string, write: (writer: MessageWriter) => void];
+
+/** Sends messages in one system call. Throws a LinuxError that says what the first to fail was for. */
+function apply(socket: NetlinkSocket, steps: readonly Step[]): void {
+  const batch = new MessageWriter();
+  for (const [, write] of steps) write(batch);
+  const [failure] = socket.send(batch);
+  if (failure === undefined) return;
+  throw new LinuxError(failure.error.errno, steps[failure.index]![0], failure.error.detail);
+}
+
+/** A pod's namespace, with a socket in it. */
+export class PodNamespace implements Disposable {
+  /** The namespace. */
+  readonly namespace: NetworkNamespace;
+  /** A socket in it. */
+  readonly socket: NetlinkSocket;
+
+  /** Takes over an open namespace. */
+  constructor(namespace: NetworkNamespace) {
+    this.namespace = namespace;
+    this.socket = namespace.run(() => new NetlinkSocket());
+  }
+
+  /** Closes both. */
+  [Symbol.dispose](): void {
+    this.socket[Symbol.dispose]();
+    this.namespace[Symbol.dispose]();
+  }
+}
+
+/**
+ * The name of the node's end of an attachment's veth pair. It follows from the attachment, so that what a
+ * crash left behind is found again, by the next ADD or by a DEL whose namespace is gone. 44 bits of
+ * FNV-1a (RFC 9923): no two attachments of a node will ever share one.
+ */
+export function hostInterfaceName({ containerId, ifName }: Attachment): string {
+  let hash = 0xcbf2_9ce4_8422_2325n;
+  for (const byte of new TextEncoder().encode(`${containerId}/${ifName}`)) {
+    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100_0000_01b3n);
+  }
+  return `veth${hash.toString(16).padStart(16, "0").slice(0, 11)}`;
+}
+
+/**
+ * Makes the bridge, or sees that the one there will do. Of several plugins at once one makes it, and all
+ * find it. Throws a CniError where the name is another device's.
+ */
+export function ensureBridge(socket: NetlinkSocket, conf: BridgeConf): LinkState {
+  const { bridge: name, mtuBytes, promiscMode } = conf;
+  const settings = { up: true, ...(promiscMode ? { promiscuous: true } : {}) };
+  let found = findLink(socket, name);
+  if (found === undefined) {
+    // A bridge that was given an address keeps it; else it has that of its lowest port, which comes and goes.
+    const mac = MacAddress.random();
+    const mtu = mtuBytes === undefined ? {} : { mtuBytes };
+    tolerate("EEXIST", () =>
+      apply(socket, [
+        [`make bridge ${name}`, (w) => writeNewBridge(w, name, { ...settings, ...mtu, mac })],
+      ]));
+    found = findLink(socket, name);
+  }
+  if (found?.type !== "bridge") {
+    throw new CniError(
+      CNI_CODE.conflict,
+      `${name} is no bridge${found?.type === undefined ? "" : ` (it is ${found.type})`}: ` +
+        "remove it, or give delegate.bridge another name",
+    );
+  }
+  const { index, up, promiscuous } = found;
+  if (!up || promiscMode && !promiscuous) {
+    apply(socket, [[`set up ${name}`, (w) => writeLinkSettings(w, index, settings)]]);
+  }
+  // The node's routes on the bridge are denim's to make, not a pod's that plays router.
+  trySysctl(`net/ipv6/conf/${name}/accept_ra`, "0");
+  return found;
+}
+
+/** Gives the bridge the gateway's addresses, and turns forwarding on. */
+export function ensureGateway(
+  socket: NetlinkSocket,
+  conf: BridgeConf,
+  bridge: LinkState,
+  held: readonly HeldAddress[],
+): void {
+  for (const { range } of held) {
+    const { gateway, subnet } = range;
+    const steps = gatewaySteps(socket, conf, bridge, gateway, subnet.prefixLength);
+    if (steps.length > 0) apply(socket, steps);
+    writeSysctl(FORWARDING[subnet.family], "1");
+  }
+}
+
+function gatewaySteps(
+  socket: NetlinkSocket,
+  { forceAddress }: BridgeConf,
+  { index, name, mac }: LinkState,
+  gateway: IpAddress,
+  prefixLength: number,
+): Step[] {
+  const steps: Step[] = [];
+  const wanted = new Cidr(gateway, prefixLength);
+  for (const other of listAddresses(socket, gateway.family, index)) {
+    const same = other.prefixLength === prefixLength && other.address.equals(gateway);
+    if (same) return [];
+    // IPv6 has several addresses on a device as a matter of course; IPv4 here means an old subnet.
+    const network = new Cidr(other.address, other.prefixLength);
+    if (gateway.family === 6 && !network.overlaps(wanted)) continue;
+    const text = `${other.address}/${other.prefixLength}`;
+    if (!forceAddress) {
+      throw new CniError(
+        CNI_CODE.conflict,
+        `${name} already has the address ${text}, different from ${gateway}/${prefixLength}: ` +
+          "remove it, or set delegate.forceAddress",
+      );
+    }
+    steps.push([
+      `take ${text} from ${name}`,
+      (w) => writeRemovedAddress(w, index, other.address, other.prefixLength),
+    ]);
+  }
+  steps.push([
+    `give ${name} the address ${gateway}/${prefixLength}`,
+    (w) => writeNewAddress(w, index, gateway, prefixLength),
+  ]);
+  // Somebody else's bridge may still follow its ports' addresses; pods would lose their gateway's.
+  if (mac !== undefined) {
+    steps.push([`fix the address of ${name}`, (w) => writeLinkSettings(w, index, { mac })]);
+  }
+  return steps;
+}
+
+/** Both ends of an attachment's veth pair. */
+export interface VethPair {
+  /** The node's end, a port of the bridge. */
+  readonly host: LinkState;
+  /** The pod's end. */
+  readonly pod: LinkState;
+}
+
+/** Makes a veth pair: one end a port of the bridge, the other in the pod, still down. */
+export function makeVeth(
+  socket: NetlinkSocket,
+  pod: PodNamespace,
+  attachment: Attachment,
+  conf: BridgeConf,
+  bridge: LinkState,
+): VethPair {
+  const { ifName } = attachment;
+  const hostName = hostInterfaceName(attachment);
+  const mtu = conf.mtuBytes === undefined ? {} : { mtuBytes: conf.mtuBytes };
+  const mac = conf.mac === undefined ? {} : { mac: conf.mac };
+  const make = () =>
+    apply(socket, [[
+      `make ${ifName} and ${hostName}`,
+      (w) =>
+        writeNewVeth(
+          w,
+          { name: hostName, up: true, masterIndex: bridge.index, ...mtu },
+          { name: ifName, namespaceFd: pod.namespace.fd, ...mtu, ...mac },
+        ),
+    ]]);
+  if (!tolerate("EEXIST", make)) {
+    // A run before this one was cut off: its pod has no address, or this one would not have got so far.
+    removeLink(socket, hostName);
+    make();
+  }
+  const host = findLink(socket, hostName)!;
+  if (conf.hairpinMode) {
+    apply(socket, [[`set hairpin of ${hostName}`, (w) => writeHairpin(w, host.index, true)]]);
+  }
+  trySysctl(`net/ipv6/conf/${hostName}/accept_ra`, "0");
+  return { host, pod: findLink(pod.socket, ifName)! };
+}
+
+/** Gives the pod's interface its addresses and routes, and sets it up. */
+export function configurePod(
+  pod: PodNamespace,
+  { index, name }: LinkState,
+  { enableDad }: BridgeConf,
+  held: readonly HeldAddress[],
+  routes: readonly RouteConf[],
+): void {
+  const ipv6 = held.filter(({ address }) => address.family === 6);
+  pod.namespace.run(() => {
+    trySysctl(`net/ipv4/conf/${name}/arp_notify`, "1");
+    if (enableDad) trySysctl(`net/ipv6/conf/${name}/enhanced_dad`, "1");
+    trySysctl(`net/ipv6/conf/${name}/accept_dad`, enableDad ? "1" : "0");
+    if (ipv6.length > 0) {
+      for (const device of ["lo", name]) allowIpv6(device);
+      // The address stays when the pod sets its interface down and up again.
+      writeSysctl(`net/ipv6/conf/${name}/keep_addr_on_down`, "1");
+    }
+  });
+  apply(pod.socket, [
+    ...held.map(({ address, range: { subnet } }): Step => [
+      `give ${name} the address ${address}/${subnet.prefixLength}`,
+      (w) => writeNewAddress(w, index, address, subnet.prefixLength, { dad: enableDad }),
+    ]),
+    [`set up ${name}`, (w) => writeLinkSettings(w, index, { up: true })],
+    // Routes come after the addresses have been probed, where that was asked for.
+    ...(enableDad ? [] : routeSteps(index, held, routes)),
+  ]);
+  if (!enableDad) return;
+  for (const { address } of ipv6) waitForAddress(pod, index, address);
+  apply(pod.socket, routeSteps(index, held, routes));
+}
+
+function routeSteps(
+  index: number,
+  held: readonly HeldAddress[],
+  routes: readonly RouteConf[],
+): Step[] {
+  return routes.map(({ dst, gw, priority, table, scope, mtu, advmss }): Step => {
+    const range = held.find(({ address }) => address.family === dst.family)?.range;
+    const gateway = gw ?? range?.gateway;
+    return [
+      `make the route to ${dst}${gateway === undefined ? "" : ` via ${gateway}`}`,
+      (w) =>
+        writeNewRoute(w, {
+          destination: dst,
+          index,
+          ...(gateway === undefined ? {} : { gateway }),
+          ...(priority === undefined ? {} : { metric: priority }),
+          ...(table === undefined ? {} : { table }),
+          ...(scope === undefined ? {} : { scope }),
+          ...(mtu === undefined ? {} : { mtuBytes: mtu }),
+          ...(advmss === undefined ? {} : { advMssBytes: advmss }),
+        }),
+    ];
+  });
+}
+
+function allowIpv6(device: string): void {
+  const name = `net/ipv6/conf/${device}/disable_ipv6`;
+  // A kernel without IPv6 says so itself when the address is made.
+  if (readSysctl(name) === "1") writeSysctl(name, "0");
+}
+
+function waitForAddress(pod: PodNamespace, index: number, address: IpAddress): void {
+  const state = () =>
+    listAddresses(pod.socket, 6, index).find((other) => other.address.equals(address));
+  const settled = pod.namespace.run(() =>
+    waitForKernel(() => state()?.tentative !== true, DAD_TIMEOUT_MS)
+  );
+  const { duplicate } = state() ?? { duplicate: true };
+  if (settled && !duplicate) return;
+  throw new CniError(
+    CNI_CODE.conflict,
+    duplicate
+      ? `another host has ${address} already (duplicate address detection)`
+      : `${address} is still being probed for duplicates after ${DAD_TIMEOUT_MS} ms`,
+  );
+}
+
+/** Waits until the bridge carries the pod's packets, and tells what the port is like then. */
+export function waitForPort(socket: NetlinkSocket, { index, name }: LinkState): LinkState {
+  let port: LinkState | undefined;
+  const carries = () => (port = findLink(socket, index))?.operUp === true;
+  if (waitForKernel(carries, PORT_TIMEOUT_MS)) return port!;
+  throw new CniError(
+    CNI_CODE.kernel,
+    `${name} is not up after ${PORT_TIMEOUT_MS} ms: the bridge would not carry the pod's packets`,
+  );
+}
+
+/** Takes a device away; fine where there is none. */
+export function removeLink(socket: NetlinkSocket, name: string): void {
+  const link = findLink(socket, name);
+  if (link === undefined) return;
+  // It may go by itself meanwhile, with the namespace of its other end.
+  tolerate(
+    "ENODEV",
+    () => apply(socket, [[`remove ${name}`, (w) => writeRemovedLink(w, link.index)]]),
+  );
+}
+
+/** Tells whether it went without the error that is expected; others are thrown. */
+function tolerate(code: string, run: () => void): boolean {
+  try {
+    run();
+    return true;
+  } catch (error) {
+    if (error instanceof LinuxError && error.code === code) return false;
+    throw error;
+  }
+}
+
+/** Sets what is better set, but not worth a pod: kernels without IPv6 have no such setting. */
+function trySysctl(name: string, value: string): void {
+  try {
+    writeSysctl(name, value);
+  } catch {
+    // As it is, then.
+  }
+}

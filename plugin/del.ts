@@ -1,0 +1,58 @@
+/**
+ * DEL: takes away what an ADD made (CNI spec 1.1.0, section 2, "DEL"). What is gone already is fine.
+ *
+ * @module
+ */
+
+import { NetlinkSocket } from "@denim/core/linux/pod";
+import { AddressStore } from "./address_store.ts";
+import { hostInterfaceName, PodNamespace, removeLink } from "./bridge.ts";
+import { CniError } from "./cni_error.ts";
+import type { ConfObject } from "./conf_object.ts";
+import { type CniVariables, isCniName } from "./environment.ts";
+import { addressDirectory, unsupported } from "./host_local_conf.ts";
+import { openNamespace } from "./namespace.ts";
+import type { NetworkConf } from "./network_conf.ts";
+import { readSavedConf, removeSavedConf } from "./saved_conf.ts";
+
+/**
+ * Detaches a container. Needs neither the agent's subnet.env nor the record of the ADD: the interface, and
+ * the addresses that it held, are found by the container's id and the interface's name. flannel's record, a
+ * file for each container, is that of its last ADD: it says where else to look, and stays for as long as
+ * another interface of the container may need it.
+ */
+export function del(conf: NetworkConf, variables: CniVariables): string {
+  const saved = readSavedConf(conf.dataDir, variables);
+  const savedDirectory = saved && savedAddressDirectory(saved);
+  removeInterface(variables);
+  let needed = false;
+  for (const directory of new Set([addressDirectory(conf.json), savedDirectory])) {
+    using store = directory === undefined ? undefined : AddressStore.openExisting(directory);
+    const others = store?.release(variables) ?? false;
+    if (directory === savedDirectory) needed = others;
+  }
+  if (!needed) removeSavedConf(conf.dataDir, variables);
+  return "";
+}
+
+/** The folder that a record speaks of; `undefined` where it is no record of a network. */
+function savedAddressDirectory(saved: ConfObject): string | undefined {
+  const type = saved.get("type");
+  if (type !== undefined && type !== "bridge") {
+    throw unsupported(saved, "type", `denim can only take down what "bridge" set up`);
+  }
+  const name = saved.get("name");
+  return typeof name === "string" && isCniName(name) ? addressDirectory(saved) : undefined;
+}
+
+/** Takes away the interface, by its name in the container, or by the node's end where that is gone. */
+function removeInterface(variables: CniVariables): void {
+  const namespace = openNamespace(variables);
+  if (namespace instanceof CniError) {
+    using socket = new NetlinkSocket();
+    removeLink(socket, hostInterfaceName(variables));
+  } else {
+    using pod = new PodNamespace(namespace);
+    removeLink(pod.socket, variables.ifName);
+  }
+}

@@ -1,0 +1,10 @@
+/**
+ * The CNI plugin as a program of its own: `deno run -A plugin/main.ts`, with `CNI_COMMAND` and the rest in the
+ * environment and the network configuration on standard input.
+ *
+ * @module
+ */
+
+import { runPlugin } from "./plugin.ts";
+
+runPlugin();

@@ -1,0 +1,52 @@
+/**
+ * The container's network namespace, as the runtime names it.
+ *
+ * @module
+ */
+
+import { LinuxError, NetworkNamespace } from "@denim/core/linux/pod";
+import { CNI_CODE, CniError } from "./cni_error.ts";
+import type { CniVariables } from "./environment.ts";
+
+/** What the kernel says where a path leads nowhere. */
+const GONE = ["ENOENT", "ENOTDIR"];
+
+/**
+ * Opens the container's namespace. Where there is none, answers with the error that says so: an ADD fails
+ * with it, a DEL goes on. Throws a CniError where the namespace is the node's own, in which a container's
+ * `eth0` would be the node's.
+ */
+export function openNamespace(variables: CniVariables): NetworkNamespace | CniError {
+  const { netns, netnsOverride } = variables;
+  if (netns === "") return new CniError(CNI_CODE.invalidEnvironment, "CNI_NETNS is empty");
+  let namespace: NetworkNamespace;
+  try {
+    namespace = NetworkNamespace.open(netns);
+  } catch (error) {
+    if (!(error instanceof LinuxError)) throw error;
+    const what = `CNI_NETNS=${netns} in the environment`;
+    if (GONE.includes(error.code)) {
+      return new CniError(CNI_CODE.unknownContainer, `${what}: there is no such network namespace`);
+    }
+    // The file that a namespace's name was, once the namespace is gone.
+    if (error.code === "EINVAL") {
+      return new CniError(CNI_CODE.invalidNamespace, `${what} is no network namespace`);
+    }
+    const hint = error.code === "EPERM" ? "; the plugin needs root" : "";
+    throw new CniError(CNI_CODE.kernel, `${what}: ${error.message}${hint}`);
+  }
+  if (!netnsOverride && isOwn(netns)) {
+    namespace[Symbol.dispose]();
+    throw new CniError(
+      CNI_CODE.invalidNamespace,
+      `CNI_NETNS=${netns} in the environment is the plugin's own network namespace, ` +
+        "not a container's",
+    );
+  }
+  return namespace;
+}
+
+function isOwn(path: string): boolean {
+  const theirs = Deno.statSync(path), ours = Deno.statSync("/proc/thread-self/ns/net");
+  return theirs.dev === ours.dev && theirs.ino === ours.ino;
+}

@@ -1,0 +1,116 @@
+/**
+ * The plugin as a runtime sees it: a command in the environment, a configuration on standard input, JSON on
+ * standard output, and an exit code.
+ *
+ * @module
+ */
+
+import { add } from "./add.ts";
+import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
+import { ConfObject } from "./conf_object.ts";
+import { del } from "./del.ts";
+import { type CniVariables, type ReadVariable, readVariables } from "./environment.ts";
+import {
+  CNI_VERSIONS,
+  type CniVersion,
+  isCniVersion,
+  LATEST_CNI_VERSION,
+  type NetworkConf,
+  readNetworkConf,
+} from "./network_conf.ts";
+import { formatError, formatVersions } from "./result.ts";
+
+/** Does what a command asks and answers with what goes to standard output. */
+type Command = (conf: NetworkConf, variables: CniVariables) => string;
+
+const COMMANDS: Readonly<Record<string, Command>> = { ADD: add, DEL: del };
+
+/** Commands of the spec that denim does not have yet. */
+const NOT_YET = ["CHECK", "GC", "STATUS"];
+
+/** What goes back to the runtime. */
+export interface Answer {
+  /** JSON for standard output, or nothing. */
+  readonly output: string;
+  /** Whether the command failed; the exit code is 1 then. */
+  readonly failed: boolean;
+}
+
+/**
+ * Carries out the command that the environment names. Never throws: every failure becomes the spec's JSON.
+ *
+ * @param read reads a variable of the environment
+ * @param readInput reads standard input to its end
+ */
+export function answer(read: ReadVariable, readInput: () => string): Answer {
+  let cniVersion: CniVersion = LATEST_CNI_VERSION;
+  try {
+    const name = read("CNI_COMMAND") ?? "";
+    if (name === "VERSION") {
+      return { output: formatVersions(spokenVersion(readInput)), failed: false };
+    }
+    const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name]! : refuse(name);
+    const variables = readVariables(name, read);
+    const json = ConfObject.parse(readInput(), "the network configuration on standard input");
+    const version = json.get("cniVersion");
+    if (isCniVersion(version)) cniVersion = version;
+    return { output: command(readNetworkConf(json), variables), failed: false };
+  } catch (error) {
+    return { output: formatError(cniVersion, toCniError(error)), failed: true };
+  }
+}
+
+function refuse(name: string): never {
+  const all = [...Object.keys(COMMANDS), "VERSION"].join(", ");
+  const problem = name === ""
+    ? "CNI_COMMAND is missing in the environment"
+    : `CNI_COMMAND=${name} in the environment is ${
+      NOT_YET.includes(name) ? "not supported yet" : "no command of CNI"
+    }`;
+  throw new CniError(CNI_CODE.invalidEnvironment, `${problem}; this plugin knows ${all}`);
+}
+
+/** VERSION answers in the runtime's own version (CNI spec 1.1.0); older runtimes say nothing. */
+function spokenVersion(readInput: () => string): string {
+  try {
+    return ConfObject.parse(readInput(), "input").string("cniVersion") || LATEST_CNI_VERSION;
+  } catch {
+    return LATEST_CNI_VERSION;
+  }
+}
+
+/**
+ * Runs the plugin with this process's environment, standard input and output, and ends the process: 0 where
+ * the command succeeded, else 1.
+ */
+export function runPlugin(): never {
+  if (!Deno.env.get("CNI_COMMAND")) {
+    write(
+      Deno.stderr,
+      `denim's CNI plugin, for container runtimes to run. CNI versions: ${
+        CNI_VERSIONS.join(", ")
+      }\n`,
+    );
+  }
+  const { output, failed } = answer((name) => Deno.env.get(name), readStandardInput);
+  write(Deno.stdout, output);
+  Deno.exit(failed ? 1 : 0);
+}
+
+function readStandardInput(): string {
+  // A person who tries VERSION by hand has nothing to say on standard input.
+  if (Deno.stdin.isTerminal()) return "";
+  const decoder = new TextDecoder();
+  const chunk = new Uint8Array(64 * 1024);
+  let text = "";
+  for (;;) {
+    const length = Deno.stdin.readSync(chunk);
+    if (length === null) return text + decoder.decode();
+    text += decoder.decode(chunk.subarray(0, length), { stream: true });
+  }
+}
+
+function write(to: typeof Deno.stdout, text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let done = 0; done < bytes.length;) done += to.writeSync(bytes.subarray(done));
+}

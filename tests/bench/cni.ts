@@ -1,0 +1,224 @@
+/**
+ * How fast a pod is attached: denim's CNI plugin in turns with the `bridge` and `host-local` plugins, told to do
+ * the same.
+ *
+ * @module
+ */
+
+import { Cidr, formatSubnetEnv, RuntimeError } from "@denim/core";
+import { Lab, type LabNode } from "../../agent/lab/lab.ts";
+import { denimProgram } from "../../agent/lab/program.ts";
+import { type Measure, Samples } from "./stats.ts";
+
+/** How the bench is run. */
+export interface CniOptions {
+  /** How many pods are attached one after another in each run. */
+  readonly pods: number;
+  /** How many are attached at the same time. */
+  readonly atOnce: number;
+  /** How often each plugin has its turn. */
+  readonly runs: number;
+}
+
+/** A subnet of a node has no more addresses for pods than that. */
+export const MAX_PODS = 250;
+
+/** Where Debian's containernetworking-plugins are. */
+const PLUGIN_DIRECTORY = "/usr/lib/cni";
+/** GNU time, which tells what a process had resident at the most. */
+const TIME = "/usr/bin/time";
+const NETWORK = Cidr.parse("10.244.0.0/16");
+const MTU_BYTES = 1450;
+/** Both plugins know it, the newest that Debian's bridge does. */
+const CNI_VERSION = "1.0.0";
+
+const COMMANDS = ["ADD", "DEL"] as const;
+const WARM_UP_PODS = 5;
+
+/** One of those that are compared. */
+interface Contestant {
+  /** Its name in the table. */
+  readonly name: string;
+  /** The words that start it. */
+  readonly program: readonly [string, ...string[]];
+  /** Its network configuration. */
+  readonly config: unknown;
+}
+
+/** Measures, and says on the way how it goes. */
+export async function cni(
+  options: CniOptions,
+  say: (line: string) => void,
+  signal: AbortSignal,
+): Promise<{ readonly measures: readonly Measure[]; readonly programs: unknown }> {
+  for (const plugin of ["bridge", "host-local"]) requireFile(`${PLUGIN_DIRECTORY}/${plugin}`);
+  const samples = new Samples();
+  await using lab = await Lab.create({ nodes: 1, netConf: { Network: `${NETWORK}` } });
+  const node = lab.nodes[0]!;
+  const contestants = [await denim(node), await bridge(node)];
+  for (const { name, program } of contestants) say(`${name} is ${program.join(" ")}`);
+  const pods = Array.from({ length: Math.max(options.pods, options.atOnce) }, (_, index) => {
+    using namespace = lab.namespace(`pod${index + 1}`);
+    return namespace.path;
+  });
+
+  const memory = exists(TIME);
+  if (!memory) say(`peak memory is not measured: there is no ${TIME} (Debian package time)`);
+  // What is done for the first time takes longer (the bridge, the compiler's cache), and so does a call under
+  // GNU time: the first round is for these, and its times do not count.
+  for (const contestant of contestants) {
+    for (const pod of pods.slice(0, WARM_UP_PODS)) {
+      for (const command of COMMANDS) {
+        signal.throwIfAborted();
+        if (memory) {
+          const peak = await peakMemory(node, contestant, command, pod);
+          samples.add(
+            `${command}, peak memory of the largest process: ${contestant.name}`,
+            "MB",
+            peak,
+          );
+        } else await call(node, contestant, command, pod);
+      }
+    }
+  }
+  for (let run = 1; run <= options.runs; run++) {
+    for (const contestant of contestants) {
+      for (const command of COMMANDS) {
+        for (const pod of pods.slice(0, options.pods)) {
+          signal.throwIfAborted();
+          const ms = await timed(() => call(node, contestant, command, pod));
+          samples.add(`${command}, one at a time: ${contestant.name}`, "ms", ms);
+        }
+      }
+      for (const command of COMMANDS) {
+        signal.throwIfAborted();
+        const some = pods.slice(0, options.atOnce);
+        const ms = await timed(() => all(some.map((pod) => call(node, contestant, command, pod))));
+        const what = `${command}, ${options.atOnce} at once, until all are done`;
+        samples.add(`${what}: ${contestant.name}`, "ms", ms);
+      }
+    }
+    say(`run ${run} of ${options.runs}`);
+  }
+  // By name those that are to be compared stand one below the other.
+  const measures = samples.measures.toSorted((a, b) => a.name < b.name ? -1 : 1);
+  return { measures, programs: contestants };
+}
+
+/** denim's plugin, in a subnet as an agent leases it; the compiled one where there is one. */
+async function denim(node: LabNode): Promise<Contestant> {
+  const compiled = new URL("../../dist/denim", import.meta.url).pathname;
+  await Deno.writeTextFile(
+    node.subnetFile,
+    formatSubnetEnv({
+      halves: [{ networks: [NETWORK], subnet: Cidr.parse("10.244.1.0/24") }],
+      mtuBytes: MTU_BYTES,
+      ipMasq: false,
+    }),
+  );
+  return {
+    name: "denim",
+    program: exists(compiled) ? [compiled] : denimProgram("plugin"),
+    config: {
+      ...node.cniConfig,
+      cniVersion: CNI_VERSION,
+      delegate: { bridge: "cni0", hairpinMode: true, isDefaultGateway: true },
+    },
+  };
+}
+
+/** The bridge plugin, told what flannel's plugin would tell it for a configuration such as denim's. */
+function bridge(node: LabNode): Contestant {
+  return {
+    name: "bridge + host-local",
+    program: [`${PLUGIN_DIRECTORY}/bridge`],
+    config: {
+      cniVersion: CNI_VERSION,
+      name: "bridge",
+      type: "bridge",
+      bridge: "cni1",
+      isGateway: true,
+      isDefaultGateway: true,
+      ipMasq: false,
+      hairpinMode: true,
+      mtu: MTU_BYTES,
+      ipam: {
+        type: "host-local",
+        dataDir: `${node.directory}/bridge-networks`,
+        ranges: [[{ subnet: "10.244.2.0/24" }]],
+        routes: [{ dst: `${NETWORK}` }],
+      },
+    },
+  };
+}
+
+/** Calls a plugin as a container runtime does, from its start to its end. Throws where it fails. */
+async function call(
+  node: LabNode,
+  { name, program, config }: Contestant,
+  command: typeof COMMANDS[number],
+  pod: string,
+): Promise<void> {
+  const child = node.spawn(program, {
+    env: {
+      CNI_COMMAND: command,
+      CNI_CONTAINERID: pod.slice(pod.lastIndexOf("/") + 1),
+      CNI_NETNS: pod,
+      CNI_IFNAME: "eth0",
+      CNI_PATH: PLUGIN_DIRECTORY,
+    },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  });
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(JSON.stringify(config)));
+  await writer.close();
+  const { code, stdout, stderr } = await child.output();
+  if (code === 0) return;
+  const decoder = new TextDecoder();
+  throw new RuntimeError(
+    `${command} of ${name} failed with ${code}: ${decoder.decode(stdout)}${decoder.decode(stderr)}`,
+  );
+}
+
+/** What the largest process of a call had resident at the most, in MB. */
+async function peakMemory(
+  node: LabNode,
+  contestant: Contestant,
+  command: typeof COMMANDS[number],
+  pod: string,
+): Promise<number> {
+  const file = `${node.directory}/peak`;
+  const program = [TIME, "-f", "%M", "-o", file, ...contestant.program] as const;
+  await call(node, { ...contestant, program }, command, pod);
+  return Number(await Deno.readTextFile(file)) * 1024 / 1e6;
+}
+
+async function timed(action: () => Promise<unknown>): Promise<number> {
+  const startMs = performance.now();
+  await action();
+  return performance.now() - startMs;
+}
+
+/** Waits for every one, since what still runs would be in the way of cleaning up; throws what failed first. */
+async function all(calls: readonly Promise<unknown>[]): Promise<void> {
+  const settled = await Promise.allSettled(calls);
+  const failed = settled.find(({ status }) => status === "rejected");
+  if (failed !== undefined) throw (failed as PromiseRejectedResult).reason;
+}
+
+function requireFile(path: string): void {
+  if (exists(path)) return;
+  throw new RuntimeError(
+    `${path} is not there, which denim is compared with; install Debian's containernetworking-plugins`,
+  );
+}
+
+function exists(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+}

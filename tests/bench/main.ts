@@ -1,0 +1,133 @@
+/**
+ * `deno task bench`: how fast denim is on this machine.
+ *
+ * @module
+ */
+
+import { ConfigError, messageOf, RuntimeError } from "@denim/core";
+import { parseArgs } from "@std/cli/parse-args";
+import { requireRoot } from "../../agent/privileges.ts";
+import { cni, MAX_PODS } from "./cni.ts";
+import { converge, MAX_PEERS } from "./converge.ts";
+import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
+
+const HELP = `Usage: deno task bench [converge] [cni] [flags]
+
+  converge  leases of 1,000, 5,000 and 20,000 peers put into the store, until every neighbour, FDB
+            entry, nexthop and route is in the kernel; then one more peer, until its route
+  cni       ADD and DEL of denim's CNI plugin, in turns with bridge and host-local of Debian's
+            containernetworking-plugins
+
+Both, unless one is named. Prints tables, and writes every sample to tests/bench/results/NAME.json. Works
+in network namespaces of its own, and removes everything at the end. A busy machine is a slow one.
+
+  --runs N         how often everything is measured (5)
+  --peers N,N,…    converge: the numbers of peers, each at most ${MAX_PEERS} (1000,5000,20000)
+  --pods N         cni: the pods that are attached one at a time, at most ${MAX_PODS} (20)
+  --at-once N      cni: the pods that are attached at the same time, at most ${MAX_PODS} (16)
+  --help           print this and exit
+`;
+
+const BENCHES = ["converge", "cni"] as const;
+
+interface Flags {
+  readonly benches: readonly (typeof BENCHES[number])[];
+  readonly runs: number;
+  readonly peers: readonly number[];
+  readonly pods: number;
+  readonly atOnce: number;
+}
+
+/** Reads the arguments. Throws a ConfigError that names the one that is wrong. */
+export function parseFlags(args: readonly string[]): Flags | "help" {
+  const strings = ["runs", "peers", "pods", "at-once"] as const;
+  const parsed = parseArgs([...args], {
+    boolean: ["help"],
+    string: strings,
+    collect: strings,
+    unknown: (arg) => {
+      if (!arg.startsWith("-")) return;
+      throw new ConfigError(`${arg.split("=")[0]}: no such flag; see deno task bench --help`);
+    },
+  });
+  if (parsed.help) return "help";
+  const numbers = (name: typeof strings[number], usual: string, max: number): number[] => {
+    const [text = usual, ...more] = parsed[name];
+    if (more.length > 0) throw new ConfigError(`--${name} is given more than once`);
+    return text.split(",").map((part) => {
+      const value = /^\d{1,9}$/.test(part) ? Number(part) : NaN;
+      if (value >= 1 && value <= max) return value;
+      throw new ConfigError(`--${name} ${text}: must be whole numbers from 1 to ${max}`);
+    });
+  };
+  const single = (name: typeof strings[number], usual: string, max: number): number => {
+    const [value, ...more] = numbers(name, usual, max);
+    if (more.length > 0) throw new ConfigError(`--${name} ${parsed[name]}: must be one number`);
+    return value!;
+  };
+  const named = parsed._.map((name) => {
+    const bench = BENCHES.find((candidate) => candidate === name);
+    if (bench !== undefined) return bench;
+    throw new ConfigError(`${name}: no such bench; there are ${BENCHES.join(" and ")}`);
+  });
+  return {
+    benches: named.length > 0 ? [...new Set(named)] : BENCHES,
+    runs: single("runs", "5", 1000),
+    peers: [...new Set(numbers("peers", "1000,5000,20000", MAX_PEERS))],
+    pods: single("pods", "20", MAX_PODS),
+    atOnce: single("at-once", "16", MAX_PODS),
+  };
+}
+
+/** Runs benches; the exit code: 0 measured, 1 something failed, 2 wrong usage. */
+async function runBench(args: readonly string[]): Promise<number> {
+  const stopping = new AbortController();
+  const stop = () => stopping.abort(new RuntimeError("stopped; everything is removed"));
+  const signals = ["SIGINT", "SIGTERM"] as const;
+  for (const name of signals) Deno.addSignalListener(name, stop);
+  try {
+    const flags = parseFlags(args);
+    if (flags === "help") {
+      console.log(HELP);
+      return 0;
+    }
+    requireRoot("deno task bench", { namespaces: true });
+    for (const name of flags.benches) await runOne(name, flags, stopping.signal);
+    return 0;
+  } catch (error) {
+    console.error(`deno task bench: ${messageOf(error)}`);
+    return error instanceof ConfigError ? 2 : 1;
+  } finally {
+    for (const name of signals) Deno.removeSignalListener(name, stop);
+  }
+}
+
+async function runOne(
+  bench: typeof BENCHES[number],
+  flags: Flags,
+  signal: AbortSignal,
+): Promise<void> {
+  const at = new Date();
+  const where = machine();
+  console.log(`\n${bench}: ${describe(where)}`);
+  const say = (line: string) => console.log(`· ${line}`);
+  const { runs, peers, pods, atOnce } = flags;
+  let measures: readonly Measure[];
+  let settings: Record<string, unknown>;
+  if (bench === "converge") {
+    settings = { runs, peers };
+    measures = await converge({ runs, peers }, say, signal);
+  } else {
+    const result = await cni({ runs, pods, atOnce }, say, signal);
+    settings = { runs, pods, atOnce, programs: result.programs };
+    measures = result.measures;
+  }
+  const path = await writeReport({ bench, settings, at, machine: where, measures });
+  console.log(`\n${formatTable(measures)}\n\nEvery sample is in ${path}`);
+}
+
+function describe({ cores, processor, kernel, deno, load }: Machine): string {
+  return `${cores} cores (${processor}), Linux ${kernel}, Deno ${deno}, load ${load.toFixed(2)}`;
+}
+
+if (import.meta.main) Deno.exit(await runBench(Deno.args));
