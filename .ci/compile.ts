@@ -20,19 +20,20 @@ function compile(output: string): number {
   }
   const folder = dirname(output);
   const folderIsNew = !existsSync(folder);
-  const { success, stderr } = new Deno.Command(Deno.execPath(), {
+  const result = new Deno.Command(Deno.execPath(), {
     args: ["compile", "-A", ...workers().flatMap((file) => ["--include", file])]
       .concat("--output", output, "agent/main.ts"),
     cwd: ROOT,
     stdin: "null",
     stdout: "inherit",
   }).outputSync();
-  Deno.stderr.writeSync(stderr);
-  if (success) return 0;
+  const stderr = new TextDecoder().decode(result.stderr);
+  console.error(stderr);
+  if (result.success) return 0;
   // deno removes its half-written program itself, but not the folder that it made for it.
   if (folderIsNew && existsSync(folder)) Deno.removeSync(folder);
   // Other failures, a type error say, come with words enough.
-  if (new TextDecoder().decode(stderr).includes("denort")) console.error(denortMissing(denort));
+  if (stderr.includes("denort")) console.error(denortMissing(denort));
   return 1;
 }
 

@@ -9,13 +9,20 @@ import { existsSync } from "node:fs";
 import { closingLine, countTests } from "./junit.ts";
 import { ROOT } from "./source_files.ts";
 
-/** The Debian packages that tests use, each with a command that shows whether it is there. */
-const PACKAGES: readonly { readonly name: string; readonly command: string }[] = [
+/** A Debian package, and a command that shows whether it is there. */
+interface Package {
+  readonly name: string;
+  readonly command: string;
+}
+
+/** What tests use beside Deno. */
+const PACKAGES: readonly Package[] = [
   { name: "iproute2", command: "ip" },
+  { name: "iputils-ping", command: "ping" },
   { name: "containernetworking-plugins", command: "/usr/lib/cni/bridge" },
 ];
 
-const missing = PACKAGES.filter(({ command }) => !isInstalled(command)).map(({ name }) => name);
+const missing = PACKAGES.filter(({ command }) => !isInstalled(command));
 if (missing.length > 0) install(missing);
 Deno.exit(test(Deno.args));
 
@@ -27,25 +34,23 @@ function isInstalled(command: string): boolean {
   return paths.some((path) => existsSync(path));
 }
 
-function install(packages: readonly string[]): void {
-  const names = packages.join(" ");
+function install(packages: readonly Package[]): void {
+  const names = packages.map(({ name }) => name);
   if (Deno.uid() !== 0) {
     // What uses them needs root too, and says so itself.
-    console.log(`tests: missing Debian packages, of use to root alone: ${names}`);
+    console.log(`tests: missing Debian packages, of use to root alone: ${names.join(" ")}`);
     return;
   }
   if (!isInstalled("apt-get")) {
+    const wanted = packages.map(({ name, command }) => `${name} (${command})`).join(", ");
     console.error(
       "tests: there is no apt-get here to install what is missing. Install what has these names " +
-        `in Debian, so that the commands are there, and run the tests again: ${
-          PACKAGES.filter(({ name }) => packages.includes(name))
-            .map(({ name, command }) => `${name} (${command})`).join(", ")
-        }`,
+        `in Debian, so that the commands are there, and run the tests again: ${wanted}`,
     );
     Deno.exit(1);
   }
-  console.log(`tests: installing Debian packages: ${names}`);
-  for (const args of [["update"], ["install", "-y", "--no-install-recommends", ...packages]]) {
+  console.log(`tests: installing Debian packages: ${names.join(" ")}`);
+  for (const args of [["update"], ["install", "-y", "--no-install-recommends", ...names]]) {
     const { success, stdout, stderr } = new Deno.Command("apt-get", {
       args: ["-q", ...args],
       env: { DEBIAN_FRONTEND: "noninteractive" },

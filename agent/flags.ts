@@ -213,7 +213,6 @@ function readFlags(
   };
   const single = (name: string): string | undefined => {
     const value = lookup(name);
-    if (Array.isArray(value)) throw new ConfigError(`--${name} is given more than once`);
     if (value === "") throw new ConfigError(`--${name} needs a value`);
     return value === undefined ? undefined : String(value);
   };

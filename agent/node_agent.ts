@@ -22,6 +22,7 @@ import {
   type NodeIdentity,
   parseSubnetEnv,
   PeerTable,
+  readConfig,
   RuntimeError,
   sleep,
 } from "@denim/core";
@@ -277,12 +278,7 @@ function findBackend(config: NetworkConfig, backends: readonly AnyBackend[]): An
 }
 
 function readBackendOptions(backend: AnyBackend, config: NetworkConfig): unknown {
-  const parsed = backend.options.safeParse(config.backend.options);
-  if (parsed.success) return parsed.data;
-  const wrong = parsed.error.issues.map(({ path, message }) =>
-    `Backend.${path.join(".")}: ${message}`
-  );
-  throw new ConfigError(`net-conf: ${wrong.join("; ")}`);
+  return readConfig(backend.options, config.backend.options, "net-conf", ["Backend"]);
 }
 
 /** The subnets of the last run; none where subnet.env is not there or can't be read. */

@@ -7,7 +7,7 @@
 import type { Backend } from "@denim/core";
 import { vxlan } from "./vxlan/mod.ts";
 
-export { vxlan };
+export { vxlan, type VxlanOptions, type VxlanPeerData } from "./vxlan/mod.ts";
 
 /** All of them, for `runAgent`. */
 // deno-lint-ignore no-explicit-any -- each has options and peer data of its own

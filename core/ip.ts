@@ -24,6 +24,8 @@ export class IpAddress {
   readonly value: bigint;
 
   /**
+   * Makes an address from its number.
+   *
    * @param family the address's family
    * @param value the address as a number; throws a RangeError if it does not fit the family
    */
@@ -105,6 +107,8 @@ export class Cidr {
   readonly prefixLength: number;
 
   /**
+   * Makes a network from an address in it.
+   *
    * @param address any address of the network; its host bits are cleared
    * @param prefixLength 0 to 32 or 128; a RangeError otherwise
    */

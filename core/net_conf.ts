@@ -76,10 +76,10 @@ export function readConfig<Output>(
   const parsed = schema.safeParse(value, { reportInput: true });
   if (parsed.success) return parsed.data;
   const wrong = parsed.error.issues.map((issue) => {
-    const key = [...path, ...issue.path].map(String).join(".");
+    const key = [...path, ...issue.path].map(String).join(".") || "the document";
     const given = issue.input === undefined ? "is missing" : `is ${quote(issue.input)}`;
     const expected = issue.message.replace(/^Invalid input: |^Too \w+: /, "");
-    return `${key}${key && " "}${given}: ${expected}`;
+    return `${key} ${given}: ${expected}`;
   });
   throw new ConfigError(`${where}: ${wrong.join("; ")}`);
 }

@@ -29,6 +29,7 @@ export class PeerTable<PeerData> {
   readonly #log: Logger;
   /** Every lease seen, by key, with the text that tells whether a value is new. */
   readonly #seen = new Map<string, { readonly text: string; readonly peer: boolean }>();
+  #size = 0;
   #ownKey: string | undefined;
 
   /** A table without peers, for one backend in one cluster network. */
@@ -44,9 +45,7 @@ export class PeerTable<PeerData> {
 
   /** The number of peers. */
   get size(): number {
-    let size = 0;
-    for (const { peer } of this.#seen.values()) if (peer) size++;
-    return size;
+    return this.#size;
   }
 
   /** The key of this node's own lease, which is never a peer. Set it before the first event. */
@@ -65,12 +64,14 @@ export class PeerTable<PeerData> {
     for (const lease of leases) {
       if (lease.key === this.#ownKey) continue;
       const text = `${lease.backendType} ${JSON.stringify(lease.halves)}`;
-      const before = this.#seen.get(lease.key);
-      if (before?.text === text) continue;
+      if (this.#seen.get(lease.key)?.text === text) continue;
       const peer = this.#read(lease);
+      const wasPeer = this.#forget(lease.key);
       this.#seen.set(lease.key, { text, peer: peer !== undefined });
-      if (peer !== undefined) put.push(peer);
-      else if (before?.peer) gone.push(lease.key);
+      if (peer !== undefined) {
+        put.push(peer);
+        this.#size++;
+      } else if (wasPeer) gone.push(lease.key);
     }
     return { put, removed: gone };
   }
@@ -83,6 +84,7 @@ export class PeerTable<PeerData> {
   #forget(key: string): boolean {
     const peer = this.#seen.get(key)?.peer ?? false;
     this.#seen.delete(key);
+    if (peer) this.#size--;
     return peer;
   }
 

@@ -28,7 +28,7 @@ interface Block {
   readonly first: bigint;
   readonly middle: bigint;
   readonly end: bigint;
-  /** How often the block as a whole is held. */
+  /** How often the block as a whole is held; Infinity where net-conf bars it, which no release undoes. */
   holders: number;
   /** How many of its subnets are not free. */
   taken: bigint;
@@ -72,7 +72,7 @@ export class SubnetAllocator {
    */
   hold(subnet: Cidr): void {
     const block = this.#blockOf(subnet);
-    if (block !== undefined) this.#hold(block.first, block.order);
+    if (block !== undefined) this.#hold(block.first, block.order, 1);
   }
 
   /** Takes back one {@link SubnetAllocator.hold} of the same subnet. */
@@ -141,17 +141,17 @@ export class SubnetAllocator {
     return { first: this.#number(subnet.address), order };
   }
 
-  /** Holds all numbers from `first` up to, but not including, `end`, in blocks as large as they come. */
+  /** Bars all numbers from `first` up to, but not including, `end`, in blocks as large as they come. */
   #bar(first: bigint, end: bigint): void {
     while (first < end) {
       let order = 0n;
       while ((first >> order) % 2n === 0n && first + (2n << order) <= end) order++;
-      this.#hold(first, order);
+      this.#hold(first, order, Infinity);
       first += 1n << order;
     }
   }
 
-  #hold(first: bigint, order: bigint): void {
+  #hold(first: bigint, order: bigint, times: number): void {
     const path: Block[] = [];
     let block = this.#root;
     while (block.order > order) {
@@ -170,7 +170,7 @@ export class SubnetAllocator {
         block = block.halves[side] = parent;
       }
     }
-    block.holders++;
+    block.holders += times;
     for (let at: Block | undefined = block; at !== undefined; at = path.pop()) count(at);
   }
 

@@ -200,7 +200,14 @@ async function showPath(lab: Lab, pods: readonly Pod[]): Promise<boolean> {
   console.log(`\nOne packet's way from ${from.name} to ${to.name}, as captured on each device:`);
   const sightings = path.sightings(id);
   for (const { host, device, headers } of sightings) {
-    console.log(`  ${`${host} ${device}`.padEnd(17)} ${headers.join(" | ")}`);
+    // What a tunnel carries stands below the tunnel's own headers.
+    const inside = headers.findIndex((header) => header.startsWith("VXLAN")) + 1;
+    const lines = [headers.slice(0, inside), headers.slice(inside)].filter(({ length }) =>
+      length > 0
+    );
+    lines.forEach((line, index) =>
+      console.log(`  ${(index === 0 ? `${host} ${device}` : "").padEnd(17)} ${line.join(" | ")}`)
+    );
   }
   return timeMs !== undefined && sightings.length >= 6;
 }

@@ -17,12 +17,13 @@ import {
   leaseHalf,
   type Link,
   MacAddress,
+  messageOf,
   nexthopId,
   type NodeContext,
   type Peer,
   type PeerHalf,
 } from "@denim/core";
-import { z } from "zod";
+import { z, type ZodType } from "zod";
 
 /** What VXLAN adds to a packet: outer IP, UDP and VXLAN headers, and the inner Ethernet header. */
 const OVERHEAD_BYTES: Record<Family, number> = { 4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14 };
@@ -32,7 +33,23 @@ const DEFAULT_PORT = 8472;
 const MIN_MTU_BYTES: Record<Family, number> = { 4: 68, 6: 1280 };
 const MAX_MTU_BYTES = 65_535;
 
-const options = anyCase(z.object({
+/** net-conf's `Backend` object, with flannel's names and defaults. */
+export interface VxlanOptions {
+  /** The VXLAN network identifier, 1 to 2²⁴ − 1 (1); part of the device's name. */
+  readonly VNI: number;
+  /** The UDP port (8472, which 0 stands for as well). */
+  readonly Port: number;
+  /** The MTU of the outer network, in bytes; 0 stands for the outer device's. */
+  readonly MTU: number;
+  /** Whether packets carry a Group Based Policy mark (false). */
+  readonly GBP: boolean;
+  /** Whether the kernel learns MACs from packets (false). */
+  readonly Learning: boolean;
+  /** Whether peers on the same link are reached without a tunnel (false). */
+  readonly DirectRouting: boolean;
+}
+
+const options: ZodType<VxlanOptions> = anyCase(z.object({
   VNI: z.int().min(1).max(0xff_ffff).default(1),
   Port: z.int().min(0).max(65_535).default(0),
   MTU: z.int().min(0).max(MAX_MTU_BYTES).default(0),
@@ -41,23 +58,25 @@ const options = anyCase(z.object({
   DirectRouting: z.boolean().default(false),
 }));
 
-const peerData = z.object({
+/** What a node publishes for each family. */
+export interface VxlanPeerData {
+  /** The VXLAN network identifier that it uses. */
+  readonly VNI: number;
+  /** The Ethernet address of its VTEP. */
+  readonly VtepMAC: MacAddress;
+}
+
+const peerData: ZodType<VxlanPeerData> = z.object({
   VNI: z.int(),
   VtepMAC: z.string().transform((text, context) => {
     try {
       return MacAddress.parse(text);
     } catch (error) {
-      context.addIssue({ code: "custom", message: (error as Error).message });
+      context.addIssue({ code: "custom", message: messageOf(error) });
       return z.NEVER;
     }
   }),
 });
-
-/** net-conf's `Backend` object: the device's VNI, UDP port, MTU of the outer network, and modes. */
-export type VxlanOptions = z.infer<typeof options>;
-
-/** What a node publishes: its VNI, and the Ethernet address of its VTEP. */
-export type VxlanPeerData = z.infer<typeof peerData>;
 
 /** The backend, for `runAgent`. */
 export const vxlan: Backend<VxlanOptions, VxlanPeerData> = {

@@ -19,6 +19,8 @@ export class LinuxError extends Error {
   readonly detail: string | undefined;
 
   /**
+   * Says what failed, and why.
+   *
    * @param errno the kernel's number, positive
    * @param what the call, and what it was for: "setns /run/netns/pod1"
    * @param detail the kernel's own words, where it had some (`NLMSGERR_ATTR_MSG`)

@@ -4,16 +4,13 @@
  * @module
  */
 
-export * from "./address.ts";
-export * from "./kernel_reader.ts";
-export { LinuxError } from "./libc.ts";
-export * from "./link.ts";
-export * from "./namespace.ts";
-export { NetlinkSocket } from "./netlink_socket.ts";
+export * from "./pod.ts";
+export { kernelReader } from "./kernel_reader.ts";
+export { listLinks } from "./link.ts";
+export { NETNS_RUN_DIR } from "./namespace.ts";
+export { MessageReader } from "./netlink_codec.ts";
 export { RTPROT_DENIM } from "./object_kind.ts";
-export * from "./packet_socket.ts";
-export * from "./ping.ts";
-export * from "./pod_link.ts";
-export * from "./reconciler.ts";
-export * from "./route.ts";
-export * from "./sysctl.ts";
+export { PacketSocket } from "./packet_socket.ts";
+export { Pinger } from "./ping.ts";
+export { Reconciler, type ReconcileResult } from "./reconciler.ts";
+export { listRoutes, type RouteState, routeTo } from "./route.ts";

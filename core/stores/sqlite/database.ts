@@ -52,12 +52,16 @@ export function openDatabase(path: string): DatabaseSync {
   try {
     const directory = path.replace(/[^/]*$/, "");
     if (directory !== "") Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
-    // SQLite gives the files that it puts beside this one the same mode.
-    using file = Deno.openSync(path, { create: true, read: true, write: true, mode: 0o600 });
-    if ((file.statSync().mode ?? 0) & 0o077) Deno.chmodSync(path, 0o600);
+    Deno.openSync(path, { create: true, write: true, mode: 0o600 }).close();
     db = new DatabaseSync(path);
     db.exec(`PRAGMA busy_timeout = ${OPEN_TIMEOUT_MS}`);
     prepare(db);
+    // Known as ours by now. SQLite gives the files that it puts beside it the same mode.
+    if (Deno.statSync(path).mode! & 0o077) Deno.chmodSync(path, 0o600);
+    // Readers and the writer don't wait for each other, and a look at the file takes some microseconds.
+    db.exec("PRAGMA journal_mode = WAL");
+    // In WAL mode only this makes each commit last through a loss of power.
+    db.exec("PRAGMA synchronous = FULL");
     db.exec(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
     return db;
   } catch (error) {
@@ -83,10 +87,6 @@ function prepare(db: DatabaseSync): void {
       );
     }
   });
-  // Readers and the writer don't wait for each other, and a look at the file takes some microseconds.
-  db.exec("PRAGMA journal_mode = WAL");
-  // In WAL mode only this makes each commit last through a loss of power.
-  db.exec("PRAGMA synchronous = FULL");
 }
 
 /** Runs `body` in a transaction, all of which happens or none. */
@@ -110,9 +110,9 @@ export function transaction<T>(
   }
 }
 
-/** Whether a failure is only that another process held the lock (`SQLITE_BUSY`). */
+/** Whether a failure is only that another process held a lock (`SQLITE_BUSY`, `SQLITE_PROTOCOL`). */
 export function isBusy(error: unknown): boolean {
-  return messageOf(error) === "database is locked";
+  return ["database is locked", "locking protocol"].includes(messageOf(error));
 }
 
 /** A failure as a RuntimeError that names the file and, where the file is the fault, says what to do. */

@@ -1,0 +1,81 @@
+import { ConfigError, type Family, IpAddress } from "@denim/core";
+import { NetlinkSocket } from "@denim/core/linux";
+import assert from "node:assert/strict";
+import { rootTest } from "../tests/support/root_test.ts";
+import { ScratchNamespace } from "../tests/support/scratch_namespace.ts";
+import { findOuterInterface, type InterfaceChoice } from "./outer_interface.ts";
+
+const NOTHING: InterfaceChoice = {
+  iface: [],
+  ifaceRegex: [],
+  ifaceCanReach: undefined,
+  publicIps: new Map(),
+};
+
+const address = (text: string) => IpAddress.parse(text);
+
+rootTest("the outer interface is chosen as flannel chooses it", async (t) => {
+  using ns = new ScratchNamespace();
+  for (const [name, number] of [["eth0", 1], ["eth1", 2]] as const) {
+    ns.ip(`link add ${name} mtu ${1400 + number} type veth peer name peer${number}`);
+    ns.ip(`addr add 10.0.${number}.1/24 dev ${name}`);
+    ns.ip(`addr add fd0${number}::1/64 dev ${name} nodad`);
+    ns.ip(`link set ${name} up`);
+    ns.ip(`link set peer${number} up`);
+  }
+  ns.ip("addr add 10.0.2.9/24 dev eth1");
+  ns.ip("link add down0 type veth peer name down1");
+  ns.ip("route add default via 10.0.2.254 dev eth1 metric 100");
+  ns.ip("route add default via 10.0.1.254 dev eth0 metric 200");
+  ns.ip("route add default via fd02::fe dev eth1");
+  const find = (choice: Partial<InterfaceChoice>, families: readonly Family[] = [4]) =>
+    ns.run(() => {
+      using socket = new NetlinkSocket();
+      const { name, mtuBytes, addresses, publicIps } = findOuterInterface(
+        socket,
+        { ...NOTHING, ...choice },
+        families,
+      );
+      const own = [...addresses.values()].join(" ");
+      return `${name} ${mtuBytes} ${own} as ${[...publicIps.values()].join(" ")}`;
+    });
+  const publicIps = new Map<Family, IpAddress>([[4, address("192.0.2.7")]]);
+  type Case = readonly [string, Partial<InterfaceChoice>, string, (readonly Family[])?];
+  const cases: readonly Case[] = [
+    ["the best default route", {}, "eth1 1402 10.0.2.1 as 10.0.2.1"],
+    ["both families", {}, "eth1 1402 10.0.2.1 fd02::1 as 10.0.2.1 fd02::1", [4, 6]],
+    ["by name", { iface: ["eth0"] }, "eth0 1401 10.0.1.1 as 10.0.1.1"],
+    ["the first that is there", { iface: ["no", "eth0"] }, "eth0 1401 10.0.1.1 as 10.0.1.1"],
+    ["by address", { iface: ["10.0.2.9"] }, "eth1 1402 10.0.2.9 as 10.0.2.9"],
+    ["a pattern for an address", { ifaceRegex: [/\.9$/] }, "eth1 1402 10.0.2.9 as 10.0.2.9"],
+    ["a pattern for a name", { ifaceRegex: [/^eth0$/] }, "eth0 1401 10.0.1.1 as 10.0.1.1"],
+    [
+      "by what it reaches",
+      { ifaceCanReach: address("10.0.1.77") },
+      "eth0 1401 10.0.1.1 as 10.0.1.1",
+    ],
+    [
+      "the one with the public IP",
+      { publicIps: new Map([[4, address("10.0.1.1")]]) },
+      "eth0 1401 10.0.1.1 as 10.0.1.1",
+    ],
+    ["behind NAT", { iface: ["eth0"], publicIps }, "eth0 1401 10.0.1.1 as 192.0.2.7"],
+  ];
+  for (const [name, choice, expected, families] of cases) {
+    await t.step(name, () => assert.equal(find(choice, families), expected));
+  }
+  const refused: readonly (readonly [string, Partial<InterfaceChoice>, RegExp])[] = [
+    ["no such device", { iface: ["eth9"] }, /no device matches --iface eth9; there are: .*eth1 10/],
+    ["a public IP of nobody's", { publicIps }, /no device has the public IP 192\.0\.2\.7/],
+    ["a device that is down", { iface: ["down0"] }, /device down0 is down/],
+    ["a device without address", { iface: ["peer1"] }, /device peer1 has no IPv4 address/],
+  ];
+  for (const [name, choice, says] of refused) {
+    await t.step(name, () =>
+      assert.throws(() => find(choice), (error) => {
+        assert.ok(error instanceof ConfigError, String(error));
+        assert.match(error.message, says);
+        return true;
+      }));
+  }
+});

@@ -1,0 +1,179 @@
+import {
+  ConfigError,
+  type Family,
+  IpAddress,
+  type KernelReader,
+  type KernelState,
+  type Lease,
+  MacAddress,
+  nexthopId,
+  type NodeContext,
+  parseLease,
+  parseNetworkConfig,
+  type Peer,
+} from "@denim/core";
+import assert from "node:assert/strict";
+import { RecordingLog } from "../../tests/support/recording_log.ts";
+import { vxlan, type VxlanPeerData } from "./mod.ts";
+
+const MAC = "02:0a:05:00:00:01";
+
+interface World {
+  readonly netConf?: Record<string, unknown>;
+  readonly mtuBytes?: number;
+  readonly device?: string;
+  readonly held?: Lease;
+  readonly route?: ReturnType<KernelReader["routeTo"]>;
+}
+
+function context(world: World): NodeContext {
+  const config = parseNetworkConfig(JSON.stringify({ Network: "10.5.0.0/16", ...world.netConf }));
+  const addresses = new Map<Family, IpAddress>([
+    [4, IpAddress.parse("10.99.0.1")],
+    [6, IpAddress.parse("fd99::1")],
+  ]);
+  return {
+    config,
+    outer: { name: "eth0", mtuBytes: world.mtuBytes ?? 1500, addresses, publicIps: addresses },
+    held: world.held,
+    kernel: {
+      macOf: () => world.device === undefined ? undefined : MacAddress.parse(world.device),
+      routeTo: () => world.route,
+    },
+    log: new RecordingLog(),
+  };
+}
+
+async function open(world: World, options: Record<string, unknown> = {}) {
+  return await vxlan.open(context({ device: MAC, ...world }), vxlan.options.parse(options));
+}
+
+const LEASE = parseLease(
+  "10.5.1.0-24",
+  `{"PublicIP":"10.99.0.1","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"${MAC}"}}`,
+  undefined,
+);
+
+const DUAL = { EnableIPv6: true, IPv6Network: "fc00:5::/48" };
+const DUAL_LEASE = parseLease(
+  "10.5.2.0-24&fc00:5:0:2::-64",
+  `{"PublicIP":"10.99.0.2","PublicIPv6":"fd99::2","BackendType":"vxlan",` +
+    `"BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:04:02"},` +
+    `"BackendV6Data":{"VNI":1,"VtepMAC":"02:00:00:00:06:02"}}`,
+  undefined,
+);
+
+function asPeer(lease: Lease): Peer<VxlanPeerData> {
+  return {
+    key: lease.key,
+    halves: lease.halves.map(({ backendData, ...half }) => ({
+      ...half,
+      data: vxlan.peerData.parse(backendData),
+    })),
+  };
+}
+
+/** Kernel state as lines, for a table. */
+function lines(state: KernelState): string[] {
+  return state.map((object) => {
+    switch (object.kind) {
+      case "link": {
+        const { vni, port, local, outerDevice } = object.info;
+        return `link ${object.name} mtu ${object.mtuBytes} ${object.mac} vni ${vni} port ${port} ` +
+          `local ${local} dev ${outerDevice}`;
+      }
+      case "address":
+        return `address ${object.device} ${object.address}/${object.prefixLength}`;
+      case "fdb":
+        return `fdb ${object.device} ${object.mac} dst ${object.remote}`;
+      case "neighbour":
+        return `neighbour ${object.device} ${object.address} ${object.mac}`;
+      case "nexthop":
+        return `nexthop ${object.id} ${object.device} via ${object.via}`;
+      case "route":
+        return `route ${object.destination} nexthop ${object.nexthopId}`;
+    }
+  });
+}
+
+Deno.test("node: a device of flannel's, and with a lease its address", async () => {
+  await using session = await open({});
+  const link = `link flannel.1 mtu 1450 ${MAC} vni 1 port 8472 local 10.99.0.1 dev eth0`;
+  assert.deepEqual(lines(session.node(undefined)), [link]);
+  assert.deepEqual(lines(session.node(LEASE)), [link, "address flannel.1 10.5.1.0/32"]);
+  assert.equal(session.mtuBytes, 1450);
+});
+
+Deno.test("node: both families have a device, each with its own overhead", async () => {
+  await using session = await open({ netConf: DUAL }, { VNI: 9, Port: 4789 });
+  assert.deepEqual(lines(session.node(DUAL_LEASE)), [
+    `link flannel.9 mtu 1450 ${MAC} vni 9 port 4789 local 10.99.0.1 dev eth0`,
+    "address flannel.9 10.5.2.0/32",
+    `link flannel-v6.9 mtu 1430 ${MAC} vni 9 port 4789 local fd99::1 dev eth0`,
+    "address flannel-v6.9 fc00:5:0:2::/128",
+  ]);
+  assert.equal(session.mtuBytes, 1430, "a pod's packet fits either way");
+});
+
+Deno.test("peer: a neighbour, an FDB entry and a nexthop route in each family", async () => {
+  await using session = await open({ netConf: DUAL });
+  const [id4, id6] = DUAL_LEASE.halves.map(({ subnet }) => nexthopId(subnet));
+  assert.deepEqual(lines(session.peer(asPeer(DUAL_LEASE))), [
+    "fdb flannel.1 02:00:00:00:04:02 dst 10.99.0.2",
+    "neighbour flannel.1 10.5.2.0 02:00:00:00:04:02",
+    `nexthop ${id4} flannel.1 via 10.5.2.0`,
+    `route 10.5.2.0/24 nexthop ${id4}`,
+    "fdb flannel-v6.1 02:00:00:00:06:02 dst fd99::2",
+    "neighbour flannel-v6.1 fc00:5:0:2:: 02:00:00:00:06:02",
+    `nexthop ${id6} flannel-v6.1 via fc00:5:0:2::`,
+    `route fc00:5:0:2::/64 nexthop ${id6}`,
+  ]);
+});
+
+Deno.test("peer: DirectRouting goes by the peer's address where that is on the link", async (t) => {
+  const id = nexthopId(LEASE.halves[0]!.subnet);
+  const direct = [`nexthop ${id} eth0 via 10.99.0.1`, `route 10.5.1.0/24 nexthop ${id}`];
+  const cases = [
+    { name: "on the link", route: { device: "eth0", gateway: undefined }, direct: true },
+    {
+      name: "behind a router",
+      route: { device: "eth0", gateway: IpAddress.parse("10.99.0.254") },
+      direct: false,
+    },
+    { name: "no route", route: undefined, direct: false },
+  ];
+  for (const { name, route, direct: expected } of cases) {
+    await t.step(name, async () => {
+      await using session = await open({ route }, { directRouting: true });
+      const found = lines(session.peer(asPeer(LEASE)));
+      if (expected) assert.deepEqual(found, direct);
+      else assert.match(found[0]!, /^fdb flannel\.1/);
+    });
+  }
+});
+
+Deno.test("the VTEP's MAC: the device's, else the last lease's, else a new one", async () => {
+  const macOf = async (world: World) => {
+    await using session = await vxlan.open(context(world), vxlan.options.parse({}));
+    return `${session.publishes.get(4)!.VtepMAC}`;
+  };
+  assert.equal(await macOf({ device: "02:00:00:00:00:0d", held: LEASE }), "02:00:00:00:00:0d");
+  assert.equal(await macOf({ held: LEASE }), MAC);
+  assert.notEqual(await macOf({}), await macOf({}));
+});
+
+Deno.test("what is published is read again as flannel writes it", async () => {
+  await using session = await open({});
+  const json = JSON.stringify(session.publishes.get(4));
+  assert.equal(json, `{"VNI":1,"VtepMAC":"${MAC}"}`);
+  assert.equal(vxlan.peerData.safeParse({ VNI: 1, VtepMAC: "nonsense" }).success, false);
+});
+
+Deno.test("an MTU too small for a family is refused, naming both ends", async () => {
+  await assert.rejects(open({ mtuBytes: 100 }), (error) => {
+    assert.ok(error instanceof ConfigError);
+    assert.match(error.message, /outer MTU of 100 leaves 50 bytes .* IPv4 .* fewer than 68/);
+    return true;
+  });
+  await assert.rejects(open({ mtuBytes: 1300, netConf: DUAL }), /IPv6 .* fewer than 1280/);
+});

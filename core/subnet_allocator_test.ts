@@ -1,0 +1,259 @@
+import assert from "node:assert/strict";
+import { Cidr } from "./ip.ts";
+import { type FamilyConfig, parseNetworkConfig } from "./net_conf.ts";
+import { chooseSubnets, randomBelow, SubnetAllocator } from "./subnet_allocator.ts";
+
+const IPV4 = familyConfig({ Network: "10.5.0.0/24", SubnetLen: 28 });
+const IPV6 = familyConfig({
+  EnableIPv4: false,
+  EnableIPv6: true,
+  IPv6Network: "fc00:5::/60",
+  IPv6SubnetLen: 64,
+});
+const BOUNDED = familyConfig({
+  Network: "10.5.0.0/24",
+  SubnetLen: 28,
+  SubnetMin: "10.5.0.48",
+  SubnetMax: "10.5.0.176",
+});
+/** flannel takes a SubnetMin that is the network's first subnet. */
+const FROM_ZERO = familyConfig({ Network: "10.5.0.0/24", SubnetLen: 28, SubnetMin: "10.5.0.0" });
+const BIG_IPV4 = familyConfig({ Network: "10.0.0.0/8" });
+/** 2³² subnets. */
+const BIG_IPV6 = familyConfig({ EnableIPv4: false, EnableIPv6: true, IPv6Network: "fc00::/32" });
+/** 2⁶⁴ subnets. */
+const HUGE_IPV6 = familyConfig({
+  EnableIPv4: false,
+  EnableIPv6: true,
+  IPv6Network: "fc00::/32",
+  IPv6SubnetLen: 96,
+});
+
+function familyConfig(netConf: Record<string, unknown>): FamilyConfig {
+  return parseNetworkConfig(JSON.stringify(netConf)).families[0]!;
+}
+
+/** The subnets of a network by number. */
+function subnetAt({ network, subnetLength, family }: FamilyConfig, index: bigint): Cidr {
+  const hostBits = BigInt((family === 4 ? 32 : 128) - subnetLength);
+  return new Cidr(network.at(index << hostBits), subnetLength);
+}
+
+/** Every subnet that is free, in order: what `pick` gives for 0, 1, 2 and so on. */
+function allFree(allocator: SubnetAllocator): string[] {
+  return Array.from({ length: Number(allocator.free) }, (_, rank) =>
+    `${
+      allocator.pick((limit) => {
+        assert.equal(limit, allocator.free);
+        return BigInt(rank);
+      })
+    }`);
+}
+
+/** The same by definition. */
+function freeByDefinition(config: FamilyConfig, held: readonly Cidr[]): string[] {
+  const count = 1n << BigInt(config.subnetLength - config.network.prefixLength);
+  const free: string[] = [];
+  for (let index = 1n; index < count; index++) {
+    const subnet = subnetAt(config, index);
+    const { value } = subnet.address;
+    if (value < config.subnetMin.value || value > config.subnetMax.value) continue;
+    if (!held.some((other) => other.overlaps(subnet))) free.push(`${subnet}`);
+  }
+  return free;
+}
+
+const HELD: readonly string[] = [
+  "10.5.0.16/28",
+  "10.5.0.64/26", // Four subnets …
+  "10.5.0.80/28", // … and one of them again.
+  "10.5.0.150/32", // A part of one.
+  "10.5.0.240/28",
+  "10.6.0.0/28", // Outside.
+  "fc00:5::/58", // Around, of the other family.
+  "fc00:5:0:3::/64",
+  "fc00:5:0:8::/62",
+  "fc00:5:0:f:1::/96",
+];
+
+for (const [name, config] of Object.entries({ IPV4, IPV6, BOUNDED, FROM_ZERO })) {
+  Deno.test(`allocator: what is free with bounds, the first subnet and others' lengths (${name})`, () => {
+    assert.deepEqual(allFree(new SubnetAllocator(config)), freeByDefinition(config, []));
+    const held = HELD.map((text) => Cidr.parse(text)).filter(({ prefixLength }) =>
+      prefixLength !== 58
+    );
+    assert.deepEqual(allFree(new SubnetAllocator(config, held)), freeByDefinition(config, held));
+  });
+
+  Deno.test(`allocator: hands out each subnet once, then nothing (${name})`, () => {
+    const allocator = new SubnetAllocator(config);
+    const expected = freeByDefinition(config, []);
+    const given = expected.map(() => {
+      const subnet = allocator.pick()!;
+      assert.ok(allocator.isFree(subnet));
+      allocator.hold(subnet);
+      assert.ok(!allocator.isFree(subnet));
+      return `${subnet}`;
+    });
+    assert.deepEqual(given.toSorted(), expected.toSorted());
+    assert.equal(allocator.free, 0n);
+    assert.equal(allocator.pick(), undefined);
+  });
+}
+
+Deno.test("allocator: one that holds the whole network, or more, leaves nothing", () => {
+  for (const around of ["10.5.0.0/24", "10.0.0.0/8", "0.0.0.0/0"]) {
+    const allocator = new SubnetAllocator(IPV4, [Cidr.parse(around)]);
+    assert.equal(allocator.pick(), undefined);
+    allocator.release(Cidr.parse(around));
+    assert.equal(allocator.free, 15n);
+  }
+});
+
+Deno.test("allocator: isFree is for subnets that pick might give", () => {
+  const allocator = new SubnetAllocator(BOUNDED, [Cidr.parse("10.5.0.64/28")]);
+  for (
+    const [text, free] of [
+      ["10.5.0.48/28", true],
+      ["10.5.0.176/28", true],
+      ["10.5.0.64/28", false],
+      ["10.5.0.32/28", false],
+      ["10.5.0.192/28", false],
+      ["10.5.0.96/27", false],
+      ["10.5.0.96/29", false],
+      ["10.6.0.48/28", false],
+      ["fc00:5:0:3::/64", false],
+    ] as const
+  ) assert.equal(allocator.isFree(Cidr.parse(text)), free, text);
+  assert.ok(!new SubnetAllocator(FROM_ZERO).isFree(Cidr.parse("10.5.0.0/28")));
+});
+
+Deno.test("allocator: any order of hold and release ends where the definition does", () => {
+  let seed = 1;
+  const random = (limit: number) => {
+    // A linear congruential generator (ANSI C's): the same run each time.
+    seed = (Math.imul(seed, 1103515245) + 12345) & 0x7fff_ffff;
+    return (seed >>> 8) % limit;
+  };
+  for (const config of [IPV4, BOUNDED, IPV6]) {
+    const allocator = new SubnetAllocator(config);
+    const held: Cidr[] = [];
+    const seen = new Set<number>();
+    for (let step = 0; step < 600; step++) {
+      if (held.length > random(12)) {
+        allocator.release(held.splice(random(held.length), 1)[0]!);
+      } else {
+        const { network, subnetLength } = config;
+        const address = subnetAt(config, BigInt(random(16))).at(BigInt(random(16)));
+        // A part of one subnet, one, two; at times anything up to the whole network.
+        const longest = subnetLength + 2;
+        const span = random(8) === 0 ? longest - network.prefixLength + 1 : 4;
+        const subnet = new Cidr(address, longest - random(span));
+        held.push(subnet);
+        allocator.hold(subnet);
+      }
+      const free = allFree(allocator);
+      assert.deepEqual(free, freeByDefinition(config, held), `step ${step}`);
+      seen.add(free.length);
+    }
+    assert.ok(seen.size > 5, "from empty to full");
+    for (const subnet of held) allocator.release(subnet);
+    assert.deepEqual(allFree(allocator), freeByDefinition(config, []));
+  }
+});
+
+Deno.test("allocator: to release what is not held changes nothing, then or later", () => {
+  const held = ["10.5.0.64/26", "10.5.0.208/28"].map((text) => Cidr.parse(text));
+  const allocator = new SubnetAllocator(IPV4, held);
+  const before = allFree(allocator);
+  for (
+    const text of [
+      "10.5.0.64/28", // In one that is held.
+      "10.5.0.224/28", // Beside one.
+      "10.5.0.0/24", // Around them.
+      "10.5.0.0/28", // Barred.
+      "10.6.0.0/28", // Outside.
+    ]
+  ) {
+    const subnet = Cidr.parse(text);
+    allocator.release(subnet);
+    assert.deepEqual(allFree(allocator), before, text);
+    allocator.hold(subnet);
+    assert.deepEqual(allFree(allocator), freeByDefinition(IPV4, [...held, subnet]), text);
+    allocator.release(subnet);
+  }
+});
+
+/** Microseconds that one change and one answer take, the median of many. */
+function costOf(allocator: SubnetAllocator, change: Cidr): number {
+  const costs = Array.from({ length: 501 }, () => {
+    const startMs = performance.now();
+    allocator.release(change);
+    const subnet = allocator.pick();
+    allocator.hold(change);
+    const costMs = performance.now() - startMs;
+    assert.ok(subnet !== undefined);
+    return costMs;
+  });
+  return costs.toSorted((a, b) => a - b)[250]! * 1000;
+}
+
+Deno.test("allocator: well under a millisecond with 60,000 held, in an empty and in a full network", () => {
+  for (
+    const [name, config, held] of [
+      ["IPv4, 60,000 of 65,535", BIG_IPV4, 60_000],
+      ["IPv4, all but one", BIG_IPV4, 65_534],
+      ["IPv6, 2³² subnets", BIG_IPV6, 60_000],
+      ["IPv6, 2⁶⁴ subnets", HUGE_IPV6, 60_000],
+    ] as const
+  ) {
+    const allocator = new SubnetAllocator(config);
+    const count = allocator.free;
+    let last: Cidr | undefined;
+    for (let index = 0; index < held; index++) {
+      // Spread over the network, the rare ones too: 40,507 and 65,535 have no factor in common.
+      const number = 1n + (BigInt(index) * 40_507n) % 65_535n * (count / 65_535n);
+      last = subnetAt(config, number);
+      allocator.hold(last);
+    }
+    assert.equal(allocator.free, count - BigInt(held), name);
+    const us = costOf(allocator, last!);
+    assert.ok(us < 500, `${name}: ${us} µs`);
+  }
+});
+
+Deno.test("allocator: all but half of 2⁶⁴ subnets reserved in one piece", () => {
+  const reserved = Cidr.parse("fc00:0:8000::/33");
+  const allocator = new SubnetAllocator(HUGE_IPV6, [reserved]);
+  assert.equal(allocator.free, (1n << 63n) - 1n);
+  for (let index = 0; index < 100; index++) assert.ok(!reserved.overlaps(allocator.pick()!));
+});
+
+Deno.test("randomBelow: in range, and every number of it", () => {
+  for (const limit of [1n, 3n, 16n]) {
+    const seen = new Set(Array.from({ length: 1000 }, () => randomBelow(limit)));
+    assert.deepEqual(
+      [...seen].sort(),
+      Array.from({ length: Number(limit) }, (_, i) => BigInt(i)).sort(),
+    );
+  }
+  assert.ok(Array.from({ length: 100 }, () => randomBelow(1n << 128n)).some((n) => n >> 120n > 0n));
+});
+
+Deno.test("chooseSubnets: a preferred subnet where it is free, else another; an error where none is", () => {
+  const allocators = [
+    new SubnetAllocator(IPV4, [Cidr.parse("10.5.0.32/28")]),
+    new SubnetAllocator(IPV6),
+  ];
+  const choose = (...preferred: string[]) =>
+    chooseSubnets(allocators, preferred.map((text) => Cidr.parse(text)), () => 0n).join(" ");
+  assert.equal(choose(), "10.5.0.16/28 fc00:5:0:1::/64");
+  assert.equal(choose("fc00:5:0:7::/64", "10.5.0.48/28"), "10.5.0.48/28 fc00:5:0:7::/64");
+  assert.equal(choose("10.5.0.32/28", "10.5.0.64/28"), "10.5.0.64/28 fc00:5:0:1::/64");
+  allocators[0]!.hold(Cidr.parse("10.5.0.0/24"));
+  assert.throws(() => choose(), {
+    name: "RuntimeError",
+    message: "the network 10.5.0.0/24 is full: every /28 from 10.5.0.16 to 10.5.0.240 is leased; " +
+      "give up leases that nobody uses, or enlarge the network in net-conf",
+  });
+});

@@ -1,0 +1,169 @@
+/** What the agent says of bad input, with which exit code, and that it leaves nothing half made. */
+
+import assert from "node:assert/strict";
+import { Lab, type LabNode } from "../agent/lab/lab.ts";
+import { denimProgram } from "../agent/lab/program.ts";
+import { rootTest } from "./support/root_test.ts";
+
+/** Runs an agent to its end and returns its exit code and log. */
+async function runAgent(
+  node: LabNode,
+  args: readonly string[],
+  program: readonly [string, ...string[]] = denimProgram("agent"),
+): Promise<{ code: number; log: string }> {
+  const child = node.spawn([...program, ...args], {
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+  });
+  const { code, stderr } = await child.output();
+  return { code, log: new TextDecoder().decode(stderr) };
+}
+
+function devices(node: LabNode): string {
+  const { stdout } = new Deno.Command("ip", { args: ["-n", node.namespaceName, "-br", "link"] })
+    .outputSync();
+  return new TextDecoder().decode(stdout);
+}
+
+interface Case {
+  readonly name: string;
+  readonly netConf?: string;
+  readonly args?: readonly string[];
+  readonly code: number;
+  readonly says: RegExp;
+}
+
+const vxlan = (rest: string) => `{"Network":"10.5.0.0/16",${rest},"Backend":{"Type":"vxlan"}}`;
+
+const CASES: readonly Case[] = [
+  { name: "not JSON", netConf: "{", code: 2, says: /net-conf\.json: net-conf is not JSON/ },
+  {
+    name: "no Network",
+    netConf: `{"Backend":{"Type":"vxlan"}}`,
+    code: 2,
+    says: /Network is missing/,
+  },
+  {
+    name: "a Network too small",
+    netConf: `{"Network":"10.5.0.0/30","Backend":{"Type":"vxlan"}}`,
+    code: 2,
+    says: /Network 10\.5\.0\.0\/30 is too small/,
+  },
+  {
+    name: "SubnetMin off its boundary",
+    netConf: vxlan(`"SubnetMin":"10.5.3.7"`),
+    code: 2,
+    says: /SubnetMin 10\.5\.3\.7 is not on .*boundary/,
+  },
+  {
+    name: "an unknown backend",
+    netConf: `{"Network":"10.5.0.0/16","Backend":{"Type":"carrier-pigeon"}}`,
+    code: 2,
+    says: /"carrier-pigeon" is none of denim's; it has "vxlan"/,
+  },
+  {
+    name: "a backend's option",
+    netConf: `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":"one"}}`,
+    code: 2,
+    says: /Backend\.VNI is \"one\": expected number/,
+  },
+  {
+    name: "an MTU that leaves nothing",
+    netConf: `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","MTU":100}}`,
+    code: 2,
+    says: /outer MTU of 100 leaves 50 bytes/,
+  },
+  { name: "an unknown flag", args: ["--ifcae", "eth0"], code: 2, says: /--ifcae: no such flag/ },
+  {
+    name: "a flag of flannel's to come",
+    args: ["--ip-masq"],
+    code: 2,
+    says: /does not do this yet/,
+  },
+  {
+    name: "no such interface",
+    args: ["--iface", "eth9"],
+    code: 2,
+    says: /no device matches --iface eth9; there are: .*eth0/,
+  },
+  {
+    name: "a net-conf file that is not there",
+    args: ["--net-config-path", "/nonexistent"],
+    code: 1,
+    says: /--net-config-path \/nonexistent/,
+  },
+];
+
+for (const { name, netConf, args, code, says } of CASES) {
+  rootTest(`bad input: ${name}`, async () => {
+    await using lab = await Lab.create({ nodes: 1, netConf: JSON.parse(vxlan(`"SubnetLen":24`)) });
+    if (netConf !== undefined) Deno.writeTextFileSync(`${lab.directory}/net-conf.json`, netConf);
+    const [node] = lab.nodes;
+    const result = await runAgent(node!, [...node!.agentArguments, ...args ?? []]);
+    assert.match(result.log, says);
+    assert.equal(result.code, code, result.log);
+    assert.equal(result.log.match(/ ERROR /g)?.length, 1, "one error");
+    assert.doesNotMatch(devices(node!), /flannel/);
+    assert.throws(() => Deno.statSync(node!.subnetFile));
+  });
+}
+
+rootTest("a full network is said, and costs no device", async () => {
+  // /28 in /30s: four subnets, of which the first is never leased.
+  await using lab = await Lab.create({
+    nodes: 4,
+    netConf: { Network: "10.5.0.0/28", Backend: { Type: "vxlan" } },
+  });
+  const signal = new AbortController().signal;
+  await Promise.all(lab.nodes.slice(0, 3).map((node) => node.startAgent(signal)));
+  const last = lab.nodes[3]!;
+  const { code, log } = await runAgent(last, last.agentArguments);
+  assert.equal(code, 1);
+  assert.match(log, /the network 10\.5\.0\.0\/28 is full/);
+  assert.doesNotMatch(devices(last), /flannel/);
+});
+
+rootTest("a kernel without VXLAN is said, and costs no lease", async () => {
+  await using lab = await Lab.create({
+    nodes: 1,
+    netConf: { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } },
+  });
+  const [node] = lab.nodes;
+  // A fake: this kernel has VXLAN, so the program asks for a kind of device that it lacks.
+  const program = new URL("./support/agent_without_vxlan.ts", import.meta.url).pathname;
+  const { code, log } = await runAgent(node!, node!.agentArguments, [
+    Deno.execPath(),
+    "run",
+    "-A",
+    program,
+  ]);
+  assert.equal(code, 1);
+  assert.match(
+    log,
+    /make device flannel\.1: Unknown device type \(EOPNOTSUPP\); load the kernel's/,
+  );
+  const { SqliteStore } = await import("@denim/core/stores/sqlite");
+  const { RecordingLog } = await import("./support/recording_log.ts");
+  await using store = SqliteStore.open(`${lab.directory}/denim.db`, { log: new RecordingLog() });
+  const identity = { publicIps: new Map([[4 as const, node!.publicIp]]), previousSubnets: [] };
+  assert.equal(await store.held(identity, new AbortController().signal), undefined);
+});
+
+rootTest("without root the agent says what it lacks, and makes no file", async () => {
+  await using lab = await Lab.create({
+    nodes: 1,
+    netConf: { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } },
+  });
+  const [node] = lab.nodes;
+  const store = `sqlite:${lab.directory}/other/denim.db`;
+  const unprivileged = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] as const;
+  const { code, log } = await runAgent(
+    node!,
+    [...node!.agentArguments, "--store", store].slice(2),
+    [...unprivileged, ...denimProgram("agent")],
+  );
+  assert.equal(code, 1, log);
+  assert.match(log, /lacks CAP_NET_ADMIN; run it as root/);
+  assert.throws(() => Deno.statSync(`${lab.directory}/other`));
+});

@@ -1,0 +1,94 @@
+/** The demo, as a newcomer runs it. */
+
+import assert from "node:assert/strict";
+import { rootTest } from "./support/root_test.ts";
+import { eventually } from "./support/wait.ts";
+
+const MAIN = new URL("../agent/main.ts", import.meta.url).pathname;
+
+function demo(...args: string[]): Deno.Command {
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", MAIN, "demo", ...args],
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  });
+}
+
+function text({ stdout, stderr }: Deno.CommandOutput): string {
+  const decoder = new TextDecoder();
+  return decoder.decode(stdout) + decoder.decode(stderr);
+}
+
+/** What a demo with this prefix would leave behind. */
+function leftovers(prefix: string): string[] {
+  const names = (directory: string) => [...Deno.readDirSync(directory)].map(({ name }) => name);
+  const processes = names("/proc").filter((name) => /^\d+$/.test(name)).filter((pid) => {
+    try {
+      return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(prefix);
+    } catch {
+      return false;
+    }
+  });
+  return [...names("/run/netns"), ...names("/tmp")].filter((name) => name.startsWith(prefix))
+    .concat(processes);
+}
+
+function prefixOf(output: string): string {
+  return /denim-[0-9a-f]{6}/.exec(output)![0];
+}
+
+rootTest(
+  "the demo with three nodes: all six pairs, a whole transfer, one packet's way",
+  async () => {
+    const startMs = performance.now();
+    const result = await demo("--nodes", "3").output();
+    const output = text(result);
+    assert.equal(result.code, 0, output);
+    assert.ok(performance.now() - startMs < 20_000);
+    assert.equal(output.match(/^ {2}pod\d( +(–|\d+\.\d{3})){3}$/gm)?.length, 3, output);
+    assert.doesNotMatch(output, /no answer/);
+    assert.match(output, /1 MiB over TCP from pod1 to pod2: whole/);
+    for (const hop of ["pod1 eth0", "node1 cni0", "node1 flannel.1", "node2 cni0", "pod2 eth0"]) {
+      assert.ok(output.includes(`  ${hop} `), `${hop} in ${output}`);
+    }
+    assert.match(output, /node1 eth0 .*10\.99\.0\.1 → 10\.99\.0\.2[^]*VXLAN VNI 1/);
+    assert.deepEqual(leftovers(prefixOf(output)), []);
+  },
+);
+
+rootTest("Ctrl-C in the middle leaves nothing behind", async () => {
+  const child = demo("--nodes", "3").spawn();
+  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  let output = "";
+  while (!output.includes("an agent on each")) {
+    const { value, done } = await reader.read();
+    assert.ok(!done, output);
+    output += value;
+  }
+  child.kill("SIGINT");
+  reader.releaseLock();
+  await Promise.all([child.stdout.cancel().catch(() => {}), child.stderr.cancel()]);
+  const { code } = await child.status;
+  assert.equal(code, 1);
+  assert.deepEqual(leftovers(prefixOf(output)), []);
+});
+
+rootTest("--keep leaves it up, --remove takes it away", async () => {
+  const output = text(await demo("--nodes", "2", "--keep").output());
+  const directory = /denim demo --remove (\S+)/.exec(output)?.[1];
+  assert.ok(directory !== undefined, output);
+  const prefix = prefixOf(output);
+  assert.ok(leftovers(prefix).length >= 6, "two nodes, two pods, their network, two agents");
+  const removed = await demo("--remove", directory).output();
+  assert.equal(removed.code, 0, text(removed));
+  await eventually("nothing left", () => leftovers(prefix).length === 0);
+});
+
+Deno.test("a wrong flag of the demo is named, with exit code 2", async () => {
+  for (const args of [["--nodez", "3"], ["--nodes", "1"], ["--nodes", "x"], ["stray"]]) {
+    const result = await demo(...args).output();
+    assert.equal(result.code, 2);
+    assert.match(text(result), new RegExp(args[0]!));
+  }
+});

@@ -1,0 +1,34 @@
+/**
+ * An agent whose VXLAN devices are of a kind that the kernel lacks: a fake of a kernel without VXLAN, which
+ * can't be had where VXLAN is built in.
+ *
+ * @module
+ */
+
+import { runAgent } from "@denim/agent";
+import { vxlan } from "@denim/backends";
+import type { KernelState } from "@denim/core";
+
+Deno.exit(
+  await runAgent({
+    backends: [{
+      ...vxlan,
+      async open(node, options) {
+        const session = await vxlan.open(node, options);
+        const withGeneve = (state: KernelState) =>
+          state.map((object) =>
+            object.kind === "link"
+              ? { ...object, info: { ...object.info, type: "geneve" as unknown as "vxlan" } }
+              : object
+          );
+        return {
+          mtuBytes: session.mtuBytes,
+          publishes: session.publishes,
+          node: (own) => withGeneve(session.node(own)),
+          peer: (peer) => session.peer(peer),
+          [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
+        } satisfies Awaited<ReturnType<typeof vxlan.open>>;
+      },
+    }],
+  }),
+);
