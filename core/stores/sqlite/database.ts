@@ -15,6 +15,7 @@ const SCHEMA_VERSION = 1;
 const BUSY_TIMEOUT_MS = 100;
 /** As long when the file is opened, where nothing else is under way yet. */
 const OPEN_TIMEOUT_MS = 10_000;
+const OPEN_RETRY_MS = 5;
 
 const SCHEMA = `
   CREATE TABLE state (
@@ -55,11 +56,11 @@ export function openDatabase(path: string): DatabaseSync {
     Deno.openSync(path, { create: true, write: true, mode: 0o600 }).close();
     db = new DatabaseSync(path);
     db.exec(`PRAGMA busy_timeout = ${OPEN_TIMEOUT_MS}`);
-    prepare(db);
+    untilUnlocked(() => prepare(db!));
     // Known as ours by now. SQLite gives the files that it puts beside it the same mode.
-    if (Deno.statSync(path).mode! & 0o077) Deno.chmodSync(path, 0o600);
+    if (Deno.statSync(path).mode! & 0o077) makePrivate(path);
     // Readers and the writer don't wait for each other, and a look at the file takes some microseconds.
-    db.exec("PRAGMA journal_mode = WAL");
+    untilUnlocked(() => db!.exec("PRAGMA journal_mode = WAL"));
     // In WAL mode only this makes each commit last through a loss of power.
     db.exec("PRAGMA synchronous = FULL");
     db.exec(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
@@ -67,6 +68,34 @@ export function openDatabase(path: string): DatabaseSync {
   } catch (error) {
     db?.close();
     throw explain(path, error);
+  }
+}
+
+/**
+ * Tries again what another process's lock keeps from being done. SQLite itself does not wait for the locks
+ * that a change of the journal's mode takes, and agents that start together all make that change.
+ */
+function untilUnlocked(body: () => void): void {
+  const deadlineMs = performance.now() + OPEN_TIMEOUT_MS;
+  const nobody = new Int32Array(new SharedArrayBuffer(4));
+  for (;;) {
+    try {
+      return body();
+    } catch (error) {
+      if (!isBusy(error) || performance.now() > deadlineMs) throw error;
+      Atomics.wait(nobody, 0, 0, OPEN_RETRY_MS);
+    }
+  }
+}
+
+/** Takes away others' rights to a file, and to those beside it, which may go at any time. */
+function makePrivate(path: string): void {
+  for (const file of [path, `${path}-wal`, `${path}-shm`]) {
+    try {
+      Deno.chmodSync(file, 0o600);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
   }
 }
 

@@ -143,7 +143,7 @@ export class SqliteStore implements LeaseStore {
             `net-conf enables IPv${subnet.family}, for which the node has no public address`,
           );
         }),
-        expiresAtMs: keeps && found?.lease?.expiresAtMs === undefined
+        expiresAtMs: false
           ? undefined
           : this.#now() + LEASE_TTL_MS,
       };
