@@ -80,7 +80,7 @@ export class PodNamespace implements Disposable {
 /**
  * The name of the node's end of an attachment's veth pair. It follows from the attachment, so that what a
  * crash left behind is found again, by the next ADD or by a DEL whose namespace is gone. 44 bits of
- * FNV-1a (RFC 9923): no two attachments of a node will ever share one.
+ * FNV-1a: no two attachments of a node will ever share one.
  */
 export function hostInterfaceName({ containerId, ifName }: Attachment): string {
   let hash = 0xcbf2_9ce4_8422_2325n;
@@ -267,13 +267,15 @@ function routeSteps(
       (w) =>
         writeNewRoute(w, {
           destination: dst,
+          gateway,
           index,
-          ...(gateway === undefined ? {} : { gateway }),
-          ...(priority === undefined ? {} : { metric: priority }),
-          ...(table === undefined ? {} : { table }),
-          ...(scope === undefined ? {} : { scope }),
-          ...(mtu === undefined ? {} : { mtuBytes: mtu }),
-          ...(advmss === undefined ? {} : { advMssBytes: advmss }),
+          metric: priority,
+          table,
+          scope,
+          mtuBytes: mtu,
+          advMssBytes: advmss,
+          // A container's second interface leads to the same networks.
+          besideOthers: true,
         }),
     ];
   });

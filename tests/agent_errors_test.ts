@@ -1,8 +1,10 @@
 /** What the agent says of bad input, with which exit code, and that it leaves nothing half made. */
 
+import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
 import { Lab, type LabNode } from "../agent/lab/lab.ts";
 import { denimProgram } from "../agent/lab/program.ts";
+import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
 
 /** Runs an agent to its end and returns its exit code and log. */
@@ -143,8 +145,6 @@ rootTest("a kernel without VXLAN is said, and costs no lease", async () => {
     log,
     /make device flannel\.1: Unknown device type \(EOPNOTSUPP\); load the kernel's/,
   );
-  const { SqliteStore } = await import("@denim/core/stores/sqlite");
-  const { RecordingLog } = await import("./support/recording_log.ts");
   await using store = SqliteStore.open(`${lab.directory}/denim.db`, { log: new RecordingLog() });
   const identity = { publicIps: new Map([[4 as const, node!.publicIp]]), previousSubnets: [] };
   assert.equal(await store.held(identity, new AbortController().signal), undefined);

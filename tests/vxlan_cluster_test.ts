@@ -6,7 +6,9 @@
 import assert from "node:assert/strict";
 import { Lab, type LabNode } from "../agent/lab/lab.ts";
 import type { Pod } from "../agent/lab/pod.ts";
+import { SqliteStore } from "@denim/core/stores/sqlite";
 import { RunningPing } from "./support/ping.ts";
+import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
 import { eventually } from "./support/wait.ts";
 
@@ -85,8 +87,6 @@ rootTest("a node that joins is reached, one whose lease ends is forgotten", asyn
   const route = () => ip(first, "route").includes(`${late.subnet()}`);
   await eventually("a route to the late node", route, 200);
   await ping(a, await late.addPod("b"));
-  const { SqliteStore } = await import("@denim/core/stores/sqlite");
-  const { RecordingLog } = await import("./support/recording_log.ts");
   await using store = SqliteStore.open(`${lab.directory}/denim.db`, { log: new RecordingLog() });
   await late.stopAgent();
   await store.removeLeases([`${late.subnet()}`.replace("/", "-")], NEVER);
@@ -98,8 +98,6 @@ rootTest("a lease that is deleted is claimed again at once, with the same subnet
   await lab.startAgents(NEVER);
   const [node, other] = lab.nodes as [LabNode, LabNode];
   const key = `${node.subnet()}`.replace("/", "-");
-  const { SqliteStore } = await import("@denim/core/stores/sqlite");
-  const { RecordingLog } = await import("./support/recording_log.ts");
   await using store = SqliteStore.open(`${lab.directory}/denim.db`, { log: new RecordingLog() });
   await store.removeLeases([key], NEVER);
   const identity = { publicIps: new Map([[4 as const, node.publicIp]]), previousSubnets: [] };
@@ -109,6 +107,26 @@ rootTest("a lease that is deleted is claimed again at once, with the same subnet
     1000,
   );
   await eventually("the other node's route", () => ip(other, "route").includes(`${node.subnet()}`));
+});
+
+rootTest("a lease is renewed before its end", async () => {
+  await using lab = await Lab.create({ nodes: 1, netConf: NET_CONF });
+  const node = lab.nodes[0]!;
+  const path = `${lab.directory}/denim.db`;
+  await using store = SqliteStore.open(path, { log: new RecordingLog() });
+  await store.setNetworkConfig(JSON.stringify(NET_CONF), { ifAbsent: true }, NEVER);
+  const program = new URL("./support/agent_that_renews.ts", import.meta.url).pathname;
+  const agent = node.spawn(
+    [Deno.execPath(), "run", "-A", program, path, node.subnetFile],
+    { stdin: "null", stdout: "null", stderr: "null" },
+  );
+  const identity = { publicIps: new Map([[4 as const, node.publicIp]]), previousSubnets: [] };
+  const expiry = async () => (await store.held(identity, NEVER))?.expiresAtMs ?? 0;
+  await eventually("leased", async () => await expiry() > 0);
+  const first = await expiry();
+  await eventually("renewed", async () => await expiry() > first);
+  agent.kill("SIGTERM");
+  assert.equal((await agent.status).code, 0);
 });
 
 rootTest("VXLAN's options reach the device: VNI, Port, MTU, GBP, Learning", async () => {

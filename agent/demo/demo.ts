@@ -7,7 +7,7 @@
 import { ConfigError, type Lease, messageOf, RuntimeError } from "@denim/core";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import { parseArgs } from "@std/cli/parse-args";
-import { Lab } from "../lab/lab.ts";
+import { allDone, Lab } from "../lab/lab.ts";
 import type { Pod } from "../lab/pod.ts";
 import { createLogger } from "../log.ts";
 import { requireRoot } from "../privileges.ts";
@@ -100,7 +100,7 @@ async function show(flags: DemoFlags, signal: AbortSignal): Promise<number> {
   step(`an agent on each, leases in ${lab.directory}/denim.db`);
   await lab.startAgents(signal);
   step("a pod on each, attached through the CNI plugin");
-  const pods = await Promise.all(
+  const pods = await allDone(
     lab.nodes.map((node, index) => node.addPod(`pod${index + 1}`)),
   );
   signal.throwIfAborted();

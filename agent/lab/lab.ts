@@ -132,7 +132,7 @@ export class Lab implements AsyncDisposable {
 
   /** Starts an agent on every node and waits until all are ready. */
   async startAgents(signal: AbortSignal): Promise<void> {
-    await Promise.all(this.nodes.map((node) => node.startAgent(signal)));
+    await allDone(this.nodes.map((node) => node.startAgent(signal)));
   }
 
   /** Leaves the laboratory up when it is disposed of, for {@link Lab.remove}. */
@@ -283,7 +283,7 @@ export class LabNode {
 
   /** Starts the agent and waits until it has written subnet.env. */
   async startAgent(signal: AbortSignal, args: readonly string[] = []): Promise<void> {
-    await Deno.remove(this.subnetFile).catch(() => {});
+    if (exists(this.subnetFile)) Deno.removeSync(this.subnetFile);
     const agent = this.spawn([...denimProgram("agent"), ...this.agentArguments, ...args], {
       stdin: "null",
       stdout: "null",
@@ -405,6 +405,12 @@ function kill(process: Deno.ChildProcess, how: Deno.Signal): void {
 
 function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Waits for all, also where one fails, so that nothing is under way any more when it throws. */
+export async function allDone<T>(work: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(work);
+  return await Promise.all(work);
 }
 
 /** Waits until a condition holds; false where it does not within the laboratory's patience. */

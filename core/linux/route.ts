@@ -92,19 +92,21 @@ export interface PlainRoute {
   /** Where it leads; everywhere unless given. */
   readonly destination?: Cidr;
   /** The gateway; without one the destination is on the device's link. */
-  readonly gateway?: IpAddress;
+  readonly gateway?: IpAddress | undefined;
   /** The index of the device that packets leave by; the gateway's unless given. */
   readonly index?: number;
   /** Its metric; the lowest wins. */
-  readonly metric?: number;
+  readonly metric?: number | undefined;
   /** Its table; the main one unless given. */
-  readonly table?: number;
+  readonly table?: number | undefined;
   /** How far it leads (`RT_SCOPE_…`); to the link without a gateway, else anywhere, unless given. */
-  readonly scope?: number;
+  readonly scope?: number | undefined;
   /** The largest packet on this way, in bytes. */
-  readonly mtuBytes?: number;
+  readonly mtuBytes?: number | undefined;
   /** The largest TCP segment to tell the other side, in bytes. */
-  readonly advMssBytes?: number;
+  readonly advMssBytes?: number | undefined;
+  /** Whether there may be a route to the same place already; the new one goes before it. */
+  readonly besideOthers?: boolean;
 }
 
 /** Writes the message that makes a plain route. One of the two, gateway or index, must be given. */
@@ -112,7 +114,7 @@ export function writeNewRoute(writer: MessageWriter, route: PlainRoute): void {
   const { destination, gateway, index, metric, table, mtuBytes, advMssBytes } = route;
   const family = destination?.family ?? gateway?.family ?? 4;
   writeRouteHeader(
-    writer.begin(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL),
+    writer.begin(RTM_NEWROUTE, NLM_F_CREATE | (route.besideOthers ? 0 : NLM_F_EXCL)),
     destination ?? new Cidr(new IpAddress(family, 0n), 0),
     RTPROT_BOOT,
     route.scope ?? (gateway === undefined ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE),

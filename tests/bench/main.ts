@@ -7,14 +7,15 @@
 import { ConfigError, messageOf, RuntimeError } from "@denim/core";
 import { parseArgs } from "@std/cli/parse-args";
 import { requireRoot } from "../../agent/privileges.ts";
-import { cni, MAX_PODS } from "./cni.ts";
-import { converge, MAX_PEERS } from "./converge.ts";
+import { cni, type CniOptions, MAX_PODS } from "./cni.ts";
+import { converge, type ConvergeOptions, MAX_PEERS } from "./converge.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
 
 const HELP = `Usage: deno task bench [converge] [cni] [flags]
 
   converge  leases of 1,000, 5,000 and 20,000 peers put into the store, until every neighbour, FDB
-            entry, nexthop and route is in the kernel; then one more peer, until its route
+            entry, nexthop and route is in the kernel; then one more peer, until its route, and the
+            agent started again
   cni       ADD and DEL of denim's CNI plugin, in turns with bridge and host-local of Debian's
             containernetworking-plugins
 
@@ -30,12 +31,10 @@ in network namespaces of its own, and removes everything at the end. A busy mach
 
 const BENCHES = ["converge", "cni"] as const;
 
-interface Flags {
-  readonly benches: readonly (typeof BENCHES[number])[];
-  readonly runs: number;
-  readonly peers: readonly number[];
-  readonly pods: number;
-  readonly atOnce: number;
+/** What the benches were told. */
+export interface Flags extends ConvergeOptions, CniOptions {
+  /** Which of them to run. */
+  readonly benches: readonly ("converge" | "cni")[];
 }
 
 /** Reads the arguments. Throws a ConfigError that names the one that is wrong. */

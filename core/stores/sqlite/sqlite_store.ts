@@ -36,9 +36,9 @@ import {
 } from "../../mod.ts";
 import { explain, isBusy, openDatabase, transaction } from "./database.ts";
 
-/** How often the file is looked at for what is new. */
-const POLL_MS = 20;
-/** How long a transaction is tried again while another process has the lock … */
+/** How often the file is looked at for what is new: three times in the 100 ms in which it shall be seen. */
+const POLL_MS = 33;
+/** How long it is tried again while another process has the lock … */
 const LOCK_WAIT_MS = 10_000;
 /** … and how often. */
 const LOCK_RETRY_MS = 10;
@@ -61,9 +61,19 @@ interface Row {
   readonly expires_at_ms: number | null;
 }
 
+/** How far the file is. */
+interface State {
+  /** The revision of the last write of a lease. */
+  readonly revision: number;
+  /** Traces up to this revision may have been wiped out. */
+  readonly wiped: number;
+  /** When the next lease runs out, or the next trace may be wiped out. */
+  readonly nextEndMs: number | null;
+}
+
 /** Leases in one file, which any number of processes on this machine may have open. */
 export class SqliteStore implements LeaseStore {
-  /** @inheritdoc */
+  /** `sqlite:` and the file's path. */
   readonly description: string;
   readonly #path: string;
   readonly #db: DatabaseSync;
@@ -89,17 +99,18 @@ export class SqliteStore implements LeaseStore {
     return new SqliteStore(path, options);
   }
 
-  /** @inheritdoc */
+  /** The net-conf in the file; waits until it has one. */
   async networkConfig(signal: AbortSignal): Promise<NetworkConfig> {
+    const ending = AbortSignal.any([signal, this.#closed.signal]);
     for (let waited = false;; waited = true) {
-      const text = await this.#transaction("BEGIN", signal, () => this.#netConf());
+      const text = await this.#unlocked(ending, () => this.#netConf());
       if (text !== undefined) return this.#parseNetConf(text);
       if (!waited) this.#log.info(`waiting for a net-conf in ${this.description}`);
-      await sleep(POLL_MS, AbortSignal.any([signal, this.#closed.signal]));
+      await sleep(POLL_MS, ending);
     }
   }
 
-  /** @inheritdoc */
+  /** Writes the net-conf, after its checks; see {@link LeaseStore.setNetworkConfig}. */
   async setNetworkConfig(
     text: string,
     options: { readonly ifAbsent: boolean },
@@ -113,12 +124,12 @@ export class SqliteStore implements LeaseStore {
     });
   }
 
-  /** @inheritdoc */
+  /** The lease that a node holds, by the first of its public IPs that has one. */
   async held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined> {
-    return await this.#transaction("BEGIN", signal, () => this.#findByPublicIp(node)?.lease);
+    return await this.#unlocked(signal, () => this.#findByPublicIp(node)?.lease);
   }
 
-  /** @inheritdoc */
+  /** Gives a node its subnet, in one transaction; see {@link LeaseStore.acquire}. */
   async acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
     await this.networkConfig(signal);
     return await this.#write(signal, () => {
@@ -143,7 +154,7 @@ export class SqliteStore implements LeaseStore {
             `net-conf enables IPv${subnet.family}, for which the node has no public address`,
           );
         }),
-        expiresAtMs: false
+        expiresAtMs: keeps && found?.lease?.expiresAtMs === undefined
           ? undefined
           : this.#now() + LEASE_TTL_MS,
       };
@@ -152,7 +163,7 @@ export class SqliteStore implements LeaseStore {
     });
   }
 
-  /** @inheritdoc */
+  /** Lengthens a lease; see {@link LeaseStore.renew}. */
   async renew(lease: Lease, signal: AbortSignal): Promise<Lease> {
     return await this.#write(signal, () => {
       const row = this.#statement("SELECT * FROM leases WHERE key = ? AND value IS NOT NULL")
@@ -171,18 +182,23 @@ export class SqliteStore implements LeaseStore {
     });
   }
 
-  /** @inheritdoc */
+  /** All leases, then each change, soon after it was committed, by whichever process. */
   async *watch(signal: AbortSignal): AsyncGenerator<LeaseEvent, void, void> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
     let seen = -1;
     try {
       for (;;) {
-        const news = await this.#transaction("BEGIN", ending, () => this.#newsSince(seen));
-        if (news === "overdue") {
+        const { revision, nextEndMs } = await this.#unlocked(ending, () => this.#state());
+        if (nextEndMs !== null && nextEndMs <= this.#now()) {
+          // Each write sees to what has run out.
           await this.#write(ending, () => {});
           continue;
         }
-        if (news !== undefined) {
+        if (revision !== seen) {
+          const news = await this.#unlocked(
+            ending,
+            () => transaction(this.#db, "BEGIN", () => this.#newsSince(seen)),
+          );
           seen = news.revision;
           yield news.event;
         }
@@ -216,19 +232,21 @@ export class SqliteStore implements LeaseStore {
     return Promise.resolve();
   }
 
+  /** What a watch looks at, in one statement of some microseconds. */
+  #state(): State {
+    return this.#statement(
+      "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'leases'), 0) AS revision, " +
+        "wiped_revision AS wiped, (SELECT min(expires_at_ms) FROM leases) AS nextEndMs FROM state",
+    ).get() as unknown as State;
+  }
+
   /**
    * What changed after a revision: all, for one before the first, or so long ago that traces have been
-   * wiped out since. `undefined` where nothing did; "overdue" where a write has to see to what ran out.
+   * wiped out since.
    */
-  #newsSince(seen: number): "overdue" | { revision: number; event: LeaseEvent } | undefined {
-    const state = this.#statement(
-      "SELECT wiped_revision AS wiped, (SELECT min(expires_at_ms) FROM leases) AS due, " +
-        "(SELECT seq FROM sqlite_sequence WHERE name = 'leases') AS revision FROM state",
-    ).get() as { wiped: number; due: number | null; revision: number | null };
-    if (state.due !== null && state.due <= this.#now()) return "overdue";
-    const revision = state.revision ?? 0;
-    if (revision === seen) return undefined;
-    const all = seen < state.wiped;
+  #newsSince(seen: number): { revision: number; event: LeaseEvent } {
+    const { revision, wiped } = this.#state();
+    const all = seen < wiped;
     const rows = this.#statement("SELECT * FROM leases WHERE revision > ? ORDER BY revision")
       .all(all ? -1 : seen) as unknown as Row[];
     const put: Lease[] = [];
@@ -316,26 +334,23 @@ export class SqliteStore implements LeaseStore {
     }
   }
 
-  /** A transaction that writes, and that finds no lease which has run out. */
+  /** Runs `body` in a transaction that writes, and that finds no lease which has run out. */
   #write<T>(signal: AbortSignal, body: () => T): Promise<T> {
-    return this.#transaction("BEGIN IMMEDIATE", signal, () => {
-      this.#clear();
-      return body();
-    });
+    return this.#unlocked(signal, () =>
+      transaction(this.#db, "BEGIN IMMEDIATE", () => {
+        this.#clear();
+        return body();
+      }));
   }
 
-  /** Runs `body`, again where another process has the file locked. */
-  async #transaction<T>(
-    begin: "BEGIN" | "BEGIN IMMEDIATE",
-    signal: AbortSignal,
-    body: () => T,
-  ): Promise<T> {
+  /** Runs what uses the file, again where another process has it locked. */
+  async #unlocked<T>(signal: AbortSignal, body: () => T): Promise<T> {
     const giveUpAtMs = performance.now() + LOCK_WAIT_MS;
     for (;;) {
       signal.throwIfAborted();
       this.#closed.signal.throwIfAborted();
       try {
-        return transaction(this.#db, begin, body);
+        return body();
       } catch (error) {
         if (error instanceof LeaseLostError || error instanceof ConfigError) throw error;
         if (!isBusy(error) || performance.now() > giveUpAtMs) throw explain(this.#path, error);

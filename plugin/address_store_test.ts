@@ -1,0 +1,158 @@
+import assert from "node:assert/strict";
+import { Cidr, IpAddress } from "@denim/core/ip";
+import { AddressStore } from "./address_store.ts";
+import { rangeOf } from "./host_local_conf.ts";
+
+const SMALL = rangeOf(Cidr.parse("10.5.3.0/29")); // pods: .2 to .6
+const IPV6 = rangeOf(Cidr.parse("fc00:5:0:e::/64"));
+
+function withFolder(fn: (folder: string) => void): void {
+  const parent = Deno.makeTempDirSync({ prefix: "denim-addresses-" });
+  try {
+    fn(`${parent}/net`);
+  } finally {
+    Deno.removeSync(parent, { recursive: true });
+  }
+}
+
+function reserve(
+  folder: string,
+  containerId: string,
+  options: { ranges?: typeof SMALL[]; requested?: string[]; ifName?: string } = {},
+): string[] {
+  const { ranges = [SMALL], requested = [], ifName = "eth0" } = options;
+  using store = AddressStore.open(folder);
+  return store.reserve({ containerId, ifName }, ranges, requested.map(IpAddress.parse))
+    .map(({ address }) => `${address}`);
+}
+
+function release(folder: string, containerId: string, ifName = "eth0"): boolean {
+  using store = AddressStore.open(folder);
+  return store.release({ containerId, ifName });
+}
+
+function addressFiles(folder: string): string[] {
+  return [...Deno.readDirSync(folder)].map(({ name }) => name)
+    .filter((name) => name !== "lock" && !name.startsWith("last_")).sort();
+}
+
+Deno.test("addresses are given in turn; network, gateway and broadcast never", () => {
+  withFolder((folder) => {
+    const given = ["a", "b", "c", "d", "e"].flatMap((id) => reserve(folder, id));
+    assert.deepEqual(given, ["10.5.3.2", "10.5.3.3", "10.5.3.4", "10.5.3.5", "10.5.3.6"]);
+    assert.throws(() => reserve(folder, "f"), {
+      code: 100,
+      message: /no address is free in 10\.5\.3\.0\/29 \(10\.5\.3\.1 to 10\.5\.3\.6\)/,
+    });
+    release(folder, "b");
+    assert.deepEqual(reserve(folder, "f"), ["10.5.3.3"]);
+  });
+});
+
+Deno.test("an address that was given back comes last", () => {
+  withFolder((folder) => {
+    reserve(folder, "a");
+    release(folder, "a");
+    assert.deepEqual(reserve(folder, "a"), ["10.5.3.3"]);
+    for (const id of ["b", "c", "d"]) reserve(folder, id);
+    assert.deepEqual(reserve(folder, "e"), ["10.5.3.2"]);
+  });
+});
+
+Deno.test("files say what host-local's say", () => {
+  withFolder((folder) => {
+    assert.deepEqual(reserve(folder, "c1", { ranges: [SMALL, IPV6] }), [
+      "10.5.3.2",
+      "fc00:5:0:e::2",
+    ]);
+    const read = (name: string) => Deno.readTextFileSync(`${folder}/${name}`);
+    assert.equal(read("10.5.3.2"), "c1\r\neth0");
+    assert.equal(read("fc00:5:0:e::2"), "c1\r\neth0");
+    assert.equal(read("last_reserved_ip.0"), "10.5.3.2");
+    assert.equal(read("last_reserved_ip.1"), "fc00:5:0:e::2");
+    assert.deepEqual(addressFiles(folder), ["10.5.3.2", "fc00:5:0:e::2"]);
+    assert.equal(Deno.statSync(`${folder}/10.5.3.2`).mode! & 0o777, 0o600);
+  });
+});
+
+Deno.test("a second address for the same interface is refused, for another one given", () => {
+  withFolder((folder) => {
+    reserve(folder, "a");
+    assert.throws(() => reserve(folder, "a"), {
+      code: 101,
+      message: /a eth0 has 10\.5\.3\.2 already/,
+    });
+    assert.deepEqual(reserve(folder, "a", { ifName: "net1" }), ["10.5.3.3"]);
+  });
+});
+
+Deno.test("release gives back one interface's addresses, and tells of the container's others", () => {
+  withFolder((folder) => {
+    reserve(folder, "a", { ranges: [SMALL, IPV6] });
+    reserve(folder, "a", { ifName: "net1" });
+    reserve(folder, "ab");
+    assert.equal(release(folder, "a"), true);
+    assert.deepEqual(addressFiles(folder), ["10.5.3.3", "10.5.3.4"]);
+    assert.equal(release(folder, "a"), true);
+    assert.equal(release(folder, "a", "net1"), false);
+    assert.deepEqual(addressFiles(folder), ["10.5.3.4"]);
+  });
+});
+
+Deno.test("release finds files of an older host-local, and no one else's", () => {
+  withFolder((folder) => {
+    Deno.mkdirSync(folder);
+    for (const [name, content] of [["10.5.3.2", "a"], ["10.5.3.3", "ab"], ["10.5.3.4", ""]]) {
+      Deno.writeTextFileSync(`${folder}/${name}`, content!);
+    }
+    release(folder, "a");
+    assert.deepEqual(addressFiles(folder), ["10.5.3.3", "10.5.3.4"]);
+  });
+});
+
+Deno.test("a requested address is given where it is free, else nothing is", () => {
+  withFolder((folder) => {
+    assert.deepEqual(reserve(folder, "a", { requested: ["10.5.3.5"] }), ["10.5.3.5"]);
+    const refused = (requested: string[], message: RegExp) =>
+      assert.throws(() => reserve(folder, "b", { ranges: [IPV6, SMALL], requested }), {
+        code: 100,
+        message,
+      });
+    refused(["10.5.3.5"], /10\.5\.3\.5 can't be given as asked: another container has it/);
+    refused(["10.5.3.1"], /it is the gateway/);
+    refused(["10.5.4.1"], /10\.5\.4\.1 can't be given as asked: the node's ranges are/);
+    refused(["10.5.3.2", "10.5.3.3"], /10\.5\.3\.3 can't be given/);
+    assert.deepEqual(addressFiles(folder), ["10.5.3.5"]);
+    assert.deepEqual(
+      reserve(folder, "b", { ranges: [SMALL, IPV6], requested: ["fc00:5:0:e::9"] }),
+      ["10.5.3.6", "fc00:5:0:e::9"],
+    );
+  });
+});
+
+Deno.test("what a crash left behind is in nobody's way", () => {
+  withFolder((folder) => {
+    Deno.mkdirSync(folder);
+    Deno.writeTextFileSync(`${folder}/.draft`, "z\r\neth0");
+    Deno.writeTextFileSync(`${folder}/last_reserved_ip.0`, "10.5");
+    assert.deepEqual(reserve(folder, "a"), ["10.5.3.2"]);
+    assert.deepEqual(addressFiles(folder), ["10.5.3.2"]);
+  });
+});
+
+Deno.test("where one range is full, the other gives nothing", () => {
+  withFolder((folder) => {
+    for (const id of ["a", "b", "c", "d", "e"]) reserve(folder, id);
+    const before = addressFiles(folder);
+    assert.throws(() => reserve(folder, "f", { ranges: [IPV6, SMALL] }), { code: 100 });
+    assert.deepEqual(addressFiles(folder), before);
+  });
+});
+
+Deno.test("where the second address can't be written, the first is given back", () => {
+  withFolder((folder) => {
+    Deno.mkdirSync(`${folder}/fc00:5:0:e::2`, { recursive: true });
+    assert.throws(() => reserve(folder, "a", { ranges: [SMALL, IPV6] }), Deno.errors.IsADirectory);
+    assert.ok(!addressFiles(folder).includes("10.5.3.2"));
+  });
+});

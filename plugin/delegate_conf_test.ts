@@ -1,0 +1,196 @@
+import assert from "node:assert/strict";
+import { Cidr } from "@denim/core/ip";
+import type { SubnetEnv } from "@denim/core/subnet-env";
+import { ConfObject, type JsonObject } from "./conf_object.ts";
+import { type BridgeConf, readBridgeConf, renderDelegate } from "./delegate_conf.ts";
+import { readArgs } from "./environment.ts";
+import { readNetworkConf } from "./network_conf.ts";
+
+const ENV: SubnetEnv = {
+  halves: [{ networks: [Cidr.parse("10.5.0.0/16")], subnet: Cidr.parse("10.5.38.0/24") }],
+  mtuBytes: 1450,
+  ipMasq: false,
+};
+const DUAL: SubnetEnv = {
+  ...ENV,
+  halves: [...ENV.halves, {
+    networks: [Cidr.parse("fc00:5::/48"), Cidr.parse("fc00:6::/48")],
+    subnet: Cidr.parse("fc00:5:0:e::/64"),
+  }],
+};
+
+function render(conf: JsonObject, env = ENV): ConfObject {
+  const json = new ConfObject({ cniVersion: "1.0.0", name: "cbr0", ...conf }, "");
+  return renderDelegate(readNetworkConf(json), env);
+}
+
+function read(conf: JsonObject, env = ENV, args = ""): BridgeConf {
+  return readBridgeConf(render(conf, env), readArgs(args));
+}
+
+Deno.test("renderDelegate fills in what flannel fills in", () => {
+  assert.deepEqual(render({}).json, {
+    name: "cbr0",
+    type: "bridge",
+    cniVersion: "1.0.0",
+    mtu: 1450,
+    isGateway: true,
+    ipMasq: false,
+    ipam: {
+      type: "host-local",
+      ranges: [[{ subnet: "10.5.38.0/24" }]],
+      routes: [{ dst: "10.5.0.0/16" }],
+    },
+  });
+});
+
+Deno.test("renderDelegate keeps the user's own, and both families", () => {
+  const { json } = render({
+    delegate: { mtu: 1400, isGateway: false, bridge: "br1", hairpinMode: null },
+    ipam: { routes: [{ dst: "0.0.0.0/0", gw: "10.5.38.9" }], dataDir: "/d", ranges: [] },
+    runtimeConfig: { mac: "02:00:00:00:00:01" },
+    args: { cni: {} },
+    dns: { domain: "a.b" },
+  }, DUAL);
+  assert.deepEqual(json, {
+    name: "cbr0",
+    type: "bridge",
+    cniVersion: "1.0.0",
+    mtu: 1400,
+    isGateway: false,
+    ipMasq: false,
+    bridge: "br1",
+    runtimeConfig: { mac: "02:00:00:00:00:01" },
+    args: { cni: {} },
+    dns: { domain: "a.b" },
+    ipam: {
+      type: "host-local",
+      dataDir: "/d",
+      ranges: [[{ subnet: "10.5.38.0/24" }], [{ subnet: "fc00:5:0:e::/64" }]],
+      routes: [
+        { dst: "0.0.0.0/0", gw: "10.5.38.9" },
+        { dst: "10.5.0.0/16" },
+        { dst: "fc00:5::/48" },
+        { dst: "fc00:6::/48" },
+      ],
+    },
+  });
+});
+
+Deno.test("readBridgeConf has the bridge plugin's defaults", () => {
+  const { ipam, ...conf } = read({});
+  assert.deepEqual(conf, {
+    name: "cbr0",
+    bridge: "cni0",
+    isGateway: true,
+    isDefaultGateway: false,
+    forceAddress: false,
+    hairpinMode: false,
+    promiscMode: false,
+    enableDad: false,
+    mtuBytes: 1450,
+    mac: undefined,
+    addressDirectory: "/var/lib/cni/networks/cbr0",
+    dns: undefined,
+  });
+  assert.equal(
+    JSON.stringify(ipam.ranges),
+    JSON.stringify([{
+      subnet: "10.5.38.0/24",
+      first: "10.5.38.1",
+      last: "10.5.38.254",
+      gateway: "10.5.38.1",
+    }]),
+  );
+});
+
+Deno.test("readBridgeConf: a default gateway is a gateway; IPv6 has no broadcast address", () => {
+  const conf = read({ delegate: { isDefaultGateway: true, isGateway: false, mtu: 0 } }, DUAL);
+  assert.equal(conf.isGateway, true);
+  assert.equal(conf.mtuBytes, undefined);
+  assert.equal(`${conf.ipam.ranges[1]!.last}`, "fc00:5:0:e:ffff:ffff:ffff:ffff");
+});
+
+Deno.test("readBridgeConf: the runtime's MAC goes before args.cni's, and that before CNI_ARGS'", () => {
+  const mac = (last: number) => `02:00:00:00:00:0${last}`;
+  const env = `MAC=${mac(1)}`;
+  const args = { cni: { mac: mac(2) } };
+  assert.equal(`${read({}, ENV, env).mac}`, mac(1));
+  assert.equal(`${read({ args }, ENV, env).mac}`, mac(2));
+  assert.equal(`${read({ args, runtimeConfig: { mac: mac(3) } }, ENV, env).mac}`, mac(3));
+});
+
+Deno.test("readBridgeConf collects every wish for an address", () => {
+  const conf = read(
+    { args: { cni: { ips: ["10.5.38.8/24"] } }, runtimeConfig: { ips: ["fc00:5:0:e::8"] } },
+    DUAL,
+    "IP=10.5.38.7",
+  );
+  assert.deepEqual(conf.ipam.requested.map(String), ["10.5.38.7", "10.5.38.8", "fc00:5:0:e::8"]);
+});
+
+Deno.test("readBridgeConf reads routes with all that they say", () => {
+  const route = { dst: "10.9.0.0/16", gw: "10.5.38.9", mtu: 1400, advmss: 1360, priority: 5 };
+  const [first] = read({ ipam: { routes: [{ ...route, table: 100, scope: 0 }] } }).ipam.routes;
+  assert.equal(JSON.stringify(first), JSON.stringify({ ...route, table: 100, scope: 0 }));
+});
+
+for (
+  const [name, conf, code, message] of [
+    [
+      "delegate.name",
+      { delegate: { name: "x" } },
+      7,
+      /delegate\.name must be left out/,
+    ],
+    ["delegate.ipam", { delegate: { ipam: {} } }, 7, /delegate\.ipam must be left out/],
+    ["another delegate", { delegate: { type: "ptp" } }, 2, /delegate\.type is "ptp"/],
+    ["a type that is no text", { delegate: { type: 5 } }, 7, /delegate\.type is 5/],
+    ["another ipam", { ipam: { type: "dhcp" } }, 2, /ipam\.type is "dhcp"/],
+    ["masquerade", { delegate: { ipMasq: true } }, 7, /delegate\.ipMasq is true/],
+    ["hairpin and promisc", { delegate: { hairpinMode: true, promiscMode: true } }, 7, /both/],
+    ["a VLAN", { delegate: { vlan: 5 } }, 2, /delegate\.vlan is 5, which is not supported/],
+    ["a trunk", { delegate: { vlanTrunk: [{ id: 5 }] } }, 2, /delegate\.vlanTrunk/],
+    ["spoof check", { delegate: { macspoofchk: true } }, 2, /delegate\.macspoofchk is true/],
+    ["isolation", { delegate: { portIsolation: true } }, 2, /delegate\.portIsolation is true/],
+    ["an unknown key", { delegate: { hairpinmod: true } }, 2, /delegate\.hairpinmod is true/],
+    ["a range of one's own", { ipam: { subnet: "10.0.0.0/8" } }, 2, /delegate\.ipam\.subnet is/],
+    [
+      "the runtime's ranges",
+      { runtimeConfig: { ipRanges: [{}] } },
+      2,
+      /delegate\.runtimeConfig\.ipRanges/,
+    ],
+    ["a bridge without a name for it", { delegate: { bridge: "a/b" } }, 7, /delegate\.bridge/],
+    ["an MTU in words", { delegate: { mtu: "1500" } }, 7, /delegate\.mtu is "1500"/],
+    ["a wrong MAC", { runtimeConfig: { mac: "x" } }, 7, /runtimeConfig\.mac is "x"/],
+    ["a route to nowhere", { ipam: { routes: [{}] } }, 7, /ipam\.routes\[0\]\.dst is missing/],
+    [
+      "a gateway of the other family",
+      { ipam: { routes: [{ dst: "10.0.0.0/8", gw: "fc00::1" }] } },
+      7,
+      /ipam\.routes\[0\]\.gw is "fc00::1"; it must be an IPv4 address/,
+    ],
+    ["a name that is a path", { name: "../x" }, 7, /name is "\.\.\/x"/],
+    ["no name", { name: null }, 7, /name is missing|name is null/],
+    ["an old version", { cniVersion: "0.2.0" }, 1, /cniVersion "0\.2\.0" is not spoken here/],
+    ["no version", { cniVersion: null }, 1, /cniVersion "0\.1\.0" is not spoken here/],
+  ] as const
+) {
+  Deno.test(`a configuration is refused: ${name}`, () => {
+    assert.throws(() => read(conf as JsonObject), (error: { code?: number; message?: string }) => {
+      assert.match(error.message!, message);
+      assert.equal(error.code, code);
+      return true;
+    });
+  });
+}
+
+Deno.test("what is off asks for nothing", () => {
+  read({ delegate: { vlan: 0, vlanTrunk: [], macspoofchk: false, portIsolation: null } });
+});
+
+Deno.test("a subnet too small for a pod is refused", () => {
+  const halves = [{ ...ENV.halves[0]!, subnet: Cidr.parse("10.5.38.0/31") }];
+  assert.throws(() => read({}, { ...ENV, halves }), { code: 7, message: /too small for pods/ });
+});

@@ -1,0 +1,81 @@
+import assert from "node:assert/strict";
+import { answer } from "./plugin.ts";
+
+const ENVIRONMENT = {
+  CNI_COMMAND: "ADD",
+  CNI_CONTAINERID: "c1",
+  CNI_NETNS: "/nowhere/netns",
+  CNI_IFNAME: "eth0",
+};
+const CONF = {
+  cniVersion: "0.4.0",
+  name: "cbr0",
+  type: "denim",
+  subnetFile: "/nowhere/subnet.env",
+};
+
+function ask(environment: Readonly<Record<string, string>>, input: string | object = CONF) {
+  const text = typeof input === "string" ? input : JSON.stringify(input);
+  const { output, failed } = answer((name) => environment[name], () => text);
+  return { failed, json: JSON.parse(output) };
+}
+
+Deno.test("VERSION answers in the runtime's version", () => {
+  for (const [input, cniVersion] of [['{"cniVersion":"0.4.0"}', "0.4.0"], ["", "1.1.0"]] as const) {
+    assert.deepEqual(ask({ CNI_COMMAND: "VERSION" }, input), {
+      failed: false,
+      json: { cniVersion, supportedVersions: ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] },
+    });
+  }
+});
+
+for (
+  const [name, environment, input, cniVersion, code, message] of [
+    ["no command", {}, CONF, "1.1.0", 4, /CNI_COMMAND is missing/],
+    ["an unknown command", { CNI_COMMAND: "PUT" }, CONF, "1.1.0", 4, /PUT .* no command of CNI/],
+    ["CHECK", { CNI_COMMAND: "CHECK" }, CONF, "1.1.0", 4, /CHECK .* not supported yet/],
+    ["GC", { CNI_COMMAND: "GC" }, CONF, "1.1.0", 4, /GC .* not supported yet/],
+    ["STATUS", { CNI_COMMAND: "STATUS" }, CONF, "1.1.0", 4, /STATUS .* not supported yet/],
+    ["a prototype's name", { CNI_COMMAND: "toString" }, CONF, "1.1.0", 4, /no command of CNI/],
+    ["missing variables", { CNI_COMMAND: "ADD" }, CONF, "1.1.0", 4, /CNI_CONTAINERID, CNI_NETNS/],
+    ["no JSON", ENVIRONMENT, "{", "1.1.0", 6, /standard input is not JSON/],
+    ["no input", ENVIRONMENT, "", "1.1.0", 6, /it is empty/],
+    ["another version", ENVIRONMENT, { ...CONF, cniVersion: "9.9.9" }, "1.1.0", 1, /"9\.9\.9"/],
+    ["no name", ENVIRONMENT, { ...CONF, name: "" }, "0.4.0", 7, /name is ""/],
+    ["no subnet.env", ENVIRONMENT, CONF, "0.4.0", 11, /there is no \/nowhere\/subnet\.env/],
+  ] as const
+) {
+  Deno.test(`the plugin answers with the spec's error: ${name}`, () => {
+    const { failed, json } = ask(environment as Record<string, string>, input);
+    assert.match(json.msg, message);
+    assert.deepEqual([failed, json.cniVersion, json.code], [true, cniVersion, code]);
+  });
+}
+
+for (
+  const [name, text, message] of [
+    ["empty", "", /cut short: .*FLANNEL_SUBNET/],
+    [
+      "cut between lines",
+      "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.3.1/24\n",
+      /FLANNEL_MTU/,
+    ],
+    [
+      "cut in the last word",
+      "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.3.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=tr",
+      /FLANNEL_IPMASQ=tr/,
+    ],
+  ] as const
+) {
+  Deno.test(`ADD refuses a subnet.env that is ${name}`, () => {
+    const subnetFile = Deno.makeTempFileSync({ prefix: "denim-subnet-" });
+    try {
+      Deno.writeTextFileSync(subnetFile, text);
+      const { failed, json } = ask(ENVIRONMENT, { ...CONF, subnetFile });
+      assert.match(json.msg, message);
+      assert.deepEqual([failed, json.code], [true, 6]);
+    } finally {
+      Deno.removeSync(subnetFile);
+    }
+  });
+}

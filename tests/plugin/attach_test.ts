@@ -1,0 +1,368 @@
+import assert from "node:assert/strict";
+import { findLink, NetlinkSocket } from "@denim/core/linux/pod";
+import { hostInterfaceName } from "../../plugin/bridge.ts";
+import { rootTest } from "../support/root_test.ts";
+import type { ScratchNamespace } from "../support/scratch_namespace.ts";
+import { answersPing, GATEWAY, MTU_BYTES, PluginNode, SUBNET, SUBNET6 } from "./plugin_node.ts";
+
+/** An interface of a pod, as iproute2 sees it. */
+function eth0(pod: ScratchNamespace) {
+  const [link] = pod.ipJson("addr show dev eth0");
+  return {
+    mac: link.address,
+    mtu: link.mtu,
+    up: link.operstate === "UP",
+    addresses: link.addr_info.filter((info: { scope: string }) => info.scope === "global")
+      .map(({ local, prefixlen }: { local: string; prefixlen: number }) => `${local}/${prefixlen}`),
+  };
+}
+
+function routes(pod: ScratchNamespace, family = "-4"): string[] {
+  return pod.ipJson(`${family} route show`)
+    .filter(({ protocol }) => protocol !== "kernel")
+    .map(({ dst, gateway }) => `${dst} via ${gateway}`).sort();
+}
+
+rootTest("ADD gives a pod its address, route and MTU, and the gateway answers", () => {
+  using node = new PluginNode();
+  const pod = node.pod();
+  const forwarding = "/proc/sys/net/ipv4/ip_forward";
+  node.namespace.run(() => Deno.writeTextFileSync(forwarding, "0"));
+  const result = node.succeed("ADD", pod);
+  const [bridge] = node.namespace.ipJson("addr show dev cni0");
+  const host = hostInterfaceName({ containerId: pod.name, ifName: "eth0" });
+  const { mac, ...rest } = eth0(pod);
+  assert.deepEqual(rest, { mtu: MTU_BYTES, up: true, addresses: ["10.231.7.2/24"] });
+  assert.deepEqual(routes(pod), ["10.231.0.0/16 via 10.231.7.1"]);
+  assert.deepEqual(result, {
+    cniVersion: "1.1.0",
+    interfaces: [
+      { name: "cni0", mac: bridge.address, mtu: MTU_BYTES },
+      { name: host, mac: node.namespace.ipJson(`link show ${host}`)[0].address, mtu: MTU_BYTES },
+      { name: "eth0", mac, mtu: MTU_BYTES, sandbox: pod.path },
+    ],
+    ips: [{ interface: 2, address: "10.231.7.2/24", gateway: "10.231.7.1" }],
+    routes: [{ dst: "10.231.0.0/16" }],
+  });
+  assert.ok(answersPing(pod, GATEWAY));
+  assert.equal(node.namespace.run(() => Deno.readTextFileSync(forwarding)), "1\n");
+  assert.deepEqual(node.records(), [pod.name]);
+  assert.equal(Deno.statSync(`${node.dataDir}/${pod.name}`).mode! & 0o777, 0o600);
+});
+
+rootTest("two pods reach each other, also with the largest packet", () => {
+  using node = new PluginNode();
+  const [first, second] = [node.pod(), node.pod()];
+  node.succeed("ADD", first);
+  node.succeed("ADD", second);
+  const address = SUBNET.at(3n);
+  assert.ok(answersPing(first, address, MTU_BYTES - 28));
+  assert.throws(() => answersPing(first, address, MTU_BYTES - 27), { code: "EMSGSIZE" });
+});
+
+rootTest("ADD serves both families", () => {
+  using node = new PluginNode({ dualStack: true });
+  const [first, second] = [node.pod(), node.pod()];
+  // As a runtime makes pods that shall have no IPv6 until they are told so.
+  first.run(() => Deno.writeTextFileSync("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"));
+  const result = node.succeed("ADD", first, { conf: node.conf({ cniVersion: "0.4.0" }) });
+  node.succeed("ADD", second);
+  assert.deepEqual(result.ips, [
+    { version: "4", interface: 2, address: "10.231.7.2/24", gateway: "10.231.7.1" },
+    {
+      version: "6",
+      interface: 2,
+      address: "fc00:231:0:7::2/64",
+      gateway: "fc00:231:0:7::1",
+    },
+  ]);
+  assert.deepEqual(eth0(first).addresses, ["10.231.7.2/24", "fc00:231:0:7::2/64"]);
+  assert.deepEqual(routes(first, "-6"), ["fc00:231::/48 via fc00:231:0:7::1"]);
+  assert.ok(answersPing(first, SUBNET6.at(1n)));
+  assert.ok(answersPing(first, SUBNET6.at(3n)));
+  node.succeed("DEL", first);
+  node.succeed("DEL", second);
+  assert.deepEqual(node.leftovers(), []);
+});
+
+rootTest("with enabledad an IPv6 address has been probed when ADD is done", () => {
+  using node = new PluginNode({ dualStack: true });
+  const pod = node.pod();
+  node.succeed("ADD", pod, { conf: node.conf({ delegate: { enabledad: true } }) });
+  const [link] = pod.ipJson("-6 addr show dev eth0");
+  const address = link.addr_info.find((info: { scope: string }) => info.scope === "global");
+  assert.equal(address.tentative, undefined);
+  assert.equal(address.nodad, undefined);
+  assert.ok(answersPing(pod, SUBNET6.at(1n)));
+});
+
+rootTest("isDefaultGateway gives a default route, and a user's own goes before it", () => {
+  using node = new PluginNode();
+  const [first, second] = [node.pod(), node.pod()];
+  const delegate = { isDefaultGateway: true };
+  const result = node.succeed("ADD", first, { conf: node.conf({ delegate }) });
+  assert.deepEqual(result.routes, [
+    { dst: "10.231.0.0/16" },
+    { dst: "0.0.0.0/0", gw: "10.231.7.1" },
+  ]);
+  assert.deepEqual(routes(first), ["10.231.0.0/16 via 10.231.7.1", "default via 10.231.7.1"]);
+  const ipam = { routes: [{ dst: "0.0.0.0/0", gw: "10.231.7.9" }] };
+  node.succeed("ADD", second, { conf: node.conf({ delegate, ipam }) });
+  assert.deepEqual(routes(second), ["10.231.0.0/16 via 10.231.7.1", "default via 10.231.7.9"]);
+});
+
+rootTest("a route has the metric, table and sizes that it asks for", () => {
+  using node = new PluginNode();
+  const pod = node.pod();
+  const route = { dst: "10.9.0.0/16", mtu: 1300, advmss: 1200, priority: 7, table: 1000 };
+  node.succeed("ADD", pod, { conf: node.conf({ ipam: { routes: [route] } }) });
+  const [found] = pod.ipJson("-d route show table 1000");
+  assert.deepEqual(
+    [found.dst, found.gateway, found.metric, found.metrics],
+    ["10.9.0.0/16", "10.231.7.1", 7, [{ mtu: 1300, advmss: 1200 }]],
+  );
+});
+
+rootTest("hairpinMode, promiscMode, mtu and a MAC are as asked", () => {
+  using node = new PluginNode();
+  const [first, second] = [node.pod(), node.pod()];
+  const mac = "02:00:00:00:12:34";
+  node.succeed("ADD", first, {
+    conf: node.conf({ delegate: { hairpinMode: true, mtu: 1400 }, runtimeConfig: { mac } }),
+  });
+  assert.equal(eth0(first).mac, mac);
+  assert.equal(eth0(first).mtu, 1400);
+  const port = () => node.namespace.ipJson(`-d link show ${node.veths()[0]}`)[0];
+  assert.equal(port().linkinfo.info_slave_data.hairpin, true);
+  assert.equal(port().mtu, 1400);
+  node.succeed("DEL", first);
+  node.succeed("ADD", second, { conf: node.conf({ delegate: { promiscMode: true } }) });
+  assert.equal(port().linkinfo.info_slave_data.hairpin, false);
+  assert.ok(node.namespace.ipJson("link show cni0")[0].flags.includes("PROMISC"));
+});
+
+for (
+  const [name, prepare, delegate] of [
+    ["denim's own bridge", () => {}, { isGateway: false }],
+    ["a bridge that was there", (node) => node.namespace.ip("link add cni0 type bridge"), {}],
+  ] as readonly [string, (node: PluginNode) => void, unknown][]
+) {
+  rootTest(`${name} keeps its Ethernet address when pods come and go`, () => {
+    using node = new PluginNode();
+    prepare(node);
+    const mac = () => node.namespace.ipJson("link show cni0")[0].address;
+    const pods = Array.from({ length: 4 }, () => node.pod());
+    node.succeed("ADD", pods[0]!, { conf: node.conf({ delegate }) });
+    const first = mac();
+    for (const pod of pods.slice(1)) {
+      const { interfaces } = node.succeed("ADD", pod, { conf: node.conf({ delegate }) });
+      // The lowest address of all ports is what an unfixed bridge would take.
+      node.namespace.ip(
+        `link set ${interfaces[1].name} address 00:00:00:00:00:0${pods.indexOf(pod)}`,
+      );
+      assert.deepEqual([interfaces[0].mac, mac()], [first, first]);
+      node.succeed("DEL", pod);
+      assert.equal(mac(), first);
+    }
+  });
+}
+
+rootTest("the bridge carries the pod's packets from the moment when ADD is done", () => {
+  using node = new PluginNode();
+  for (let turn = 0; turn < 4; turn++) {
+    const { interfaces } = node.succeed("ADD", node.pod());
+    assert.ok(node.namespace.run(() => {
+      using socket = new NetlinkSocket();
+      return findLink(socket, interfaces[1].name)!.operUp;
+    }));
+  }
+});
+
+rootTest("a requested address is given", () => {
+  using node = new PluginNode();
+  const pod = node.pod();
+  node.succeed("ADD", pod, { args: "IgnoreUnknown=1;K8S_POD_NAME=a;IP=10.231.7.77" });
+  assert.deepEqual(eth0(pod).addresses, ["10.231.7.77/24"]);
+});
+
+rootTest("without isGateway the bridge has no address", () => {
+  using node = new PluginNode();
+  const result = node.succeed("ADD", node.pod(), {
+    conf: node.conf({ delegate: { isGateway: false } }),
+  });
+  assert.equal(result.ips[0].gateway, "10.231.7.1");
+  assert.deepEqual(node.namespace.ipJson("-4 addr show dev cni0"), []);
+});
+
+rootTest("dns comes from the configuration, else from ipam.resolvConf", () => {
+  using node = new PluginNode();
+  const resolvConf = `${node.directory}/resolv.conf`;
+  Deno.writeTextFileSync(resolvConf, "nameserver 10.96.0.10\n");
+  const dns = { nameservers: ["10.0.0.9"], search: ["a.b"] };
+  const ipam = { resolvConf };
+  assert.deepEqual(node.succeed("ADD", node.pod(), { conf: node.conf({ dns, ipam }) }).dns, dns);
+  assert.deepEqual(node.succeed("ADD", node.pod(), { conf: node.conf({ ipam }) }).dns, {
+    nameservers: ["10.96.0.10"],
+  });
+});
+
+rootTest("DEL takes away all, and again is fine", () => {
+  using node = new PluginNode();
+  const [pod, other] = [node.pod(), node.pod()];
+  node.succeed("ADD", pod);
+  node.succeed("ADD", other);
+  Deno.removeSync(node.subnetFile);
+  for (let turn = 0; turn < 2; turn++) {
+    assert.equal(node.succeed("DEL", pod), undefined);
+    assert.deepEqual(pod.ipJson("link show type veth"), []);
+    assert.deepEqual(node.leftovers(), [
+      "10.231.7.3",
+      other.name,
+      hostInterfaceName({ containerId: other.name, ifName: "eth0" }),
+    ]);
+  }
+});
+
+for (
+  const [name, netns] of [
+    ["is not told", ""],
+    ["is not there", "/nowhere/netns"],
+    ["is a file left behind", "/etc/hostname"],
+  ] as const
+) {
+  rootTest(`DEL finds the interface where the namespace ${name}`, () => {
+    using node = new PluginNode();
+    const pod = node.pod();
+    node.succeed("ADD", pod);
+    node.succeed("DEL", pod, { netns });
+    assert.deepEqual(node.leftovers(), []);
+    assert.deepEqual(pod.ipJson("link show type veth"), []);
+  });
+}
+
+rootTest("several interfaces of a container leave each other alone", () => {
+  using node = new PluginNode();
+  const pod = node.pod();
+  const second = {
+    ifName: "net1",
+    conf: node.conf({ name: "othernet", delegate: { bridge: "br1" } }),
+  };
+  node.succeed("ADD", pod);
+  node.succeed("ADD", pod, { ifName: "eth1" });
+  node.succeed("ADD", pod, second);
+  assert.deepEqual(node.addressFiles(), ["10.231.7.2", "10.231.7.3"]);
+  node.succeed("DEL", pod, { ifName: "eth1" });
+  assert.deepEqual(node.addressFiles(), ["10.231.7.2"]);
+  assert.deepEqual(node.records(), [pod.name]);
+  node.succeed("DEL", pod);
+  // The record is the last ADD's, which is still there.
+  assert.deepEqual([node.addressFiles(), node.records()], [[], [pod.name]]);
+  assert.deepEqual(pod.ipJson("link show type veth").map(({ ifname }) => ifname), ["net1"]);
+  node.succeed("DEL", pod, second);
+  assert.deepEqual(node.leftovers(), []);
+  assert.deepEqual(
+    [...Deno.readDirSync(`${node.directory}/networks/othernet`)].map(({ name }) => name).sort(),
+    ["last_reserved_ip.0", "lock"],
+  );
+});
+
+rootTest("an ADD removes what one before it left when it was cut off", () => {
+  using node = new PluginNode();
+  const [pod, again] = [node.pod(), node.pod()];
+  node.succeed("ADD", pod);
+  for (const name of node.addressFiles()) Deno.removeSync(`${node.addressDirectory}/${name}`);
+  node.succeed("ADD", again, { containerId: pod.name });
+  assert.deepEqual(pod.ipJson("link show type veth"), []);
+  assert.ok(answersPing(again, GATEWAY));
+});
+
+rootTest("forceAddress makes room for the gateway's address; without it ADD refuses", () => {
+  using node = new PluginNode();
+  const pod = node.pod();
+  node.namespace.ip("link add cni0 type bridge");
+  node.namespace.ip("addr add 10.231.9.1/24 dev cni0");
+  const { code, json } = node.call("ADD", pod);
+  assert.match(
+    json.msg,
+    /cni0 already has the address 10\.231\.9\.1\/24, different from 10\.231\.7\.1\/24/,
+  );
+  assert.deepEqual([code, json.code], [1, 101]);
+  assert.deepEqual(node.leftovers(), []);
+  node.succeed("ADD", pod, { conf: node.conf({ delegate: { forceAddress: true } }) });
+  const [{ addr_info }] = node.namespace.ipJson("-4 addr show dev cni0");
+  assert.deepEqual(addr_info.map(({ local }: { local: string }) => local), ["10.231.7.1"]);
+  assert.ok(answersPing(pod, GATEWAY));
+});
+
+/** Changes that make an ADD fail late, and what it says. */
+const LATE: readonly [string, (node: PluginNode) => unknown, number, RegExp][] = [
+  [
+    "a route that the kernel refuses",
+    (node) => node.conf({ ipam: { routes: [{ dst: "10.9.0.0/16", gw: "192.0.2.1" }] } }),
+    102,
+    /make the route to 10\.9\.0\.0\/16 via 192\.0\.2\.1: .*\(ENETUNREACH\)/,
+  ],
+  [
+    "a record that can't be written",
+    (node) => node.conf({ dataDir: `${node.subnetFile}/flannel` }),
+    5,
+    /Not a directory|not a directory|ENOTDIR/,
+  ],
+  [
+    "a bridge that is none",
+    (node) => {
+      node.namespace.ip("link add notbr type veth peer name other");
+      return node.conf({ delegate: { bridge: "notbr" } });
+    },
+    101,
+    /notbr is no bridge \(it is veth\)/,
+  ],
+];
+for (const [name, confOf, code, message] of LATE) {
+  rootTest(`an ADD that fails late takes back what it made: ${name}`, () => {
+    using node = new PluginNode();
+    const pod = node.pod();
+    const { json } = node.call("ADD", pod, { conf: confOf(node) });
+    assert.match(json.msg, message);
+    assert.equal(json.code, code);
+    const strangers = ["notbr", "other"];
+    assert.deepEqual(node.leftovers().filter((left) => !strangers.includes(left)), []);
+    assert.deepEqual(pod.ipJson("link show type veth"), []);
+  });
+}
+
+rootTest("a second ADD is refused, and harms nothing", () => {
+  using node = new PluginNode();
+  const [pod, other] = [node.pod(), node.pod()];
+  node.succeed("ADD", pod);
+  const before = node.leftovers();
+  assert.match(node.call("ADD", pod).json.msg, /has an interface eth0 already/);
+  const { json } = node.call("ADD", other, { containerId: pod.name });
+  assert.match(json.msg, new RegExp(`${pod.name} eth0 has 10\\.231\\.7\\.2 already`));
+  assert.equal(json.code, 101);
+  assert.deepEqual(node.leftovers(), before);
+  assert.ok(answersPing(pod, GATEWAY));
+});
+
+rootTest("the node's own namespace is no container's", () => {
+  using node = new PluginNode();
+  const pod = node.pod();
+  node.namespace.ip("link add eth0 type veth peer name eth1");
+  for (const command of ["ADD", "DEL"]) {
+    const { code, json } = node.call(command, pod, { netns: node.namespace.path });
+    assert.match(json.msg, /is the plugin's own network namespace/);
+    assert.deepEqual([code, json.code], [1, 8]);
+  }
+  assert.equal(node.namespace.ipJson("link show eth0").length, 1);
+});
+
+rootTest("a full subnet says so", () => {
+  using node = new PluginNode();
+  Deno.mkdirSync(node.addressDirectory, { recursive: true });
+  for (const host of Array.from({ length: 253 }, (_, index) => SUBNET.at(BigInt(index + 2)))) {
+    Deno.writeTextFileSync(`${node.addressDirectory}/${host}`, "other\r\neth0");
+  }
+  const { json } = node.call("ADD", node.pod());
+  assert.match(json.msg, /no address is free in 10\.231\.7\.0\/24/);
+  assert.equal(json.code, 100);
+});

@@ -1,0 +1,202 @@
+/**
+ * A node for tests of the CNI plugin: a namespace, a folder for its files, pods, and calls of the plugin.
+ *
+ * @module
+ */
+
+import { Cidr, type IpAddress } from "@denim/core/ip";
+import { Pinger } from "@denim/core/linux/ping";
+import { formatSubnetEnv } from "@denim/core/subnet-env";
+import { answer } from "@denim/plugin";
+import { ScratchNamespace } from "../support/scratch_namespace.ts";
+
+/** What a plugin said, and how its process ended. */
+export interface CniAnswer {
+  /** The exit code. */
+  readonly code: number;
+  /** Its JSON; `undefined` where it said nothing. */
+  // deno-lint-ignore no-explicit-any -- the spec's JSON
+  readonly json: any;
+}
+
+/** Who calls the plugin for which interface of which pod. */
+export interface CniCall {
+  /** The container's id; the pod's name unless given. */
+  readonly containerId?: string;
+  /** The interface; eth0 unless given. */
+  readonly ifName?: string;
+  /** The namespace's path; the pod's unless given. */
+  readonly netns?: string;
+  /** `CNI_ARGS`. */
+  readonly args?: string;
+  /** The configuration on standard input; the node's unless given. */
+  readonly conf?: unknown;
+}
+
+/** The plugin's network on the node. */
+export const NETWORK = Cidr.parse("10.231.0.0/16");
+/** The node's subnet. */
+export const SUBNET = Cidr.parse("10.231.7.0/24");
+/** The node's IPv6 subnet, where it has one. */
+export const SUBNET6 = Cidr.parse("fc00:231:0:7::/64");
+/** The gateway of pods. */
+export const GATEWAY: IpAddress = SUBNET.at(1n);
+/** The MTU of pods. */
+export const MTU_BYTES = 1450;
+
+/** A node without an agent: subnet.env says what an agent would. */
+export class PluginNode implements Disposable {
+  /** The node's namespace. */
+  readonly namespace = new ScratchNamespace();
+  /** The folder with all its files. */
+  readonly directory: string = Deno.makeTempDirSync({ prefix: "denim-plugin-" });
+  /** Where its addresses are. */
+  readonly addressDirectory = `${this.directory}/networks/testnet`;
+  /** Where flannel's records are. */
+  readonly dataDir = `${this.directory}/flannel`;
+  /** Where subnet.env is. */
+  readonly subnetFile = `${this.directory}/subnet.env`;
+  readonly #pods: ScratchNamespace[] = [];
+
+  /** Makes a node of one family, or with both. */
+  constructor(options: { readonly dualStack?: boolean } = {}) {
+    const halves = [{ networks: [NETWORK], subnet: SUBNET }];
+    if (options.dualStack) {
+      halves.push({ networks: [Cidr.parse("fc00:231::/48")], subnet: SUBNET6 });
+    }
+    const env = formatSubnetEnv({ halves, mtuBytes: MTU_BYTES, ipMasq: true });
+    Deno.writeTextFileSync(this.subnetFile, env);
+  }
+
+  /** A pod that nothing is attached to. */
+  pod(): ScratchNamespace {
+    const pod = new ScratchNamespace();
+    this.#pods.push(pod);
+    return pod;
+  }
+
+  /** The node's network configuration, with changes. */
+  conf(changes: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
+    const { ipam, delegate, ...others } = changes;
+    return {
+      cniVersion: "1.1.0",
+      name: "testnet",
+      type: "denim",
+      subnetFile: this.subnetFile,
+      dataDir: this.dataDir,
+      ipam: { dataDir: `${this.directory}/networks`, ...ipam as object },
+      delegate: { bridge: "cni0", ...delegate as object },
+      ...others,
+    };
+  }
+
+  /** The environment and the input of a call. */
+  #request(command: string, pod: ScratchNamespace, call: CniCall) {
+    const conf = call.conf ?? this.conf();
+    return {
+      environment: {
+        CNI_COMMAND: command,
+        CNI_CONTAINERID: call.containerId ?? pod.name,
+        CNI_NETNS: call.netns ?? pod.path,
+        CNI_IFNAME: call.ifName ?? "eth0",
+        CNI_ARGS: call.args ?? "",
+        CNI_PATH: "/usr/lib/cni",
+      },
+      input: typeof conf === "string" ? conf : JSON.stringify(conf),
+    };
+  }
+
+  /** Calls the plugin's function, in the node's namespace. */
+  call(command: string, pod: ScratchNamespace, call: CniCall = {}): CniAnswer {
+    const { environment, input } = this.#request(command, pod, call);
+    const variables: Readonly<Record<string, string>> = environment;
+    const { output, failed } = this.namespace.run(() =>
+      answer((name) => variables[name], () => input)
+    );
+    return { code: failed ? 1 : 0, json: output === "" ? undefined : JSON.parse(output) };
+  }
+
+  /** Calls the function, and throws where it fails. */
+  succeed(command: string, pod: ScratchNamespace, call: CniCall = {}): CniAnswer["json"] {
+    const { code, json } = this.call(command, pod, call);
+    if (code !== 0) throw new Error(`${command}: ${JSON.stringify(json)}`);
+    return json;
+  }
+
+  /** Runs denim's plugin, or another, as a process of its own, in the node's namespace. */
+  async run(
+    command: string,
+    pod: ScratchNamespace,
+    call: CniCall = {},
+    program: readonly [string, ...string[]] = PLUGIN,
+  ): Promise<CniAnswer> {
+    const { environment, input } = this.#request(command, pod, call);
+    const [path, ...args] = program;
+    const child = this.namespace.run(() =>
+      new Deno.Command(path, {
+        args,
+        env: environment,
+        stdin: "piped",
+        stdout: "piped",
+        stderr: "inherit",
+      }).spawn()
+    );
+    const writer = child.stdin.getWriter();
+    await writer.write(new TextEncoder().encode(input));
+    await writer.close();
+    const { code, stdout } = await child.output();
+    const text = new TextDecoder().decode(stdout);
+    return { code, json: text === "" ? undefined : JSON.parse(text) };
+  }
+
+  /** Names of the address files. */
+  addressFiles(): string[] {
+    try {
+      return [...Deno.readDirSync(this.addressDirectory)].map(({ name }) => name)
+        .filter((name) => name !== "lock" && !name.startsWith("last_reserved_ip.")).sort();
+    } catch {
+      return [];
+    }
+  }
+
+  /** Names of flannel's records. */
+  records(): string[] {
+    try {
+      return [...Deno.readDirSync(this.dataDir)].map(({ name }) => name).sort();
+    } catch {
+      return [];
+    }
+  }
+
+  /** Names of the node's ends of veth pairs. */
+  veths(): string[] {
+    return this.namespace.ipJson("link show type veth").map(({ ifname }) => ifname);
+  }
+
+  /** What is left of pods on the node. */
+  leftovers(): string[] {
+    return [...this.addressFiles(), ...this.records(), ...this.veths()];
+  }
+
+  /** Removes the node, its pods and its files. */
+  [Symbol.dispose](): void {
+    for (const pod of this.#pods) pod[Symbol.dispose]();
+    this.namespace[Symbol.dispose]();
+    Deno.removeSync(this.directory, { recursive: true });
+  }
+}
+
+const PLUGIN: readonly [string, ...string[]] = [
+  Deno.execPath(),
+  "run",
+  "-A",
+  new URL("../../plugin/main.ts", import.meta.url).pathname,
+];
+
+/** Whether an address answers a pod within a second. */
+export function answersPing(pod: ScratchNamespace, address: IpAddress, payloadBytes = 56): boolean {
+  return pod.run(() => {
+    using pinger = new Pinger(address.family);
+    return pinger.ping(address, 1000, payloadBytes) !== undefined;
+  });
+}
