@@ -21,7 +21,7 @@ function compile(output: string): number {
   const folder = dirname(output);
   const folderIsNew = !existsSync(folder);
   const result = new Deno.Command(Deno.execPath(), {
-    args: ["compile", "-A", ...workers().flatMap((file) => ["--include", file])]
+    args: ["compile", "-A", ...v8Flags(), ...workers().flatMap((file) => ["--include", file])]
       .concat("--output", output, "agent/main.ts"),
     cwd: ROOT,
     stdin: "null",
@@ -35,6 +35,12 @@ function compile(output: string): number {
   // Other failures, a type error say, come with words enough.
   if (stderr.includes("denort")) console.error(denortMissing(denort));
   return 1;
+}
+
+/** V8's flags, as the `denim` task has them for a checkout. */
+function v8Flags(): string[] {
+  const { tasks } = JSON.parse(Deno.readTextFileSync(`${ROOT}/deno.json`));
+  return /--v8-flags=\S+/.exec(tasks.denim.command)?.slice(0, 1) ?? [];
 }
 
 /** The modules that run in workers: deno can't see from the imports that the program needs them. */

@@ -5,10 +5,11 @@
  */
 
 import { ConfigError, type LeaseStore, type Logger, messageOf, RuntimeError } from "@denim/core";
+import type { AnyBackend } from "./data_paths.ts";
 import { type AgentFlags, agentHelp, parseAgentFlags } from "./flags.ts";
 import { Health } from "./health.ts";
 import { createLogger } from "./log.ts";
-import { type AnyBackend, runNode } from "./node_agent.ts";
+import { runNode } from "./node_agent.ts";
 import { requireRoot } from "./privileges.ts";
 
 /** What `runAgent` is given. */

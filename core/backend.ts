@@ -6,7 +6,7 @@
 
 import type { ZodType } from "zod";
 import type { Cidr, Family, IpAddress } from "./ip.ts";
-import type { KernelState } from "./kernel_state.ts";
+import { type KernelState, nexthopId } from "./kernel_state.ts";
 import type { Lease } from "./lease.ts";
 import type { Logger } from "./log.ts";
 import type { MacAddress } from "./mac.ts";
@@ -49,6 +49,8 @@ export interface NodeContext {
   readonly kernel: KernelReader;
   /** Where the backend says what it does. */
   readonly log: Logger;
+  /** Aborted when the node stops: every wait of the backend ends with it. */
+  readonly signal: AbortSignal;
 }
 
 /** One family's half of a peer: its subnet, and where and how to reach it. */
@@ -103,6 +105,34 @@ export interface BackendSession<PeerData = unknown> extends AsyncDisposable {
   node(own: Lease | undefined): KernelState;
   /** What one peer adds. */
   peer(peer: Peer<PeerData>): KernelState;
+  /**
+   * Whether `peer` answers from what `routeTo` says of the underlay. Where it does, `peer` is asked again
+   * of every peer when the underlay's routes or devices change.
+   */
+  readonly followsUnderlay?: boolean;
+  /**
+   * For what has to happen once the node holds its lease and what `node` asked for is there, before any
+   * peer is reached. Rejects with a `RuntimeError` where the node can't go on without it.
+   */
+  leased?(own: Lease): Promise<void>;
   /** For data paths in user space: the peers that are new or other than before, and those that left. */
   peersChanged?(put: Iterable<Peer<PeerData>>, removed: Iterable<string>): void;
+}
+
+/**
+ * The route to a peer's subnet straight by the peer's own address, without a tunnel; `undefined` where
+ * the kernel would not send a packet for that address onto the outer device's own link, so that a router
+ * in between, which knows nothing of pods, would have to carry them.
+ */
+export function directRoute(
+  { kernel, outer }: Pick<NodeContext, "kernel" | "outer">,
+  { subnet, publicIp }: Pick<PeerHalf<unknown>, "subnet" | "publicIp">,
+): KernelState | undefined {
+  const way = kernel.routeTo(publicIp);
+  if (way?.device !== outer.name || way.gateway !== undefined) return undefined;
+  const id = nexthopId(subnet);
+  return [
+    { kind: "nexthop", id, device: outer.name, via: publicIp },
+    { kind: "route", destination: subnet, nexthopId: id },
+  ];
 }

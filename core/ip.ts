@@ -73,12 +73,14 @@ export class IpAddress {
   /** The address in network order: 4 or 16 octets, a new array at each call. */
   toBytes(): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(addressBits(this.family) / 8);
-    const view = new DataView(bytes.buffer);
-    if (this.family === 4) {
-      view.setUint32(0, Number(this.value));
-    } else {
-      view.setBigUint64(0, this.value >> 64n);
-      view.setBigUint64(8, this.value & 0xffff_ffff_ffff_ffffn);
+    // By octets: a view of the buffer would move it off the heap, at some cost for each address.
+    let rest = this.value;
+    for (let end = bytes.length; end > 0; end -= 4, rest >>= 32n) {
+      const word = Number(rest & 0xffff_ffffn);
+      bytes[end - 1] = word;
+      bytes[end - 2] = word >>> 8;
+      bytes[end - 3] = word >>> 16;
+      bytes[end - 4] = word >>> 24;
     }
     return bytes;
   }

@@ -26,19 +26,45 @@ export interface VxlanInfo {
   readonly gbp: boolean;
 }
 
-/** A network device that denim makes, always up. */
-export interface Link {
+/** What a TUN device is made with (`IFLA_TUN_*` in linux/if_link.h). */
+export interface TunInfo {
+  /** Which kind of device this is. */
+  readonly type: "tun";
+  /** How many packets wait for the program that reads them before more are dropped. */
+  readonly queueLength: number;
+}
+
+/** What every network device that denim makes has. They are always up. */
+export interface LinkBase {
   /** Tells the kinds of object apart. */
   readonly kind: "link";
   /** The device's name, at most 15 octets. */
   readonly name: string;
   /** The largest packet that the device takes, in bytes. */
   readonly mtuBytes: number;
+}
+
+/** A VXLAN device. */
+export interface VxlanLink extends LinkBase {
   /** The device's own Ethernet address. */
   readonly mac: MacAddress;
   /** What the device is made with. */
   readonly info: VxlanInfo;
 }
+
+/**
+ * A TUN device that several programs, or several queues of one, may open (`IFF_MULTI_QUEUE`), and that
+ * stays while none has it open.
+ */
+export interface TunLink extends LinkBase {
+  /** It carries IP packets: it has no Ethernet address. */
+  readonly mac?: undefined;
+  /** What the device is made with. */
+  readonly info: TunInfo;
+}
+
+/** A network device that denim makes. */
+export type Link = VxlanLink | TunLink;
 
 /** An address of a device of ours. */
 export interface DeviceAddress {
@@ -91,8 +117,8 @@ export interface Nexthop {
   readonly via: IpAddress;
 }
 
-/** A route of the main table. */
-export interface Route {
+/** A route of the main table by a nexthop object. */
+export interface NexthopRoute {
   /** Tells the kinds of object apart. */
   readonly kind: "route";
   /** Packets to this network … */
@@ -100,6 +126,21 @@ export interface Route {
   /** … go by the nexthop object with this number. */
   readonly nexthopId: number;
 }
+
+/** A route of the main table straight to a device, which knows the way on. */
+export interface DeviceRoute {
+  /** Tells the kinds of object apart. */
+  readonly kind: "route";
+  /** Packets to this network … */
+  readonly destination: Cidr;
+  /** … leave by the device with this name. */
+  readonly device: string;
+  /** The source address of the packets that this host itself sends there. */
+  readonly source: IpAddress;
+}
+
+/** A route of the main table. */
+export type Route = NexthopRoute | DeviceRoute;
 
 /** One thing that the kernel should have. */
 export type KernelObject = Link | DeviceAddress | Neighbour | FdbEntry | Nexthop | Route;

@@ -59,6 +59,12 @@ export interface LeaseStore extends AsyncDisposable {
   networkConfig(signal: AbortSignal): Promise<NetworkConfig>;
 
   /**
+   * The net-conf as {@link LeaseStore.networkConfig} gives it, then each other one that is written, until
+   * the signal is aborted, which ends it. One that can't be used is left out, with an error in the log.
+   */
+  watchNetworkConfig(signal: AbortSignal): AsyncIterable<NetworkConfig>;
+
+  /**
    * Writes the net-conf, after the checks that {@link LeaseStore.networkConfig} makes (a `ConfigError`
    * where it fails them). With `ifAbsent`, only where there is none; tells whether it wrote.
    */

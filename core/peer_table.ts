@@ -28,7 +28,10 @@ export class PeerTable<PeerData> {
   readonly #config: NetworkConfig;
   readonly #log: Logger;
   /** Every lease seen, by key, with the text that tells whether a value is new. */
-  readonly #seen = new Map<string, { readonly text: string; readonly peer: boolean }>();
+  readonly #seen = new Map<
+    string,
+    { readonly text: string; readonly peer: Peer<PeerData> | undefined }
+  >();
   #size = 0;
   #ownKey: string | undefined;
 
@@ -46,6 +49,21 @@ export class PeerTable<PeerData> {
   /** The number of peers. */
   get size(): number {
     return this.#size;
+  }
+
+  /** The peers as they are now. */
+  *[Symbol.iterator](): Generator<Peer<PeerData>, void, void> {
+    for (const { peer } of this.#seen.values()) if (peer !== undefined) yield peer;
+  }
+
+  /** The keys of all leases that the table knows, those that are no peers included. */
+  keys(): Iterable<string> {
+    return this.#seen.keys();
+  }
+
+  /** Whether a lease's key is a peer's. */
+  has(key: string): boolean {
+    return this.#seen.get(key)?.peer !== undefined;
   }
 
   /** The key of this node's own lease, which is never a peer. Set it before the first event. */
@@ -67,7 +85,7 @@ export class PeerTable<PeerData> {
       if (this.#seen.get(lease.key)?.text === text) continue;
       const peer = this.#read(lease);
       const wasPeer = this.#forget(lease.key);
-      this.#seen.set(lease.key, { text, peer: peer !== undefined });
+      this.#seen.set(lease.key, { text, peer });
       if (peer !== undefined) {
         put.push(peer);
         this.#size++;
@@ -82,7 +100,7 @@ export class PeerTable<PeerData> {
 
   /** Tells whether the key was a peer's. */
   #forget(key: string): boolean {
-    const peer = this.#seen.get(key)?.peer ?? false;
+    const peer = this.has(key);
     this.#seen.delete(key);
     if (peer) this.#size--;
     return peer;

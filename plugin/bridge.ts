@@ -96,15 +96,14 @@ export function hostInterfaceName({ containerId, ifName }: Attachment): string {
  */
 export function ensureBridge(socket: NetlinkSocket, conf: BridgeConf): LinkState {
   const { bridge: name, mtuBytes, promiscMode } = conf;
-  const settings = { up: true, ...(promiscMode ? { promiscuous: true } : {}) };
+  const settings = { up: true, promiscuous: promiscMode || undefined };
   let found = findLink(socket, name);
   if (found === undefined) {
     // A bridge that was given an address keeps it; else it has that of its lowest port, which comes and goes.
     const mac = MacAddress.random();
-    const mtu = mtuBytes === undefined ? {} : { mtuBytes };
     tolerate("EEXIST", () =>
       apply(socket, [
-        [`make bridge ${name}`, (w) => writeNewBridge(w, name, { ...settings, ...mtu, mac })],
+        [`make bridge ${name}`, (w) => writeNewBridge(w, name, { ...settings, mtuBytes, mac })],
       ]));
     found = findLink(socket, name);
   }
@@ -196,16 +195,15 @@ export function makeVeth(
 ): VethPair {
   const { ifName } = attachment;
   const hostName = hostInterfaceName(attachment);
-  const mtu = conf.mtuBytes === undefined ? {} : { mtuBytes: conf.mtuBytes };
-  const mac = conf.mac === undefined ? {} : { mac: conf.mac };
+  const { mtuBytes, mac } = conf;
   const make = () =>
     apply(socket, [[
       `make ${ifName} and ${hostName}`,
       (w) =>
         writeNewVeth(
           w,
-          { name: hostName, up: true, masterIndex: bridge.index, ...mtu },
-          { name: ifName, namespaceFd: pod.namespace.fd, ...mtu, ...mac },
+          { name: hostName, up: true, masterIndex: bridge.index, mtuBytes },
+          { name: ifName, namespaceFd: pod.namespace.fd, mtuBytes, mac },
         ),
     ]]);
   if (!tolerate("EEXIST", make)) {

@@ -11,17 +11,18 @@ import {
   type Backend,
   type BackendSession,
   ConfigError,
+  directRoute,
   type Family,
   type KernelState,
   type Lease,
   leaseHalf,
-  type Link,
   MacAddress,
   messageOf,
   nexthopId,
   type NodeContext,
   type Peer,
   type PeerHalf,
+  type VxlanLink,
 } from "@denim/core";
 import { z, type ZodType } from "zod";
 
@@ -90,13 +91,15 @@ export const vxlan: Backend<VxlanOptions, VxlanPeerData> = {
 class VxlanSession implements BackendSession<VxlanPeerData> {
   readonly mtuBytes: number;
   readonly publishes: ReadonlyMap<Family, VxlanPeerData>;
+  readonly followsUnderlay: boolean;
   readonly #node: NodeContext;
   readonly #options: VxlanOptions;
-  readonly #links: ReadonlyMap<Family, Link>;
+  readonly #links: ReadonlyMap<Family, VxlanLink>;
 
   constructor(node: NodeContext, options: VxlanOptions) {
     this.#node = node;
     this.#options = options;
+    this.followsUnderlay = options.DirectRouting;
     const families = node.config.families.map(({ family }) => family);
     this.#links = new Map(families.map((family) => [family, this.#link(family)]));
     this.mtuBytes = Math.min(...[...this.#links.values()].map(({ mtuBytes }) => mtuBytes));
@@ -105,7 +108,7 @@ class VxlanSession implements BackendSession<VxlanPeerData> {
     );
   }
 
-  #link(family: Family): Link {
+  #link(family: Family): VxlanLink {
     const { VNI, Port, Learning, GBP } = this.#options;
     const name = family === 4 ? `flannel.${VNI}` : `flannel-v6.${VNI}`;
     const local = this.#node.outer.addresses.get(family);
@@ -158,15 +161,8 @@ class VxlanSession implements BackendSession<VxlanPeerData> {
   }
 
   /** DirectRouting: a peer on the same link needs no tunnel. */
-  #direct({ subnet, publicIp }: PeerHalf<VxlanPeerData>): KernelState | undefined {
-    if (!this.#options.DirectRouting) return undefined;
-    const route = this.#node.kernel.routeTo(publicIp);
-    if (route === undefined || route.gateway !== undefined) return undefined;
-    const id = nexthopId(subnet);
-    return [
-      { kind: "nexthop", id, device: route.device, via: publicIp },
-      { kind: "route", destination: subnet, nexthopId: id },
-    ];
+  #direct(half: PeerHalf<VxlanPeerData>): KernelState | undefined {
+    return this.followsUnderlay ? directRoute(this.#node, half) : undefined;
   }
 
   [Symbol.asyncDispose](): Promise<void> {

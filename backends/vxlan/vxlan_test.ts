@@ -41,6 +41,7 @@ function context(world: World): NodeContext {
       routeTo: () => world.route,
     },
     log: new RecordingLog(),
+    signal: new AbortController().signal,
   };
 }
 
@@ -78,6 +79,7 @@ function lines(state: KernelState): string[] {
   return state.map((object) => {
     switch (object.kind) {
       case "link": {
+        if (object.mac === undefined) return `${object.info.type} ${object.name}`;
         const { vni, port, local, outerDevice } = object.info;
         return `link ${object.name} mtu ${object.mtuBytes} ${object.mac} vni ${vni} port ${port} ` +
           `local ${local} dev ${outerDevice}`;
@@ -91,7 +93,8 @@ function lines(state: KernelState): string[] {
       case "nexthop":
         return `nexthop ${object.id} ${object.device} via ${object.via}`;
       case "route":
-        return `route ${object.destination} nexthop ${object.nexthopId}`;
+        return `route ${object.destination} ` +
+          ("nexthopId" in object ? `nexthop ${object.nexthopId}` : `dev ${object.device}`);
     }
   });
 }

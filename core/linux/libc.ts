@@ -40,6 +40,7 @@ export const ENOENT = 2;
 export const ESRCH = 3;
 export const EINTR = 4;
 export const EAGAIN = 11;
+export const EACCES = 13;
 export const EBUSY = 16;
 export const EEXIST = 17;
 export const ENODEV = 19;
@@ -49,6 +50,7 @@ export const EADDRNOTAVAIL = 99;
 export const ENETDOWN = 100;
 export const ENETUNREACH = 101;
 export const ENOBUFS = 105;
+export const EHOSTUNREACH = 113;
 
 const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> = {
   [EPERM]: ["EPERM", "not permitted"],
@@ -58,7 +60,7 @@ const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> 
   9: ["EBADF", "bad file descriptor"],
   [EAGAIN]: ["EAGAIN", "nothing there yet"],
   12: ["ENOMEM", "out of memory"],
-  13: ["EACCES", "permission denied"],
+  [EACCES]: ["EACCES", "permission denied"],
   14: ["EFAULT", "bad address"],
   [EBUSY]: ["EBUSY", "busy"],
   [EEXIST]: ["EEXIST", "exists already"],
@@ -79,7 +81,7 @@ const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> 
   [ENETUNREACH]: ["ENETUNREACH", "network unreachable"],
   [ENOBUFS]: ["ENOBUFS", "events were lost"],
   111: ["ECONNREFUSED", "connection refused"],
-  113: ["EHOSTUNREACH", "host unreachable"],
+  [EHOSTUNREACH]: ["EHOSTUNREACH", "host unreachable"],
 };
 
 const SIGNATURES = {
@@ -88,6 +90,8 @@ const SIGNATURES = {
   close: { parameters: ["i32"], result: "i32" },
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" },
+  ioctl_value: { name: "ioctl", parameters: ["i32", "u64", "u64"], result: "i32" },
   mount: { parameters: ["buffer", "buffer", "pointer", "u64", "pointer"], result: "i32" },
   open: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   poll: { parameters: ["buffer", "u64", "i32"], result: "i32" },
@@ -266,6 +270,26 @@ export function receive(
   }
 }
 
+/** ioctl(2) with a value in its binary form, which the kernel reads or fills. */
+export function ioctl(fd: FileDescriptor, request: number, value: BufferSource, what: string): void {
+  checked(libc.symbols.ioctl(fd.fd, BigInt(request), value), what);
+}
+
+/** ioctl(2) with a number. */
+export function ioctlValue(fd: FileDescriptor, request: number, value: number, what: string): void {
+  checked(libc.symbols.ioctl_value(fd.fd, BigInt(request), BigInt(value)), what);
+}
+
+/** eventfd(2), at 0. */
+export function eventfd(): FileDescriptor {
+  return new FileDescriptor(checked(libc.symbols.eventfd(0, EFD_CLOEXEC), "eventfd"));
+}
+
+/** Adds one to an eventfd, which wakes whoever polls it. */
+export function notify(fd: FileDescriptor): void {
+  checked(libc.symbols.write(fd.fd, new BigUint64Array([1n]), 8n), "write to an eventfd");
+}
+
 /** setns(2) with a network namespace's descriptor: moves this thread. */
 export function setns(fd: FileDescriptor, kind: number, what: string): void {
   checked(libc.symbols.setns(fd.fd, kind), `setns ${what}`);
@@ -315,8 +339,8 @@ function pollfds(...fds: readonly FileDescriptor[]): Uint8Array<ArrayBuffer> {
 export async function inputOn(fd: FileDescriptor, signal: AbortSignal): Promise<boolean> {
   if (signal.aborted) return false;
   // The wait is the kernel's: an eventfd in the same poll is the only way to end it early.
-  using wake = new FileDescriptor(checked(libc.symbols.eventfd(0, EFD_CLOEXEC), "eventfd"));
-  const onAbort = () => void libc.symbols.write(wake.fd, new BigUint64Array([1n]), 8n);
+  using wake = eventfd();
+  const onAbort = () => notify(wake);
   signal.addEventListener("abort", onAbort, { once: true });
   try {
     const fds = pollfds(fd, wake);

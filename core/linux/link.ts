@@ -5,13 +5,20 @@
  */
 
 import { IpAddress } from "../ip.ts";
-import type { Link, VxlanInfo } from "../kernel_state.ts";
+import type { Link, VxlanInfo, VxlanLink } from "../kernel_state.ts";
 import { MacAddress } from "../mac.ts";
 import { ENODEV, LinuxError } from "./libc.ts";
 import type { MessageReader, MessageWriter } from "./netlink_codec.ts";
 import type { NetlinkSocket } from "./netlink_socket.ts";
 import type { Devices } from "./object_kind.ts";
 import { NLM_F_CREATE, NLM_F_EXCL } from "./uapi/netlink.ts";
+import {
+  IFF_TUN,
+  IFLA_TUN_MULTI_QUEUE,
+  IFLA_TUN_PERSIST,
+  IFLA_TUN_PI,
+  IFLA_TUN_TYPE,
+} from "./uapi/if_tun.ts";
 import {
   IF_OPER_UP,
   IFF_LOOPBACK,
@@ -27,6 +34,7 @@ import {
   IFLA_MASTER,
   IFLA_MTU,
   IFLA_OPERSTATE,
+  IFLA_TXQLEN,
   IFLA_VXLAN_GBP,
   IFLA_VXLAN_ID,
   IFLA_VXLAN_LEARNING,
@@ -65,6 +73,20 @@ export interface LinkState {
   readonly type: string | undefined;
   /** What a VXLAN device is made with; the outer device by index. */
   readonly vxlan: (Omit<VxlanInfo, "outerDevice"> & { readonly outerIndex: number }) | undefined;
+  /** What a TUN device is made with. */
+  readonly tun: TunState | undefined;
+  /** How many packets wait to leave before more are dropped. */
+  readonly queueLength: number;
+}
+
+/** What a TUN device is made with. */
+export interface TunState {
+  /** Whether it stays when no program has it open. */
+  readonly persistent: boolean;
+  /** Whether it takes several queues (`IFF_MULTI_QUEUE`). */
+  readonly multiQueue: boolean;
+  /** Whether it carries bare IP packets: no Ethernet, no header that names the protocol. */
+  readonly bareIp: boolean;
 }
 
 /** Writes `struct ifinfomsg`. */
@@ -93,10 +115,24 @@ export function parseLink(reader: MessageReader): LinkState | undefined {
     loopback: (flags & IFF_LOOPBACK) !== 0,
     promiscuous: (flags & IFF_PROMISC) !== 0,
     masterIndex: reader.u32Attribute(IFLA_MASTER),
+    queueLength: reader.u32Attribute(IFLA_TXQLEN) ?? 0,
   };
   const type = reader.enter(IFLA_LINKINFO) ? reader.stringAttribute(IFLA_INFO_KIND) : undefined;
-  const vxlan = type === "vxlan" && reader.enter(IFLA_INFO_DATA) ? parseVxlan(reader) : undefined;
-  return { ...link, type, vxlan };
+  const data = (type === "vxlan" || type === "tun") && reader.enter(IFLA_INFO_DATA);
+  return {
+    ...link,
+    type,
+    vxlan: data && type === "vxlan" ? parseVxlan(reader) : undefined,
+    tun: data && type === "tun" ? parseTun(reader) : undefined,
+  };
+}
+
+function parseTun(reader: MessageReader): TunState {
+  return {
+    persistent: reader.u8Attribute(IFLA_TUN_PERSIST) === 1,
+    multiQueue: reader.u8Attribute(IFLA_TUN_MULTI_QUEUE) === 1,
+    bareIp: reader.u8Attribute(IFLA_TUN_TYPE) === IFF_TUN && reader.u8Attribute(IFLA_TUN_PI) === 0,
+  };
 }
 
 function parseVxlan(reader: MessageReader): LinkState["vxlan"] {
@@ -142,8 +178,8 @@ export function findLink(socket: NetlinkSocket, which: string | number): LinkSta
   }
 }
 
-/** Writes the message that makes a device, up. */
-export function writeNewLink(writer: MessageWriter, link: Link, devices: Devices): void {
+/** Writes the message that makes a device, up. TUN devices are made otherwise, by `openTun`. */
+export function writeNewLink(writer: MessageWriter, link: VxlanLink, devices: Devices): void {
   writeLinkHeader(writer.begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL), UP)
     .stringAttribute(IFLA_IFNAME, link.name)
     .u32Attribute(IFLA_MTU, link.mtuBytes).addressAttribute(IFLA_ADDRESS, link.mac);
@@ -162,16 +198,19 @@ export function writeChangedLink(
   found: LinkState,
   devices: Devices,
 ): void {
-  const { info } = link;
   // The kernel takes a change of the tunnel only by itself, and nothing that was set once for all.
-  if (!infoEqual(info, found, devices)) {
+  if (link.mac !== undefined && !infoEqual(link.info, found, devices)) {
     writeLinkHeader(writer.begin(RTM_NEWLINK, 0), { index: found.index });
-    writeLinkInfo(writer, info.type, () => writeChangeable(writer, info, devices));
+    writeLinkInfo(writer, link.info.type, () => writeChangeable(writer, link.info, devices));
   }
   writeLinkHeader(writer.begin(RTM_NEWLINK, 0), { index: found.index, ...UP })
     .u32Attribute(IFLA_MTU, link.mtuBytes);
-  // Even the same address set again costs the device all of its neighbours.
-  if (found.mac?.equals(link.mac) !== true) writer.addressAttribute(IFLA_ADDRESS, link.mac);
+  if (link.mac === undefined) {
+    writer.u32Attribute(IFLA_TXQLEN, link.info.queueLength);
+  } else if (found.mac?.equals(link.mac) !== true) {
+    // Even the same address set again costs the device all of its neighbours.
+    writer.addressAttribute(IFLA_ADDRESS, link.mac);
+  }
   writer.end();
 }
 
@@ -199,8 +238,10 @@ export function writeRemovedLink(writer: MessageWriter, index: number): void {
 
 /** Whether a device is as it should be. */
 export function linkEqual(wanted: Link, found: LinkState, devices: Devices): boolean {
-  return linkAdoptable(wanted, found) && found.up && found.mtuBytes === wanted.mtuBytes &&
-    found.mac?.equals(wanted.mac) === true && infoEqual(wanted.info, found, devices);
+  if (!linkAdoptable(wanted, found) || !found.up || found.mtuBytes !== wanted.mtuBytes) return false;
+  return wanted.mac === undefined
+    ? found.queueLength === wanted.info.queueLength
+    : found.mac?.equals(wanted.mac) === true && infoEqual(wanted.info, found, devices);
 }
 
 function infoEqual(wanted: VxlanInfo, { vxlan }: LinkState, devices: Devices): boolean {
@@ -210,6 +251,10 @@ function infoEqual(wanted: VxlanInfo, { vxlan }: LinkState, devices: Devices): b
 
 /** Whether a device can be made as it should be without being taken away first. */
 export function linkAdoptable(wanted: Link, found: LinkState): boolean {
+  if (wanted.mac === undefined) {
+    const { tun } = found;
+    return tun !== undefined && tun.persistent && tun.multiQueue && tun.bareIp;
+  }
   const { info } = wanted;
   return found.vxlan !== undefined && found.vxlan.vni === info.vni &&
     found.vxlan.port === info.port && found.vxlan.gbp === info.gbp &&

@@ -12,5 +12,5 @@ export { MessageReader } from "./netlink_codec.ts";
 export { RTPROT_DENIM } from "./object_kind.ts";
 export { PacketSocket } from "./packet_socket.ts";
 export { Pinger } from "./ping.ts";
-export { Reconciler, type ReconcileResult } from "./reconciler.ts";
+export { Reconciler, type ReconcileResult, type UnderlayNews } from "./reconciler.ts";
 export { listRoutes, type RouteState, routeTo } from "./route.ts";

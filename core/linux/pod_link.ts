@@ -27,15 +27,15 @@ import { AF_BRIDGE } from "./uapi/socket.ts";
 /** What may be set on any device; what is left out stays as it is. */
 export interface LinkSettings {
   /** Sets it up or down. */
-  readonly up?: boolean;
+  readonly up?: boolean | undefined;
   /** Whether it takes every packet. */
-  readonly promiscuous?: boolean;
+  readonly promiscuous?: boolean | undefined;
   /** The largest packet that it takes, in bytes. */
-  readonly mtuBytes?: number;
+  readonly mtuBytes?: number | undefined;
   /** Its Ethernet address. */
-  readonly mac?: MacAddress;
+  readonly mac?: MacAddress | undefined;
   /** The index of the bridge that it becomes a port of. */
-  readonly masterIndex?: number;
+  readonly masterIndex?: number | undefined;
 }
 
 /** One end of a veth pair. */

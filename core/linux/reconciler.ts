@@ -9,7 +9,8 @@
  */
 
 import { messageOf } from "../errors.ts";
-import type { KernelObject, KernelState, Link, Nexthop } from "../kernel_state.ts";
+import type { Cidr } from "../ip.ts";
+import type { KernelObject, KernelState, Link, Nexthop, VxlanLink } from "../kernel_state.ts";
 import type { Logger } from "../log.ts";
 import { addressKind } from "./address.ts";
 import { EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, EOPNOTSUPP, ESRCH, LinuxError } from "./libc.ts";
@@ -31,6 +32,7 @@ import { fdbKind, neighbourKind } from "./neighbour.ts";
 import { nexthopKind } from "./nexthop.ts";
 import type { Devices, ObjectKind } from "./object_kind.ts";
 import { routeKind, routeTo } from "./route.ts";
+import { openTun } from "./tun.ts";
 import {
   RTM_DELADDR,
   RTM_DELLINK,
@@ -77,8 +79,10 @@ const MAX_RETRY_MS = 10_000;
 export interface Change<T> {
   /** "put" makes it or makes it right; "remove" takes it away. */
   readonly action: "put" | "remove";
-  /** What it is about. */
+  /** What it is about … */
   readonly object: T;
+  /** … and its key. */
+  readonly key: string;
   /** Whether the kernel has an object of ours under the same key. */
   readonly known: boolean;
 }
@@ -99,11 +103,11 @@ export function diff(
     const there = found.get(key);
     if (there !== undefined && KINDS[object.kind].equal(object, there)) continue;
     const known = there !== undefined || held(key);
-    puts.get(object.kind)!.push({ action: "put", object, known });
+    puts.get(object.kind)!.push({ action: "put", object, key, known });
   }
   for (const [key, object] of found) {
     if (!wanted.has(key)) {
-      removes.get(object.kind)!.push({ action: "remove", object, known: true });
+      removes.get(object.kind)!.push({ action: "remove", object, key, known: true });
     }
   }
   return [
@@ -122,12 +126,21 @@ export interface ReconcileResult {
   readonly failures: readonly string[];
 }
 
+/** What the kernel told of routes and devices that are not denim's; neither where all may be other now. */
+export interface UnderlayNews {
+  /** A device that went down, or away, or has another name. */
+  readonly device?: string;
+  /** Where a route leads that came, changed or went. */
+  readonly destination?: Cidr;
+}
+
 /** Makes one network namespace as it should be: that of the thread that opens it. */
 export class Reconciler implements Disposable {
   readonly #socket = new NetlinkSocket();
   readonly #monitor = new Monitor(this.#socket.portId);
   readonly #writer = new MessageWriter();
   readonly #log: Logger;
+  readonly #onUnderlay: (news: UnderlayNews) => void;
 
   /** What should be there, by key, and on whose behalf. */
   readonly #wanted = new Map<string, { readonly owner: string; readonly object: Entry }>();
@@ -158,9 +171,13 @@ export class Reconciler implements Disposable {
     owned: (name) => this.#wantedLinks.has(name),
   };
 
-  /** Opens the sockets; `log` hears what is mended. Throws a LinuxError without CAP_NET_ADMIN. */
-  constructor(log: Logger) {
+  /**
+   * Opens the sockets; `log` hears what is mended, `onUnderlay`, while {@link Reconciler.run} does, what
+   * changed below. Throws a LinuxError without CAP_NET_ADMIN.
+   */
+  constructor(log: Logger, onUnderlay: (news: UnderlayNews) => void = () => {}) {
     this.#log = log;
+    this.#onUnderlay = onUnderlay;
     this.#readLinks();
   }
 
@@ -240,7 +257,11 @@ export class Reconciler implements Disposable {
     for (const kind of ORDER) {
       for (const object of KINDS[kind].dump(this.#socket, this.#devices, owned)) {
         const key = KINDS[kind].key(object);
-        if (this.#wanted.has(key) || KINDS[kind].ours(object, this.#devices)) {
+        const want = this.#wanted.get(key)?.object;
+        if (want !== undefined && KINDS[kind].equal(want, object)) {
+          // Of two that are the same one is enough to keep: there may be hundreds of thousands.
+          this.#applied.set(key, want);
+        } else if (want !== undefined || KINDS[kind].ours(object, this.#devices)) {
           this.#applied.set(key, object);
         }
       }
@@ -264,7 +285,10 @@ export class Reconciler implements Disposable {
   }
 
   async #listen(signal: AbortSignal): Promise<void> {
-    const lost = () => this.#checkDue = true;
+    const lost = () => {
+      this.#checkDue = true;
+      this.#onUnderlay({});
+    };
     while (await this.#monitor.next(signal, (reader) => this.#hear(reader), lost)) {
       if (this.#touched.size > 0 || this.#linksTouched || this.#checkDue) this.#wake.resolve();
     }
@@ -308,15 +332,24 @@ export class Reconciler implements Disposable {
       const key = KINDS[kind].key(object);
       const want = this.#wanted.get(key);
       if (news.gone) {
-        this.#applied.delete(key);
-        if (want === undefined) continue;
+        const had = this.#applied.delete(key);
+        if (want === undefined) {
+          if (!had && !KINDS[kind].ours(object, this.#devices)) this.#tellUnderlay(object);
+          continue;
+        }
         this.#touched.add(key);
         if (kind === "nexthop") this.#forgetRoutes(want.owner);
       } else if (want !== undefined || KINDS[kind].ours(object, this.#devices)) {
         this.#applied.set(key, object);
         if (want === undefined || !KINDS[kind].equal(want.object, object)) this.#touched.add(key);
-      }
+      } else this.#tellUnderlay(object);
     }
+  }
+
+  /** Of what is not denim's, routes and the nexthops that they go by say how packets leave. */
+  #tellUnderlay(object: Entry): void {
+    if (object.kind === "route") this.#onUnderlay({ destination: object.destination });
+    if (object.kind === "nexthop") this.#onUnderlay({});
   }
 
   /** The kernel takes a nexthop's routes away with it, and says nothing of IPv4 ones. */
@@ -339,6 +372,10 @@ export class Reconciler implements Disposable {
     const right = want !== undefined && !gone && linkEqual(want, link, this.#devices);
     if (want !== undefined && !right || before !== undefined && before.name !== link.name) {
       this.#linksTouched = true;
+    }
+    // The routes of a device that goes down go without a word of their own.
+    if (before?.up && (gone || !link.up || before.name !== link.name) && want === undefined) {
+      this.#onUnderlay({ device: before.name });
     }
     // What could not be done on a device that was away or down may be possible now.
     if (link.up && !before?.up) this.#checkDue = true;
@@ -366,9 +403,9 @@ export class Reconciler implements Disposable {
     this.#linksTouched = false;
     const steps: string[] = [];
     const failures: string[] = [];
-    const attempt = (what: string, write: (writer: MessageWriter) => void) => {
+    const attempt = (what: string, step: () => void) => {
       try {
-        this.#socket.request(what, write);
+        step();
         steps.push(what);
         return true;
       } catch (error) {
@@ -376,10 +413,12 @@ export class Reconciler implements Disposable {
         return false;
       }
     };
+    const request = (what: string, write: (writer: MessageWriter) => void) =>
+      attempt(what, () => this.#socket.request(what, write));
     for (const name of this.#unwantedLinks) {
       const index = this.#indexes.get(name);
       if (index === undefined) continue;
-      attempt(`remove device ${name}`, (writer) => writeRemovedLink(writer, index));
+      request(`remove device ${name}`, (writer) => writeRemovedLink(writer, index));
       this.#forgetLink(index);
     }
     this.#unwantedLinks.clear();
@@ -389,18 +428,23 @@ export class Reconciler implements Disposable {
       if (found !== undefined && !linkAdoptable(link, found)) {
         const { index } = found;
         this.#log.info(`device ${link.name} is another than net-conf asks for; making it anew`);
-        if (!attempt(`remove device ${link.name}`, (writer) => writeRemovedLink(writer, index))) {
+        if (!request(`remove device ${link.name}`, (writer) => writeRemovedLink(writer, index))) {
           continue;
         }
         this.#forgetLink(index);
         found = undefined;
       }
+      if (found === undefined && link.mac === undefined) {
+        // A TUN device is made by opening it, and then wants what other devices are made with.
+        if (!attempt(`make device ${link.name}`, () => openTun(link.name)[Symbol.dispose]())) continue;
+        found = findLink(this.#socket, link.name);
+      }
       const made = found === undefined
-        ? attempt(
+        ? request(
           `make device ${link.name}`,
-          (writer) => writeNewLink(writer, link, this.#devices),
+          (writer) => writeNewLink(writer, link as VxlanLink, this.#devices),
         )
-        : attempt(
+        : request(
           `change device ${link.name}`,
           (writer) => writeChangedLink(writer, link, found!, this.#devices),
         );
@@ -453,8 +497,7 @@ export class Reconciler implements Disposable {
     return result;
   }
 
-  #done({ action, object }: Change<Entry>): void {
-    const key = KINDS[object.kind].key(object);
+  #done({ action, object, key }: Change<Entry>): void {
     if (action === "put") this.#applied.set(key, object);
     else this.#applied.delete(key);
   }
@@ -462,7 +505,7 @@ export class Reconciler implements Disposable {
   /** Whether a step that failed came, or can be brought, to what it was for. */
   #settled({ action, object }: Change<Entry>, error: LinuxError): boolean {
     if (action === "remove") return GONE.has(error.errno);
-    if (error.errno !== EEXIST || object.kind !== "route") return false;
+    if (error.errno !== EEXIST || object.kind !== "route" || !("nexthopId" in object)) return false;
     // A route that stands there and leads the same way is an earlier run's, or flanneld's: taken over in
     // one step. Any other is somebody's, and stays.
     const { destination, nexthopId } = object;
@@ -511,8 +554,8 @@ function sum(first: ReconcileResult, second: ReconcileResult): ReconcileResult {
   };
 }
 
-function stepText({ action, object }: Change<Entry>): string {
-  return `${action} ${KINDS[object.kind].key(object)}`;
+function stepText({ action, key }: Change<Entry>): string {
+  return `${action} ${key}`;
 }
 
 function describe(change: Change<Entry>, error: unknown): string {

@@ -4,7 +4,7 @@ import { rootTest } from "../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../tests/support/scratch_namespace.ts";
 import { eventually } from "../../tests/support/wait.ts";
 import { Cidr, IpAddress } from "../ip.ts";
-import { type KernelState, type Link, nexthopId } from "../kernel_state.ts";
+import { type KernelState, nexthopId, type VxlanLink } from "../kernel_state.ts";
 import { MacAddress } from "../mac.ts";
 import { diff, Reconciler } from "./reconciler.ts";
 
@@ -67,7 +67,10 @@ class Node implements Disposable {
 
 const MAC = MacAddress.parse("02:0a:05:00:00:01");
 
-function device(changes: Partial<Link> = {}, info: Partial<Link["info"]> = {}): Link {
+function device(
+  changes: Partial<VxlanLink> = {},
+  info: Partial<VxlanLink["info"]> = {},
+): VxlanLink {
   return {
     kind: "link",
     name: DEVICE,
@@ -87,7 +90,7 @@ function device(changes: Partial<Link> = {}, info: Partial<Link["info"]> = {}): 
   };
 }
 
-function own(link: Link = device()): KernelState {
+function own(link: VxlanLink = device()): KernelState {
   return [
     link,
     { kind: "address", device: DEVICE, address: IpAddress.parse("10.5.0.0"), prefixLength: 32 },
@@ -259,7 +262,7 @@ rootTest("a stranger's route in the way is named and left, until it goes", async
 rootTest("a kernel that lacks the kind of device says so, and what to do", () => {
   using node = new Node();
   // This kernel has VXLAN; of the kinds that it lacks, geneve stands in for it.
-  const info = { ...device().info, type: "geneve" } as unknown as Link["info"];
+  const info = { ...device().info, type: "geneve" } as unknown as VxlanLink["info"];
   node.reconciler.set("node", [device({ info })]);
   const { failures } = node.reconciler.apply();
   assert.match(failures.join(), /Unknown device type \(EOPNOTSUPP\); load the kernel's module/);

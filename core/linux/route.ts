@@ -6,7 +6,7 @@
 
 import { Cidr, FAMILIES, type Family, IpAddress } from "../ip.ts";
 import type { Route } from "../kernel_state.ts";
-import { ENETUNREACH, LinuxError } from "./libc.ts";
+import { EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, LinuxError } from "./libc.ts";
 import type { MessageReader, MessageWriter } from "./netlink_codec.ts";
 import type { NetlinkSocket } from "./netlink_socket.ts";
 import {
@@ -64,10 +64,13 @@ export interface RouteState {
 }
 
 /** A route as the kernel has it: its metric is part of what it is. */
-interface FoundRoute extends Route {
-  readonly metric: number;
-  readonly protocol: number;
-  readonly device: string | undefined;
+type FoundRoute =
+  & Pick<RouteState, "destination" | "nexthopId" | "gateway" | "source" | "metric" | "protocol">
+  & { readonly kind: "route"; readonly device: string | undefined };
+
+/** A route of either kind, as it should be or as the kernel has it; what one has not is undefined. */
+function anyRoute(route: Route): { readonly kind: "route" } & Partial<FoundRoute> {
+  return route as { readonly kind: "route" } & Partial<FoundRoute>;
 }
 
 /** The metric that the kernel gives where none is asked for (`IP6_RT_PRIO_USER`). */
@@ -201,28 +204,40 @@ export function routeTo(
       parseRoute,
     );
   } catch (error) {
-    if (error instanceof LinuxError && error.errno === ENETUNREACH) return undefined;
+    if (error instanceof LinuxError && NO_WAY.has(error.errno)) return undefined;
     throw error;
   }
 }
 
+/** What the kernel says of no route, and of routes made to refuse: blackhole, unreachable, prohibit. */
+const NO_WAY: ReadonlySet<number> = new Set([ENETUNREACH, EINVAL, EHOSTUNREACH, EACCES]);
+
 /** Routes of the main table, for the reconciler. */
 export const routeKind: ObjectKind<Route> = {
   key(route) {
-    const metric = (route as Partial<FoundRoute>).metric;
+    const { metric } = anyRoute(route);
     const usual = metric === undefined || metric === defaultMetric(route.destination.family);
     return `route ${route.destination}${usual ? "" : ` metric ${metric}`}`;
   },
-  equal: (wanted, found) => {
-    const { protocol } = found as Partial<FoundRoute>;
-    return wanted.nexthopId === found.nexthopId && (protocol ?? RTPROT_DENIM) === RTPROT_DENIM;
+  equal(wanted, found) {
+    const [want, have] = [anyRoute(wanted), anyRoute(found)];
+    if ((have.protocol ?? RTPROT_DENIM) !== RTPROT_DENIM) return false;
+    if ((want.nexthopId || 0) !== (have.nexthopId || 0)) return false;
+    return Boolean(want.nexthopId) || want.device === have.device && have.gateway === undefined &&
+        have.source !== undefined && want.source?.equals(have.source) === true;
   },
-  put(writer, { destination, nexthopId }, _devices, known) {
-    writeRouteHeader(writer.begin(RTM_NEWROUTE, putFlags(known)), destination, RTPROT_DENIM)
-      .u32Attribute(RTA_NH_ID, nexthopId).end();
+  put(writer, route, devices, known) {
+    writeRouteHeader(writer.begin(RTM_NEWROUTE, putFlags(known)), route.destination, RTPROT_DENIM);
+    if ("nexthopId" in route) {
+      writer.u32Attribute(RTA_NH_ID, route.nexthopId);
+    } else {
+      writer.u32Attribute(RTA_OIF, devices.indexOf(route.device))
+        .addressAttribute(RTA_PREFSRC, route.source);
+    }
+    writer.end();
   },
   remove(writer, route) {
-    const { metric, protocol } = route as Partial<FoundRoute>;
+    const { metric, protocol } = anyRoute(route);
     writeRouteHeader(
       writer.begin(RTM_DELROUTE, 0),
       route.destination,
@@ -232,15 +247,15 @@ export const routeKind: ObjectKind<Route> = {
     if (metric) writer.u32Attribute(RTA_PRIORITY, metric);
     writer.end();
   },
-  parse(reader, devices): FoundRoute | undefined {
+  parse(reader, devices) {
     const route = parseRoute(reader);
     if (route === undefined || route.table !== RT_TABLE_MAIN) return undefined;
-    const { destination, nexthopId, metric, protocol, index } = route;
-    const device = devices.nameOf(index);
-    return { kind: "route", destination, nexthopId, metric, protocol, device };
+    const { index, ...rest } = route;
+    const found: FoundRoute = { kind: "route", ...rest, device: devices.nameOf(index) };
+    return found as Route;
   },
   ours(found, devices) {
-    const { protocol, device } = found as FoundRoute;
+    const { protocol, device } = anyRoute(found);
     return protocol === RTPROT_DENIM ||
       protocol !== RTPROT_KERNEL && device !== undefined && devices.owned(device);
   },

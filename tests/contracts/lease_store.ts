@@ -471,6 +471,29 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     assert.ok(follower.events.length <= 100, `${follower.events.length} events`);
   },
 
+  "another net-conf is told, with nothing for one that is the same": async (
+    { store, other, signal },
+  ) => {
+    const types: string[] = [];
+    const ending = new AbortController();
+    const following = (async () => {
+      for await (const { backend } of store.watchNetworkConfig(ending.signal)) {
+        types.push(backend.type);
+      }
+    })();
+    const write = async (type: string) => {
+      const text = `{"Network":"10.5.0.0/16","Backend":{"Type":"${type}"}}`;
+      await other.setNetworkConfig(text, { ifAbsent: false }, signal);
+      await eventually(`net-conf with ${type}`, () => types.at(-1) === type);
+    };
+    for (const type of ["vxlan", "vxlan", "host-gw", "vxlan"]) await write(type);
+    assert.deepEqual(types, ["vxlan", "host-gw", "vxlan"]);
+    const startMs = performance.now();
+    ending.abort();
+    await following;
+    assert.ok(performance.now() - startMs < PROMPT_MS);
+  },
+
   "an aborted watch ends, at once and without an error": async ({ store, signal }) => {
     await store.setNetworkConfig(LARGE, { ifAbsent: true }, signal);
     const ending = new AbortController();

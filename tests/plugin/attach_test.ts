@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { findLink, NetlinkSocket } from "@denim/core/linux/pod";
-import { hostInterfaceName } from "../../plugin/bridge.ts";
+import { hostInterfaceName, waitForPort } from "../../plugin/bridge.ts";
 import { rootTest } from "../support/root_test.ts";
-import type { ScratchNamespace } from "../support/scratch_namespace.ts";
+import { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { answersPing, GATEWAY, MTU_BYTES, PluginNode, SUBNET, SUBNET6 } from "./plugin_node.ts";
 
 /** An interface of a pod, as iproute2 sees it. */
@@ -167,15 +167,20 @@ for (
   });
 }
 
-rootTest("the bridge carries the pod's packets from the moment when ADD is done", () => {
-  using node = new PluginNode();
-  for (let turn = 0; turn < 4; turn++) {
-    const { interfaces } = node.succeed("ADD", node.pod());
-    assert.ok(node.namespace.run(() => {
-      using socket = new NetlinkSocket();
-      return findLink(socket, interfaces[1].name)!.operUp;
-    }));
-  }
+rootTest("waitForPort returns as soon as the port is up", async () => {
+  using node = new ScratchNamespace();
+  node.ip("link add port type veth peer name peer");
+  node.ip("link set port up");
+  const later = new Deno.Command("sh", {
+    args: ["-c", `sleep 0.1; ip -n ${node.name} link set peer up`],
+  }).spawn();
+  node.run(() => {
+    using socket = new NetlinkSocket();
+    const down = findLink(socket, "port")!;
+    assert.equal(down.operUp, false);
+    assert.equal(waitForPort(socket, down).operUp, true);
+  });
+  assert.ok((await later.status).success);
 });
 
 rootTest("a requested address is given", () => {

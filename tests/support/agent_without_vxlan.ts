@@ -17,7 +17,7 @@ Deno.exit(
         const session = await vxlan.open(node, options);
         const withGeneve = (state: KernelState) =>
           state.map((object) =>
-            object.kind === "link"
+            object.kind === "link" && object.mac !== undefined
               ? { ...object, info: { ...object.info, type: "geneve" as unknown as "vxlan" } }
               : object
           );

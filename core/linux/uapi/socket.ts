@@ -18,7 +18,8 @@ export const IP_MTU_DISCOVER = 10, IP_PMTUDISC_DO = 2, IPV6_MTU_DISCOVER = 23;
 // linux/if_ether.h
 export const ETH_P_ALL = 0x0003;
 // asm-generic/fcntl.h
-export const O_RDONLY = 0, O_WRONLY = 1, O_CREAT = 0x40, O_EXCL = 0x80, O_CLOEXEC = 0x80000;
+export const O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0x40, O_EXCL = 0x80;
+export const O_NONBLOCK = 0x800, O_CLOEXEC = 0x80000;
 // linux/sched.h
 export const CLONE_NEWNET = 0x40000000;
 // linux/mount.h

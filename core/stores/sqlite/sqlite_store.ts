@@ -38,6 +38,8 @@ import { explain, isBusy, openDatabase, transaction } from "./database.ts";
 
 /** How often the file is looked at for what is new: three times in the 100 ms in which it shall be seen. */
 const POLL_MS = 33;
+/** How often for another net-conf, which is rare. */
+const CONFIG_POLL_MS = 100;
 /** How long it is tried again while another process has the lock … */
 const LOCK_WAIT_MS = 10_000;
 /** … and how often. */
@@ -107,6 +109,29 @@ export class SqliteStore implements LeaseStore {
       if (text !== undefined) return this.#parseNetConf(text);
       if (!waited) this.#log.info(`waiting for a net-conf in ${this.description}`);
       await sleep(POLL_MS, ending);
+    }
+  }
+
+  /** The net-conf, then each other one that any process writes. */
+  async *watchNetworkConfig(signal: AbortSignal): AsyncGenerator<NetworkConfig, void, void> {
+    const ending = AbortSignal.any([signal, this.#closed.signal]);
+    let seen: string | undefined;
+    try {
+      // Rejects with what is wrong with the first one; later ones harm nobody who has a good one.
+      await this.networkConfig(ending);
+      do {
+        const text = await this.#unlocked(ending, () => this.#netConf());
+        if (text === undefined || text === seen) continue;
+        seen = text;
+        try {
+          yield this.#parseNetConf(text);
+        } catch (error) {
+          if (!(error instanceof ConfigError)) throw error;
+          this.#log.error(`the new net-conf is not followed: ${messageOf(error)}`);
+        }
+      } while (await sleep(CONFIG_POLL_MS, ending));
+    } catch (error) {
+      if (!ending.aborted) throw error;
     }
   }
 

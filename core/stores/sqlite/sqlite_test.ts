@@ -115,8 +115,15 @@ function watching(store: SqliteStore): AsyncIterator<LeaseEvent> & AsyncDisposab
   };
 }
 
+/** The next event, which a store that works has not kept back for long. */
 async function next(events: AsyncIterator<LeaseEvent>): Promise<LeaseEvent> {
-  return (await events.next()).value;
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error("no event within 20 s")), 20_000);
+  try {
+    return (await Promise.race([events.next(), late.promise])).value;
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function median(values: readonly number[]): number {

@@ -1,0 +1,94 @@
+/**
+ * The host-gw backend: each peer's subnet is routed by the peer's own address. No tunnel and no overhead,
+ * but every node has to be on the same link as every other.
+ *
+ * @module
+ */
+
+import {
+  type Backend,
+  type BackendSession,
+  ConfigError,
+  directRoute,
+  type Family,
+  type KernelState,
+  type NodeContext,
+  type Peer,
+  type PeerHalf,
+} from "@denim/core";
+import { z } from "zod";
+
+/** The backend, for `runAgent`. It has no options, and publishes nothing. */
+export const hostGw: Backend<unknown, unknown> = {
+  type: "host-gw",
+  leaseType: "host-gw",
+  options: z.unknown(),
+  peerData: z.unknown(),
+  open(node) {
+    for (const [family, publicIp] of node.outer.publicIps) {
+      const own = node.outer.addresses.get(family);
+      if (own?.equals(publicIp)) continue;
+      throw new ConfigError(
+        `host-gw: the public IP ${publicIp} is not the address of ${node.outer.name}, ${own}: peers ` +
+          "can't route by an address behind NAT; use another Backend, or leave out --public-ip",
+      );
+    }
+    return Promise.resolve(new HostGwSession(node));
+  },
+};
+
+class HostGwSession implements BackendSession<unknown> {
+  readonly mtuBytes: number;
+  readonly publishes: ReadonlyMap<Family, unknown> = new Map();
+  readonly followsUnderlay = true;
+  readonly #node: NodeContext;
+  /** What was said of each peer that can't be reached: worth one word, until that changes. */
+  readonly #refused = new Map<string, string>();
+
+  constructor(node: NodeContext) {
+    this.#node = node;
+    this.mtuBytes = node.outer.mtuBytes;
+  }
+
+  node(): KernelState {
+    return [];
+  }
+
+  peer({ key, halves }: Peer<unknown>): KernelState {
+    const routes = halves.map((half) => directRoute(this.#node, half));
+    const refused = halves.filter((_, index) => routes[index] === undefined);
+    this.#say(key, refused.map((half) => this.#complaint(half)).join("; "));
+    return routes.flatMap((route) => route ?? []);
+  }
+
+  #say(key: string, complaint: string): void {
+    const before = this.#refused.get(key) ?? "";
+    if (complaint === before) return;
+    if (complaint === "") {
+      this.#refused.delete(key);
+      this.#node.log.info(`peer ${key} is on the link now`);
+    } else {
+      this.#refused.set(key, complaint);
+      this.#node.log.error(`peer ${key} is left out: ${complaint}`);
+    }
+  }
+
+  #complaint({ publicIp }: PeerHalf<unknown>): string {
+    const { kernel, outer } = this.#node;
+    const way = kernel.routeTo(publicIp);
+    const how = way === undefined
+      ? "has no route"
+      : way.gateway === undefined
+      ? `is reached by ${way.device}`
+      : `is reached through the router ${way.gateway}`;
+    return `${publicIp} ${how}; host-gw needs it on the link of ${outer.name}, vxlan does not`;
+  }
+
+  peersChanged(_put: Iterable<Peer<unknown>>, removed: Iterable<string>): void {
+    for (const key of removed) this.#refused.delete(key);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return Promise.resolve();
+  }
+}

@@ -1,0 +1,309 @@
+/**
+ * An etcd cluster as one thing that is there or is waited for: tries each server, waits while none
+ * answers, and says so once.
+ *
+ * @module
+ */
+
+import { type Etcd3, isRecoverableError, type IWatchResponse } from "etcd3";
+import type { Buffer } from "node:buffer";
+import { ConfigError, type Logger, messageOf, RuntimeError, sleep } from "../../mod.ts";
+import { type CallOptions, Endpoint, type EndpointOptions } from "./endpoint.ts";
+import { explainTls } from "./tls.ts";
+
+/** Waits between rounds of attempts: from this, doubling … */
+const MIN_RETRY_MS = 100;
+/** … to this, so that etcd's return is noticed soon. Each wait is cut short by up to a half, by chance. */
+const MAX_RETRY_MS = 1_000;
+/** How often a watch's server has to show that it is there … */
+const HEARTBEAT_MS = 10_000;
+/** … and within what time. */
+const HEARTBEAT_TIMEOUT_MS = 5_000;
+
+/** How to reach a cluster. */
+export interface ClientOptions extends EndpointOptions {
+  /** The servers' URLs, `http:` or `https:`; one that answers is enough. */
+  readonly endpoints: readonly string[];
+  /** Whether to wait while no server answers. Where not, calls reject once each has been tried. */
+  readonly patient: boolean;
+  /** How messages name the cluster. */
+  readonly description: string;
+  /** Hears what is waited for. */
+  readonly log: Logger;
+}
+
+/** One request, made through etcd3. */
+export type Request<T> = (etcd: Etcd3, options: CallOptions) => Promise<T>;
+
+/** What a watch can't go on from: the revisions it needs are compacted, or were another cluster's. */
+export class HistoryGoneError extends Error {
+  /** The class's name, for logs. */
+  override readonly name = "HistoryGoneError";
+}
+
+/** Keys to watch. */
+export interface KeyRange {
+  /** The first key. */
+  readonly key: Buffer;
+  /** The first key behind the last one; only the first key where it is left out. */
+  readonly range_end?: Buffer;
+}
+
+/** A connection to a cluster. */
+export class EtcdClient implements AsyncDisposable {
+  readonly #options: ClientOptions;
+  /** The one that answered last comes first. */
+  readonly #endpoints: Endpoint[];
+  readonly #closed = new AbortController();
+  /** Whether any server ever answered. */
+  #answered = false;
+  /** Since when no server has answered, in milliseconds, and whether for want of usable settings. */
+  #awaited: { readonly sinceMs: number; readonly unusable: boolean } | undefined;
+
+  /** Nothing is connected yet. */
+  constructor(options: ClientOptions) {
+    this.#options = options;
+    // In an order of its own for each client, so that a cluster's servers share the load.
+    this.#endpoints = options.endpoints
+      .map((url) => ({ endpoint: new Endpoint(url, options), order: Math.random() }))
+      .sort((a, b) => a.order - b.order)
+      .map(({ endpoint }) => endpoint);
+  }
+
+  /** Aborted when the client is closed, with what to tell whoever waits. */
+  get closed(): AbortSignal {
+    return this.#closed.signal;
+  }
+
+  /**
+   * Makes a request of the first server that answers, and waits while none does. What a server refuses is
+   * thrown at once, as a RuntimeError; so is, before any server has ever answered, what makes all of
+   * them unusable, such as a certificate.
+   */
+  async run<T>(request: Request<T>, signal: AbortSignal): Promise<T> {
+    return await this.#attempt(request, signal, this.#options.patient);
+  }
+
+  /** {@link EtcdClient.run} for what is good to have, but not worth a wait: tells whether it was done. */
+  async tryOnce(request: Request<unknown>, signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#attempt(request, signal, false);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  async #attempt<T>(request: Request<T>, signal: AbortSignal, patient: boolean): Promise<T> {
+    const ending = AbortSignal.any([signal, this.#closed.signal]);
+    for (let waitMs = MIN_RETRY_MS;; waitMs = Math.min(waitMs * 2, MAX_RETRY_MS)) {
+      const failures: Failure[] = [];
+      for (const endpoint of [...this.#endpoints]) {
+        ending.throwIfAborted();
+        try {
+          const result = await endpoint.call(request, ending);
+          this.#heardFrom(endpoint);
+          return result;
+        } catch (error) {
+          ending.throwIfAborted();
+          const failure = this.#explain(endpoint, error);
+          if (failure.kind === "answer") {
+            this.#heardFrom(endpoint);
+            throw failure.error;
+          }
+          endpoint.drop();
+          failures.push(failure);
+        }
+      }
+      const unusable = failures.every(({ kind }) => kind === "unusable");
+      const why = failures.map(({ error }) => error.message).join("; ");
+      if (unusable && !this.#answered || !patient) {
+        throw new RuntimeError(`${this.#options.description}: ${why}`);
+      }
+      this.#sayWaiting(why, unusable);
+      await sleep(waitMs * (0.5 + Math.random() / 2), ending);
+    }
+  }
+
+  /**
+   * What happens to some keys from a revision on, each time as one list of what has come in; the first is
+   * empty and says that the watch stands. Ends by throwing: a HistoryGoneError, or an Error that says
+   * how the stream broke; or, once the signal is aborted, the signal's reason.
+   *
+   * @param from the first revision of interest, of the cluster with the id `clusterId`
+   */
+  async *watch(
+    range: KeyRange,
+    from: { readonly revision: number; readonly clusterId: string },
+    signal: AbortSignal,
+  ): AsyncGenerator<readonly IWatchResponse[], never, void> {
+    const probe = await this.run(
+      (etcd, options) => etcd.kv.range({ ...range, count_only: true }, options),
+      signal,
+    );
+    const { cluster_id, revision } = probe.header;
+    // A cluster that was made anew, or from an old copy, has yet to come to this revision.
+    if (cluster_id !== from.clusterId || Number(revision) + 1 < from.revision) {
+      throw new HistoryGoneError(`${this.#options.description} was replaced by another`);
+    }
+    const [endpoint] = this.#endpoints;
+    using stream = await WatchStream.open(
+      endpoint!,
+      { ...range, start_revision: from.revision },
+      AbortSignal.any([signal, this.#closed.signal, endpoint!.connection]),
+    );
+    for (;;) {
+      try {
+        yield await stream.next();
+      } catch (error) {
+        signal.throwIfAborted();
+        this.#closed.signal.throwIfAborted();
+        throw error;
+      }
+    }
+  }
+
+  /** Ends all calls and watches. */
+  [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#closed.signal.aborted) {
+      this.#closed.abort(new RuntimeError(`${this.#options.description} is closed`));
+      for (const endpoint of this.#endpoints) endpoint[Symbol.dispose]();
+    }
+    return Promise.resolve();
+  }
+
+  #heardFrom(endpoint: Endpoint): void {
+    this.#answered = true;
+    if (this.#endpoints[0] !== endpoint) {
+      this.#endpoints.splice(this.#endpoints.indexOf(endpoint), 1);
+      this.#endpoints.unshift(endpoint);
+    }
+    if (this.#awaited === undefined) return;
+    const seconds = ((performance.now() - this.#awaited.sinceMs) / 1000).toFixed(1);
+    this.#awaited = undefined;
+    this.#options.log.info(`${this.#options.description} answers, after ${seconds} s`);
+  }
+
+  /** Once a wait, and once more where what is amiss is of another kind. */
+  #sayWaiting(why: string, unusable: boolean): void {
+    if (this.#awaited?.unusable === unusable) return;
+    this.#awaited = { sinceMs: this.#awaited?.sinceMs ?? performance.now(), unusable };
+    this.#options.log.warn(`waiting for ${this.#options.description}: ${why}`);
+  }
+
+  #explain(endpoint: Endpoint, error: unknown): Failure {
+    const message = messageOf(error)
+      .replace(/^\d+ [A-Z_]+: /, "")
+      .replace(/^No connection established\. Last error: (?:\w*Error: )?(?:\[\w+\]: )?/, "")
+      .replace(/^\w*Error \[\w+\]: /, "")
+      .replace(/( \(\d{4}-[^)]*\))?\.? ?Resolution note: ?$/, "");
+    const tls = explainTls(message, this.#options);
+    const say = (text: string) => new RuntimeError(`${endpoint.url}: ${text}`);
+    if (error instanceof ConfigError) return { kind: "unusable", error };
+    if (tls !== undefined) return { kind: "unusable", error: say(tls) };
+    if (error instanceof Error && isRecoverableError(error)) {
+      return { kind: "outage", error: say(message) };
+    }
+    const { description } = this.#options;
+    return {
+      kind: "answer",
+      error: new RuntimeError(`${description}: ${message}`, { cause: error }),
+    };
+  }
+}
+
+/** How a call failed: no answer; an endpoint that can't be used as things are; or a refusal. */
+interface Failure {
+  readonly kind: "outage" | "unusable" | "answer";
+  readonly error: Error;
+}
+
+type DuplexStream = Awaited<ReturnType<Endpoint["openWatch"]>>;
+
+/** A watch's stream, from which what came in is taken when the taker is ready. */
+class WatchStream implements Disposable {
+  readonly #stream: DuplexStream;
+  #arrived: IWatchResponse[] = [];
+  #failure: Error | undefined;
+  #wake = Promise.withResolvers<void>();
+  #heartbeat: ReturnType<typeof setInterval>;
+  #deadline: ReturnType<typeof setTimeout> | undefined;
+  readonly #ending: AbortController;
+
+  static async open(
+    endpoint: Endpoint,
+    request: KeyRange & { readonly start_revision: number },
+    signal: AbortSignal,
+  ): Promise<WatchStream> {
+    const ending = new AbortController();
+    const stream = await endpoint.openWatch(AbortSignal.any([signal, ending.signal]));
+    return new WatchStream(stream, request, ending);
+  }
+
+  private constructor(
+    stream: DuplexStream,
+    request: KeyRange & { readonly start_revision: number },
+    ending: AbortController,
+  ) {
+    this.#stream = stream;
+    this.#ending = ending;
+    stream.on("data", (response) => this.#receive(response));
+    stream.on("error", (error) => this.#fail(error));
+    stream.on("end", () => this.#fail(new Error("the server ended the watch")));
+    stream.write({ create_request: request });
+    this.#expectLife();
+    this.#heartbeat = setInterval(() => {
+      stream.write({ progress_request: {} });
+      this.#expectLife();
+    }, HEARTBEAT_MS);
+  }
+
+  /** What has come in, as soon as there is something. */
+  async next(): Promise<readonly IWatchResponse[]> {
+    while (this.#arrived.length === 0) {
+      if (this.#failure !== undefined) throw this.#failure;
+      await this.#wake.promise;
+      this.#wake = Promise.withResolvers();
+    }
+    const arrived = this.#arrived;
+    this.#arrived = [];
+    return arrived;
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#heartbeat);
+    clearTimeout(this.#deadline);
+    this.#ending.abort();
+  }
+
+  #expectLife(): void {
+    clearTimeout(this.#deadline);
+    this.#deadline = setTimeout(
+      () => this.#fail(new Error("the server has fallen silent")),
+      HEARTBEAT_TIMEOUT_MS,
+    );
+  }
+
+  #receive(response: IWatchResponse): void {
+    clearTimeout(this.#deadline);
+    if (response.canceled) {
+      const { compact_revision } = response;
+      this.#fail(
+        Number(compact_revision) > 0
+          ? new HistoryGoneError(`revisions up to ${compact_revision} are compacted`)
+          : new Error(
+            (response as { cancel_reason?: string }).cancel_reason || "the server cancelled it",
+          ),
+      );
+      return;
+    }
+    if (!response.created && response.events.length === 0) return;
+    this.#arrived.push(response);
+    this.#wake.resolve();
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    this.#wake.resolve();
+  }
+}

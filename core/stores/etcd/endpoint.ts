@@ -1,0 +1,164 @@
+/**
+ * One etcd server.
+ *
+ * @module
+ */
+
+import { Etcd3, type KVClient } from "etcd3";
+import { allowIpEndpoints, readCredentials, type TlsFiles } from "./tls.ts";
+
+/** What etcd3's calls take beside their request. */
+export type CallOptions = NonNullable<Parameters<KVClient["range"]>[1]>;
+
+/** How to speak to etcd's servers. */
+export interface EndpointOptions extends TlsFiles {
+  /** The user to act as; none unless given. */
+  readonly username?: string | undefined;
+  /** The user's password. */
+  readonly password?: string | undefined;
+}
+
+/** How long a server may take to answer. */
+const CALL_TIMEOUT_MS = 5_000;
+/** gRPC's own waits between attempts to connect: short, since this store waits by itself. */
+const MIN_RECONNECT_MS = 100;
+const MAX_RECONNECT_MS = 1_000;
+
+const CANCELLED = 1;
+const UNAVAILABLE = 14;
+
+let generation = 0;
+
+/** A policy of etcd3's that leaves trying again to us. */
+const ONCE = {
+  execute: (run: (context: unknown) => unknown) => run({}),
+  onSuccess: () => ({ dispose() {} }),
+  onFailure: () => ({ dispose() {} }),
+} as never;
+
+/** A connection to one server, made when it is first used, and anew after {@link Endpoint.drop}. */
+export class Endpoint implements Disposable {
+  /** Its URL. */
+  readonly url: string;
+  readonly #options: EndpointOptions;
+  #etcd: Etcd3 | undefined;
+  #token: string | undefined;
+  #connection = new AbortController();
+
+  /** Nothing is connected yet. */
+  constructor(url: string, options: EndpointOptions) {
+    this.url = url;
+    this.#options = options;
+  }
+
+  /** Aborted when the present connection is given up. */
+  get connection(): AbortSignal {
+    return this.#connection.signal;
+  }
+
+  /** Calls the server once. Rejects with etcd3's errors, and with a ConfigError for unusable TLS files. */
+  async call<T>(
+    request: (etcd: Etcd3, options: CallOptions) => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<T> {
+    for (let again = false;; again = true) {
+      await this.#authenticate(signal);
+      const token = this.#token;
+      try {
+        return await request(this.#client(), this.#callOptions(signal));
+      } catch (error) {
+        // etcd's tokens end with the server's restart, and by themselves after some minutes.
+        const refused = token !== undefined && this.#token !== token;
+        if (again || !refused || signal.aborted) throw error;
+      }
+    }
+  }
+
+  /** Opens a watch's stream, which ends with the signal. */
+  async openWatch(signal: AbortSignal): ReturnType<Etcd3["watchClient"]["watch"]> {
+    const { deadline: _, ...options } = this.#callOptions(signal);
+    return await this.#client().watchClient.watch(options);
+  }
+
+  /** Gives up the connection, where it may be broken: the next call makes a new one. */
+  drop(): void {
+    this.#connection.abort();
+    this.#connection = new AbortController();
+    this.#etcd?.close();
+    this.#etcd = undefined;
+    this.#token = undefined;
+  }
+
+  /** Closes it for good. */
+  [Symbol.dispose](): void {
+    this.drop();
+  }
+
+  #client(): Etcd3 {
+    if (this.#etcd !== undefined) return this.#etcd;
+    const secure = this.url.startsWith("https:");
+    if (secure) allowIpEndpoints();
+    // Read anew for each connection: certificates are renewed while agents run.
+    const credentials = secure ? { credentials: readCredentials(this.#options) } : {};
+    this.#etcd = new Etcd3({
+      hosts: this.url,
+      ...credentials,
+      faultHandling: { host: () => ONCE, global: ONCE },
+      grpcOptions: {
+        "grpc.initial_reconnect_backoff_ms": MIN_RECONNECT_MS,
+        "grpc.max_reconnect_backoff_ms": MAX_RECONNECT_MS,
+        "grpc.max_receive_message_length": -1,
+        // gRPC shares connections between channels with the same options; a new one must be new.
+        "denim.generation": generation++,
+      },
+    });
+    return this.#etcd;
+  }
+
+  async #authenticate(signal: AbortSignal): Promise<void> {
+    const { username: name, password = "" } = this.#options;
+    if (name === undefined || this.#token !== undefined) return;
+    const options = this.#callOptions(signal);
+    this.#token = (await this.#client().auth.authenticate({ name, password }, options)).token;
+  }
+
+  /**
+   * A time limit, the token, and an end with the signal. The token is not left to etcd3: it opens a
+   * connection a token that it never closes, and calls on and on with one that the server refuses.
+   */
+  #callOptions(signal: AbortSignal): CallOptions {
+    return {
+      deadline: Date.now() + CALL_TIMEOUT_MS,
+      interceptors: [(options, nextCall) => {
+        const call = nextCall(options);
+        const start = call.start.bind(call);
+        const cancel = () => call.cancelWithStatus(CANCELLED, "not wanted any more");
+        call.start = (metadata, listener) => {
+          const token = this.#token;
+          if (token !== undefined) metadata.set("token", token);
+          // A server that is cut off from its cluster is to end a watch, not to fall silent.
+          metadata.set("hasleader", "true");
+          start(metadata, {
+            onReceiveMetadata: (received) => listener?.onReceiveMetadata?.(received),
+            // deno-lint-ignore no-explicit-any -- gRPC's own type for messages
+            onReceiveMessage: (message: any) => listener?.onReceiveMessage?.(message),
+            onReceiveStatus: (status) => {
+              signal.removeEventListener("abort", cancel);
+              if (token !== undefined && /invalid auth token/.test(status.details)) {
+                if (this.#token === token) this.#token = undefined;
+                listener?.onReceiveStatus?.({
+                  ...status,
+                  code: UNAVAILABLE,
+                  details: "it does not know the token of this session any more",
+                });
+              } else listener?.onReceiveStatus?.(status);
+            },
+          });
+          if (signal.aborted) cancel();
+          else signal.addEventListener("abort", cancel, { once: true });
+        };
+        return call;
+      }],
+    };
+  }
+}

@@ -1,0 +1,610 @@
+/**
+ * Leases in etcd, with flannel's keys and values.
+ *
+ * A node's lease is one key, `<prefix>/subnets/<subnets>`, written under an etcd lease that ends after 24
+ * hours; a key without an etcd lease is a reservation. Each write is a transaction over the revisions that
+ * were read. What no comparison of revisions can exclude, two keys whose subnets overlap or that are the
+ * same node's, the transaction itself reads: the later one of the two is taken back.
+ *
+ * @module
+ */
+
+import {
+  EtcdLeaseInvalidError,
+  type IKeyValue,
+  type IRangeResponse,
+  type IRequestOp,
+  type ITxnRequest,
+  type IWatchResponse,
+} from "etcd3";
+import { Buffer } from "node:buffer";
+import {
+  chooseLease,
+  chooseReservation,
+  ConfigError,
+  FAMILIES,
+  formatLeaseValue,
+  holdsAlike,
+  type Lease,
+  LEASE_TTL_MS,
+  type LeaseEvent,
+  leaseHalf,
+  LeaseLostError,
+  LeaseReader,
+  type LeaseRequest,
+  type LeaseStore,
+  type Logger,
+  messageOf,
+  type NetworkConfig,
+  type NodeIdentity,
+  overlaps,
+  parseNetworkConfig,
+  requestedLease,
+  type ReservationRequest,
+  RuntimeError,
+  sleep,
+} from "../../mod.ts";
+import { EtcdClient, HistoryGoneError, type KeyRange } from "./client.ts";
+import { readCredentials, type TlsFiles } from "./tls.ts";
+
+/** How many keys are read with one request. */
+const PAGE_KEYS = 2_000;
+/** How many requests for the end of a lease are under way at once. */
+const MAX_TTL_REQUESTS = 16;
+/** Waits before a watch that broke is begun again: from this, doubling … */
+const MIN_REWATCH_MS = 20;
+/** … to this; less by up to a half, by chance, so that a cluster's nodes do not come all at once. */
+const MAX_REWATCH_MS = 1_000;
+/** How long a transaction that lost a race waits, at the most, before the next. */
+const MAX_RACE_WAIT_MS = 50;
+/** What etcd calls the lease of a key that has none. */
+const NO_LEASE = "0";
+
+/** How a store is opened. */
+export interface EtcdStoreOptions extends TlsFiles {
+  /** The servers' URLs, `http:` or `https:`; one that answers is enough. */
+  readonly endpoints: readonly string[];
+  /** What all keys begin with: `/coreos.com/network`. */
+  readonly prefix: string;
+  /** The user to act as; none unless given. */
+  readonly username?: string | undefined;
+  /** The user's password. */
+  readonly password?: string | undefined;
+  /** False for who would rather hear of an etcd that does not answer than wait for it. */
+  readonly patient?: boolean;
+  /** Hears what the store waits for, and of leases that can't be read. */
+  readonly log: Logger;
+}
+
+/** A lease's key as it is in etcd. */
+interface Row {
+  /** The last part of the key. */
+  readonly key: string;
+  readonly value: string;
+  readonly createRevision: number;
+  readonly modRevision: number;
+  /** The id of the etcd lease that it is under, or {@link NO_LEASE}. */
+  readonly etcdLease: string;
+}
+
+/** A lease that could be read, with where it stands. */
+interface Found {
+  readonly row: Row;
+  readonly lease: Lease;
+}
+
+/** All leases at one revision. */
+interface Listing {
+  readonly rows: readonly Row[];
+  readonly revision: number;
+  readonly clusterId: string;
+}
+
+/** An etcd lease of this node's. */
+interface Grant {
+  readonly id: string;
+  readonly expiresAtMs: number;
+}
+
+/** Leases in an etcd cluster. */
+export class EtcdStore implements LeaseStore {
+  /** `etcd:` with the endpoints and the prefix. */
+  readonly description: string;
+  readonly #client: EtcdClient;
+  readonly #log: Logger;
+  readonly #reader: LeaseReader;
+  readonly #configKey: Buffer;
+  readonly #subnets: string;
+  readonly #range: Required<KeyRange>;
+
+  private constructor(options: EtcdStoreOptions) {
+    // As Go's path.Join has it, which flannel uses.
+    const prefix = options.prefix.replace(/\/{2,}/g, "/").replace(/\/$/, "");
+    this.description = `etcd:${options.endpoints.join(",")}${prefix}`;
+    this.#log = options.log;
+    this.#reader = new LeaseReader(this.description, options.log);
+    this.#configKey = Buffer.from(`${prefix}/config`);
+    this.#subnets = `${prefix}/subnets/`;
+    // The byte behind "/" is "0".
+    this.#range = {
+      key: Buffer.from(this.#subnets),
+      range_end: Buffer.from(`${prefix}/subnets0`),
+    };
+    this.#client = new EtcdClient({
+      ...options,
+      patient: options.patient ?? true,
+      description: this.description,
+    });
+  }
+
+  /**
+   * Opens a store; etcd itself is asked with the first call. Throws a ConfigError where the TLS files can't
+   * be used.
+   */
+  static open(options: EtcdStoreOptions): EtcdStore {
+    if (options.endpoints.some((url) => url.startsWith("https:"))) readCredentials(options);
+    return new EtcdStore(options);
+  }
+
+  /** The net-conf, waited for; see {@link LeaseStore.networkConfig}. */
+  async networkConfig(signal: AbortSignal): Promise<NetworkConfig> {
+    for await (const text of this.#netConfs(signal)) return this.#parseNetConf(text);
+    throw signal.reason ?? this.#client.closed.reason;
+  }
+
+  /** The net-conf, then each other one that anybody writes. */
+  async *watchNetworkConfig(signal: AbortSignal): AsyncGenerator<NetworkConfig, void, void> {
+    let seen: string | undefined;
+    for await (const text of this.#netConfs(signal)) {
+      if (text === seen) continue;
+      const first = seen === undefined;
+      seen = text;
+      let config;
+      try {
+        config = this.#parseNetConf(text);
+      } catch (error) {
+        if (first) throw error;
+        this.#log.error(`the new net-conf is not followed: ${messageOf(error)}`);
+        continue;
+      }
+      yield config;
+    }
+  }
+
+  /** The net-conf's text; see {@link LeaseStore.networkConfigText}. */
+  async networkConfigText(signal: AbortSignal): Promise<string | undefined> {
+    return (await this.#readNetConf(signal)).text;
+  }
+
+  /** Writes the net-conf, after its checks; see {@link LeaseStore.setNetworkConfig}. */
+  async setNetworkConfig(
+    text: string,
+    options: { readonly ifAbsent: boolean },
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    parseNetworkConfig(text);
+    const put = { request_put: { key: this.#configKey, value: Buffer.from(text) } };
+    return await this.#transact({
+      compare: options.ifAbsent ? [createdAt(this.#configKey, 0)] : [],
+      success: [put],
+    }, signal) !== undefined;
+  }
+
+  /** The node's lease, by its public IP; see {@link LeaseStore.held}. */
+  async held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined> {
+    const found = this.#findByPublicIp((await this.#list(signal)).rows, node);
+    if (found === undefined) return undefined;
+    const [lease] = await this.#withExpiry([found], signal);
+    return lease;
+  }
+
+  /** Gives a node its subnet; see {@link LeaseStore.acquire}. */
+  async acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
+    await this.networkConfig(signal);
+    return await this.#write(async (grant) => {
+      const netConf = await this.#readNetConf(signal);
+      const config = this.#parseNetConf(netConf.text ?? "null");
+      const listing = await this.#list(signal);
+      const { rows } = listing;
+      const found = this.#findByPublicIp(rows, request);
+      const { subnets, keeps } = chooseLease(
+        config,
+        request,
+        found !== undefined && isOldest(found, rows) ? found.lease : undefined,
+        () => rows.filter((row) => row !== found?.row).map(({ key }) => key),
+      );
+      if (found !== undefined && !keeps) {
+        this.#log.warn(`the lease ${found.row.key} does not fit net-conf any more; leasing anew`);
+      }
+      const reserved = keeps && found?.row.etcdLease === NO_LEASE;
+      const { id, expiresAtMs } = reserved ? { id: NO_LEASE } : await grant();
+      const lease = requestedLease(request, subnets, expiresAtMs);
+      return { lease, id, replaces: found?.row, netConf, listing };
+    }, signal);
+  }
+
+  /** Lengthens a lease; see {@link LeaseStore.renew}. */
+  async renew(lease: Lease, signal: AbortSignal): Promise<Lease> {
+    return await this.#write(async (grant) => {
+      const row = await this.#readRow(lease.key, signal);
+      if (row === undefined) {
+        throw new LeaseLostError(`the lease ${lease.key} ran out or was deleted`);
+      }
+      const holder = this.#reader.read(row.key, row.value, undefined);
+      const same = lease.halves.every(({ subnet, publicIp }) =>
+        holder !== undefined && leaseHalf(holder, subnet.family)?.publicIp.equals(publicIp)
+      );
+      if (!same) throw new LeaseLostError(`the lease ${lease.key} is another node's: ${row.value}`);
+      const { id, expiresAtMs } = row.etcdLease === NO_LEASE ? { id: NO_LEASE } : await grant();
+      return { lease: { ...lease, expiresAtMs }, id, replaces: row };
+    }, signal);
+  }
+
+  /** Every lease, with its end, which costs a request a lease; see {@link LeaseStore.leases}. */
+  async leases(signal: AbortSignal): Promise<readonly Lease[]> {
+    const { rows } = await this.#list(signal);
+    return await this.#withExpiry(rows.flatMap((row) => this.#find(row) ?? []), signal);
+  }
+
+  /** Keeps subnets for a node for good; see {@link LeaseStore.reserve}. */
+  async reserve(request: ReservationRequest, signal: AbortSignal): Promise<Lease> {
+    return await this.#write(async () => {
+      const netConf = await this.#readNetConf(signal);
+      if (netConf.text === undefined) {
+        throw new RuntimeError(`${this.description}: there is no net-conf yet; write one first`);
+      }
+      const listing = await this.#list(signal);
+      const lease = chooseReservation(
+        this.#parseNetConf(netConf.text),
+        request,
+        listing.rows.map((row) => ({ key: row.key, lease: this.#find(row)?.lease })),
+      );
+      const replaces = listing.rows.find(({ key }) => key === lease.key);
+      return { lease, id: NO_LEASE, replaces, netConf, listing };
+    }, signal);
+  }
+
+  /** Gives up a lease or a reservation; see {@link LeaseStore.release}. */
+  async release(key: string, signal: AbortSignal): Promise<boolean> {
+    const { deleted } = await this.#client.run(
+      ({ kv }, options) => kv.deleteRange({ key: this.#keyOf(key) }, options),
+      signal,
+    );
+    return deleted !== "0";
+  }
+
+  /** All leases, without their ends, then each change; see {@link LeaseStore.watch}. */
+  async *watch(signal: AbortSignal): AsyncGenerator<LeaseEvent, void, void> {
+    /** The keys of the leases handed on. */
+    const told = new Set<string>();
+    let first = true;
+    for await (const news of this.#follow(this.#range, signal)) {
+      const put: Lease[] = [];
+      const removed: string[] = [];
+      for (const [key, row] of news.rows) {
+        const lease = row && this.#find(row)?.lease;
+        if (lease !== undefined) {
+          told.add(key);
+          put.push(lease);
+        } else {
+          if (row === undefined) this.#reader.forget(key);
+          if (told.delete(key)) removed.push(key);
+        }
+      }
+      if (news.complete) {
+        for (const key of told) if (!news.rows.has(key)) removed.push(key);
+        for (const key of removed) told.delete(key);
+      }
+      if (first) yield { kind: "snapshot", leases: put };
+      else if (put.length > 0 || removed.length > 0) yield { kind: "changes", put, removed };
+      first = false;
+    }
+  }
+
+  /** Ends every watch, rejects what still waits, and disconnects. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#client[Symbol.asyncDispose]();
+  }
+
+  /**
+   * What a range of keys holds, then what changes in it, by the last part of their keys; `undefined` is
+   * a key that was deleted. After a gap, what is there now, `complete`, less what was told before.
+   * Ends when the signal is aborted or the store is closed.
+   */
+  async *#follow(
+    range: KeyRange,
+    signal: AbortSignal,
+  ): AsyncGenerator<{ rows: Map<string, Row | undefined>; complete: boolean }, void, void> {
+    const ending = AbortSignal.any([signal, this.#client.closed]);
+    let from: { revision: number; clusterId: string } | undefined;
+    let waitMs = MIN_REWATCH_MS;
+    while (!ending.aborted) {
+      try {
+        if (from === undefined) {
+          const { rows, revision, clusterId } = await this.#list(ending, range);
+          yield { rows: new Map(rows.map((row) => [row.key, row])), complete: true };
+          from = { revision: revision + 1, clusterId };
+        }
+        for await (const responses of this.#client.watch(range, from, ending)) {
+          waitMs = MIN_REWATCH_MS;
+          const rows = this.#changes(responses);
+          if (rows.size > 0) yield { rows, complete: false };
+          // Not the created watch's header, which is ahead of what the watch has yet to tell.
+          const told = responses.findLast(({ events }) => events.length > 0);
+          if (told !== undefined) from.revision = Number(told.header.revision) + 1;
+        }
+      } catch (error) {
+        if (ending.aborted) return;
+        if (error instanceof HistoryGoneError) from = undefined;
+        this.#log.debug(`the watch on ${this.description} begins again: ${messageOf(error)}`);
+        await sleep(waitMs * (0.5 + Math.random() / 2), ending);
+        waitMs = Math.min(waitMs * 2, MAX_REWATCH_MS);
+      }
+    }
+  }
+
+  #changes(responses: readonly IWatchResponse[]): Map<string, Row | undefined> {
+    const rows = new Map<string, Row | undefined>();
+    for (const { type, kv } of responses.flatMap(({ events }) => events)) {
+      const row = this.#rowOf(kv);
+      rows.set(row.key, type === "Put" ? row : undefined);
+    }
+    return rows;
+  }
+
+  /** Each net-conf that is there, once a write. Says so where it waits for the first. */
+  async *#netConfs(signal: AbortSignal): AsyncGenerator<string, void, void> {
+    signal.throwIfAborted();
+    let waited = false;
+    for await (const { rows } of this.#follow({ key: this.#configKey }, signal)) {
+      const [row] = rows.values();
+      if (row !== undefined) yield row.value;
+      else if (!waited) this.#log.info(`waiting for a net-conf in ${this.description}`);
+      waited = true;
+    }
+  }
+
+  /**
+   * Writes a lease that `plan` decides on, again from what is there by then where it was overtaken. `plan`
+   * may ask for an etcd lease, and gets the same one each time.
+   */
+  async #write(
+    plan: (grant: () => Promise<Grant>) => Promise<Plan>,
+    signal: AbortSignal,
+  ): Promise<Lease> {
+    let granted: Grant | undefined;
+    let used = false;
+    const grant = async () => granted ??= await this.#grant(signal);
+    try {
+      for (;; await sleep(Math.random() * MAX_RACE_WAIT_MS, signal)) {
+        const planned = await plan(grant);
+        try {
+          if (!await this.#carryOut(planned, signal)) continue;
+        } catch (error) {
+          if (!(hasCause(error, EtcdLeaseInvalidError))) throw error;
+          granted = undefined;
+          continue;
+        }
+        used = planned.id === granted?.id;
+        await this.#discard(planned.replaces?.etcdLease, signal);
+        // Read back, so that this node sees its lease as the others do.
+        const { key, expiresAtMs } = planned.lease;
+        return this.#reader.read(key, formatLeaseValue(planned.lease), expiresAtMs)!;
+      }
+    } finally {
+      if (!used) await this.#discard(granted?.id, signal);
+    }
+  }
+
+  /** Tells whether it was done: not where another was faster. */
+  async #carryOut(
+    { lease, id, replaces, netConf, listing }: Plan,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const key = this.#keyOf(lease.key);
+    const keeps = replaces?.key === lease.key;
+    const compare = [keeps ? changedAt(key, replaces.modRevision) : createdAt(key, 0)];
+    const success: IRequestOp[] = [
+      { request_put: { key, value: Buffer.from(formatLeaseValue(lease)), lease: id } },
+    ];
+    if (netConf !== undefined) compare.push(changedAt(this.#configKey, netConf.modRevision));
+    if (replaces !== undefined && !keeps) {
+      const old = this.#keyOf(replaces.key);
+      compare.push(changedAt(old, replaces.modRevision));
+      success.push({ request_delete_range: { key: old } });
+    }
+    if (listing !== undefined) {
+      const min_create_revision = listing.revision + 1;
+      success.push({ request_range: { ...this.#range, min_create_revision } });
+    }
+    const done = await this.#transact({ compare, success }, signal);
+    if (done === undefined) return false;
+    const newcomers = done.ranges.flatMap(({ kvs }) => kvs.map((kv) => this.#rowOf(kv)));
+    const rival = newcomers.find((row) => row.key !== lease.key && this.#collide(row, lease));
+    if (rival === undefined) return true;
+    this.#log.debug(`${lease.key} is given back for ${rival.key}, which was first`);
+    await this.#transact({
+      compare: [changedAt(key, done.revision)],
+      success: [{ request_delete_range: { key } }],
+    }, signal);
+    return false;
+  }
+
+  #collide(row: Row, lease: Lease): boolean {
+    const other = this.#find(row)?.lease;
+    return other !== undefined && holdsAlike(other, lease) ||
+      overlaps(row.key, lease.halves.map(({ subnet }) => subnet));
+  }
+
+  async #transact(
+    request: ITxnRequest,
+    signal: AbortSignal,
+  ): Promise<{ revision: number; ranges: readonly IRangeResponse[] } | undefined> {
+    const { succeeded, header, responses } = await this.#client.run(
+      ({ kv }, options) => kv.txn(request, options),
+      signal,
+    );
+    if (!succeeded) return undefined;
+    const ranges = responses.flatMap(({ response_range }) => response_range ?? []);
+    return { revision: Number(header.revision), ranges };
+  }
+
+  async #grant(signal: AbortSignal): Promise<Grant> {
+    const askedAtMs = Date.now();
+    const { ID, TTL } = await this.#client.run(
+      ({ leaseClient }, options) => leaseClient.leaseGrant({ TTL: LEASE_TTL_MS / 1000 }, options),
+      signal,
+    );
+    return { id: ID, expiresAtMs: askedAtMs + Number(TTL) * 1000 };
+  }
+
+  /** Gives back an etcd lease that no key is under any more: else it would lie about for a day. */
+  async #discard(id: string | undefined, signal: AbortSignal): Promise<void> {
+    if (id === undefined || id === NO_LEASE) return;
+    await this.#client.tryOnce(async ({ leaseClient }, options) => {
+      const { keys } = await leaseClient.leaseTimeToLive({ ID: id, keys: true }, options);
+      if (keys.length === 0) await leaseClient.leaseRevoke({ ID: id }, options);
+    }, signal);
+  }
+
+  /** The leases with their ends, without those that have just ended. */
+  async #withExpiry(found: readonly Found[], signal: AbortSignal): Promise<Lease[]> {
+    const ids = [...new Set(found.map(({ row }) => row.etcdLease))].filter((id) => id !== NO_LEASE);
+    const ends = new Map<string, number>();
+    const ask = async () => {
+      for (let id = ids.pop(); id !== undefined; id = ids.pop()) {
+        const ID = id;
+        const { TTL } = await this.#client.run(
+          ({ leaseClient }, options) => leaseClient.leaseTimeToLive({ ID }, options),
+          signal,
+        );
+        if (Number(TTL) > 0) ends.set(id, Date.now() + Number(TTL) * 1000);
+      }
+    };
+    await Promise.all(Array.from({ length: MAX_TTL_REQUESTS }, ask));
+    return found.filter(({ row }) => row.etcdLease === NO_LEASE || ends.has(row.etcdLease))
+      .map(({ row, lease }) => ({ ...lease, expiresAtMs: ends.get(row.etcdLease) }));
+  }
+
+  /** All leases, in pages of one revision. */
+  async #list(signal: AbortSignal, range: KeyRange = this.#range): Promise<Listing> {
+    const rows: Row[] = [];
+    let start = range.key;
+    let pinned: { revision: number; clusterId: string } | undefined;
+    for (;;) {
+      const revision = pinned?.revision ?? 0;
+      let page: IRangeResponse;
+      try {
+        page = await this.#client.run(
+          ({ kv }, options) =>
+            kv.range({ ...range, key: start, limit: PAGE_KEYS, revision }, options),
+          signal,
+        );
+      } catch (error) {
+        // Compacted between two pages: a new reading has a new revision.
+        if (pinned === undefined || !/revision has been compacted/.test(messageOf(error))) {
+          throw error;
+        }
+        return await this.#list(signal, range);
+      }
+      const { header, kvs, more } = page;
+      pinned ??= { revision: Number(header.revision), clusterId: header.cluster_id };
+      for (const kv of kvs) rows.push(this.#rowOf(kv));
+      if (!more) return { rows, ...pinned };
+      start = Buffer.concat([kvs.at(-1)!.key, Buffer.from([0])]);
+    }
+  }
+
+  async #readRow(key: string, signal: AbortSignal): Promise<Row | undefined> {
+    const { kvs } = await this.#client.run(
+      ({ kv }, options) => kv.range({ key: this.#keyOf(key) }, options),
+      signal,
+    );
+    return kvs[0] && this.#rowOf(kvs[0]);
+  }
+
+  async #readNetConf(
+    signal: AbortSignal,
+  ): Promise<{ readonly text: string | undefined; readonly modRevision: number }> {
+    const { kvs } = await this.#client.run(
+      ({ kv }, options) => kv.range({ key: this.#configKey }, options),
+      signal,
+    );
+    const [row] = kvs;
+    return { text: row?.value.toString(), modRevision: Number(row?.mod_revision ?? 0) };
+  }
+
+  #parseNetConf(text: string): NetworkConfig {
+    try {
+      return parseNetworkConfig(text);
+    } catch (error) {
+      throw new ConfigError(`${this.description}: ${messageOf(error)}`);
+    }
+  }
+
+  /** The node's lease, by the first of its public IPs that has one. */
+  #findByPublicIp(rows: readonly Row[], node: NodeIdentity): Found | undefined {
+    const found = rows.flatMap((row) => this.#find(row) ?? []);
+    for (const family of FAMILIES) {
+      const publicIp = node.publicIps.get(family);
+      if (publicIp === undefined) continue;
+      const held = found.find(({ lease }) => leaseHalf(lease, family)?.publicIp.equals(publicIp));
+      if (held !== undefined) return held;
+    }
+    return undefined;
+  }
+
+  #find(row: Row): Found | undefined {
+    const lease = this.#reader.read(row.key, row.value, undefined);
+    return lease && { row, lease };
+  }
+
+  #keyOf(key: string): Buffer {
+    return Buffer.from(`${this.#subnets}${key}`);
+  }
+
+  #rowOf({ key, value, create_revision, mod_revision, lease }: IKeyValue): Row {
+    return {
+      key: key.toString().slice(this.#subnets.length),
+      value: value.toString(),
+      createRevision: Number(create_revision),
+      modRevision: Number(mod_revision),
+      etcdLease: lease,
+    };
+  }
+}
+
+/** A lease to write. */
+interface Plan {
+  readonly lease: Lease;
+  /** The id of the etcd lease that it is to be under, or {@link NO_LEASE}. */
+  readonly id: string;
+  /** What it takes the place of, under its own key or another. */
+  readonly replaces: Row | undefined;
+  /** The net-conf that it was chosen by, where it was. */
+  readonly netConf?: { readonly modRevision: number };
+  /** The other leases that it was chosen among, where it was. */
+  readonly listing?: Listing;
+}
+
+/** Whether no older lease overlaps it, as one might that was written at the same moment. */
+function isOldest({ row, lease }: Found, rows: readonly Row[]): boolean {
+  const subnets = lease.halves.map(({ subnet }) => subnet);
+  return !rows.some(({ key, createRevision }) =>
+    createRevision < row.createRevision && overlaps(key, subnets)
+  );
+}
+
+type Compare = NonNullable<ITxnRequest["compare"]>[number];
+
+function createdAt(key: Buffer, create_revision: number): Compare {
+  return { key, target: "Create", result: "Equal", create_revision };
+}
+
+function changedAt(key: Buffer, mod_revision: number): Compare {
+  return { key, target: "Mod", result: "Equal", mod_revision };
+}
+
+function hasCause(error: unknown, kind: new (text: string) => Error): boolean {
+  return error instanceof Error && error.cause instanceof kind;
+}
