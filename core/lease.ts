@@ -27,7 +27,10 @@ export interface Lease {
   readonly backendType: string;
   /** One half for each family that the cluster uses, IPv4 first; at least one. */
   readonly halves: readonly LeaseHalf[];
-  /** When it runs out, in milliseconds since 1970; `undefined` is a reservation, which never does. */
+  /**
+   * When it runs out, in milliseconds since 1970; `undefined` is a reservation, which never does. What a
+   * store's watch tells may be `undefined` for any lease: etcd would have to be asked about each.
+   */
   readonly expiresAtMs: number | undefined;
 }
 

@@ -6,6 +6,7 @@
 
 import type { Cidr, Family, IpAddress } from "./ip.ts";
 import type { Lease } from "./lease.ts";
+import type { ReservationRequest } from "./lease_choice.ts";
 import type { NetworkConfig } from "./net_conf.ts";
 
 /** How long a lease lives unless it is renewed, in milliseconds: flannel's 24 hours. */
@@ -64,6 +65,9 @@ export interface LeaseStore extends AsyncDisposable {
    */
   watchNetworkConfig(signal: AbortSignal): AsyncIterable<NetworkConfig>;
 
+  /** The net-conf's text as it is stored, good or bad; `undefined` where there is none. */
+  networkConfigText(signal: AbortSignal): Promise<string | undefined>;
+
   /**
    * Writes the net-conf, after the checks that {@link LeaseStore.networkConfig} makes (a `ConfigError`
    * where it fails them). With `ifAbsent`, only where there is none; tells whether it wrote.
@@ -89,6 +93,22 @@ export interface LeaseStore extends AsyncDisposable {
    * longer holds it.
    */
   renew(lease: Lease, signal: AbortSignal): Promise<Lease>;
+
+  /** Every lease that can be read, with its end, which may cost a request a lease. */
+  leases(signal: AbortSignal): Promise<readonly Lease[]>;
+
+  /**
+   * Makes a reservation, or one of the lease that the node holds: it never runs out. Rejects with a
+   * `ConfigError` where net-conf does not allow the subnets, and with a `RuntimeError` where they or the
+   * node are taken.
+   */
+  reserve(request: ReservationRequest, signal: AbortSignal): Promise<Lease>;
+
+  /**
+   * Gives up a lease or a reservation by its key ({@link Lease.key}); tells whether there was one. A node
+   * that is alive leases anew.
+   */
+  release(key: string, signal: AbortSignal): Promise<boolean>;
 
   /** All leases, then each change, without a gap, until the signal is aborted, which ends it. */
   watch(signal: AbortSignal): AsyncIterable<LeaseEvent>;

@@ -10,6 +10,7 @@ export * from "./errors.ts";
 export * from "./ip.ts";
 export * from "./kernel_state.ts";
 export * from "./lease.ts";
+export * from "./lease_choice.ts";
 export * from "./lease_store.ts";
 export * from "./log.ts";
 export * from "./mac.ts";

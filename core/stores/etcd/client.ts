@@ -236,8 +236,12 @@ class WatchStream implements Disposable {
     signal: AbortSignal,
   ): Promise<WatchStream> {
     const ending = new AbortController();
-    const stream = await endpoint.openWatch(AbortSignal.any([signal, ending.signal]));
-    return new WatchStream(stream, request, ending);
+    const either = AbortSignal.any([signal, ending.signal]);
+    const stream = new WatchStream(await endpoint.openWatch(either), request, ending);
+    const end = () => stream.#fail(new Error("the connection was given up"));
+    if (either.aborted) end();
+    else either.addEventListener("abort", end, { once: true });
+    return stream;
   }
 
   private constructor(

@@ -10,6 +10,8 @@ import { allowIpEndpoints, readCredentials, type TlsFiles } from "./tls.ts";
 /** What etcd3's calls take beside their request. */
 export type CallOptions = NonNullable<Parameters<KVClient["range"]>[1]>;
 
+type InterceptingCall = ReturnType<NonNullable<CallOptions["interceptors"]>[number]>;
+
 /** How to speak to etcd's servers. */
 export interface EndpointOptions extends TlsFiles {
   /** The user to act as; none unless given. */
@@ -157,7 +159,8 @@ export class Endpoint implements Disposable {
           if (signal.aborted) cancel();
           else signal.addEventListener("abort", cancel, { once: true });
         };
-        return call;
+        // gRPC asks for its own class, and uses no more of it than its interface, which this is.
+        return call as InterceptingCall;
       }],
     };
   }

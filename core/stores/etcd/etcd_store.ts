@@ -11,11 +11,11 @@
 
 import {
   EtcdLeaseInvalidError,
+  type IEvent,
   type IKeyValue,
   type IRangeResponse,
   type IRequestOp,
   type ITxnRequest,
-  type IWatchResponse,
 } from "etcd3";
 import { Buffer } from "node:buffer";
 import {
@@ -148,14 +148,13 @@ export class EtcdStore implements LeaseStore {
 
   /** The net-conf, waited for; see {@link LeaseStore.networkConfig}. */
   async networkConfig(signal: AbortSignal): Promise<NetworkConfig> {
-    for await (const text of this.#netConfs(signal)) return this.#parseNetConf(text);
-    throw signal.reason ?? this.#client.closed.reason;
+    return this.#parseNetConf((await this.#awaitNetConf(signal)).value);
   }
 
   /** The net-conf, then each other one that anybody writes. */
   async *watchNetworkConfig(signal: AbortSignal): AsyncGenerator<NetworkConfig, void, void> {
     let seen: string | undefined;
-    for await (const text of this.#netConfs(signal)) {
+    for await (const { value: text } of this.#netConfs(signal)) {
       if (text === seen) continue;
       const first = seen === undefined;
       seen = text;
@@ -173,7 +172,7 @@ export class EtcdStore implements LeaseStore {
 
   /** The net-conf's text; see {@link LeaseStore.networkConfigText}. */
   async networkConfigText(signal: AbortSignal): Promise<string | undefined> {
-    return (await this.#readNetConf(signal)).text;
+    return (await this.#read(this.#configKey, signal))?.value;
   }
 
   /** Writes the net-conf, after its checks; see {@link LeaseStore.setNetworkConfig}. */
@@ -200,10 +199,9 @@ export class EtcdStore implements LeaseStore {
 
   /** Gives a node its subnet; see {@link LeaseStore.acquire}. */
   async acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
-    await this.networkConfig(signal);
     return await this.#write(async (grant) => {
-      const netConf = await this.#readNetConf(signal);
-      const config = this.#parseNetConf(netConf.text ?? "null");
+      const netConf = await this.#awaitNetConf(signal);
+      const config = this.#parseNetConf(netConf.value);
       const listing = await this.#list(signal);
       const { rows } = listing;
       const found = this.#findByPublicIp(rows, request);
@@ -214,7 +212,10 @@ export class EtcdStore implements LeaseStore {
         () => rows.filter((row) => row !== found?.row).map(({ key }) => key),
       );
       if (found !== undefined && !keeps) {
-        this.#log.warn(`the lease ${found.row.key} does not fit net-conf any more; leasing anew`);
+        this.#log.warn(
+          `the lease ${found.row.key} does not fit net-conf any more, or overlaps an older one; ` +
+            "leasing anew",
+        );
       }
       const reserved = keeps && found?.row.etcdLease === NO_LEASE;
       const { id, expiresAtMs } = reserved ? { id: NO_LEASE } : await grant();
@@ -226,7 +227,7 @@ export class EtcdStore implements LeaseStore {
   /** Lengthens a lease; see {@link LeaseStore.renew}. */
   async renew(lease: Lease, signal: AbortSignal): Promise<Lease> {
     return await this.#write(async (grant) => {
-      const row = await this.#readRow(lease.key, signal);
+      const row = await this.#read(this.#keyOf(lease.key), signal);
       if (row === undefined) {
         throw new LeaseLostError(`the lease ${lease.key} ran out or was deleted`);
       }
@@ -249,13 +250,13 @@ export class EtcdStore implements LeaseStore {
   /** Keeps subnets for a node for good; see {@link LeaseStore.reserve}. */
   async reserve(request: ReservationRequest, signal: AbortSignal): Promise<Lease> {
     return await this.#write(async () => {
-      const netConf = await this.#readNetConf(signal);
-      if (netConf.text === undefined) {
-        throw new RuntimeError(`${this.description}: there is no net-conf yet; write one first`);
+      const netConf = await this.#read(this.#configKey, signal);
+      if (netConf === undefined) {
+        throw new RuntimeError("there is no net-conf yet; write one first");
       }
       const listing = await this.#list(signal);
       const lease = chooseReservation(
-        this.#parseNetConf(netConf.text),
+        this.#parseNetConf(netConf.value),
         request,
         listing.rows.map((row) => ({ key: row.key, lease: this.#find(row)?.lease })),
       );
@@ -278,22 +279,17 @@ export class EtcdStore implements LeaseStore {
     /** The keys of the leases handed on. */
     const told = new Set<string>();
     let first = true;
-    for await (const news of this.#follow(this.#range, signal)) {
+    for await (const { rows, present } of this.#follow(this.#range, signal)) {
       const put: Lease[] = [];
-      const removed: string[] = [];
-      for (const [key, row] of news.rows) {
+      const removed = present === undefined ? [] : [...told].filter((key) => !present.has(key));
+      for (const key of removed) told.delete(key);
+      for (const [key, row] of rows) {
         const lease = row && this.#find(row)?.lease;
+        if (row === undefined) this.#reader.forget(key);
         if (lease !== undefined) {
           told.add(key);
           put.push(lease);
-        } else {
-          if (row === undefined) this.#reader.forget(key);
-          if (told.delete(key)) removed.push(key);
-        }
-      }
-      if (news.complete) {
-        for (const key of told) if (!news.rows.has(key)) removed.push(key);
-        for (const key of removed) told.delete(key);
+        } else if (told.delete(key)) removed.push(key);
       }
       if (first) yield { kind: "snapshot", leases: put };
       else if (put.length > 0 || removed.length > 0) yield { kind: "changes", put, removed };
@@ -307,35 +303,40 @@ export class EtcdStore implements LeaseStore {
   }
 
   /**
-   * What a range of keys holds, then what changes in it, by the last part of their keys; `undefined` is
-   * a key that was deleted. After a gap, what is there now, `complete`, less what was told before.
-   * Ends when the signal is aborted or the store is closed.
+   * What a range of keys holds, then what changes in it. Ends when the signal is aborted or the store is
+   * closed.
    */
-  async *#follow(
-    range: KeyRange,
-    signal: AbortSignal,
-  ): AsyncGenerator<{ rows: Map<string, Row | undefined>; complete: boolean }, void, void> {
+  async *#follow(range: KeyRange, signal: AbortSignal): AsyncGenerator<News, void, void> {
     const ending = AbortSignal.any([signal, this.#client.closed]);
-    let from: { revision: number; clusterId: string } | undefined;
+    /** The next revision to hear of. */
+    let next = { revision: 0, clusterId: "" };
+    let listed = false;
     let waitMs = MIN_REWATCH_MS;
     while (!ending.aborted) {
       try {
-        if (from === undefined) {
+        if (!listed) {
           const { rows, revision, clusterId } = await this.#list(ending, range);
-          yield { rows: new Map(rows.map((row) => [row.key, row])), complete: true };
-          from = { revision: revision + 1, clusterId };
+          // Another cluster's revisions say nothing of what is new.
+          const same = clusterId === next.clusterId && revision + 1 >= next.revision;
+          const news = same ? rows.filter((row) => row.modRevision >= next.revision) : rows;
+          yield {
+            rows: new Map(news.map((row) => [row.key, row])),
+            present: new Set(rows.map(({ key }) => key)),
+          };
+          next = { revision: revision + 1, clusterId };
+          listed = true;
         }
-        for await (const responses of this.#client.watch(range, from, ending)) {
+        for await (const responses of this.#client.watch(range, next, ending)) {
           waitMs = MIN_REWATCH_MS;
-          const rows = this.#changes(responses);
-          if (rows.size > 0) yield { rows, complete: false };
-          // Not the created watch's header, which is ahead of what the watch has yet to tell.
-          const told = responses.findLast(({ events }) => events.length > 0);
-          if (told !== undefined) from.revision = Number(told.header.revision) + 1;
+          const events = responses.flatMap(({ events }) => events);
+          if (events.length === 0) continue;
+          yield { rows: this.#changes(events), present: undefined };
+          // Not the header's revision, which may be ahead of what the watch has yet to tell.
+          next.revision = Number(events.at(-1)!.kv.mod_revision) + 1;
         }
       } catch (error) {
         if (ending.aborted) return;
-        if (error instanceof HistoryGoneError) from = undefined;
+        if (error instanceof HistoryGoneError) listed = false;
         this.#log.debug(`the watch on ${this.description} begins again: ${messageOf(error)}`);
         await sleep(waitMs * (0.5 + Math.random() / 2), ending);
         waitMs = Math.min(waitMs * 2, MAX_REWATCH_MS);
@@ -343,9 +344,9 @@ export class EtcdStore implements LeaseStore {
     }
   }
 
-  #changes(responses: readonly IWatchResponse[]): Map<string, Row | undefined> {
+  #changes(events: readonly IEvent[]): News["rows"] {
     const rows = new Map<string, Row | undefined>();
-    for (const { type, kv } of responses.flatMap(({ events }) => events)) {
+    for (const { type, kv } of events) {
       const row = this.#rowOf(kv);
       rows.set(row.key, type === "Put" ? row : undefined);
     }
@@ -353,15 +354,19 @@ export class EtcdStore implements LeaseStore {
   }
 
   /** Each net-conf that is there, once a write. Says so where it waits for the first. */
-  async *#netConfs(signal: AbortSignal): AsyncGenerator<string, void, void> {
-    signal.throwIfAborted();
+  async *#netConfs(signal: AbortSignal): AsyncGenerator<Row, void, void> {
     let waited = false;
     for await (const { rows } of this.#follow({ key: this.#configKey }, signal)) {
       const [row] = rows.values();
-      if (row !== undefined) yield row.value;
+      if (row !== undefined) yield row;
       else if (!waited) this.#log.info(`waiting for a net-conf in ${this.description}`);
       waited = true;
     }
+  }
+
+  async #awaitNetConf(signal: AbortSignal): Promise<Row> {
+    for await (const row of this.#netConfs(signal)) return row;
+    throw signal.reason ?? this.#client.closed.reason;
   }
 
   /**
@@ -381,7 +386,9 @@ export class EtcdStore implements LeaseStore {
         try {
           if (!await this.#carryOut(planned, signal)) continue;
         } catch (error) {
-          if (!(hasCause(error, EtcdLeaseInvalidError))) throw error;
+          if (!(error instanceof RuntimeError && error.cause instanceof EtcdLeaseInvalidError)) {
+            throw error;
+          }
           granted = undefined;
           continue;
         }
@@ -391,6 +398,11 @@ export class EtcdStore implements LeaseStore {
         const { key, expiresAtMs } = planned.lease;
         return this.#reader.read(key, formatLeaseValue(planned.lease), expiresAtMs)!;
       }
+    } catch (error) {
+      if (!(error instanceof RuntimeError) || error.message.startsWith(this.description)) {
+        throw error;
+      }
+      throw new RuntimeError(`${this.description}: ${error.message}`);
     } finally {
       if (!used) await this.#discard(granted?.id, signal);
     }
@@ -413,7 +425,7 @@ export class EtcdStore implements LeaseStore {
       compare.push(changedAt(old, replaces.modRevision));
       success.push({ request_delete_range: { key: old } });
     }
-    if (listing !== undefined) {
+    if (listing !== undefined && !keeps) {
       const min_create_revision = listing.revision + 1;
       success.push({ request_range: { ...this.#range, min_create_revision } });
     }
@@ -515,23 +527,9 @@ export class EtcdStore implements LeaseStore {
     }
   }
 
-  async #readRow(key: string, signal: AbortSignal): Promise<Row | undefined> {
-    const { kvs } = await this.#client.run(
-      ({ kv }, options) => kv.range({ key: this.#keyOf(key) }, options),
-      signal,
-    );
+  async #read(key: Buffer, signal: AbortSignal): Promise<Row | undefined> {
+    const { kvs } = await this.#client.run(({ kv }, options) => kv.range({ key }, options), signal);
     return kvs[0] && this.#rowOf(kvs[0]);
-  }
-
-  async #readNetConf(
-    signal: AbortSignal,
-  ): Promise<{ readonly text: string | undefined; readonly modRevision: number }> {
-    const { kvs } = await this.#client.run(
-      ({ kv }, options) => kv.range({ key: this.#configKey }, options),
-      signal,
-    );
-    const [row] = kvs;
-    return { text: row?.value.toString(), modRevision: Number(row?.mod_revision ?? 0) };
   }
 
   #parseNetConf(text: string): NetworkConfig {
@@ -574,6 +572,14 @@ export class EtcdStore implements LeaseStore {
   }
 }
 
+/** What a range of keys tells: keys by their last parts. */
+interface News {
+  /** What is new, other than before, or, `undefined`, deleted. */
+  readonly rows: ReadonlyMap<string, Row | undefined>;
+  /** After the range was listed, all its keys: others are gone. */
+  readonly present: ReadonlySet<string> | undefined;
+}
+
 /** A lease to write. */
 interface Plan {
   readonly lease: Lease;
@@ -603,8 +609,4 @@ function createdAt(key: Buffer, create_revision: number): Compare {
 
 function changedAt(key: Buffer, mod_revision: number): Compare {
   return { key, target: "Mod", result: "Equal", mod_revision };
-}
-
-function hasCause(error: unknown, kind: new (text: string) => Error): boolean {
-  return error instanceof Error && error.cause instanceof kind;
 }

@@ -8,38 +8,34 @@
 
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import {
-  chooseSubnets,
-  type Cidr,
+  chooseLease,
+  chooseReservation,
   ConfigError,
   FAMILIES,
-  fitsConfig,
   formatLeaseValue,
   type Lease,
   LEASE_TTL_MS,
   type LeaseEvent,
-  type LeaseHalf,
   leaseHalf,
-  leaseKey,
   LeaseLostError,
+  LeaseReader,
   type LeaseRequest,
   type LeaseStore,
   type Logger,
   messageOf,
   type NetworkConfig,
   type NodeIdentity,
-  parseLease,
-  parseLeaseKey,
   parseNetworkConfig,
+  requestedLease,
+  type ReservationRequest,
   RuntimeError,
   sleep,
-  SubnetAllocator,
 } from "../../mod.ts";
 import { explain, isBusy, openDatabase, transaction } from "./database.ts";
+import { FileChanges } from "./file_changes.ts";
 
-/** How often the file is looked at for what is new: three times in the 100 ms in which it shall be seen. */
-const POLL_MS = 33;
-/** How often for another net-conf, which is rare. */
-const CONFIG_POLL_MS = 100;
+/** How often the file is looked at also where nobody was heard to write to it. */
+const POLL_MS = 500;
 /** How long it is tried again while another process has the lock … */
 const LOCK_WAIT_MS = 10_000;
 /** … and how often. */
@@ -80,15 +76,18 @@ export class SqliteStore implements LeaseStore {
   readonly #path: string;
   readonly #db: DatabaseSync;
   readonly #log: Logger;
+  readonly #reader: LeaseReader;
   readonly #now: () => number;
   readonly #statements = new Map<string, StatementSync>();
   readonly #closed = new AbortController();
+  #changes: FileChanges | undefined;
 
   private constructor(path: string, options: SqliteStoreOptions) {
     this.description = `sqlite:${path}`;
     this.#path = path;
     this.#db = openDatabase(path);
     this.#log = options.log;
+    this.#reader = new LeaseReader(this.description, options.log);
     this.#now = options.now ?? Date.now;
   }
 
@@ -105,21 +104,26 @@ export class SqliteStore implements LeaseStore {
   async networkConfig(signal: AbortSignal): Promise<NetworkConfig> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
     for (let waited = false;; waited = true) {
+      const changes = this.#fileChanges();
+      const { count } = changes;
       const text = await this.#unlocked(ending, () => this.#netConf());
       if (text !== undefined) return this.#parseNetConf(text);
       if (!waited) this.#log.info(`waiting for a net-conf in ${this.description}`);
-      await sleep(POLL_MS, ending);
+      await changes.after(count, POLL_MS, ending);
     }
   }
 
   /** The net-conf, then each other one that any process writes. */
   async *watchNetworkConfig(signal: AbortSignal): AsyncGenerator<NetworkConfig, void, void> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
+    const changes = this.#fileChanges();
     let seen: string | undefined;
+    let count: number;
     try {
       // Rejects with what is wrong with the first one; later ones harm nobody who has a good one.
       await this.networkConfig(ending);
       do {
+        count = changes.count;
         const text = await this.#unlocked(ending, () => this.#netConf());
         if (text === undefined || text === seen) continue;
         seen = text;
@@ -129,7 +133,7 @@ export class SqliteStore implements LeaseStore {
           if (!(error instanceof ConfigError)) throw error;
           this.#log.error(`the new net-conf is not followed: ${messageOf(error)}`);
         }
-      } while (await sleep(CONFIG_POLL_MS, ending));
+      } while (await changes.after(count, POLL_MS, ending));
     } catch (error) {
       if (!ending.aborted) throw error;
     }
@@ -160,31 +164,24 @@ export class SqliteStore implements LeaseStore {
     return await this.#write(signal, () => {
       const config = this.#parseNetConf(this.#netConf()!);
       const found = this.#findByPublicIp(request);
-      const had = found?.lease?.halves.map(({ subnet }) => subnet) ?? [];
-      const keeps = fitsConfig(config, had);
+      const { subnets, keeps } = chooseLease(
+        config,
+        request,
+        found?.lease,
+        () => this.#keys().filter((key) => key !== found?.key),
+      );
       if (found !== undefined && !keeps) {
         this.#log.warn(`the lease ${found.key} does not fit net-conf any more; leasing anew`);
         this.#remove(found.key);
       }
-      const subnets = keeps ? had : this.#choose(config, [...had, ...request.previousSubnets]);
-      const lease: Lease = {
-        key: leaseKey(subnets),
-        backendType: request.backendType,
-        halves: subnets.map((subnet): LeaseHalf => {
-          const publicIp = request.publicIps.get(subnet.family);
-          if (publicIp !== undefined) {
-            return { subnet, publicIp, backendData: request.backendData.get(subnet.family) };
-          }
-          throw new RuntimeError(
-            `net-conf enables IPv${subnet.family}, for which the node has no public address`,
-          );
-        }),
-        expiresAtMs: keeps && found?.lease?.expiresAtMs === undefined
-          ? undefined
-          : this.#now() + LEASE_TTL_MS,
-      };
+      const reserved = keeps && found?.lease?.expiresAtMs === undefined;
+      const lease = requestedLease(
+        request,
+        subnets,
+        reserved ? undefined : this.#now() + LEASE_TTL_MS,
+      );
       // Read back, so that this node sees its lease as the others do.
-      return parseLease(lease.key, this.#put(lease), lease.expiresAtMs);
+      return this.#reader.read(lease.key, this.#put(lease), lease.expiresAtMs)!;
     });
   }
 
@@ -210,9 +207,11 @@ export class SqliteStore implements LeaseStore {
   /** All leases, then each change, soon after it was committed, by whichever process. */
   async *watch(signal: AbortSignal): AsyncGenerator<LeaseEvent, void, void> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
+    const changes = this.#fileChanges();
     let seen = -1;
     try {
       for (;;) {
+        const { count } = changes;
         const { revision, nextEndMs } = await this.#unlocked(ending, () => this.#state());
         if (nextEndMs !== null && nextEndMs <= this.#now()) {
           // Each write sees to what has run out.
@@ -227,11 +226,42 @@ export class SqliteStore implements LeaseStore {
           seen = news.revision;
           yield news.event;
         }
-        if (!await sleep(POLL_MS, ending)) return;
+        const untilEndMs = nextEndMs === null ? POLL_MS : Math.max(nextEndMs - this.#now(), 1);
+        if (!await changes.after(count, Math.min(untilEndMs, POLL_MS), ending)) return;
       }
     } catch (error) {
       if (!ending.aborted) throw error;
     }
+  }
+
+  /** The net-conf's text; see {@link LeaseStore.networkConfigText}. */
+  async networkConfigText(signal: AbortSignal): Promise<string | undefined> {
+    return await this.#unlocked(signal, () => this.#netConf());
+  }
+
+  /** Every lease; see {@link LeaseStore.leases}. */
+  async leases(signal: AbortSignal): Promise<readonly Lease[]> {
+    return await this.#write(signal, () => this.#rows().flatMap((row) => this.#read(row) ?? []));
+  }
+
+  /** Keeps subnets for a node for good; see {@link LeaseStore.reserve}. */
+  async reserve(request: ReservationRequest, signal: AbortSignal): Promise<Lease> {
+    return await this.#write(signal, () => {
+      const text = this.#netConf();
+      if (text === undefined) throw new RuntimeError("there is no net-conf yet; write one first");
+      const lease = chooseReservation(
+        this.#parseNetConf(text),
+        request,
+        this.#rows().map((row) => ({ key: row.key, lease: this.#read(row) })),
+      );
+      this.#put(lease);
+      return lease;
+    });
+  }
+
+  /** Gives up a lease or a reservation; see {@link LeaseStore.release}. */
+  async release(key: string, signal: AbortSignal): Promise<boolean> {
+    return await this.#write(signal, () => this.#remove(key));
   }
 
   /** Writes leases as they are, in one transaction: what a person reserves, or a test or bench makes up. */
@@ -252,9 +282,14 @@ export class SqliteStore implements LeaseStore {
   [Symbol.asyncDispose](): Promise<void> {
     if (!this.#closed.signal.aborted) {
       this.#closed.abort(new RuntimeError(`${this.description} is closed`));
+      this.#changes?.[Symbol.dispose]();
       this.#db.close();
     }
     return Promise.resolve();
+  }
+
+  #fileChanges(): FileChanges {
+    return this.#changes ??= new FileChanges(this.#path);
   }
 
   /** What a watch looks at, in one statement of some microseconds. */
@@ -301,13 +336,14 @@ export class SqliteStore implements LeaseStore {
     return undefined;
   }
 
-  #choose(config: NetworkConfig, preferred: readonly Cidr[]): readonly Cidr[] {
-    const rows = this.#statement("SELECT key FROM leases WHERE value IS NOT NULL").all();
-    const held = rows.flatMap(({ key }) => parseLeaseKey(key as string) ?? []);
-    return chooseSubnets(
-      config.families.map((family) => new SubnetAllocator(family, held)),
-      preferred,
-    );
+  #keys(): string[] {
+    return this.#statement("SELECT key FROM leases WHERE value IS NOT NULL").all()
+      .map(({ key }) => key as string);
+  }
+
+  #rows(): Row[] {
+    return this.#statement("SELECT * FROM leases WHERE value IS NOT NULL ORDER BY revision")
+      .all() as unknown as Row[];
   }
 
   /** Tells the value written. */
@@ -318,8 +354,11 @@ export class SqliteStore implements LeaseStore {
     return value;
   }
 
-  #remove(key: string): void {
-    this.#statement(`${LEAVE_TRACE} AND key = ?`).run(this.#now() + TRACE_TTL_MS, key);
+  /** Tells whether there was one. */
+  #remove(key: string): boolean {
+    const { changes } = this.#statement(`${LEAVE_TRACE} AND key = ?`)
+      .run(this.#now() + TRACE_TTL_MS, key);
+    return changes > 0;
   }
 
   /** Makes traces of leases that ran out, and wipes out traces that are old. */
@@ -338,12 +377,7 @@ export class SqliteStore implements LeaseStore {
   /** A row as a lease; `undefined` for a trace, and, with a warning, for what can't be read. */
   #read(row: Row): Lease | undefined {
     if (row.value === null) return undefined;
-    try {
-      return parseLease(row.key, row.value, row.expires_at_ms ?? undefined);
-    } catch (error) {
-      this.#log.warn(`${this.description}: ${messageOf(error)}`);
-      return undefined;
-    }
+    return this.#reader.read(row.key, row.value, row.expires_at_ms ?? undefined);
   }
 
   #netConf(): string | undefined {
