@@ -6,7 +6,15 @@
  * @module
  */
 
-import { type Cidr, IpAddress, messageOf, parseSubnetEnv, RuntimeError } from "@denim/core";
+import {
+  type Cidr,
+  FAMILIES,
+  type Family,
+  IpAddress,
+  messageOf,
+  parseSubnetEnv,
+  RuntimeError,
+} from "@denim/core";
 import {
   findLink,
   NetlinkSocket,
@@ -16,12 +24,20 @@ import {
   writeNewBridge,
   writeNewRoute,
   writeNewVeth,
+  writeSysctl,
 } from "@denim/core/linux";
 import { Pod } from "./pod.ts";
 import { denimProgram } from "./program.ts";
 
-/** The network between the nodes. */
-const UNDERLAY = { network: "10.99.0", prefixLength: 24, gateway: IpAddress.parse("10.99.0.254") };
+/** The networks between the nodes, by segment: in each family hosts by number, and a router. */
+const UNDERLAY = {
+  4: { host: (segment: number, number: number) => `10.99.${segment}.${number}`, prefixLength: 24 },
+  6: {
+    host: (segment: number, number: number) => `fd99:0:0:${segment}::${number}`,
+    prefixLength: 64,
+  },
+} as const;
+const ROUTER = 254;
 /** How long an agent may take to become ready, and a CNI call to be done. */
 const PATIENCE_MS = 15_000;
 /** How long an agent may take to stop before it is killed. */
@@ -35,6 +51,13 @@ export interface LabOptions {
   readonly netConf: unknown;
   /** The outer MTU, in bytes. */
   readonly mtuBytes?: number;
+  /**
+   * How many links the nodes are spread over, the first of them on the first, with a router between; one
+   * unless given.
+   */
+  readonly segments?: number;
+  /** The words that start an agent; denim's own unless given. */
+  readonly agentProgram?: readonly [string, ...string[]];
 }
 
 /** A cluster of namespaces. Dispose of it, and nothing of it is left. */
@@ -45,15 +68,19 @@ export class Lab implements AsyncDisposable {
   readonly directory: string;
   /** Its nodes. */
   readonly nodes: readonly LabNode[];
+  /** @internal The words that start an agent. */
+  readonly agentProgram: readonly [string, ...string[]];
   readonly #namespaces: string[] = [];
   #kept = false;
 
   private constructor(prefix: string, directory: string, options: LabOptions) {
     this.prefix = prefix;
     this.directory = directory;
+    this.agentProgram = options.agentProgram ?? denimProgram("agent");
+    const { nodes, segments = 1 } = options;
     this.nodes = Array.from(
-      { length: options.nodes },
-      (_, index) => new LabNode(this, index + 1),
+      { length: nodes },
+      (_, index) => new LabNode(this, index + 1, Math.floor(index * segments / nodes)),
     );
   }
 
@@ -111,13 +138,20 @@ export class Lab implements AsyncDisposable {
     using underlay = this.namespace("net");
     underlay.run(() => {
       using socket = new NetlinkSocket();
-      socket.request("make bridge br0", (writer) => writeNewBridge(writer, "br0", { up: true }));
-      const bridge = findLink(socket, "br0")!.index;
-      socket.request(
-        "address of br0",
-        (writer) => writeNewAddress(writer, bridge, UNDERLAY.gateway, UNDERLAY.prefixLength),
-      );
+      for (const family of FAMILIES) writeSysctl(FORWARDING[family], "1");
+      // Nodes shall find no way by themselves that nobody gave them.
+      writeSysctl("net/ipv4/conf/all/send_redirects", "0");
+      writeSysctl("net/ipv4/conf/default/send_redirects", "0");
+      const bridges = new Map<number, number>();
+      for (const segment of new Set(this.nodes.map((node) => node.segment))) {
+        const name = `br${segment}`;
+        socket.request(`make ${name}`, (writer) => writeNewBridge(writer, name, { up: true }));
+        const bridge = findLink(socket, name)!.index;
+        addAddresses(socket, bridge, segment, ROUTER);
+        bridges.set(segment, bridge);
+      }
       for (const node of this.nodes) {
+        const bridge = bridges.get(node.segment)!;
         using namespace = this.namespace(node.name);
         socket.request(`wire ${node.name}`, (writer) =>
           writeNewVeth(
@@ -195,17 +229,22 @@ export class LabNode {
   readonly name: string;
   /** Its address on the underlay. */
   readonly publicIp: IpAddress;
+  /** Which of the links between the nodes it is on, from 0. */
+  readonly segment: number;
   /** Where its files are. */
   readonly directory: string;
   readonly #lab: Lab;
+  readonly #number: number;
   readonly #pods: Pod[] = [];
   #agent: Deno.ChildProcess | undefined;
 
   /** @internal Made by the laboratory. */
-  constructor(lab: Lab, number: number) {
+  constructor(lab: Lab, number: number, segment: number) {
     this.#lab = lab;
+    this.#number = number;
     this.name = `node${number}`;
-    this.publicIp = IpAddress.parse(`${UNDERLAY.network}.${number}`);
+    this.segment = segment;
+    this.publicIp = IpAddress.parse(UNDERLAY[4].host(segment, number));
     this.directory = `${lab.directory}/${this.name}`;
   }
 
@@ -234,7 +273,7 @@ export class LabNode {
     return NetworkNamespace.open(`/run/netns/${this.namespaceName}`);
   }
 
-  /** @internal Gives it its address and default route; runs inside its namespace. */
+  /** @internal Gives it its addresses and default routes; runs inside its namespace. */
   configure(): void {
     Deno.mkdirSync(this.directory);
     using socket = new NetlinkSocket();
@@ -245,14 +284,11 @@ export class LabNode {
         (writer) => writeLinkSettings(writer, index(name), { up: true }),
       );
     }
-    socket.request(
-      "address of eth0",
-      (writer) => writeNewAddress(writer, index("eth0"), this.publicIp, UNDERLAY.prefixLength),
-    );
-    socket.request(
-      "default route",
-      (writer) => writeNewRoute(writer, { gateway: UNDERLAY.gateway }),
-    );
+    addAddresses(socket, index("eth0"), this.segment, this.#number);
+    for (const family of FAMILIES) {
+      const gateway = IpAddress.parse(UNDERLAY[family].host(this.segment, ROUTER));
+      socket.request("default route", (writer) => writeNewRoute(writer, { gateway }));
+    }
   }
 
   /** Starts a program inside the node. Standard error goes to the end of `logFile`, where given. */
@@ -284,7 +320,7 @@ export class LabNode {
   /** Starts the agent and waits until it has written subnet.env. */
   async startAgent(signal: AbortSignal, args: readonly string[] = []): Promise<void> {
     if (exists(this.subnetFile)) Deno.removeSync(this.subnetFile);
-    const agent = this.spawn([...denimProgram("agent"), ...this.agentArguments, ...args], {
+    const agent = this.spawn([...this.#lab.agentProgram, ...this.agentArguments, ...args], {
       stdin: "null",
       stdout: "null",
       logFile: this.logFile,
@@ -383,6 +419,28 @@ export class LabNode {
   /** @internal */
   closePods(): void {
     for (const pod of this.#pods.splice(0)) pod[Symbol.dispose]();
+  }
+}
+
+const FORWARDING: Readonly<Record<Family, string>> = {
+  4: "net/ipv4/ip_forward",
+  6: "net/ipv6/conf/all/forwarding",
+};
+
+/** Gives a device its addresses on a segment, as host number `number`. */
+function addAddresses(
+  socket: NetlinkSocket,
+  index: number,
+  segment: number,
+  number: number,
+): void {
+  for (const family of FAMILIES) {
+    const { host, prefixLength } = UNDERLAY[family];
+    const address = IpAddress.parse(host(segment, number));
+    socket.request(
+      `address ${address}`,
+      (writer) => writeNewAddress(writer, index, address, prefixLength),
+    );
   }
 }
 

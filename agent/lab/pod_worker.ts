@@ -7,7 +7,7 @@
 
 /// <reference lib="deno.worker" />
 
-import { IpAddress } from "@denim/core/ip";
+import { type Family, IpAddress } from "@denim/core/ip";
 import { NetworkNamespace } from "@denim/core/linux/namespace";
 import { Pinger } from "@denim/core/linux/ping";
 
@@ -34,7 +34,7 @@ export type PodAnswer =
   | { readonly id: number; readonly value: unknown }
   | { readonly id: number; readonly error: string };
 
-let pinger: Pinger | undefined;
+const pingers = new Map<Family, Pinger>();
 let receiving: Promise<{ sha256: string; bytes: number }> | undefined;
 
 async function answer(request: PodRequest): Promise<unknown> {
@@ -46,7 +46,8 @@ async function answer(request: PodRequest): Promise<unknown> {
     }
     case "ping": {
       const address = IpAddress.parse(request.address);
-      pinger ??= new Pinger(address.family);
+      const pinger = pingers.get(address.family) ?? new Pinger(address.family);
+      pingers.set(address.family, pinger);
       return {
         id: pinger.id,
         timeMs: pinger.ping(address, request.timeoutMs, request.payloadBytes),

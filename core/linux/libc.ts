@@ -45,7 +45,11 @@ export const EBUSY = 16;
 export const EEXIST = 17;
 export const ENODEV = 19;
 export const EINVAL = 22;
+export const EBADFD = 77;
+export const EMSGSIZE = 90;
+export const ENOPROTOOPT = 92;
 export const EOPNOTSUPP = 95;
+export const EADDRINUSE = 98;
 export const EADDRNOTAVAIL = 99;
 export const ENETDOWN = 100;
 export const ENETUNREACH = 101;
@@ -71,11 +75,13 @@ const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> 
   24: ["EMFILE", "too many open files"],
   28: ["ENOSPC", "no space left"],
   34: ["ERANGE", "out of range"],
-  90: ["EMSGSIZE", "message too long"],
+  [EBADFD]: ["EBADFD", "the device is gone"],
+  [EMSGSIZE]: ["EMSGSIZE", "message too long"],
+  [ENOPROTOOPT]: ["ENOPROTOOPT", "option not available"],
   93: ["EPROTONOSUPPORT", "protocol not supported"],
   [EOPNOTSUPP]: ["EOPNOTSUPP", "not supported"],
   97: ["EAFNOSUPPORT", "address family not supported"],
-  98: ["EADDRINUSE", "address already in use"],
+  [EADDRINUSE]: ["EADDRINUSE", "address already in use"],
   [EADDRNOTAVAIL]: ["EADDRNOTAVAIL", "address not available"],
   [ENETDOWN]: ["ENETDOWN", "the device is down"],
   [ENETUNREACH]: ["ENETUNREACH", "network unreachable"],
@@ -88,8 +94,10 @@ const SIGNATURES = {
   __errno_location: { parameters: [], result: "pointer" },
   bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
+  connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" },
   ioctl_value: { name: "ioctl", parameters: ["i32", "u64", "u64"], result: "i32" },
   mount: { parameters: ["buffer", "buffer", "pointer", "u64", "pointer"], result: "i32" },
@@ -197,6 +205,21 @@ export function getsockname(fd: FileDescriptor, address: Uint8Array<ArrayBuffer>
     libc.symbols.getsockname(fd.fd, address, new Uint32Array([address.length])),
     "getsockname",
   );
+}
+
+/** connect(2), to a `struct sockaddr` in its binary form. */
+export function connect(fd: FileDescriptor, address: Uint8Array<ArrayBuffer>): void {
+  checked(libc.symbols.connect(fd.fd, address, address.length), "connect");
+}
+
+/** getsockopt(2) of an option whose value is an `int`. */
+export function getsockopt(fd: FileDescriptor, level: number, option: number): number {
+  const value = new Int32Array(1);
+  checked(
+    libc.symbols.getsockopt(fd.fd, level, option, value, new Uint32Array([4])),
+    `getsockopt ${level}/${option}`,
+  );
+  return value[0]!;
 }
 
 /** setsockopt(2), with the value in its binary form. */

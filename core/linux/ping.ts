@@ -4,8 +4,9 @@
  * @module
  */
 
-import { type Family, IpAddress } from "../ip.ts";
+import type { Family, IpAddress } from "../ip.ts";
 import { type FileDescriptor, pollInput, receive, send, setsockopt, socket } from "./libc.ts";
+import { socketAddress } from "./socket_address.ts";
 import {
   AF_INET,
   AF_INET6,
@@ -77,7 +78,7 @@ export class Pinger implements Disposable {
     // ICMPv6's is the kernel's work, since it covers the addresses as well.
     if (this.#family === 4) view.setUint16(2, internetChecksum(packet));
     const startMs = performance.now();
-    send(this.#fd, packet, packet.length, socketAddress(address));
+    send(this.#fd, packet, packet.length, socketAddress(address, 0));
     for (;;) {
       const leftMs = startMs + timeoutMs - performance.now();
       if (leftMs <= 0 || !pollInput(this.#fd, Math.ceil(leftMs))) return undefined;
@@ -94,14 +95,6 @@ export class Pinger implements Disposable {
     return view.getUint8(0) === ECHO[this.#family].reply && view.getUint16(4) === this.#id &&
       view.getUint16(6) === sequence;
   }
-}
-
-/** struct sockaddr_in or sockaddr_in6, port 0. */
-function socketAddress(address: IpAddress): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(address.family === 4 ? 16 : 28);
-  new DataView(bytes.buffer).setUint16(0, ECHO[address.family].domain, true);
-  bytes.set(address.toBytes(), address.family === 4 ? 4 : 8);
-  return bytes;
 }
 
 /** The Internet checksum (RFC 1071). */

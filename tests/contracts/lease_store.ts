@@ -148,7 +148,7 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     assert.equal(await other.setNetworkConfig(LARGE, { ifAbsent: true }, signal), true);
     assert.equal(`${(await waiting).families[0]!.network}`, "10.5.0.0/16");
     assert.equal(log.lines.length, 1);
-    assert.ok(log.lines[0]!.includes(store.description), log.lines[0]);
+    assert.ok(log.lines[0]!.includes(store.description), log.lines[0]!);
   },
 
   "net-conf is replaced, but not where there must be none": async ({ store, other, signal }) => {

@@ -1,6 +1,6 @@
 /**
  * linux/if_tun.h, and the `IFLA_TUN_*` of linux/if_link.h (Linux 6.2): devices that a program is the
- * other end of; with the header of linux/virtio_net.h that comes before each packet.
+ * other end of.
  *
  * @module
  */
@@ -18,9 +18,3 @@ export const IFLA_TUN_TYPE = 3, IFLA_TUN_PI = 4, IFLA_TUN_PERSIST = 6, IFLA_TUN_
 
 // struct ifreq: ifr_name, and at 16 ifr_flags
 export const IFREQ_LEN = 40, IFNAMSIZ = 16;
-
-// struct virtio_net_hdr, in host order: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
-export const VIRTIO_NET_HDR_LEN = 10;
-export const VIRTIO_NET_HDR_F_NEEDS_CSUM = 1;
-export const VIRTIO_NET_HDR_GSO_NONE = 0, VIRTIO_NET_HDR_GSO_TCPV4 = 1, VIRTIO_NET_HDR_GSO_TCPV6 = 4;
-export const VIRTIO_NET_HDR_GSO_UDP_L4 = 5, VIRTIO_NET_HDR_GSO_ECN = 0x80;

@@ -33,7 +33,7 @@ let generation = 0;
 
 /** A policy of etcd3's that leaves trying again to us. */
 const ONCE = {
-  execute: (run: (context: unknown) => unknown) => run({}),
+  execute: async (run: (context: unknown) => unknown) => await run({}),
   onSuccess: () => ({ dispose() {} }),
   onFailure: () => ({ dispose() {} }),
 } as never;

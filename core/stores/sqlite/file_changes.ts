@@ -7,10 +7,16 @@
 
 import { sleep } from "../../mod.ts";
 
+/** How long a flush to the disk may take, for which a write that was heard of is looked for … */
+const FLUSH_MS = 1_000;
+/** … first after this, then twice as long after the write each time. */
+const MIN_LOOK_MS = 1;
+
 /** Counts the writes to a file and to the write-ahead log beside it, until it is disposed of. */
 export class FileChanges implements Disposable {
   readonly #watcher: Deno.FsWatcher;
   #count = 0;
+  #heardAtMs = -Infinity;
   #next = Promise.withResolvers<void>();
 
   /** Starts to listen. The directory is watched, since the log comes and goes. */
@@ -26,6 +32,7 @@ export class FileChanges implements Disposable {
       if (kind === "access") continue;
       if (!paths.some((path) => names.includes(path.replace(/^.*\//, "")))) continue;
       this.#count++;
+      this.#heardAtMs = performance.now();
       this.#next.resolve();
       this.#next = Promise.withResolvers();
     }
@@ -36,9 +43,18 @@ export class FileChanges implements Disposable {
     return this.#count;
   }
 
-  /** Waits for a write after the first `count`, at most for a time. False once the signal is aborted. */
+  /**
+   * Waits until another look at the file is worth its while: after a write that came after the first
+   * `count`, some more times soon after the last one, and in any case after a time. False once the signal
+   * is aborted.
+   *
+   * A write is heard of before it can be seen: the log is written, flushed to the disk, and only then, in
+   * memory, made known to readers.
+   */
   async after(count: number, timeoutMs: number, signal: AbortSignal): Promise<boolean> {
     if (this.#count !== count) return !signal.aborted;
+    const sinceMs = performance.now() - this.#heardAtMs;
+    if (sinceMs < FLUSH_MS) timeoutMs = Math.min(timeoutMs, Math.max(sinceMs, MIN_LOOK_MS));
     const done = new AbortController();
     const heard = this.#next.promise.then(() => !signal.aborted);
     try {

@@ -1,0 +1,140 @@
+/**
+ * A real etcd, Debian's, for one test, and `etcdctl` as a witness that shares no code with denim.
+ *
+ * @module
+ */
+
+import type { NetworkNamespace } from "@denim/core/linux/namespace";
+import { getAvailablePort } from "@std/net/get-available-port";
+import { eventually } from "./wait.ts";
+
+/** How a server is set up. */
+export interface EtcdServerOptions {
+  /** The address to listen on; 127.0.0.1 unless given. */
+  readonly address?: string;
+  /** The namespace to run in; the test's own unless given. */
+  readonly namespace?: NetworkNamespace;
+  /** Flags more, which may give it TLS. */
+  readonly args?: readonly string[];
+  /** `http` unless given. */
+  readonly scheme?: "http" | "https";
+  /** Flags for `etcdctl`, which has to get in as well. */
+  readonly clientArgs?: readonly string[];
+}
+
+/** A server that is gone, with its data, when its scope ends. */
+export class EtcdServer implements AsyncDisposable {
+  /** Where clients reach it. */
+  readonly url: string;
+  readonly #options: EtcdServerOptions;
+  readonly #directory: string;
+  readonly #peerUrl: string;
+  #process: Deno.ChildProcess | undefined;
+
+  private constructor(options: EtcdServerOptions) {
+    this.#options = options;
+    const { address = "127.0.0.1", scheme = "http" } = options;
+    const port = () => options.namespace === undefined ? getAvailablePort() : 2379;
+    this.url = `${scheme}://${address}:${port()}`;
+    this.#peerUrl = `http://${address}:${options.namespace === undefined ? port() : 2380}`;
+    this.#directory = Deno.makeTempDirSync({ prefix: "denim-etcd-" });
+  }
+
+  /** Makes one and starts it. */
+  static async start(options: EtcdServerOptions = {}): Promise<EtcdServer> {
+    for (let attempt = 1;; attempt++) {
+      const server = new EtcdServer(options);
+      try {
+        await server.start();
+        return server;
+      } catch (error) {
+        await server[Symbol.asyncDispose]();
+        // Another program may have taken the free port in the meantime.
+        if (attempt === 3) throw error;
+      }
+    }
+  }
+
+  /** Starts it again after {@link EtcdServer.stop}, with the data that it had. */
+  async start(): Promise<void> {
+    const log = `${this.#directory}/log`;
+    Deno.writeTextFileSync(log, "");
+    const args = [
+      ...["--name", "lab", "--data-dir", `${this.#directory}/data`],
+      ...["--listen-client-urls", this.url, "--advertise-client-urls", this.url],
+      ...["--listen-peer-urls", this.#peerUrl, "--initial-advertise-peer-urls", this.#peerUrl],
+      ...["--initial-cluster", `lab=${this.#peerUrl}`],
+      ...["--logger", "zap", "--log-outputs", log, "--enable-grpc-gateway=false"],
+      ...this.#options.args ?? [],
+    ];
+    const command = new Deno.Command("etcd", {
+      args,
+      env: { ETCD_UNSUPPORTED_ARCH: Deno.build.arch === "aarch64" ? "arm64" : "" },
+      stdin: "null",
+      stdout: "null",
+      stderr: "null",
+    });
+    const spawn = () => command.spawn();
+    const process = this.#options.namespace?.run(spawn) ?? spawn();
+    this.#process = process;
+    let ended = false;
+    process.status.then(() => ended = true);
+    await eventually("etcd is ready", () => {
+      if (ended) throw new Error(`etcd ended:\n${Deno.readTextFileSync(log)}`);
+      return /serving (insecure )?client/.test(Deno.readTextFileSync(log));
+    }, 20_000);
+  }
+
+  /** Ends it; its data stay. */
+  async stop(how: "SIGTERM" | "SIGKILL" = "SIGKILL"): Promise<void> {
+    this.signal(how);
+    await this.#process?.status;
+    this.#process = undefined;
+  }
+
+  /** Sends its process a signal, such as SIGSTOP. */
+  signal(how: Deno.Signal): void {
+    this.#process?.kill(how);
+  }
+
+  /** Forgets its data, as a server does that is set up anew. To be called while it is stopped. */
+  wipe(): void {
+    Deno.removeSync(`${this.#directory}/data`, { recursive: true });
+  }
+
+  /** Runs `etcdctl` and returns what it prints. Throws what it complains of. */
+  ctl(...args: string[]): string {
+    const command = new Deno.Command("etcdctl", {
+      args: ["--endpoints", this.url, ...this.#options.clientArgs ?? [], ...args],
+      env: { ETCDCTL_API: "3" },
+      stdin: "null",
+    });
+    const run = () => command.outputSync();
+    const { success, stdout, stderr } = this.#options.namespace?.run(run) ?? run();
+    const decoder = new TextDecoder();
+    if (!success) throw new Error(`etcdctl ${args.join(" ")}: ${decoder.decode(stderr)}`);
+    return decoder.decode(stdout);
+  }
+
+  /** The present revision. */
+  revision(): number {
+    return JSON.parse(this.ctl("get", "x", "-w", "json")).header.revision;
+  }
+
+  /** A counter of the server's own (`/metrics`), summed over its labels' values that match. */
+  async metric(name: string, labels: RegExp = /./): Promise<number> {
+    const text = await (await fetch(`${this.url}/metrics`)).text();
+    return text.split("\n")
+      .filter((line) => line.startsWith(`${name}{`) && labels.test(line))
+      .reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
+  }
+
+  /** Ends it and removes its data. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#process !== undefined) {
+      this.signal("SIGKILL");
+      await this.stop();
+    }
+    Deno.removeSync(this.#directory, { recursive: true });
+  }
+}
