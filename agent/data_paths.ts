@@ -68,6 +68,11 @@ export class DataPaths {
     this.#current = next;
   }
 
+  /** Adds one for peers that the current one does not fit. */
+  addFormer(path: DataPath): void {
+    this.#former.add(path);
+  }
+
   /** Takes a former one out. */
   delete(path: DataPath): void {
     this.#former.delete(path);

@@ -10,7 +10,27 @@ import { isIPv4, isIPv6 } from "@std/net/unstable-ip";
 import type { LogFormat } from "./log.ts";
 
 /** Where leases live. */
-export type StoreSpec = { readonly kind: "sqlite"; readonly path: string };
+export type StoreSpec =
+  | { readonly kind: "sqlite"; readonly path: string }
+  | ({ readonly kind: "etcd" } & EtcdSpec);
+
+/** Which etcd, and how to get in. */
+export interface EtcdSpec {
+  /** The servers' URLs. */
+  readonly endpoints: readonly string[];
+  /** What all keys begin with. */
+  readonly prefix: string;
+  /** The user to act as. */
+  readonly username: string | undefined;
+  /** The user's password: never logged. */
+  readonly password: string | undefined;
+  /** The file with the client's certificate. */
+  readonly certFile: string | undefined;
+  /** The file with the client's private key. */
+  readonly keyFile: string | undefined;
+  /** The file with the CAs that may have signed the servers' certificates. */
+  readonly caFile: string | undefined;
+}
 
 /** What the agent was told. */
 export interface AgentFlags {
@@ -46,16 +66,48 @@ interface FlagSpec {
   readonly help: string;
 }
 
+const AGENT = "denim agent";
 const DEFAULT_NET_CONFIG = "/etc/kube-flannel/net-conf.json";
 const DEFAULT_STORE = "sqlite:/var/lib/denim/denim.db";
 
-const FLAGS: readonly FlagSpec[] = [
+/** flannel's. Of the two, one is enough. */
+const DEFAULT_ENDPOINTS = "http://127.0.0.1:4001,http://127.0.0.1:2379";
+
+/** The flags that say where leases live, for every command that reads or writes them. */
+const STORE_FLAGS: readonly FlagSpec[] = [
   {
     name: "store",
     type: "string",
     value: DEFAULT_STORE,
-    help: "where leases live: sqlite:PATH, a file shared by the agents of one machine",
+    help:
+      "where leases live: sqlite:PATH, a file shared by the agents of one machine, or etcd; etcd " +
+      "also where any --etcd flag is given",
   },
+  {
+    name: "etcd-endpoints",
+    type: "string",
+    value: DEFAULT_ENDPOINTS,
+    help: "URLs of etcd's servers, comma-separated; one that answers is enough",
+  },
+  {
+    name: "etcd-prefix",
+    type: "string",
+    value: "/coreos.com/network",
+    help: "what all keys in etcd begin with",
+  },
+  { name: "etcd-cafile", type: "string", help: "CAs of etcd's certificate; else the system's" },
+  { name: "etcd-certfile", type: "string", help: "certificate to show to etcd" },
+  { name: "etcd-keyfile", type: "string", help: "private key of that certificate" },
+  { name: "etcd-username", type: "string", help: "user to act as in etcd" },
+  {
+    name: "etcd-password",
+    type: "string",
+    help: "that user's password; give it as FLANNELD_ETCD_PASSWORD, since all users see arguments",
+  },
+];
+
+const AGENT_FLAGS: readonly FlagSpec[] = [
+  ...STORE_FLAGS,
   {
     name: "net-config-path",
     type: "string",
@@ -106,13 +158,6 @@ const FLAGS: readonly FlagSpec[] = [
 
 /** Flags of flannel's that denim knows of and does not do yet; silence would be a false promise. */
 const NOT_YET: readonly string[] = [
-  "etcd-endpoints",
-  "etcd-prefix",
-  "etcd-keyfile",
-  "etcd-certfile",
-  "etcd-cafile",
-  "etcd-username",
-  "etcd-password",
   "kube-subnet-mgr",
   "kube-api-url",
   "kube-annotation-prefix",
@@ -127,19 +172,27 @@ const NOT_YET: readonly string[] = [
 
 /** The agent's help text. */
 export function agentHelp(): string {
-  const lines = FLAGS.map(({ name, type, value, help }) => {
-    const left = `  --${name}${type === "boolean" ? "" : " VALUE"}`.padEnd(38);
-    return `${left}${help}${value === undefined ? "" : ` (${value})`}`;
-  });
   return [
     "Usage: denim agent [flags]",
     "",
     "Leases this node a subnet and keeps its way to every other node.",
     "Each flag may also come from the environment: --public-ip as FLANNELD_PUBLIC_IP.",
     "",
-    ...lines,
+    flagsHelp(AGENT_FLAGS),
     "",
   ].join("\n");
+}
+
+/** The help text of the flags that say where leases live. */
+export function storeHelp(): string {
+  return flagsHelp(STORE_FLAGS);
+}
+
+function flagsHelp(flags: readonly FlagSpec[]): string {
+  return flags.map(({ name, type, value, help }) => {
+    const left = `  --${name}${type === "boolean" ? "" : " VALUE"}`.padEnd(38);
+    return `${left}${help}${value === undefined ? "" : ` (${value})`}`;
+  }).join("\n");
 }
 
 /**
@@ -150,12 +203,12 @@ export function parseAgentFlags(
   args: readonly string[],
   environment: Readonly<Record<string, string>>,
 ): AgentFlags | "help" {
-  const raw = readFlags(args, environment);
+  const raw = readFlags(AGENT, AGENT_FLAGS, args, environment);
   if (raw.boolean("help")) return "help";
   const explicitNetConfig = raw.given("net-config-path");
   const netConfigPath = raw.string("net-config-path")!;
   return {
-    store: parseStore(raw.string("store")!),
+    store: parseStore(raw),
     netConfigPath: explicitNetConfig || exists(netConfigPath) ? netConfigPath : undefined,
     iface: raw.strings("iface"),
     ifaceRegex: raw.strings("iface-regex").map(parseRegex),
@@ -172,8 +225,48 @@ export function parseAgentFlags(
   };
 }
 
+/** What a command that reads or writes the store was told. */
+export interface StoreCommandFlags {
+  /** Where leases live. */
+  readonly store: StoreSpec;
+  /** The arguments that are no flags. */
+  readonly operands: readonly string[];
+  /** The command's own flags that were given, those without a value as "true". */
+  readonly own: ReadonlyMap<string, string>;
+}
+
+/**
+ * Reads the arguments of a command that reads or writes the store: flags as {@link parseAgentFlags} has
+ * them, and operands. `"help"` where help was asked for. Throws a ConfigError that names the flag.
+ *
+ * @param command the command, for messages: `denim leases`
+ * @param own the command's own flags: their names, and whether they take a value
+ */
+export function parseStoreFlags(
+  command: string,
+  own: Readonly<Record<string, "string" | "boolean">>,
+  args: readonly string[],
+  environment: Readonly<Record<string, string>>,
+): StoreCommandFlags | "help" {
+  const specs: FlagSpec[] = [
+    ...STORE_FLAGS,
+    ...Object.entries(own).map(([name, type]) => ({ name, type, help: "" })),
+    { name: "help", type: "boolean", help: "" },
+  ];
+  const raw = readFlags(command, specs, args, environment);
+  if (raw.boolean("help")) return "help";
+  const given = Object.keys(own).filter((name) => raw.given(name));
+  return {
+    store: parseStore(raw),
+    operands: raw.operands,
+    own: new Map(given.map((name) => [name, raw.string(name)!])),
+  };
+}
+
 /** Flags by name, from wherever they came. */
 interface RawFlags {
+  /** What is no flag. */
+  readonly operands: readonly string[];
   given(name: string): boolean;
   string(name: string): string | undefined;
   strings(name: string): readonly string[];
@@ -181,11 +274,14 @@ interface RawFlags {
 }
 
 function readFlags(
+  command: string,
+  flags: readonly FlagSpec[],
   args: readonly string[],
   environment: Readonly<Record<string, string>>,
 ): RawFlags {
   const named = (type: FlagSpec["type"]) =>
-    FLAGS.filter((flag) => flag.type === type).map(({ name }) => name);
+    flags.filter((flag) => flag.type === type).map(({ name }) => name);
+  const operands: string[] = [];
   const unknown: string[] = [];
   // Go's flags, which flannel's are, may have one dash or two.
   const dashed = args.map((arg) => arg.replace(/^-(?=[a-z][a-z0-9-]+)/, "--"));
@@ -194,16 +290,20 @@ function readFlags(
     boolean: named("boolean"),
     collect: named("strings"),
     unknown: (arg) => {
-      unknown.push(arg);
+      if (/^-./.test(arg)) unknown.push(arg);
+      else operands.push(arg);
       return false;
     },
   });
-  const [stranger] = unknown;
-  if (stranger !== undefined) throw unknownFlag(stranger);
+  // The agent takes no operands: one is a slip.
+  const [stranger] = [...unknown, ...command === AGENT ? operands : []];
+  if (stranger !== undefined) throw unknownFlag(command, stranger);
   const fromEnvironment = (name: string) =>
     environment[`FLANNELD_${name.toUpperCase().replaceAll("-", "_")}`];
   for (const name of NOT_YET) {
-    if (fromEnvironment(name) !== undefined) throw unknownFlag(`--${name} (from the environment)`);
+    if (fromEnvironment(name) !== undefined) {
+      throw unknownFlag(command, `--${name} (from the environment)`);
+    }
   }
   const lookup = (name: string): unknown => {
     const value = parsed[name];
@@ -217,8 +317,9 @@ function readFlags(
     return value === undefined ? undefined : String(value);
   };
   return {
+    operands,
     given: (name) => lookup(name) !== undefined,
-    string: (name) => single(name) ?? FLAGS.find((flag) => flag.name === name)?.value,
+    string: (name) => single(name) ?? flags.find((flag) => flag.name === name)?.value,
     strings: (name) => {
       const value = lookup(name);
       return value === undefined ? [] : [value].flat().map(String);
@@ -227,19 +328,62 @@ function readFlags(
   };
 }
 
-function unknownFlag(arg: string): ConfigError {
+function unknownFlag(command: string, arg: string): ConfigError {
   const name = /^--?(?:no-)?([^=\s]+)/.exec(arg)?.[1];
   return new ConfigError(
     name !== undefined && NOT_YET.includes(name)
       ? `--${name}: denim does not do this yet; leave it out`
-      : `${arg.split("=")[0]}: no such flag of denim agent; see denim agent --help`,
+      : `${arg.split("=")[0]}: no such flag of ${command}; see ${command} --help`,
   );
 }
 
-function parseStore(text: string): StoreSpec {
+function parseStore(raw: RawFlags): StoreSpec {
+  const etcdFlags = STORE_FLAGS.map(({ name }) => name).filter((name) => name.startsWith("etcd-"));
+  const given = etcdFlags.find((name) => raw.given(name));
+  const text = raw.string("store")!;
+  if (raw.given("store") ? text === "etcd" : given !== undefined) return parseEtcd(raw);
   const path = /^sqlite:(.+)$/.exec(text)?.[1];
-  if (path !== undefined) return { kind: "sqlite", path };
-  throw new ConfigError(`--store ${text}: no such kind of store; use sqlite:PATH`);
+  if (path === undefined) {
+    throw new ConfigError(`--store ${text}: no such kind of store; use sqlite:PATH or etcd`);
+  }
+  if (given === undefined) return { kind: "sqlite", path };
+  throw new ConfigError(`--store ${text} and --${given}: leases live in one place; leave one out`);
+}
+
+function parseEtcd(raw: RawFlags): StoreSpec {
+  const endpoints = raw.string("etcd-endpoints")!.split(",").map((text) => text.trim())
+    .filter((text) => text !== "").map(parseEndpoint);
+  const prefix = raw.string("etcd-prefix")!;
+  const username = raw.string("etcd-username");
+  const password = raw.string("etcd-password");
+  const [certFile, keyFile] = [raw.string("etcd-certfile"), raw.string("etcd-keyfile")];
+  if (endpoints.length === 0) throw new ConfigError("--etcd-endpoints names none");
+  if (password !== undefined && username === undefined) {
+    throw new ConfigError("--etcd-password needs --etcd-username");
+  }
+  if ((certFile === undefined) !== (keyFile === undefined)) {
+    throw new ConfigError("--etcd-certfile and --etcd-keyfile go together: give both or neither");
+  }
+  const caFile = raw.string("etcd-cafile");
+  return { kind: "etcd", endpoints, prefix, username, password, certFile, keyFile, caFile };
+}
+
+/** No scheme means `http`, as in etcd's own client; no port means etcd's. */
+function parseEndpoint(text: string): string {
+  if (text.includes("@")) {
+    throw new ConfigError(
+      "--etcd-endpoints: a URL holds a user's name or password; give --etcd-username, and the " +
+        "password as FLANNELD_ETCD_PASSWORD",
+    );
+  }
+  const url = URL.parse(/^[a-z]+:\/\//i.test(text) ? text : `http://${text}`);
+  if (
+    url === null || !["http:", "https:"].includes(url.protocol) || url.pathname !== "/" ||
+    url.search !== "" || url.hash !== ""
+  ) throw new ConfigError(`--etcd-endpoints ${text}: is no URL such as http://10.0.0.1:2379`);
+  // A URL keeps no port that is its scheme's own.
+  const port = url.port || (/:(80|443)\/?$/.exec(text)?.[1] ?? "2379");
+  return `${url.protocol}//${url.hostname}:${port}`;
 }
 
 function parseRegex(text: string): RegExp {

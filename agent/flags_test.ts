@@ -1,6 +1,6 @@
 import { ConfigError, IpAddress } from "@denim/core";
 import assert from "node:assert/strict";
-import { type AgentFlags, agentHelp, parseAgentFlags } from "./flags.ts";
+import { type AgentFlags, agentHelp, parseAgentFlags, parseStoreFlags } from "./flags.ts";
 
 function parse(args: readonly string[], environment: Record<string, string> = {}): AgentFlags {
   const flags = parseAgentFlags(args, environment);
@@ -50,12 +50,67 @@ Deno.test("help is asked for and names every flag", () => {
   }
 });
 
+Deno.test("any --etcd flag means etcd, with flannel's defaults for the others", () => {
+  const etcd = (...args: string[]) => {
+    const { store } = parse(args);
+    assert.ok(store.kind === "etcd");
+    return store;
+  };
+  const defaults = {
+    kind: "etcd",
+    endpoints: ["http://127.0.0.1:4001", "http://127.0.0.1:2379"],
+    prefix: "/coreos.com/network",
+    username: undefined,
+    password: undefined,
+    certFile: undefined,
+    keyFile: undefined,
+    caFile: undefined,
+  };
+  assert.deepEqual(etcd("--store", "etcd"), defaults);
+  assert.deepEqual(etcd("--etcd-prefix=/other"), { ...defaults, prefix: "/other" });
+  assert.deepEqual(
+    etcd("--etcd-endpoints", "https://etcd-1:2379, 10.0.0.1,http://[fd00::1]:80,").endpoints,
+    ["https://etcd-1:2379", "http://10.0.0.1:2379", "http://[fd00::1]:80"],
+  );
+  const tls = etcd("--etcd-cafile=/ca", "--etcd-certfile=/cert", "--etcd-keyfile=/key");
+  assert.deepEqual([tls.caFile, tls.certFile, tls.keyFile], ["/ca", "/cert", "/key"]);
+});
+
+Deno.test("etcd's password may come from the environment", () => {
+  const { store } = parse(["--etcd-username", "flannel"], { FLANNELD_ETCD_PASSWORD: "hunter2" });
+  assert.ok(store.kind === "etcd");
+  assert.equal(store.password, "hunter2");
+});
+
+Deno.test("a command's own flags and operands stand beside the store's", () => {
+  const own = { json: "boolean", "public-ip": "string" } as const;
+  const args = ["reserve", "--json", "10.5.1.0/24", "--public-ip=10.0.0.1", "--store", "etcd"];
+  const flags = parseStoreFlags("denim leases", own, args, {});
+  assert.ok(flags !== "help");
+  assert.equal(flags.store.kind, "etcd");
+  assert.deepEqual(flags.operands, ["reserve", "10.5.1.0/24"]);
+  assert.deepEqual([...flags.own], [["json", "true"], ["public-ip", "10.0.0.1"]]);
+  assert.equal(parseStoreFlags("denim leases", own, ["--help"], {}), "help");
+  assert.throws(() => parseStoreFlags("denim leases", own, ["--iface", "eth0"], {}), {
+    name: "ConfigError",
+    message: "--iface: no such flag of denim leases; see denim leases --help",
+  });
+});
+
 Deno.test("what is wrong is named with its flag", async (t) => {
   const cases: readonly (readonly [args: readonly string[], says: RegExp])[] = [
     [["--nonsense"], /^--nonsense: no such flag/],
     [["stray"], /^stray: no such flag/],
-    [["--etcd-password=hunter2"], /^--etcd-password: denim does not do this yet/],
+    [["--kube-subnet-mgr"], /^--kube-subnet-mgr: denim does not do this yet/],
     [["--store", "postgres:x"], /^--store postgres:x/],
+    [["--store", "sqlite:/x", "--etcd-prefix", "/y"], /^--store sqlite:\/x and --etcd-prefix/],
+    [["--etcd-password=hunter2"], /^--etcd-password needs --etcd-username/],
+    [["--etcd-pasword", "hunter2"], /^--etcd-pasword: no such flag/],
+    [["--etcd-endpoints", "http://me:hunter2@10.0.0.1:2379"], /give --etcd-username/],
+    [["--etcd-endpoints", "ftp://10.0.0.1"], /^--etcd-endpoints ftp:\/\/10.0.0.1: is no URL/],
+    [["--etcd-endpoints", "http://10.0.0.1:2379/v3"], /is no URL such as/],
+    [["--etcd-endpoints", ","], /names none/],
+    [["--etcd-certfile", "/a"], /--etcd-certfile and --etcd-keyfile go together/],
     [["--iface-regex", "("], /^--iface-regex \(: is no regular expression/],
     [["--iface-can-reach", "eth0"], /^--iface-can-reach eth0: is no IP address/],
     [["--public-ip", "fd99::1"], /^--public-ip fd99::1: is no IPv4 address/],

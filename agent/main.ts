@@ -7,7 +7,7 @@
 
 if (Deno.env.has("CNI_COMMAND")) {
   const { runPlugin } = await import("@denim/plugin");
-  runPlugin();
+  await runPlugin();
 } else {
   const { runCommandLine } = await import("./command_line.ts");
   Deno.exit(await runCommandLine(Deno.args));

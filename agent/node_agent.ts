@@ -166,6 +166,7 @@ class Node implements AsyncDisposable {
       first.peers.ownKey = this.#lease.key;
       this.#makeNode(first, this.#lease);
       await first.session.leased?.(this.#lease);
+      await this.#keepFormer(config, held);
       const parts = [
         this.#follow(() => ready = true),
         this.#renew(),
@@ -208,10 +209,39 @@ class Node implements AsyncDisposable {
     return { owner: `node ${++this.#opened}`, settings, backend, session, peers };
   }
 
+  /**
+   * net-conf may have changed its backend while no agent ran here: the data path of the lease that was held
+   * still reaches the nodes that have not changed, and is taken away in due course.
+   */
+  async #keepFormer(config: NetworkConfig, held: Lease | undefined): Promise<void> {
+    const { log, backends } = this.#options;
+    const { current } = this.#paths;
+    if (held === undefined || held.backendType === current.backend.leaseType) return;
+    const backend = backends.find(({ leaseType }) => leaseType === held.backendType);
+    // What a node publishes bears the names of the options that it follows from.
+    const options = backend?.options.safeParse(held.halves[0]!.backendData ?? {}).data;
+    if (options === undefined) return;
+    let path: DataPath | undefined;
+    try {
+      const former = { ...config, backend: { type: backend!.type, options, defaulted: false } };
+      path = await this.#open(former, held);
+      path.peers.ownKey = this.#lease!.key;
+      this.#makeNode(path, this.#lease);
+      await path.session.leased?.(this.#lease!);
+      this.#paths.addFormer(path);
+      this.#retire(path);
+    } catch (error) {
+      log.warn(`what ${held.backendType} left is not followed: ${messageOf(error)}`);
+      if (path === undefined) return;
+      this.#reconciler.delete(path.owner);
+      await path.session[Symbol.asyncDispose]();
+    }
+  }
+
   /** Whether a data path's devices are yet to be made: then nobody's packets travel by them. */
   #devicesAreFresh({ session }: DataPath): boolean {
     return session.node(undefined).every((object) =>
-      object.kind !== "link" || this.#kernel.macOf(object.name) === undefined
+      object.kind !== "link" || !this.#kernel.hasDevice(object.name)
     );
   }
 
@@ -393,7 +423,7 @@ class Node implements AsyncDisposable {
       mtuBytes: next.session.mtuBytes,
       formerPeers: before.peers.size,
     });
-    this.#retire(before).catch((error) => log.error(`${before.backend.type}: ${messageOf(error)}`));
+    this.#retire(before);
   }
 
   /** Writes the lease anew, as the current data path has it. */
@@ -413,6 +443,7 @@ class Node implements AsyncDisposable {
 
   /** Takes a former data path away once nobody is reached by it, or its peers have had their time. */
   async #retire(path: DataPath): Promise<void> {
+    const { log } = this.#options;
     const deadlineMs = performance.now() + RETIRE_PATIENCE_MS;
     let quiet = false;
     for (;;) {
@@ -422,13 +453,17 @@ class Node implements AsyncDisposable {
       quiet = empty;
     }
     if (!this.#paths.all.includes(path)) return;
-    for (const { key } of path.peers) this.#reconciler.delete(key);
-    this.#paths.delete(path);
-    this.#reconciler.delete(path.owner);
-    this.#apply();
-    await path.session[Symbol.asyncDispose]();
-    this.#options.log.info(`${path.backend.type} is gone from this node`);
-    if (path.peers.size > 0) await this.#readAll();
+    try {
+      for (const { key } of path.peers) this.#reconciler.delete(key);
+      this.#paths.delete(path);
+      this.#reconciler.delete(path.owner);
+      this.#apply();
+      await path.session[Symbol.asyncDispose]();
+      log.info(`${path.backend.type} is gone from this node`);
+      if (path.peers.size > 0) await this.#readAll();
+    } catch (error) {
+      log.error(`${path.backend.type} could not be taken away: ${messageOf(error)}`);
+    }
   }
 
   /** Renews the lease for as long as the node lives. */

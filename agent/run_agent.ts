@@ -10,6 +10,7 @@ import { type AgentFlags, agentHelp, parseAgentFlags } from "./flags.ts";
 import { Health } from "./health.ts";
 import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
+import { openStore } from "./open_store.ts";
 import { requireRoot } from "./privileges.ts";
 
 /** What `runAgent` is given. */
@@ -58,9 +59,10 @@ async function serve(
   signal: AbortSignal,
 ): Promise<void> {
   await using health = flags.healthz && Health.serve(flags.healthz, log);
-  await using store = await openStore(flags, log);
+  await using store = await openStore(flags.store, log, { patient: true });
   log.info(`leases live in ${store.description}`);
-  await seed(flags, store, log, signal);
+  // A cluster's net-conf is its administrator's to write, with `denim config set`.
+  if (flags.store.kind === "sqlite") await seed(flags, store, log, signal);
   await runNode({
     store,
     backends,
@@ -70,12 +72,6 @@ async function serve(
     log,
     onReady: () => health?.ready(),
   }, signal);
-}
-
-/** Loads the one store that is used. */
-async function openStore(flags: AgentFlags, log: Logger): Promise<LeaseStore> {
-  const { SqliteStore } = await import("@denim/core/stores/sqlite");
-  return SqliteStore.open(flags.store.path, { log });
 }
 
 /** Gives a store that has no net-conf the one from the file. */

@@ -8,13 +8,24 @@ import type { Backend } from "@denim/core";
 import { alloc } from "./alloc/mod.ts";
 import { extension } from "./extension/mod.ts";
 import { hostGw } from "./host_gw/mod.ts";
+import { udp } from "./udp/mod.ts";
 import { vxlan } from "./vxlan/mod.ts";
 
 export { alloc } from "./alloc/mod.ts";
 export { extension, type ExtensionOptions } from "./extension/mod.ts";
 export { hostGw } from "./host_gw/mod.ts";
+export {
+  type Drop,
+  type PeerCounts,
+  type Traffic,
+  udp,
+  type UdpCounts,
+  type UdpOptions,
+  type UdpPeerData,
+  UdpSession,
+} from "./udp/mod.ts";
 export { vxlan, type VxlanOptions, type VxlanPeerData } from "./vxlan/mod.ts";
 
 /** All of them, for `runAgent`. */
 // deno-lint-ignore no-explicit-any -- each has options and peer data of its own
-export const builtin: readonly Backend<any, any>[] = [vxlan, hostGw, alloc, extension];
+export const builtin: readonly Backend<any, any>[] = [vxlan, hostGw, udp, alloc, extension];

@@ -5,6 +5,7 @@
  */
 
 import type { ZodType } from "zod";
+import { ConfigError } from "./errors.ts";
 import type { Cidr, Family, IpAddress } from "./ip.ts";
 import { type KernelState, nexthopId } from "./kernel_state.ts";
 import type { Lease } from "./lease.ts";
@@ -28,6 +29,8 @@ export interface OuterInterface {
 export interface KernelReader {
   /** The Ethernet address of a device; `undefined` where there is no such device. */
   macOf(device: string): MacAddress | undefined;
+  /** Whether there is such a device. */
+  hasDevice(device: string): boolean;
   /**
    * The device by which the kernel would send a packet to an address now, and the gateway, `undefined`
    * where the address is on the link. `undefined` where there is no route.
@@ -135,4 +138,32 @@ export function directRoute(
     { kind: "nexthop", id, device: outer.name, via: publicIp },
     { kind: "route", destination: subnet, nexthopId: id },
   ];
+}
+
+/** The smallest MTU over which IPv6 works (RFC 8200 section 5), and the smallest for IPv4 (RFC 791). */
+const MIN_MTU_BYTES: Readonly<Record<Family, number>> = { 4: 68, 6: 1280 };
+
+/**
+ * What a tunnel leaves of the outer MTU for a pod's packet. Throws a `ConfigError` where that is too little
+ * for the family.
+ *
+ * @param backend the backend's type, for the message
+ * @param outerBytes the outer MTU
+ * @param overheadBytes what the tunnel adds to a packet
+ */
+export function tunnelMtuBytes(
+  backend: string,
+  outerBytes: number,
+  overheadBytes: number,
+  family: Family,
+): number {
+  const bytes = outerBytes - overheadBytes;
+  const least = MIN_MTU_BYTES[family];
+  if (bytes < least) {
+    throw new ConfigError(
+      `${backend}: an outer MTU of ${outerBytes} leaves ${bytes} bytes for pods' IPv${family} packets, ` +
+        `fewer than ${least}; raise the MTU of the outer device or net-conf's Backend.MTU`,
+    );
+  }
+  return bytes;
 }

@@ -29,6 +29,18 @@ export interface HeldAddress {
   readonly range: AddressRange;
 }
 
+/** Who holds an address. */
+export interface Holder {
+  /** The address. */
+  readonly address: IpAddress;
+  /** The container's id. */
+  readonly containerId: string;
+  /** The interface; `undefined` in a file of a host-local older than 0.8. */
+  readonly ifName: string | undefined;
+  /** When the address was given, in ms since 1970. */
+  readonly writtenMs: number;
+}
+
 /** One network's folder, locked against every other plugin for as long as it is open. */
 export class AddressStore implements Disposable {
   readonly #directory: string;
@@ -124,6 +136,23 @@ export class AddressStore implements Disposable {
     const { held, sameContainer } = this.#list(attachment);
     for (const name of held) removeIfThere(`${this.#directory}/${name}`);
     return sameContainer;
+  }
+
+  /** The addresses that an attachment holds, as their files' names. */
+  heldBy(attachment: Attachment): readonly string[] {
+    return this.#list(attachment).held;
+  }
+
+  /** Who holds which address. Files that say nothing of a holder are nobody's. */
+  holders(): Holder[] {
+    const decoder = new TextDecoder();
+    return this.#files().flatMap((name) => {
+      const address = IpAddress.tryParse(name);
+      const [containerId, ifName] = decoder.decode(this.#read(name)).trim().split(LINE_BREAK);
+      if (address === undefined || !containerId) return [];
+      const writtenMs = Deno.statSync(`${this.#directory}/${name}`).mtime!.getTime();
+      return [{ address, containerId, ifName, writtenMs }];
+    });
   }
 
   /** Gives back these addresses. */

@@ -14,8 +14,7 @@ import {
   LinuxError,
   listAddresses,
   MessageWriter,
-  NetlinkSocket,
-  type NetworkNamespace,
+  type NetlinkSocket,
   readSysctl,
   waitForKernel,
   writeHairpin,
@@ -33,14 +32,15 @@ import { CNI_CODE, CniError } from "./cni_error.ts";
 import type { BridgeConf } from "./delegate_conf.ts";
 import type { Attachment } from "./environment.ts";
 import type { RouteConf } from "./host_local_conf.ts";
+import type { PodNamespace } from "./namespace.ts";
 
 /** How long the bridge's port may take to carry packets; the bridge plugin's own patience. */
 const PORT_TIMEOUT_MS = 2500;
 /** How long the kernel may take to find that nobody else has an IPv6 address. */
 const DAD_TIMEOUT_MS = 5000;
 
-/** What the kernel lets or makes of a pod's network, by family. */
-const FORWARDING: Readonly<Record<Family, string>> = {
+/** The setting that makes the node forward packets, by family. */
+export const FORWARDING: Readonly<Record<Family, string>> = {
   4: "net/ipv4/ip_forward",
   6: "net/ipv6/conf/all/forwarding",
 };
@@ -55,26 +55,6 @@ function apply(socket: NetlinkSocket, steps: readonly Step[]): void {
   const [failure] = socket.send(batch);
   if (failure === undefined) return;
   throw new LinuxError(failure.error.errno, steps[failure.index]![0], failure.error.detail);
-}
-
-/** A pod's namespace, with a socket in it. */
-export class PodNamespace implements Disposable {
-  /** The namespace. */
-  readonly namespace: NetworkNamespace;
-  /** A socket in it. */
-  readonly socket: NetlinkSocket;
-
-  /** Takes over an open namespace. */
-  constructor(namespace: NetworkNamespace) {
-    this.namespace = namespace;
-    this.socket = namespace.run(() => new NetlinkSocket());
-  }
-
-  /** Closes both. */
-  [Symbol.dispose](): void {
-    this.socket[Symbol.dispose]();
-    this.namespace[Symbol.dispose]();
-  }
 }
 
 /**
@@ -107,13 +87,7 @@ export function ensureBridge(socket: NetlinkSocket, conf: BridgeConf): LinkState
       ]));
     found = findLink(socket, name);
   }
-  if (found?.type !== "bridge") {
-    throw new CniError(
-      CNI_CODE.conflict,
-      `${name} is no bridge${found?.type === undefined ? "" : ` (it is ${found.type})`}: ` +
-        "remove it, or give delegate.bridge another name",
-    );
-  }
+  if (found?.type !== "bridge") throw noBridge(name, found);
   const { index, up, promiscuous } = found;
   if (!up || promiscMode && !promiscuous) {
     apply(socket, [[`set up ${name}`, (w) => writeLinkSettings(w, index, settings)]]);
@@ -121,6 +95,15 @@ export function ensureBridge(socket: NetlinkSocket, conf: BridgeConf): LinkState
   // The node's routes on the bridge are denim's to make, not a pod's that plays router.
   trySysctl(`net/ipv6/conf/${name}/accept_ra`, "0");
   return found;
+}
+
+/** The error for another device that has the bridge's name. */
+export function noBridge(name: string, found: LinkState | undefined): CniError {
+  return new CniError(
+    CNI_CODE.conflict,
+    `${name} is no bridge${found?.type === undefined ? "" : ` (it is ${found.type})`}: ` +
+      "remove it, or give delegate.bridge another name",
+  );
 }
 
 /** Gives the bridge the gateway's addresses, and turns forwarding on. */
@@ -138,7 +121,11 @@ export function ensureGateway(
   }
 }
 
-function gatewaySteps(
+/**
+ * What it takes to give the bridge a gateway's address; nothing where it has it. Throws a CniError where
+ * another address is in its place.
+ */
+export function gatewaySteps(
   socket: NetlinkSocket,
   { forceAddress }: BridgeConf,
   { index, name, mac }: LinkState,

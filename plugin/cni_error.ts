@@ -27,12 +27,18 @@ export const CNI_CODE = {
   invalidNamespace: 8,
   /** Something that comes by itself is not there yet. */
   tryAgainLater: 11,
+  /** The plugin can't serve an ADD now (STATUS). */
+  notReady: 50,
   /** No address is free, or not the one that was asked for. */
   noAddress: 100,
   /** Something is there already that must not be. */
   conflict: 101,
   /** The kernel refused. */
   kernel: 102,
+  /** What an ADD made is gone, or no longer as it was. */
+  missing: 103,
+  /** Another plugin failed without the error that the spec asks for. */
+  delegate: 104,
   /** A defect of denim's (libcni). */
   internal: 999,
 } as const;
@@ -58,6 +64,20 @@ export class CniError extends Error {
     super(message);
     this.code = code;
     this.details = details;
+  }
+}
+
+/** A failure of the plugin that does the work, in its own words. */
+export class DelegateError extends Error {
+  /** The class's name, for logs. */
+  override readonly name = "DelegateError";
+  /** The JSON that it printed. */
+  readonly output: string;
+
+  /** @param output the JSON that it printed */
+  constructor(output: string) {
+    super(output.trim());
+    this.output = output;
   }
 }
 

@@ -6,12 +6,13 @@
 
 import { NetlinkSocket } from "@denim/core/linux/pod";
 import { AddressStore } from "./address_store.ts";
-import { hostInterfaceName, PodNamespace, removeLink } from "./bridge.ts";
+import { hostInterfaceName, removeLink } from "./bridge.ts";
 import { CniError } from "./cni_error.ts";
 import type { ConfObject } from "./conf_object.ts";
+import { BUILT_IN, typeOf } from "./delegate_conf.ts";
 import { type CniVariables, isCniName } from "./environment.ts";
-import { addressDirectory, unsupported } from "./host_local_conf.ts";
-import { openNamespace } from "./namespace.ts";
+import { addressDirectory } from "./host_local_conf.ts";
+import { openNamespace, PodNamespace } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import { readSavedConf, removeSavedConf } from "./saved_conf.ts";
 
@@ -21,8 +22,12 @@ import { readSavedConf, removeSavedConf } from "./saved_conf.ts";
  * file for each container, is that of its last ADD: it says where else to look, and stays for as long as
  * another interface of the container may need it.
  */
-export function del(conf: NetworkConf, variables: CniVariables): string {
+export function del(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
   const saved = readSavedConf(conf.dataDir, variables);
+  const own = saved?.get("name") === conf.name ? saved : undefined;
+  if (typeOf(own ?? conf.json.object("delegate")) !== BUILT_IN) {
+    return import("./delegate.ts").then((it) => it.delegateDel(conf, variables, own));
+  }
   const savedDirectory = saved && savedAddressDirectory(saved);
   removeInterface(variables);
   let needed = false;
@@ -35,14 +40,11 @@ export function del(conf: NetworkConf, variables: CniVariables): string {
   return "";
 }
 
-/** The folder that a record speaks of; `undefined` where it is no record of a network. */
+/** The folder that a record speaks of; `undefined` where it is no record of a network with a bridge. */
 function savedAddressDirectory(saved: ConfObject): string | undefined {
-  const type = saved.get("type");
-  if (type !== undefined && type !== "bridge") {
-    throw unsupported(saved, "type", `denim can only take down what "bridge" set up`);
-  }
   const name = saved.get("name");
-  return typeof name === "string" && isCniName(name) ? addressDirectory(saved) : undefined;
+  const ours = typeof name === "string" && isCniName(name) && typeOf(saved) === BUILT_IN;
+  return ours ? addressDirectory(saved) : undefined;
 }
 
 /** Takes away the interface, by its name in the container, or by the node's end where that is gone. */

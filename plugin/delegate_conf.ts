@@ -5,6 +5,7 @@
  * @module
  */
 
+import { Cidr, IpAddress } from "@denim/core/ip";
 import type { MacAddress } from "@denim/core/mac";
 import type { SubnetEnv } from "@denim/core/subnet-env";
 import { CNI_CODE, CniError } from "./cni_error.ts";
@@ -17,9 +18,13 @@ import {
   readDns,
   readHostLocalConf,
   refuseUnknown,
+  type RouteConf,
   unsupported,
 } from "./host_local_conf.ts";
 import type { NetworkConf } from "./network_conf.ts";
+
+/** The plugin whose work denim does itself. */
+export const BUILT_IN = "bridge";
 
 /** The bridge plugin's name for its bridge. */
 const DEFAULT_BRIDGE = "cni0";
@@ -57,6 +62,16 @@ export interface BridgeConf {
   readonly dns: Dns | undefined;
 }
 
+/** Which plugin a delegate's configuration is for. */
+export function typeOf(delegate: ConfObject | undefined): string {
+  return delegate?.string("type") || BUILT_IN;
+}
+
+/** The name of the bridge that a delegate's configuration is for. */
+export function bridgeOf(delegate: ConfObject | undefined): string {
+  return delegate?.string("bridge") || DEFAULT_BRIDGE;
+}
+
 /**
  * What flannel hands to the plugin that does the work: the user's `delegate` with the network's name, the
  * node's subnets and MTU, and routes to the cluster's networks filled in. It is kept for the pod's DEL.
@@ -71,17 +86,20 @@ export function renderDelegate(conf: NetworkConf, env: SubnetEnv): ConfObject {
       );
     }
   }
-  const type = delegate.string("type") ?? "bridge";
+  const type = typeOf(delegate);
+  if (type !== BUILT_IN && type === conf.json.get("type")) {
+    delegate.fail("type", "another plugin's name than this one's own");
+  }
   const passedOn = (key: string) => {
     const value = delegate.get(key) ?? conf.json.get(key);
     return value === undefined ? {} : { [key]: value };
   };
   return new ConfObject({
     mtu: env.mtuBytes,
-    ...(type === "bridge" ? { isGateway: true } : {}),
-    // flannel asks for masquerade where its agent does none. denim has none yet, and a file that said so
-    // would have the bridge plugin look for rules that nobody made.
-    ipMasq: false,
+    ...(type === BUILT_IN ? { isGateway: true } : {}),
+    // Who masquerades, where the agent does not: another plugin, as flannel has it. denim's own bridge has
+    // no masquerade, and a record that said so would have others look for rules that nobody made.
+    ipMasq: type !== BUILT_IN && !env.ipMasq,
     ...withoutNulls(delegate.json),
     ...passedOn("args"),
     ...passedOn("dns"),
@@ -145,9 +163,6 @@ const KNOWN_KEYS = [
  * without the wall that somebody asked for is worse than none.
  */
 export function readBridgeConf(conf: ConfObject, args: CniArgs): BridgeConf {
-  if (conf.get("type") !== "bridge") {
-    throw unsupported(conf, "type", `denim makes pods' interfaces itself, as "bridge" does`);
-  }
   const ipam = conf.object("ipam");
   if (ipam?.get("type") !== "host-local") {
     throw unsupported(ipam ?? conf, "type", `denim gives addresses itself, as "host-local" does`);
@@ -166,7 +181,7 @@ export function readBridgeConf(conf: ConfObject, args: CniArgs): BridgeConf {
       `${conf.at("hairpinMode")} and ${conf.at("promiscMode")} can't both be true`,
     );
   }
-  const bridge = conf.string("bridge") || DEFAULT_BRIDGE;
+  const bridge = bridgeOf(conf);
   const problem = interfaceNameProblem(bridge);
   if (problem !== undefined) conf.fail("bridge", `a device's name, and ${problem}`);
   const isDefaultGateway = conf.boolean("isDefaultGateway");
@@ -185,6 +200,17 @@ export function readBridgeConf(conf: ConfObject, args: CniArgs): BridgeConf {
     addressDirectory: addressDirectory(conf),
     dns: readDns(conf.object("dns")),
   };
+}
+
+/** The configuration's routes, and the default ones where they are asked for and not among them. */
+export function podRoutes({ ipam, isDefaultGateway }: BridgeConf): RouteConf[] {
+  const routes = [...ipam.routes];
+  if (!isDefaultGateway) return routes;
+  for (const { gateway: gw } of ipam.ranges) {
+    const everywhere = new Cidr(new IpAddress(gw.family, 0n), 0);
+    if (!routes.some(({ dst }) => dst.equals(everywhere))) routes.push({ dst: everywhere, gw });
+  }
+  return routes;
 }
 
 /** Who asks for an Ethernet address goes from the particular to the general, as for the bridge plugin. */

@@ -77,6 +77,21 @@ Deno.test("renderDelegate keeps the user's own, and both families", () => {
   });
 });
 
+Deno.test("renderDelegate asks another plugin to masquerade where the agent does not", () => {
+  const delegateOf = (delegate: JsonObject, ipMasq: boolean) =>
+    render({ delegate, ipam: { type: "static" } }, { ...ENV, ipMasq }).json;
+  const { isGateway, ipMasq, ipam } = delegateOf({ type: "ptp" }, false);
+  assert.deepEqual([isGateway, ipMasq], [undefined, true]);
+  assert.deepEqual(ipam, {
+    type: "static",
+    ranges: [[{ subnet: "10.5.38.0/24" }]],
+    routes: [{ dst: "10.5.0.0/16" }],
+  });
+  assert.equal(delegateOf({ type: "ptp" }, true).ipMasq, false);
+  assert.equal(delegateOf({ type: "ptp", ipMasq: true }, true).ipMasq, true);
+  assert.equal(delegateOf({}, false).ipMasq, false);
+});
+
 Deno.test("readBridgeConf has the bridge plugin's defaults", () => {
   const { ipam, ...conf } = read({});
   assert.deepEqual(conf, {
@@ -144,7 +159,12 @@ for (
       /delegate\.name must be left out/,
     ],
     ["delegate.ipam", { delegate: { ipam: {} } }, 7, /delegate\.ipam must be left out/],
-    ["another delegate", { delegate: { type: "ptp" } }, 2, /delegate\.type is "ptp"/],
+    [
+      "itself as its delegate",
+      { type: "denim", delegate: { type: "denim" } },
+      7,
+      /delegate\.type is "denim"; it must be another plugin's name/,
+    ],
     ["a type that is no text", { delegate: { type: 5 } }, 7, /delegate\.type is 5/],
     ["another ipam", { ipam: { type: "dhcp" } }, 2, /ipam\.type is "dhcp"/],
     ["masquerade", { delegate: { ipMasq: true } }, 7, /delegate\.ipMasq is true/],

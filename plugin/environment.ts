@@ -26,6 +26,8 @@ export interface CniVariables {
   readonly ifName: string;
   /** `CNI_ARGS` */
   readonly args: string;
+  /** `CNI_PATH`: folders with plugins, joined by colons. */
+  readonly path: string;
   /** `CNI_NETNS_OVERRIDE`: whether the container's namespace may be the plugin's own (libcni). */
   readonly netnsOverride: boolean;
 }
@@ -33,7 +35,10 @@ export interface CniVariables {
 /** Reads a variable of the environment; `undefined` where it is not set. */
 export type ReadVariable = (name: string) => string | undefined;
 
-/** The variables that each command can't do without. libcni asks for `CNI_PATH` too; denim runs no other plugin. */
+/**
+ * The variables that each command can't do without. libcni asks for `CNI_PATH` too; denim needs it only
+ * where another plugin does the work.
+ */
 const REQUIRED: Readonly<Record<string, readonly string[]>> = {
   ADD: ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
   CHECK: ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
@@ -70,6 +75,7 @@ export function readVariables(command: string, read: ReadVariable): CniVariables
     netns: value("CNI_NETNS"),
     ifName,
     args: value("CNI_ARGS"),
+    path: value("CNI_PATH"),
     netnsOverride: /^(true|1)$/i.test(value("CNI_NETNS_OVERRIDE")),
   };
 }

@@ -13,6 +13,7 @@ Deno.test("readVariables takes what a runtime gives", () => {
     netns: "/run/netns/x",
     ifName: "eth0",
     args: "A=1",
+    path: "",
     netnsOverride: true,
   });
   assert.equal(read("DEL", { ...GOOD, CNI_NETNS: "" }).netns, "");

@@ -7,4 +7,4 @@
 
 import { runPlugin } from "./plugin.ts";
 
-runPlugin();
+await runPlugin();

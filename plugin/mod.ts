@@ -1,5 +1,6 @@
 /**
- * denim's CNI plugin: ADD, DEL and VERSION in one process, in place of the chain flannel, bridge, host-local.
+ * denim's CNI plugin: one process in place of the chain flannel, bridge, host-local; or in flannel's place alone,
+ * where another plugin than bridge does the work.
  *
  * @module
  */

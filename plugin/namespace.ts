@@ -4,7 +4,7 @@
  * @module
  */
 
-import { LinuxError, NetworkNamespace } from "@denim/core/linux/pod";
+import { findLink, LinuxError, NetlinkSocket, NetworkNamespace } from "@denim/core/linux/pod";
 import { CNI_CODE, CniError } from "./cni_error.ts";
 import type { CniVariables } from "./environment.ts";
 
@@ -49,4 +49,38 @@ export function openNamespace(variables: CniVariables): NetworkNamespace | CniEr
 function isOwn(path: string): boolean {
   const theirs = Deno.statSync(path), ours = Deno.statSync("/proc/thread-self/ns/net");
   return theirs.dev === ours.dev && theirs.ino === ours.ino;
+}
+
+/** A pod's namespace, with a socket in it. */
+export class PodNamespace implements Disposable {
+  /** The namespace. */
+  readonly namespace: NetworkNamespace;
+  /** A socket in it. */
+  readonly socket: NetlinkSocket;
+
+  /** Takes over an open namespace. */
+  constructor(namespace: NetworkNamespace) {
+    this.namespace = namespace;
+    this.socket = namespace.run(() => new NetlinkSocket());
+  }
+
+  /** Closes both. */
+  [Symbol.dispose](): void {
+    this.socket[Symbol.dispose]();
+    this.namespace[Symbol.dispose]();
+  }
+}
+
+/** Opens the container's namespace for an ADD. Throws a CniError where the interface is there already. */
+export function openPod(variables: CniVariables): PodNamespace {
+  const { netns, ifName } = variables;
+  const namespace = openNamespace(variables);
+  if (namespace instanceof CniError) throw namespace;
+  const pod = new PodNamespace(namespace);
+  if (findLink(pod.socket, ifName) === undefined) return pod;
+  pod[Symbol.dispose]();
+  throw new CniError(
+    CNI_CODE.conflict,
+    `${netns} has an interface ${ifName} already: a second ADD needs a DEL first`,
+  );
 }

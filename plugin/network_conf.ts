@@ -19,6 +19,20 @@ export type CniVersion = typeof CNI_VERSIONS[number];
 /** The newest of {@link CNI_VERSIONS}. */
 export const LATEST_CNI_VERSION: CniVersion = "1.1.0";
 
+/** Whether a version is another one or newer. */
+export function atLeast(version: CniVersion, other: CniVersion): boolean {
+  return CNI_VERSIONS.indexOf(version) >= CNI_VERSIONS.indexOf(other);
+}
+
+/** Throws a CniError where a configuration's version is older than a command. */
+export function requireVersion(conf: NetworkConf, command: string, since: CniVersion): void {
+  if (atLeast(conf.cniVersion, since)) return;
+  throw new CniError(
+    CNI_CODE.incompatibleVersion,
+    `cniVersion "${conf.cniVersion}" has no ${command}, which came with ${since}`,
+  );
+}
+
 /** Where flannel keeps what it made of each container's configuration. */
 const DEFAULT_DATA_DIR = "/var/lib/cni/flannel";
 

@@ -6,7 +6,7 @@
  */
 
 import { add } from "./add.ts";
-import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
+import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
 import { ConfObject } from "./conf_object.ts";
 import { del } from "./del.ts";
 import { type CniVariables, type ReadVariable, readVariables } from "./environment.ts";
@@ -21,12 +21,16 @@ import {
 import { formatError, formatVersions } from "./result.ts";
 
 /** Does what a command asks and answers with what goes to standard output. */
-type Command = (conf: NetworkConf, variables: CniVariables) => string;
+type Command = (conf: NetworkConf, variables: CniVariables) => string | Promise<string>;
 
-const COMMANDS: Readonly<Record<string, Command>> = { ADD: add, DEL: del };
-
-/** Commands of the spec that denim does not have yet. */
-const NOT_YET = ["CHECK", "GC", "STATUS"];
+/** A pod waits for ADD and DEL; what the others need is loaded only when it is used. */
+const COMMANDS: Readonly<Record<string, Command>> = {
+  ADD: add,
+  DEL: del,
+  CHECK: async (...call) => (await import("./check.ts")).check(...call),
+  STATUS: async (...call) => (await import("./status.ts")).status(...call),
+  GC: async (...call) => (await import("./gc.ts")).gc(...call),
+};
 
 /** What goes back to the runtime. */
 export interface Answer {
@@ -38,25 +42,34 @@ export interface Answer {
 
 /**
  * Carries out the command that the environment names. Never throws: every failure becomes the spec's JSON.
+ * ADD and DEL that denim does itself are done when it returns: all in one go, they can be run in a namespace.
  *
  * @param read reads a variable of the environment
  * @param readInput reads standard input to its end
  */
-export function answer(read: ReadVariable, readInput: () => string): Answer {
+export function answer(read: ReadVariable, readInput: () => string): Answer | Promise<Answer> {
   let cniVersion: CniVersion = LATEST_CNI_VERSION;
+  const succeed = (output: string): Answer => ({ output, failed: false });
+  const fail = (error: unknown): Answer => ({
+    output: error instanceof DelegateError
+      ? error.output
+      : formatError(cniVersion, toCniError(error)),
+    failed: true,
+  });
   try {
     const name = read("CNI_COMMAND") ?? "";
     if (name === "VERSION") {
-      return { output: formatVersions(spokenVersion(readInput)), failed: false };
+      return succeed(formatVersions(spokenVersion(readInput)));
     }
     const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name]! : refuse(name);
     const variables = readVariables(name, read);
     const json = ConfObject.parse(readInput(), "the network configuration on standard input");
     const version = json.get("cniVersion");
     if (isCniVersion(version)) cniVersion = version;
-    return { output: command(readNetworkConf(json), variables), failed: false };
+    const output = command(readNetworkConf(json), variables);
+    return typeof output === "string" ? succeed(output) : output.then(succeed, fail);
   } catch (error) {
-    return { output: formatError(cniVersion, toCniError(error)), failed: true };
+    return fail(error);
   }
 }
 
@@ -64,9 +77,7 @@ function refuse(name: string): never {
   const all = [...Object.keys(COMMANDS), "VERSION"].join(", ");
   const problem = name === ""
     ? "CNI_COMMAND is missing in the environment"
-    : `CNI_COMMAND=${name} in the environment is ${
-      NOT_YET.includes(name) ? "not supported yet" : "no command of CNI"
-    }`;
+    : `CNI_COMMAND=${name} in the environment is no command of CNI`;
   throw new CniError(CNI_CODE.invalidEnvironment, `${problem}; this plugin knows ${all}`);
 }
 
@@ -83,7 +94,7 @@ function spokenVersion(readInput: () => string): string {
  * Runs the plugin with this process's environment, standard input and output, and ends the process: 0 where
  * the command succeeded, else 1.
  */
-export function runPlugin(): never {
+export async function runPlugin(): Promise<never> {
   if (!Deno.env.get("CNI_COMMAND")) {
     write(
       Deno.stderr,
@@ -92,7 +103,7 @@ export function runPlugin(): never {
       }\n`,
     );
   }
-  const { output, failed } = answer((name) => Deno.env.get(name), readStandardInput);
+  const { output, failed } = await answer((name) => Deno.env.get(name), readStandardInput);
   write(Deno.stdout, output);
   Deno.exit(failed ? 1 : 0);
 }

@@ -13,16 +13,18 @@ const CONF = {
   type: "denim",
   subnetFile: "/nowhere/subnet.env",
 };
+const LATEST = { ...CONF, cniVersion: "1.1.0" };
+const CHECK = { ...ENVIRONMENT, CNI_COMMAND: "CHECK" };
 
-function ask(environment: Readonly<Record<string, string>>, input: string | object = CONF) {
+async function ask(environment: Readonly<Record<string, string>>, input: string | object = CONF) {
   const text = typeof input === "string" ? input : JSON.stringify(input);
-  const { output, failed } = answer((name) => environment[name], () => text);
+  const { output, failed } = await answer((name) => environment[name], () => text);
   return { failed, json: JSON.parse(output) };
 }
 
-Deno.test("VERSION answers in the runtime's version", () => {
+Deno.test("VERSION answers in the runtime's version", async () => {
   for (const [input, cniVersion] of [['{"cniVersion":"0.4.0"}', "0.4.0"], ["", "1.1.0"]] as const) {
-    assert.deepEqual(ask({ CNI_COMMAND: "VERSION" }, input), {
+    assert.deepEqual(await ask({ CNI_COMMAND: "VERSION" }, input), {
       failed: false,
       json: { cniVersion, supportedVersions: ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] },
     });
@@ -33,9 +35,20 @@ for (
   const [name, environment, input, cniVersion, code, message] of [
     ["no command", {}, CONF, "1.1.0", 4, /CNI_COMMAND is missing/],
     ["an unknown command", { CNI_COMMAND: "PUT" }, CONF, "1.1.0", 4, /PUT .* no command of CNI/],
-    ["CHECK", { CNI_COMMAND: "CHECK" }, CONF, "1.1.0", 4, /CHECK .* not supported yet/],
-    ["GC", { CNI_COMMAND: "GC" }, CONF, "1.1.0", 4, /GC .* not supported yet/],
-    ["STATUS", { CNI_COMMAND: "STATUS" }, CONF, "1.1.0", 4, /STATUS .* not supported yet/],
+    ["CHECK of nothing", { CNI_COMMAND: "CHECK" }, CONF, "1.1.0", 4, /CNI_CONTAINERID, CNI_NETNS/],
+    ["CHECK before 0.4.0", CHECK, { ...CONF, cniVersion: "0.3.1" }, "0.3.1", 1, /has no CHECK/],
+    ["CHECK without prevResult", CHECK, CONF, "0.4.0", 7, /prevResult is missing/],
+    ["GC before 1.1.0", { CNI_COMMAND: "GC" }, CONF, "0.4.0", 1, /"0\.4\.0" has no GC/],
+    [
+      "GC without a list",
+      { CNI_COMMAND: "GC" },
+      LATEST,
+      "1.1.0",
+      7,
+      /valid-attachments is missing/,
+    ],
+    ["STATUS before 1.1.0", { CNI_COMMAND: "STATUS" }, CONF, "0.4.0", 1, /has no STATUS/],
+    ["STATUS without subnet.env", { CNI_COMMAND: "STATUS" }, LATEST, "1.1.0", 50, /there is no/],
     ["a prototype's name", { CNI_COMMAND: "toString" }, CONF, "1.1.0", 4, /no command of CNI/],
     ["missing variables", { CNI_COMMAND: "ADD" }, CONF, "1.1.0", 4, /CNI_CONTAINERID, CNI_NETNS/],
     ["no JSON", ENVIRONMENT, "{", "1.1.0", 6, /standard input is not JSON/],
@@ -45,8 +58,8 @@ for (
     ["no subnet.env", ENVIRONMENT, CONF, "0.4.0", 11, /there is no \/nowhere\/subnet\.env/],
   ] as const
 ) {
-  Deno.test(`the plugin answers with the spec's error: ${name}`, () => {
-    const { failed, json } = ask(environment as Record<string, string>, input);
+  Deno.test(`the plugin answers with the spec's error: ${name}`, async () => {
+    const { failed, json } = await ask(environment as Record<string, string>, input);
     assert.match(json.msg, message);
     assert.deepEqual([failed, json.cniVersion, json.code], [true, cniVersion, code]);
   });
@@ -67,11 +80,11 @@ for (
     ],
   ] as const
 ) {
-  Deno.test(`ADD refuses a subnet.env that is ${name}`, () => {
+  Deno.test(`ADD refuses a subnet.env that is ${name}`, async () => {
     const subnetFile = Deno.makeTempFileSync({ prefix: "denim-subnet-" });
     try {
       Deno.writeTextFileSync(subnetFile, text);
-      const { failed, json } = ask(ENVIRONMENT, { ...CONF, subnetFile });
+      const { failed, json } = await ask(ENVIRONMENT, { ...CONF, subnetFile });
       assert.match(json.msg, message);
       assert.deepEqual([failed, json.code], [true, 6]);
     } finally {

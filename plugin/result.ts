@@ -8,7 +8,7 @@ import type { MacAddress } from "@denim/core/mac";
 import type { HeldAddress } from "./address_store.ts";
 import type { CniError } from "./cni_error.ts";
 import type { Dns, RouteConf } from "./host_local_conf.ts";
-import { CNI_VERSIONS, type CniVersion } from "./network_conf.ts";
+import { atLeast, CNI_VERSIONS, type CniVersion } from "./network_conf.ts";
 
 /** A device that has to do with an attachment. */
 export interface ResultInterface {
@@ -74,8 +74,4 @@ export function formatError(cniVersion: CniVersion, { code, message, details }: 
 /** With line breaks, as the plugins beside it print. */
 function print(value: unknown): string {
   return `${JSON.stringify(value, null, 4)}\n`;
-}
-
-function atLeast(version: CniVersion, other: CniVersion): boolean {
-  return CNI_VERSIONS.indexOf(version) >= CNI_VERSIONS.indexOf(other);
 }

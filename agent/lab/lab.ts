@@ -58,6 +58,8 @@ export interface LabOptions {
   readonly segments?: number;
   /** The words that start an agent; denim's own unless given. */
   readonly agentProgram?: readonly [string, ...string[]];
+  /** The agents' flags that say where leases live; a file of the laboratory's unless given. */
+  readonly storeFlags?: readonly string[];
 }
 
 /** A cluster of namespaces. Dispose of it, and nothing of it is left. */
@@ -70,6 +72,8 @@ export class Lab implements AsyncDisposable {
   readonly nodes: readonly LabNode[];
   /** @internal The words that start an agent. */
   readonly agentProgram: readonly [string, ...string[]];
+  /** @internal The agents' flags that say where leases live. */
+  readonly storeFlags: readonly string[];
   readonly #namespaces: string[] = [];
   #kept = false;
 
@@ -77,6 +81,7 @@ export class Lab implements AsyncDisposable {
     this.prefix = prefix;
     this.directory = directory;
     this.agentProgram = options.agentProgram ?? denimProgram("agent");
+    this.storeFlags = options.storeFlags ?? ["--store", `sqlite:${directory}/denim.db`];
     const { nodes, segments = 1 } = options;
     this.nodes = Array.from(
       { length: nodes },
@@ -308,8 +313,7 @@ export class LabNode {
   /** The agent's arguments that place it in the laboratory. */
   get agentArguments(): readonly string[] {
     return [
-      "--store",
-      `sqlite:${this.#lab.directory}/denim.db`,
+      ...this.#lab.storeFlags,
       "--net-config-path",
       `${this.#lab.directory}/net-conf.json`,
       "--subnet-file",

@@ -22,6 +22,7 @@ import {
   type NodeContext,
   type Peer,
   type PeerHalf,
+  tunnelMtuBytes,
   type VxlanLink,
 } from "@denim/core";
 import { z, type ZodType } from "zod";
@@ -30,8 +31,6 @@ import { z, type ZodType } from "zod";
 const OVERHEAD_BYTES: Record<Family, number> = { 4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14 };
 /** Linux's own port for VXLAN, older than IANA's 4789; flannel leaves the choice to the kernel. */
 const DEFAULT_PORT = 8472;
-/** The smallest MTU over which IPv6 works (RFC 8200 section 5), and the smallest for IPv4 (RFC 791). */
-const MIN_MTU_BYTES: Record<Family, number> = { 4: 68, 6: 1280 };
 const MAX_MTU_BYTES = 65_535;
 
 /** net-conf's `Backend` object, with flannel's names and defaults. */
@@ -121,7 +120,12 @@ class VxlanSession implements BackendSession<VxlanPeerData> {
     return {
       kind: "link",
       name,
-      mtuBytes: innerMtu(this.#options.MTU || this.#node.outer.mtuBytes, family),
+      mtuBytes: tunnelMtuBytes(
+        "vxlan",
+        this.#options.MTU || this.#node.outer.mtuBytes,
+        OVERHEAD_BYTES[family],
+        family,
+      ),
       mac: this.#mac(name, family),
       info: {
         type: "vxlan",
@@ -186,17 +190,4 @@ function throughVtep(
     { kind: "nexthop", id, device, via },
     { kind: "route", destination: subnet, nexthopId: id },
   ];
-}
-
-/** What is left of the outer MTU for a pod's packet. */
-function innerMtu(outerBytes: number, family: Family): number {
-  const bytes = outerBytes - OVERHEAD_BYTES[family];
-  const least = MIN_MTU_BYTES[family];
-  if (bytes < least) {
-    throw new ConfigError(
-      `vxlan: an outer MTU of ${outerBytes} leaves ${bytes} bytes for pods' IPv${family} packets, fewer ` +
-        `than ${least}; raise the MTU of the outer device or net-conf's Backend.MTU`,
-    );
-  }
-  return bytes;
 }

@@ -37,6 +37,7 @@ function context(world: World): NodeContext {
     outer: { name: "eth0", mtuBytes: world.mtuBytes ?? 1500, addresses, publicIps: addresses },
     held: world.held,
     kernel: {
+      hasDevice: () => world.device !== undefined,
       macOf: () => world.device === undefined ? undefined : MacAddress.parse(world.device),
       routeTo: () => world.route,
     },

@@ -12,6 +12,7 @@ import { routeTo } from "./route.ts";
 /** A reader that asks over a socket, in that socket's namespace. */
 export function kernelReader(socket: NetlinkSocket): KernelReader {
   return {
+    hasDevice: (device) => findLink(socket, device) !== undefined,
     macOf: (device) => findLink(socket, device)?.mac,
     routeTo(address) {
       const route = routeTo(socket, address);

@@ -294,7 +294,12 @@ export function receive(
 }
 
 /** ioctl(2) with a value in its binary form, which the kernel reads or fills. */
-export function ioctl(fd: FileDescriptor, request: number, value: BufferSource, what: string): void {
+export function ioctl(
+  fd: FileDescriptor,
+  request: number,
+  value: BufferSource,
+  what: string,
+): void {
   checked(libc.symbols.ioctl(fd.fd, BigInt(request), value), what);
 }
 

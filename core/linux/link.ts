@@ -238,7 +238,9 @@ export function writeRemovedLink(writer: MessageWriter, index: number): void {
 
 /** Whether a device is as it should be. */
 export function linkEqual(wanted: Link, found: LinkState, devices: Devices): boolean {
-  if (!linkAdoptable(wanted, found) || !found.up || found.mtuBytes !== wanted.mtuBytes) return false;
+  if (!linkAdoptable(wanted, found) || !found.up || found.mtuBytes !== wanted.mtuBytes) {
+    return false;
+  }
   return wanted.mac === undefined
     ? found.queueLength === wanted.info.queueLength
     : found.mac?.equals(wanted.mac) === true && infoEqual(wanted.info, found, devices);

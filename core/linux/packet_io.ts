@@ -73,7 +73,5 @@ export class InputWait {
   /** Waits, on this thread, without end. */
   wait(): void {
     libc.poll(this.#pointer, this.#count, -1);
-    // Keeps the array from the collector while the kernel has its address.
-    this.#fds[0];
   }
 }

@@ -143,8 +143,8 @@ export class Reconciler implements Disposable {
   readonly #onUnderlay: (news: UnderlayNews) => void;
 
   /** What should be there, by key, and on whose behalf. */
-  readonly #wanted = new Map<string, { readonly owner: string; readonly object: Entry }>();
-  readonly #wantedLinks = new Map<string, { readonly owner: string; readonly object: Link }>();
+  readonly #wanted = new Wants<Entry>();
+  readonly #wantedLinks = new Wants<Link>();
   /** The keys of each owner; a device's key is its name. */
   readonly #owners = new Map<string, readonly string[]>();
   /** What the kernel has of it, as far as is known. */
@@ -193,13 +193,13 @@ export class Reconciler implements Disposable {
     for (const object of state) {
       if (object.kind === "link") {
         keys.add(object.name);
-        this.#wantedLinks.set(object.name, { owner, object });
+        this.#wantedLinks.set(object.name, owner, object);
         this.#unwantedLinks.delete(object.name);
         this.#linksTouched = true;
       } else {
         const key = KINDS[object.kind].key(object);
         keys.add(key);
-        this.#wanted.set(key, { owner, object });
+        this.#wanted.set(key, owner, object);
         this.#touched.add(key);
       }
     }
@@ -215,33 +215,34 @@ export class Reconciler implements Disposable {
     this.set(owner, []);
   }
 
-  /** An object that came under another owner since is the other's. */
   #disown(owner: string, key: string): void {
-    if (this.#wanted.get(key)?.owner === owner) {
-      this.#wanted.delete(key);
-      this.#touched.add(key);
-    }
-    if (this.#wantedLinks.get(key)?.owner === owner) {
-      this.#wantedLinks.delete(key);
-      this.#unwantedLinks.add(key);
+    if (this.#wanted.delete(key, owner)) this.#touched.add(key);
+    if (this.#wantedLinks.delete(key, owner)) {
+      if (!this.#wantedLinks.has(key)) this.#unwantedLinks.add(key);
       this.#linksTouched = true;
     }
   }
 
   /** Makes what was set or deleted since the last time true. Costs what those objects cost. */
   apply(): ReconcileResult {
-    const links = this.#linksTouched ? this.#makeLinks() : NOTHING;
-    // With a new device all that lies on devices is to be looked at anew.
-    if (links.changes > 0 && this.#checked) return this.#finish(sum(links, this.check()));
-    const wanted = new Map<string, Entry>();
-    const found = new Map<string, Entry>();
-    for (const key of this.#touched) {
-      const want = this.#wanted.get(key)?.object;
-      const have = this.#applied.get(key);
-      if (want !== undefined) wanted.set(key, want);
-      if (have !== undefined) found.set(key, have);
-    }
-    return this.#finish(sum(links, this.#carryOut(diff(wanted, found))));
+    const before = this.#failing;
+    const result = this.#attempt(() => {
+      const links = this.#linksTouched ? this.#makeLinks() : NOTHING;
+      // With a new device all that lies on devices is to be looked at anew.
+      if (links.changes > 0 && this.#checked) return sum(links, this.check());
+      const wanted = new Map<string, Entry>();
+      const found = new Map<string, Entry>();
+      for (const key of this.#touched) {
+        const want = this.#wanted.get(key)?.object;
+        const have = this.#applied.get(key);
+        if (want !== undefined) wanted.set(key, want);
+        if (have !== undefined) found.set(key, have);
+      }
+      return sum(links, this.#carryOut(diff(wanted, found)));
+    });
+    // What failed before is still to be tried again: only a check sees that it is right by now.
+    this.#failing ||= before;
+    return result;
   }
 
   /**
@@ -249,30 +250,66 @@ export class Reconciler implements Disposable {
    * flanneld, left on denim's devices is taken over where it is right, and removed where nobody wants it.
    */
   check(): ReconcileResult {
-    this.#readLinks();
-    const links = this.#makeLinks();
+    return this.#attempt(() => {
+      this.#readLinks();
+      const links = this.#makeLinks();
+      const held = this.#applied;
+      const { found, besides } = this.#dump();
+      this.#applied = found;
+      this.#checked = true;
+      this.#checkDue = false;
+      const wanted = new Map<string, Entry>();
+      for (const [key, { object }] of this.#wanted) wanted.set(key, object);
+      const changes = diff(wanted, found, (key) => held.has(key));
+      return sum(links, this.#carryOut([...changes, ...besides]));
+    });
+  }
+
+  /** Everything that is, or may be, denim's; and what stands beside what is right, and has to go. */
+  #dump(): { found: Map<string, Entry>; besides: readonly Change<Entry>[] } {
     const owned = [...this.#wantedLinks.keys()].filter((name) => this.#indexes.has(name));
-    const before = this.#applied;
-    this.#applied = new Map();
+    const found = new Map<string, Entry>();
+    const besides: Change<Entry>[] = [];
     for (const kind of ORDER) {
+      const { equal, ours } = KINDS[kind];
       for (const object of KINDS[kind].dump(this.#socket, this.#devices, owned)) {
         const key = KINDS[kind].key(object);
         const want = this.#wanted.get(key)?.object;
-        if (want !== undefined && KINDS[kind].equal(want, object)) {
-          // Of two that are the same one is enough to keep: there may be hundreds of thousands.
-          this.#applied.set(key, want);
-        } else if (want !== undefined || KINDS[kind].ours(object, this.#devices)) {
-          this.#applied.set(key, object);
+        const right = want !== undefined && equal(want, object);
+        const before = found.get(key);
+        const pair = want !== undefined && before !== undefined && right !== (before === want);
+        const other = right ? before : object;
+        if (pair && ours(other!, this.#devices)) {
+          besides.push({
+            action: "remove",
+            object: other!,
+            key: `${key}, the second`,
+            known: true,
+          });
+        }
+        // Of two that are the same one is enough to keep: there may be hundreds of thousands.
+        if (right) found.set(key, want);
+        else if (!pair && (want !== undefined || ours(object, this.#devices))) {
+          found.set(key, object);
         }
       }
     }
-    this.#checked = true;
-    this.#checkDue = false;
-    const wanted = new Map<string, Entry>();
-    for (const [key, { object }] of this.#wanted) wanted.set(key, object);
-    return this.#finish(
-      sum(links, this.#carryOut(diff(wanted, this.#applied, (key) => before.has(key)))),
-    );
+    return { found, besides };
+  }
+
+  /** A device may go in the middle of it, and the kernel may be out of memory: nothing is certain then. */
+  #attempt(body: () => ReconcileResult): ReconcileResult {
+    let result: ReconcileResult;
+    try {
+      result = body();
+    } catch (error) {
+      if (!(error instanceof LinuxError)) throw error;
+      this.#checkDue = true;
+      result = { ...NOTHING, failures: [error.message] };
+    }
+    this.#failing = result.failures.length > 0;
+    if (this.#failing) this.#wake.resolve();
+    return result;
   }
 
   /**
@@ -333,16 +370,22 @@ export class Reconciler implements Disposable {
       const want = this.#wanted.get(key);
       if (news.gone) {
         const had = this.#applied.delete(key);
+        // Routes that name the address as their source go as well, on kernels before 6.6 without a word.
+        if (kind === "address" && want !== undefined) this.#checkDue = true;
         if (want === undefined) {
           if (!had && !KINDS[kind].ours(object, this.#devices)) this.#tellUnderlay(object);
           continue;
         }
         this.#touched.add(key);
         if (kind === "nexthop") this.#forgetRoutes(want.owner);
-      } else if (want !== undefined || KINDS[kind].ours(object, this.#devices)) {
+      } else if (this.#applied.has(key) || KINDS[kind].ours(object, this.#devices)) {
         this.#applied.set(key, object);
         if (want === undefined || !KINDS[kind].equal(want.object, object)) this.#touched.add(key);
-      } else this.#tellUnderlay(object);
+      } else {
+        // Where denim has nothing yet, another's is in the way, and stays.
+        if (want !== undefined) this.#touched.add(key);
+        this.#tellUnderlay(object);
+      }
     }
   }
 
@@ -436,7 +479,9 @@ export class Reconciler implements Disposable {
       }
       if (found === undefined && link.mac === undefined) {
         // A TUN device is made by opening it, and then wants what other devices are made with.
-        if (!attempt(`make device ${link.name}`, () => openTun(link.name)[Symbol.dispose]())) continue;
+        if (!attempt(`make device ${link.name}`, () => openTun(link.name)[Symbol.dispose]())) {
+          continue;
+        }
         found = findLink(this.#socket, link.name);
       }
       const made = found === undefined
@@ -458,6 +503,8 @@ export class Reconciler implements Disposable {
     this.#touched = new Set();
     const failures: string[] = [];
     let batch: Change<Entry>[] = [];
+    let first: Change<Entry> | undefined;
+    let done = 0;
     const flush = () => {
       const failed = new Map(
         this.#socket.send(this.#writer).map(({ index, error }) => [index, error]),
@@ -466,7 +513,11 @@ export class Reconciler implements Disposable {
         const error = failed.get(index);
         if (error !== undefined && !this.#settled(change, error)) {
           failures.push(describe(change, error));
-        } else this.#done(change);
+        } else {
+          this.#done(change);
+          first ??= change;
+          done++;
+        }
       });
       this.#writer.clear();
       batch = [];
@@ -487,14 +538,7 @@ export class Reconciler implements Disposable {
       if (this.#writer.length > BATCH_BYTES) flush();
     }
     flush();
-    const [first] = changes;
-    return { changes: changes.length, first: first && stepText(first), failures };
-  }
-
-  #finish(result: ReconcileResult): ReconcileResult {
-    this.#failing = result.failures.length > 0;
-    if (this.#failing) this.#wake.resolve();
-    return result;
+    return { changes: done, first: first && stepText(first), failures };
   }
 
   #done({ action, object, key }: Change<Entry>): void {
@@ -525,6 +569,74 @@ export class Reconciler implements Disposable {
     } catch {
       return false;
     }
+  }
+}
+
+/** What one owner wants. */
+interface Want<T> {
+  readonly owner: string;
+  readonly object: T;
+}
+
+/**
+ * What owners want, by key. Where several want something of the same key, as two leases of one VTEP do, the
+ * last to say so has it; when that one gives it up, the one before.
+ */
+class Wants<T> {
+  readonly #current = new Map<string, Want<T>>();
+  /** Those that have to wait, for the few keys that several want. */
+  readonly #waiting = new Map<string, readonly Want<T>[]>();
+
+  get(key: string): Want<T> | undefined {
+    return this.#current.get(key);
+  }
+
+  has(key: string): boolean {
+    return this.#current.has(key);
+  }
+
+  keys(): Iterable<string> {
+    return this.#current.keys();
+  }
+
+  values(): Iterable<Want<T>> {
+    return this.#current.values();
+  }
+
+  [Symbol.iterator](): Iterator<[string, Want<T>]> {
+    return this.#current.entries();
+  }
+
+  set(key: string, owner: string, object: T): void {
+    const before = this.#current.get(key);
+    if (before !== undefined && before.owner !== owner) {
+      this.#wait(key, [...this.#others(key, owner), before]);
+    }
+    this.#current.set(key, { owner, object });
+  }
+
+  /** Tells whether the key has another object now, or none. */
+  delete(key: string, owner: string): boolean {
+    const current = this.#current.get(key);
+    if (current === undefined) return false;
+    const others = this.#others(key, owner);
+    const wins = current.owner === owner;
+    if (wins) {
+      const next = others.at(-1);
+      if (next === undefined) this.#current.delete(key);
+      else this.#current.set(key, next);
+    }
+    this.#wait(key, wins ? others.slice(0, -1) : others);
+    return wins;
+  }
+
+  #others(key: string, owner: string): readonly Want<T>[] {
+    return this.#waiting.get(key)?.filter((want) => want.owner !== owner) ?? [];
+  }
+
+  #wait(key: string, wants: readonly Want<T>[]): void {
+    if (wants.length > 0) this.#waiting.set(key, wants);
+    else this.#waiting.delete(key);
   }
 }
 

@@ -162,6 +162,8 @@ export function parseRoute(reader: MessageReader): RouteState | undefined {
 interface RouteFilter {
   readonly protocol?: number;
   readonly index?: number;
+  /** The main one unless given. */
+  readonly table?: number;
 }
 
 function dumpRoutes<T>(
@@ -173,15 +175,19 @@ function dumpRoutes<T>(
   return socket.dump("list routes", (writer) => {
     writer.begin(RTM_GETROUTE, 0).u8(addressFamily(family)).u8(0).u8(0).u8(0)
       .u8(RT_TABLE_UNSPEC).u8(filter.protocol ?? 0).u8(0).u8(RTN_UNICAST).u32(0)
-      .u32Attribute(RTA_TABLE, RT_TABLE_MAIN);
+      .u32Attribute(RTA_TABLE, filter.table ?? RT_TABLE_MAIN);
     if (filter.index) writer.u32Attribute(RTA_OIF, filter.index);
     writer.end();
   }, parse);
 }
 
-/** The unicast routes of the main table, of one family. */
-export function listRoutes(socket: NetlinkSocket, family: Family): RouteState[] {
-  return dumpRoutes(socket, family, {}, parseRoute);
+/** The unicast routes of a table, of one family. */
+export function listRoutes(
+  socket: NetlinkSocket,
+  family: Family,
+  table: number = RT_TABLE_MAIN,
+): RouteState[] {
+  return dumpRoutes(socket, family, { table }, parseRoute);
 }
 
 /**

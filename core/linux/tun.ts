@@ -6,6 +6,7 @@
 
 import {
   EBUSY,
+  EEXIST,
   EINVAL,
   ENODEV,
   ENOENT,
@@ -56,7 +57,8 @@ export function openTun(name: string): TunQueue {
   try {
     fd = open(CLONE_DEVICE, O_RDWR | O_CLOEXEC | O_NONBLOCK);
   } catch (error) {
-    const missing = error instanceof LinuxError && (error.errno === ENOENT || error.errno === ENODEV);
+    const missing = error instanceof LinuxError &&
+      (error.errno === ENOENT || error.errno === ENODEV);
     if (!missing) throw error;
     throw new LinuxError(
       error.errno,
@@ -102,8 +104,11 @@ export class TunQueue implements Disposable {
     try {
       ioctl(this.descriptor, TUNSETIFF, request, `open TUN device ${this.name}`);
     } catch (error) {
+      // It is one already.
+      if (error instanceof LinuxError && error.errno === EEXIST) return;
       // EINVAL: it is there with other flags than these.
-      const taken = error instanceof LinuxError && (error.errno === EBUSY || error.errno === EINVAL);
+      const taken = error instanceof LinuxError &&
+        (error.errno === EBUSY || error.errno === EINVAL);
       if (!taken) throw error;
       throw new LinuxError(
         error.errno,

@@ -10,9 +10,10 @@ import {
   connect,
   EADDRINUSE,
   EADDRNOTAVAIL,
-  type FileDescriptor,
+  FileDescriptor,
   getsockopt,
   LinuxError,
+  send,
   setsockopt,
   socket,
 } from "./libc.ts";
@@ -105,7 +106,7 @@ function openOne(
     setsockopt(descriptor, SOL_SOCKET, SO_RCVBUFFORCE, new Uint32Array([RECEIVE_BUFFER_BYTES]));
     setsockopt(descriptor, SOL_SOCKET, SO_SNDBUFFORCE, new Uint32Array([SEND_BUFFER_BYTES]));
     setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, new BigInt64Array([0n, SEND_TIMEOUT_US]));
-    forbidFragments(descriptor, family, true);
+    forbidFragments(descriptor.fd, family, true);
     bindTo(descriptor, address, port);
     // After the first is bound, so that no stranger's socket has the port too.
     if (!shared) setsockopt(descriptor, SOL_SOCKET, SO_REUSEPORT, on);
@@ -148,17 +149,17 @@ function accepts(descriptor: FileDescriptor, option: number, value: number): boo
   }
 }
 
-/** Says whether datagrams that are too large for the path fail (EMSGSIZE), or travel in fragments. */
-export function forbidFragments(
-  descriptor: FileDescriptor,
-  family: Family,
-  forbid: boolean,
-): void {
+/**
+ * Says whether datagrams that are too large for the path fail (EMSGSIZE), or travel in fragments.
+ *
+ * @param fd the socket's number: another thread may have opened it
+ */
+export function forbidFragments(fd: number, family: Family, forbid: boolean): void {
   const [level, option] = family === 4
     ? [IPPROTO_IP, IP_MTU_DISCOVER]
     : [IPPROTO_IPV6, IPV6_MTU_DISCOVER];
   const value = forbid ? IP_PMTUDISC_DO : IP_PMTUDISC_WANT;
-  setsockopt(descriptor, level, option, new Uint32Array([value]));
+  setsockopt(new FileDescriptor(fd), level, option, new Uint32Array([value]));
 }
 
 /** The largest packet that reaches an address, in bytes, as far as the kernel knows. */
@@ -174,4 +175,19 @@ export function pathMtuBytes(address: IpAddress): number {
 /** Opens a socket that sends whole IP packets, header included, and receives none. Needs CAP_NET_RAW. */
 export function openRawSocket(family: Family): FileDescriptor {
   return socket(addressFamily(family), SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+}
+
+/**
+ * Sends a whole IP packet to a host. False where the kernel would not.
+ *
+ * @param fd the number of a socket of {@link openRawSocket}, which another thread may have opened
+ */
+export function sendRaw(fd: number, packet: Uint8Array<ArrayBuffer>, address: IpAddress): boolean {
+  try {
+    send(new FileDescriptor(fd), packet, packet.length, socketAddress(address, 0));
+    return true;
+  } catch (error) {
+    if (error instanceof LinuxError) return false;
+    throw error;
+  }
 }

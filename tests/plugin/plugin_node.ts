@@ -7,7 +7,7 @@
 import { Cidr, type IpAddress } from "@denim/core/ip";
 import { Pinger } from "@denim/core/linux/ping";
 import { formatSubnetEnv } from "@denim/core/subnet-env";
-import { answer } from "@denim/plugin";
+import { type Answer, answer } from "@denim/plugin";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
 
 /** What a plugin said, and how its process ended. */
@@ -29,10 +29,14 @@ export interface CniCall {
   readonly netns?: string;
   /** `CNI_ARGS`. */
   readonly args?: string;
+  /** `CNI_PATH`; where Debian has its plugins unless given. */
+  readonly cniPath?: string;
   /** The configuration on standard input; the node's unless given. */
   readonly conf?: unknown;
 }
 
+/** Where Debian's containernetworking-plugins has its plugins. */
+export const DEBIAN_PLUGINS = "/usr/lib/cni";
 /** The plugin's network on the node. */
 export const NETWORK = Cidr.parse("10.231.0.0/16");
 /** The node's subnet. */
@@ -100,7 +104,7 @@ export class PluginNode implements Disposable {
         CNI_NETNS: call.netns ?? pod.path,
         CNI_IFNAME: call.ifName ?? "eth0",
         CNI_ARGS: call.args ?? "",
-        CNI_PATH: "/usr/lib/cni",
+        CNI_PATH: call.cniPath ?? DEBIAN_PLUGINS,
       },
       input: typeof conf === "string" ? conf : JSON.stringify(conf),
     };
@@ -111,7 +115,7 @@ export class PluginNode implements Disposable {
     const { environment, input } = this.#request(command, pod, call);
     const variables: Readonly<Record<string, string>> = environment;
     const { output, failed } = this.namespace.run(() =>
-      answer((name) => variables[name], () => input)
+      done(answer((name) => variables[name], () => input))
     );
     return { code: failed ? 1 : 0, json: output === "" ? undefined : JSON.parse(output) };
   }
@@ -130,6 +134,18 @@ export class PluginNode implements Disposable {
     call: CniCall = {},
     program: readonly [string, ...string[]] = PLUGIN,
   ): Promise<CniAnswer> {
+    const { code, stdout } = await (await this.start(command, pod, call, program)).output();
+    const text = new TextDecoder().decode(stdout);
+    return { code, json: text === "" ? undefined : JSON.parse(text) };
+  }
+
+  /** Starts the process, and gives it its input. */
+  async start(
+    command: string,
+    pod: ScratchNamespace,
+    call: CniCall = {},
+    program: readonly [string, ...string[]] = PLUGIN,
+  ): Promise<Deno.ChildProcess> {
     const { environment, input } = this.#request(command, pod, call);
     const [path, ...args] = program;
     const child = this.namespace.run(() =>
@@ -138,15 +154,13 @@ export class PluginNode implements Disposable {
         env: environment,
         stdin: "piped",
         stdout: "piped",
-        stderr: "inherit",
+        stderr: "null",
       }).spawn()
     );
     const writer = child.stdin.getWriter();
     await writer.write(new TextEncoder().encode(input));
     await writer.close();
-    const { code, stdout } = await child.output();
-    const text = new TextDecoder().decode(stdout);
-    return { code, json: text === "" ? undefined : JSON.parse(text) };
+    return child;
   }
 
   /** Names of the address files. */
@@ -162,9 +176,20 @@ export class PluginNode implements Disposable {
   /** Names of flannel's records. */
   records(): string[] {
     try {
-      return [...Deno.readDirSync(this.dataDir)].map(({ name }) => name).sort();
+      return [...Deno.readDirSync(this.dataDir)].map(({ name }) => name)
+        .filter((name) => name !== ".lock").sort();
     } catch {
       return [];
+    }
+  }
+
+  /** Has everything on disk look a minute old: to GC, made by ADDs before the runtime made its list. */
+  age(): void {
+    const then = new Date(Date.now() - 60_000);
+    for (const folder of [this.addressDirectory, this.dataDir]) {
+      for (const { name } of Deno.readDirSync(folder)) {
+        Deno.utimeSync(`${folder}/${name}`, then, then);
+      }
     }
   }
 
@@ -184,6 +209,12 @@ export class PluginNode implements Disposable {
     this.namespace[Symbol.dispose]();
     Deno.removeSync(this.directory, { recursive: true });
   }
+}
+
+/** What is done when the call returns, and so was done in the node's namespace. */
+function done(answered: Answer | Promise<Answer>): Answer {
+  if (answered instanceof Promise) throw new Error("it takes its time: use `run`");
+  return answered;
 }
 
 const PLUGIN: readonly [string, ...string[]] = [

@@ -8,10 +8,12 @@ import type { NetworkNamespace } from "@denim/core/linux/namespace";
 import { getAvailablePort } from "@std/net/get-available-port";
 import { eventually } from "./wait.ts";
 
+const LOOPBACK = "127.0.0.1";
+
 /** How a server is set up. */
 export interface EtcdServerOptions {
-  /** The address to listen on; 127.0.0.1 unless given. */
-  readonly address?: string;
+  /** The host at which clients reach it, on any address of the machine; 127.0.0.1 alone unless given. */
+  readonly host?: string;
   /** The namespace to run in; the test's own unless given. */
   readonly namespace?: NetworkNamespace;
   /** Flags more, which may give it TLS. */
@@ -28,15 +30,22 @@ export class EtcdServer implements AsyncDisposable {
   readonly url: string;
   readonly #options: EtcdServerOptions;
   readonly #directory: string;
+  readonly #localUrl: string;
+  readonly #listenUrl: string;
   readonly #peerUrl: string;
   #process: Deno.ChildProcess | undefined;
 
   private constructor(options: EtcdServerOptions) {
     this.#options = options;
-    const { address = "127.0.0.1", scheme = "http" } = options;
-    const port = () => options.namespace === undefined ? getAvailablePort() : 2379;
-    this.url = `${scheme}://${address}:${port()}`;
-    this.#peerUrl = `http://${address}:${options.namespace === undefined ? port() : 2380}`;
+    const { host = LOOPBACK, scheme = "http" } = options;
+    const port = (fixed: number) => options.namespace === undefined ? getAvailablePort() : fixed;
+    const clientPort = port(2379);
+    this.url = `${scheme}://${host}:${clientPort}`;
+    this.#localUrl = `${scheme}://${LOOPBACK}:${clientPort}`;
+    this.#listenUrl = `${scheme}://${
+      options.host === undefined ? LOOPBACK : "0.0.0.0"
+    }:${clientPort}`;
+    this.#peerUrl = `http://${LOOPBACK}:${port(2380)}`;
     this.#directory = Deno.makeTempDirSync({ prefix: "denim-etcd-" });
   }
 
@@ -61,7 +70,7 @@ export class EtcdServer implements AsyncDisposable {
     Deno.writeTextFileSync(log, "");
     const args = [
       ...["--name", "lab", "--data-dir", `${this.#directory}/data`],
-      ...["--listen-client-urls", this.url, "--advertise-client-urls", this.url],
+      ...["--listen-client-urls", this.#listenUrl, "--advertise-client-urls", this.url],
       ...["--listen-peer-urls", this.#peerUrl, "--initial-advertise-peer-urls", this.#peerUrl],
       ...["--initial-cluster", `lab=${this.#peerUrl}`],
       ...["--logger", "zap", "--log-outputs", log, "--enable-grpc-gateway=false"],
@@ -104,10 +113,26 @@ export class EtcdServer implements AsyncDisposable {
 
   /** Runs `etcdctl` and returns what it prints. Throws what it complains of. */
   ctl(...args: string[]): string {
-    const command = new Deno.Command("etcdctl", {
-      args: ["--endpoints", this.url, ...this.#options.clientArgs ?? [], ...args],
+    return this.#ctl(args);
+  }
+
+  /** Makes an etcd lease and returns its id, in hexadecimal. */
+  grant(seconds: number): string {
+    return /lease ([0-9a-f]+) granted/.exec(this.ctl("lease", "grant", `${seconds}`))![1]!;
+  }
+
+  /** Runs `etcdctl`'s commands in one transaction, at most 128. */
+  txn(commands: readonly string[]): void {
+    const input = `${this.#directory}/txn`;
+    Deno.writeTextFileSync(input, `\n${commands.join("\n")}\n\n\n`);
+    this.#ctl(["txn"], input);
+  }
+
+  #ctl(args: readonly string[], input = "/dev/null"): string {
+    const flags = ["--endpoints", this.#localUrl, ...this.#options.clientArgs ?? [], ...args];
+    const command = new Deno.Command("sh", {
+      args: ["-c", 'input="$1"; shift; exec etcdctl "$@" <"$input"', "etcdctl", input, ...flags],
       env: { ETCDCTL_API: "3" },
-      stdin: "null",
     });
     const run = () => command.outputSync();
     const { success, stdout, stderr } = this.#options.namespace?.run(run) ?? run();

@@ -16,6 +16,7 @@ export interface PingCount {
 
 /** A `ping` under way. */
 export class RunningPing {
+  readonly #process: Deno.ChildProcess;
   readonly #output: Promise<Deno.CommandOutput>;
 
   /** Starts it in a namespace, with ping's own arguments. */
@@ -26,7 +27,14 @@ export class RunningPing {
       stdout: "piped",
       stderr: "piped",
     });
-    this.#output = namespace.run(() => command.spawn()).output();
+    this.#process = namespace.run(() => command.spawn());
+    this.#output = this.#process.output();
+  }
+
+  /** Ends it, and counts. */
+  async stop(): Promise<PingCount> {
+    this.#process.kill("SIGINT");
+    return await this.finish();
   }
 
   /** Waits for its own end, and counts. */

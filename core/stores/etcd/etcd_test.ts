@@ -5,16 +5,23 @@ import { EtcdStore } from "./mod.ts";
 
 const PREFIX = "/coreos.com/network";
 
-/** Writes leases with etcdctl, as a person would. */
+/** etcd's limit for one transaction. */
+const MAX_TXN_OPS = 128;
+
+/** Writes leases with etcdctl, as a person would: those with an end under one etcd lease. */
 function put(server: EtcdServer, leases: readonly Lease[]): void {
-  for (const lease of leases) {
-    const args = [`${PREFIX}/subnets/${lease.key}`, formatLeaseValue(lease)];
-    if (lease.expiresAtMs !== undefined) {
-      const seconds = Math.round((lease.expiresAtMs - Date.now()) / 1000);
-      const [id] = /[0-9a-f]{16}/.exec(server.ctl("lease", "grant", `${seconds}`))!;
-      args.push("--lease", id);
-    }
-    server.ctl("put", ...args);
+  const ends = leases.flatMap(({ expiresAtMs }) => expiresAtMs ?? []);
+  const id = ends.length > 0
+    ? server.grant(Math.round((Math.min(...ends) - Date.now()) / 1000))
+    : undefined;
+  for (let at = 0; at < leases.length; at += MAX_TXN_OPS) {
+    const puts = leases.slice(at, at + MAX_TXN_OPS).map((lease) => {
+      const under = lease.expiresAtMs === undefined ? "" : ` --lease=${id}`;
+      return `put ${PREFIX}/subnets/${lease.key} ${
+        JSON.stringify(formatLeaseValue(lease))
+      }${under}`;
+    });
+    server.txn(puts);
   }
 }
 

@@ -1,0 +1,568 @@
+/**
+ * From the peers to the TUN device: looks whether each datagram's packet is one that may come from where it
+ * came, joins what belongs to one TCP or UDP flow into one large packet, and hands it to the kernel. Knows
+ * memory alone: what the kernel has to do is asked of an {@link InboundKernel}.
+ *
+ * Nothing here makes an object for a packet, and nothing that arrives makes it throw.
+ *
+ * @module
+ */
+
+import type { Family } from "@denim/core/ip";
+import { CONTROL_LEN, IOVEC_LEN, MSGHDR_LEN, PacketMemory } from "@denim/core/linux/packet-memory";
+import {
+  VIRTIO_NET_HDR,
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_NONE,
+  VIRTIO_NET_HDR_GSO_TCPV4,
+  VIRTIO_NET_HDR_GSO_TCPV6,
+  VIRTIO_NET_HDR_GSO_UDP_L4,
+  VIRTIO_NET_HDR_LEN,
+} from "@denim/core/linux/virtio-net";
+import { fold, sumBytes, sumHeader } from "./checksum.ts";
+import { type Counters, DROP } from "./counters.ts";
+import {
+  IPV4_CHECKSUM,
+  IPV4_DESTINATION,
+  IPV4_DF,
+  IPV4_FRAGMENT,
+  IPV4_ID,
+  IPV4_LEN,
+  IPV4_MF,
+  IPV4_OFFSET,
+  IPV4_PROTOCOL,
+  IPV4_SOURCE,
+  IPV4_TOS,
+  IPV4_TOTAL,
+  IPV4_TTL,
+  IPV6_DESTINATION,
+  IPV6_LEN,
+  IPV6_NEXT,
+  IPV6_PAYLOAD,
+  IPV6_SOURCE,
+  TCP,
+  TCP_ACK,
+  TCP_ACKNOWLEDGEMENT,
+  TCP_CHECKSUM,
+  TCP_ECE,
+  TCP_FIN,
+  TCP_FLAGS,
+  TCP_LEN,
+  TCP_OFFSET,
+  TCP_PSH,
+  TCP_SEQUENCE,
+  UDP,
+  UDP_CHECKSUM,
+  UDP_LEN,
+  UDP_LENGTH,
+} from "./ip.ts";
+import type { PeerMap } from "./peer_map.ts";
+
+/** What the kernel does for the packets that arrive. */
+export interface InboundKernel {
+  /**
+   * Hands the first `count` elements of {@link Inbound.writeIovec} to the TUN device as one packet. The
+   * number of bytes, or an error's number negated.
+   */
+  write(count: number): number;
+}
+
+/** What the inbound side can count on. */
+export interface InboundOptions {
+  /** Whether a header of virtio stands before each packet. */
+  readonly header: boolean;
+  /** Whether checksums may be left to do. */
+  readonly checksums: boolean;
+  /** Whether TCP may be handed over in large packets. */
+  readonly tcp: boolean;
+  /** Whether UDP may. */
+  readonly udp: boolean;
+}
+
+/** The longest datagram, or series of them that the kernel received as one. */
+const RECEIVE_ROOM = 65_536;
+/** The largest IP packet. */
+const MAX_PACKET = 65_535;
+/** As many segments as a series that the kernel received can have (`UDP_MAX_SEGMENTS`). */
+const MAX_SEGMENTS = 128;
+const NAME_LEN = 28;
+const AF_INET = 2;
+
+/** Takes datagrams as they come from the sockets, and hands on what they carry. */
+export class Inbound {
+  /** Where everything is. */
+  readonly memory: PacketMemory = new PacketMemory(RECEIVE_ROOM + 8 * 1024);
+  /** Where the next datagram is to be received, a `struct msghdr`. */
+  readonly message: number;
+  /** What is to be written, an array of `struct iovec`. */
+  readonly writeIovec: number;
+  /** Where the datagram is. */
+  readonly data: number;
+
+  readonly #peers: PeerMap;
+  readonly #counters: Counters;
+  readonly #kernel: InboundKernel;
+  readonly #options: InboundOptions;
+  readonly #vnet: number;
+  readonly #name: number;
+  readonly #control: number;
+  /** The element of `writeIovec` behind that of virtio's header. */
+  readonly #firstIovec: number;
+
+  // Who sent it.
+  #outer: Family = 4;
+  #outerA = 0;
+  #outerB = 0;
+  #outerC = 0;
+  #outerD = 0;
+
+  // The peer found last.
+  #version = -1;
+  #foundFamily = 0;
+  #foundA = 0;
+  #foundB = 0;
+  #foundC = 0;
+  #foundD = 0;
+  #found = -1;
+
+  // The packet at hand.
+  #family: Family = 4;
+  #offset = 0;
+  #length = 0;
+  #ipLength = 0;
+  /** TCP or UDP where its header is all there, right behind IP's; else 0. */
+  #l4 = 0;
+  #l4Header = 0;
+  /** Its checksum is left to do. */
+  #partial = false;
+
+  // The packets of one flow that wait to be written as one, of which the first is this.
+  #count = 0;
+  #chainFamily: Family = 4;
+  #chainOffset = 0;
+  #chainLength = 0;
+  #chainIpLength = 0;
+  #chainL4 = 0;
+  #chainHeader = 0;
+  #chainPartial = false;
+  /** The payload of each packet but the last, which may have less. */
+  #chainPayload = 0;
+  /** All of the packet, with one header. */
+  #chainTotal = 0;
+  #chainFlags = 0;
+  #chainSequence = 0;
+  /** What comes next is not to be joined. */
+  #chainClosed = false;
+  /** The first one's checksums were looked at. */
+  #chainChecked = false;
+
+  /** Hands packets to a kernel, if they come from those in a table. */
+  constructor(peers: PeerMap, counters: Counters, kernel: InboundKernel, options: InboundOptions) {
+    this.#peers = peers;
+    this.#counters = counters;
+    this.#kernel = kernel;
+    this.#options = options;
+    const { memory } = this;
+    this.message = memory.allocate(MSGHDR_LEN);
+    this.#name = memory.allocate(NAME_LEN);
+    this.#control = memory.allocate(CONTROL_LEN);
+    this.#vnet = memory.allocate(VIRTIO_NET_HDR_LEN);
+    this.writeIovec = memory.allocate((2 + MAX_SEGMENTS) * IOVEC_LEN);
+    const receiveIovec = memory.allocate(IOVEC_LEN);
+    this.data = memory.allocate(RECEIVE_ROOM);
+    memory.writeIovec(this.writeIovec, this.#vnet, VIRTIO_NET_HDR_LEN);
+    this.#firstIovec = options.header ? 1 : 0;
+    memory.writeIovec(receiveIovec, this.data, RECEIVE_ROOM);
+    memory.writeMessage(this.message, {
+      name: this.#name,
+      nameLength: NAME_LEN,
+      iovec: receiveIovec,
+      iovecCount: 1,
+      control: this.#control,
+      controlLength: CONTROL_LEN,
+    });
+  }
+
+  /** Makes the message ready for the next datagram. */
+  prepareReceive(): void {
+    this.memory.setMessageName(this.message, NAME_LEN);
+    this.memory.setMessageControl(this.message, CONTROL_LEN);
+  }
+
+  /** Takes what was received into the message, `byteLength` bytes. */
+  take(byteLength: number): void {
+    const { memory } = this;
+    if (memory.isTruncated(this.message)) {
+      this.#counters.drop(DROP.inMalformed, 1);
+      return;
+    }
+    const { view } = memory;
+    const name = this.#name;
+    if (memory.halves[name >> 1] === AF_INET) {
+      this.setSource(4, view.getInt32(name + 4), 0, 0, 0);
+    } else {
+      this.setSource(
+        6,
+        view.getInt32(name + 8),
+        view.getInt32(name + 12),
+        view.getInt32(name + 16),
+        view.getInt32(name + 20),
+      );
+    }
+    this.takeSeries(byteLength, memory.readSegmentSize(this.message, this.#control));
+  }
+
+  /** Says who sent what is taken next. */
+  setSource(family: Family, a: number, b: number, c: number, d: number): void {
+    this.#outer = family;
+    this.#outerA = a;
+    this.#outerB = b;
+    this.#outerC = c;
+    this.#outerD = d;
+  }
+
+  /**
+   * Takes the datagrams that stand at `data`, each of `segmentBytes` but the last; one where that is 0.
+   * Writes all that they carry.
+   */
+  takeSeries(byteLength: number, segmentBytes: number): void {
+    const end = this.data + byteLength;
+    const step = segmentBytes > 0 ? segmentBytes : byteLength;
+    for (let at = this.data; at < end; at += step) {
+      this.#takePacket(at, Math.min(step, end - at));
+    }
+    if (byteLength === 0) this.#counters.drop(DROP.inMalformed, 1);
+    this.#flush();
+  }
+
+  #takePacket(offset: number, room: number): void {
+    const { view, bytes } = this.memory;
+    const version = bytes[offset]! >> 4;
+    let source: number;
+    if (version === 4 && room >= IPV4_LEN) {
+      const header = (bytes[offset]! & 15) * 4;
+      const total = view.getUint16(offset + IPV4_TOTAL);
+      if (header < IPV4_LEN || total < header || total > room) return this.#drop(DROP.inMalformed);
+      this.#family = 4;
+      this.#ipLength = header;
+      this.#length = total;
+      source = offset + IPV4_SOURCE;
+    } else if (version === 6 && room >= IPV6_LEN) {
+      const total = IPV6_LEN + view.getUint16(offset + IPV6_PAYLOAD);
+      if (total > room) return this.#drop(DROP.inMalformed);
+      this.#family = 6;
+      this.#ipLength = IPV6_LEN;
+      this.#length = total;
+      source = offset + IPV6_SOURCE;
+    } else return this.#drop(DROP.inMalformed);
+    this.#offset = offset;
+
+    const peer = this.#findPeer(source);
+    if (peer < 0) return;
+    const family = this.#family;
+    const to = offset + (family === 4 ? IPV4_DESTINATION : IPV6_DESTINATION);
+    const own = family === 4 ? this.#peers.isOwn(4, view.getInt32(to), 0, 0, 0) : this.#peers.isOwn(
+      6,
+      view.getInt32(to),
+      view.getInt32(to + 4),
+      view.getInt32(to + 8),
+      view.getInt32(to + 12),
+    );
+    if (!own) return this.#drop(DROP.inNotOurs);
+    this.#counters.pass(this.#peers.counter(peer), 1, this.#length);
+    this.#readTransport();
+    if (this.#joins()) return;
+    this.#flush();
+    this.#begin();
+  }
+
+  /** The peer whose pod sent the packet, and whose node the datagram; -1 where it is to be dropped. */
+  #findPeer(source: number): number {
+    const { view } = this.memory;
+    const family = this.#family;
+    const a = view.getInt32(source);
+    const b = family === 4 ? 0 : view.getInt32(source + 4);
+    const c = family === 4 ? 0 : view.getInt32(source + 8);
+    const d = family === 4 ? 0 : view.getInt32(source + 12);
+    const { version } = this.#peers;
+    if (
+      version !== this.#version || a !== this.#foundA || d !== this.#foundD || c !== this.#foundC ||
+      b !== this.#foundB || family !== this.#foundFamily
+    ) {
+      this.#version = version;
+      this.#foundFamily = family;
+      this.#foundA = a;
+      this.#foundB = b;
+      this.#foundC = c;
+      this.#foundD = d;
+      this.#found = this.#peers.find(family, a, b, c, d);
+    }
+    const peer = this.#found;
+    if (peer >= 0 && this.#isOuter(peer)) return peer;
+    const known = this.#known();
+    this.#counters.drop(known < 0 ? DROP.inStranger : DROP.inForged, 1);
+    if (known >= 0) this.#counters.dropOf(this.#peers.counter(known), 1);
+    return -1;
+  }
+
+  #isOuter(peer: number): boolean {
+    return this.#peers.isAt(
+      peer,
+      this.#outer,
+      this.#outerA,
+      this.#outerB,
+      this.#outerC,
+      this.#outerD,
+    );
+  }
+
+  /** Any peer at the sender's address. */
+  #known(): number {
+    return this.#peers.findByAddress(
+      this.#outer,
+      this.#outerA,
+      this.#outerB,
+      this.#outerC,
+      this.#outerD,
+    );
+  }
+
+  #drop(reason: number): void {
+    this.#counters.drop(reason, 1);
+    const known = this.#known();
+    if (known >= 0) this.#counters.dropOf(this.#peers.counter(known), 1);
+  }
+
+  /** Finds TCP's or UDP's header, and whether its checksum is left to do. */
+  #readTransport(): void {
+    const { view, bytes } = this.memory;
+    const offset = this.#offset;
+    this.#l4 = 0;
+    this.#partial = false;
+    const protocol = this.#family === 4
+      ? bytes[offset + IPV4_PROTOCOL]!
+      : bytes[offset + IPV6_NEXT]!;
+    if (protocol !== TCP && protocol !== UDP) return;
+    if (
+      this.#family === 4 && (view.getUint16(offset + IPV4_FRAGMENT) & (IPV4_MF | IPV4_OFFSET)) !== 0
+    ) return;
+    const l4 = offset + this.#ipLength;
+    const l4Length = this.#length - this.#ipLength;
+    if (protocol === TCP) {
+      if (l4Length < TCP_LEN) return;
+      const header = (bytes[l4 + TCP_OFFSET]! >> 4) * 4;
+      if (header < TCP_LEN || header > l4Length) return;
+      this.#l4Header = header;
+    } else {
+      if (l4Length < UDP_LEN || view.getUint16(l4 + UDP_LENGTH) !== l4Length) return;
+      this.#l4Header = UDP_LEN;
+    }
+    this.#l4 = protocol;
+    // The pseudo header's sum in the checksum's place says that the rest is left to do. A checksum that is
+    // done and happens to be the same comes out the same when it is done again.
+    const place = l4 + (protocol === TCP ? TCP_CHECKSUM : UDP_CHECKSUM);
+    this.#partial = this.#options.checksums &&
+      view.getUint16(place) === fold(this.#pseudoSum(offset, l4Length));
+  }
+
+  /** The sum of the pseudo header of a packet of the family and protocol at hand. */
+  #pseudoSum(offset: number, l4Length: number): number {
+    const addresses = this.#family === 4
+      ? sumHeader(this.memory, offset + IPV4_SOURCE, 8)
+      : sumHeader(this.memory, offset + IPV6_SOURCE, 32);
+    return addresses + this.#l4 + l4Length;
+  }
+
+  /** Starts a chain with the packet at hand. */
+  #begin(): void {
+    const { memory } = this;
+    const { view, bytes } = memory;
+    const offset = this.#offset;
+    const l4 = offset + this.#ipLength;
+    const payload = this.#length - this.#ipLength - this.#l4Header;
+    this.#count = 1;
+    this.#chainFamily = this.#family;
+    this.#chainOffset = offset;
+    this.#chainLength = this.#length;
+    this.#chainIpLength = this.#ipLength;
+    this.#chainL4 = this.#l4;
+    this.#chainHeader = this.#ipLength + this.#l4Header;
+    this.#chainPartial = this.#partial;
+    this.#chainPayload = payload;
+    this.#chainTotal = this.#length;
+    this.#chainChecked = false;
+    memory.writeIovec(this.writeIovec + this.#firstIovec * IOVEC_LEN, offset, this.#length);
+    this.#chainClosed = this.#l4 === 0 || payload === 0 ||
+      this.#family === 4 && this.#ipLength !== IPV4_LEN;
+    if (this.#chainClosed) return;
+    if (this.#l4 === TCP) {
+      this.#chainFlags = bytes[l4 + TCP_FLAGS]!;
+      this.#chainSequence = (view.getUint32(l4 + TCP_SEQUENCE) + payload) | 0;
+      // Data in the middle of a stream; whatever else a segment says has to arrive as it was said.
+      this.#chainClosed = !this.#options.tcp || (this.#chainFlags & ~TCP_ECE) !== TCP_ACK;
+    } else {
+      this.#chainClosed = !this.#options.udp || view.getUint16(l4 + UDP_CHECKSUM) === 0;
+    }
+  }
+
+  /** Joins the packet at hand to the chain, where it is the next of the same flow. */
+  #joins(): boolean {
+    if (
+      this.#count === 0 || this.#chainClosed || this.#count >= MAX_SEGMENTS ||
+      this.#l4 !== this.#chainL4 || this.#family !== this.#chainFamily ||
+      this.#ipLength !== this.#chainIpLength ||
+      this.#ipLength + this.#l4Header !== this.#chainHeader
+    ) return false;
+    const payload = this.#length - this.#chainHeader;
+    if (
+      payload === 0 || payload > this.#chainPayload || this.#chainTotal + payload > MAX_PACKET ||
+      !this.#sameFlow()
+    ) return false;
+    if (!this.#chainChecked) {
+      this.#chainChecked = true;
+      const right = this.#checksumsRight(
+        this.#chainOffset,
+        this.#chainLength,
+        this.#chainPartial,
+      );
+      if (!right) {
+        this.#chainClosed = true;
+        return false;
+      }
+    }
+    if (!this.#checksumsRight(this.#offset, this.#length, this.#partial)) return false;
+    const { memory } = this;
+    const iovec = this.writeIovec + (this.#firstIovec + this.#count) * IOVEC_LEN;
+    memory.writeIovec(iovec, this.#offset + this.#chainHeader, payload);
+    this.#count++;
+    this.#chainTotal += payload;
+    if (payload < this.#chainPayload) this.#chainClosed = true;
+    if (this.#l4 === TCP) {
+      this.#chainSequence = (this.#chainSequence + payload) | 0;
+      const flags = memory.bytes[this.#offset + this.#ipLength + TCP_FLAGS]!;
+      if ((flags & (TCP_FIN | TCP_PSH)) !== 0) {
+        this.#chainFlags |= flags;
+        this.#chainClosed = true;
+      }
+    }
+    return true;
+  }
+
+  /** Whether the packet at hand goes on where the chain ends: all else in its headers is as the first's. */
+  #sameFlow(): boolean {
+    const { view, bytes } = this.memory;
+    const [first, here] = [this.#chainOffset, this.#offset];
+    if (this.#family === 4) {
+      const fragment = view.getUint16(here + IPV4_FRAGMENT);
+      if (
+        view.getInt32(first + IPV4_SOURCE) !== view.getInt32(here + IPV4_SOURCE) ||
+        view.getInt32(first + IPV4_DESTINATION) !== view.getInt32(here + IPV4_DESTINATION) ||
+        bytes[first + IPV4_TOS] !== bytes[here + IPV4_TOS] ||
+        view.getUint16(first + IPV4_TTL) !== view.getUint16(here + IPV4_TTL) ||
+        view.getUint16(first + IPV4_FRAGMENT) !== fragment
+      ) return false;
+      // Where no one may fragment them their numbers mean nothing (RFC 6864 section 4.1).
+      const id = (view.getUint16(first + IPV4_ID) + this.#count) & 0xffff;
+      if ((fragment & IPV4_DF) === 0 && view.getUint16(here + IPV4_ID) !== id) return false;
+    } else {
+      if (
+        view.getInt32(first) !== view.getInt32(here) ||
+        view.getUint16(first + IPV6_NEXT) !== view.getUint16(here + IPV6_NEXT)
+      ) return false;
+      for (let at = IPV6_SOURCE; at < IPV6_LEN; at += 4) {
+        if (view.getInt32(first + at) !== view.getInt32(here + at)) return false;
+      }
+    }
+    const firstL4 = first + this.#ipLength, hereL4 = here + this.#ipLength;
+    if (view.getInt32(firstL4) !== view.getInt32(hereL4)) return false; // the ports
+    if (this.#l4 === UDP) return view.getUint16(hereL4 + UDP_CHECKSUM) !== 0;
+    // The word of the header's length, the flags and the window.
+    const ends = (TCP_FIN | TCP_PSH) << 16;
+    if (
+      view.getInt32(hereL4 + TCP_SEQUENCE) !== this.#chainSequence ||
+      view.getInt32(firstL4 + TCP_ACKNOWLEDGEMENT) !==
+        view.getInt32(hereL4 + TCP_ACKNOWLEDGEMENT) ||
+      ((view.getInt32(firstL4 + TCP_OFFSET) ^ view.getInt32(hereL4 + TCP_OFFSET)) & ~ends) !== 0
+    ) return false;
+    for (let at = TCP_LEN; at < this.#l4Header; at += 4) {
+      if (view.getInt32(firstL4 + at) !== view.getInt32(hereL4 + at)) return false;
+    }
+    return true;
+  }
+
+  /**
+   * Whether a packet's checksums are right, as far as they are done: what is joined gets new ones, and a
+   * fault would be covered up.
+   */
+  #checksumsRight(offset: number, length: number, partial: boolean): boolean {
+    if (this.#family === 4 && sumHeader(this.memory, offset, this.#ipLength) !== 0xffff) {
+      return false;
+    }
+    if (partial) return true;
+    const l4Length = length - this.#ipLength;
+    const sum = this.#pseudoSum(offset, l4Length) +
+      sumBytes(this.memory, offset + this.#ipLength, l4Length);
+    return fold(sum) === 0xffff;
+  }
+
+  /** Writes the chain to the TUN device. */
+  #flush(): void {
+    const count = this.#count;
+    if (count === 0) return;
+    this.#count = 0;
+    if (count > 1) this.#makeOne();
+    if (this.#options.header) this.#writeHeader(count);
+    if (this.#kernel.write(this.#firstIovec + count) < 0) this.#counters.drop(DROP.inFailed, count);
+  }
+
+  /** Makes the first one's header that of all. */
+  #makeOne(): void {
+    const { memory } = this;
+    const { view, bytes } = memory;
+    const offset = this.#chainOffset, total = this.#chainTotal;
+    const l4 = offset + this.#chainIpLength, l4Length = total - this.#chainIpLength;
+    let addresses;
+    if (this.#chainFamily === 4) {
+      view.setUint16(offset + IPV4_TOTAL, total);
+      view.setUint16(offset + IPV4_CHECKSUM, 0);
+      const sum = sumHeader(memory, offset, this.#chainIpLength);
+      view.setUint16(offset + IPV4_CHECKSUM, ~sum);
+      addresses = sumHeader(memory, offset + IPV4_SOURCE, 8);
+    } else {
+      view.setUint16(offset + IPV6_PAYLOAD, l4Length);
+      addresses = sumHeader(memory, offset + IPV6_SOURCE, 32);
+    }
+    const sum = fold(addresses + this.#chainL4 + l4Length);
+    if (this.#chainL4 === TCP) {
+      bytes[l4 + TCP_FLAGS] = this.#chainFlags;
+      view.setUint16(l4 + TCP_CHECKSUM, sum);
+    } else {
+      view.setUint16(l4 + UDP_LENGTH, l4Length);
+      view.setUint16(l4 + UDP_CHECKSUM, sum);
+    }
+  }
+
+  #writeHeader(count: number): void {
+    const { bytes, halves } = this.memory;
+    const vnet = this.#vnet;
+    const many = count > 1;
+    const partial = many || this.#chainPartial;
+    const udp = this.#chainL4 === UDP;
+    bytes[vnet + VIRTIO_NET_HDR.flags] = partial ? VIRTIO_NET_HDR_F_NEEDS_CSUM : 0;
+    bytes[vnet + VIRTIO_NET_HDR.gsoType] = !many
+      ? VIRTIO_NET_HDR_GSO_NONE
+      : udp
+      ? VIRTIO_NET_HDR_GSO_UDP_L4
+      : this.#chainFamily === 4
+      ? VIRTIO_NET_HDR_GSO_TCPV4
+      : VIRTIO_NET_HDR_GSO_TCPV6;
+    halves[(vnet + VIRTIO_NET_HDR.headerLength) >> 1] = many ? this.#chainHeader : 0;
+    halves[(vnet + VIRTIO_NET_HDR.gsoSize) >> 1] = many ? this.#chainPayload : 0;
+    halves[(vnet + VIRTIO_NET_HDR.checksumStart) >> 1] = partial ? this.#chainIpLength : 0;
+    halves[(vnet + VIRTIO_NET_HDR.checksumOffset) >> 1] = !partial
+      ? 0
+      : udp
+      ? UDP_CHECKSUM
+      : TCP_CHECKSUM;
+  }
+}

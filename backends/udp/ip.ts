@@ -1,0 +1,28 @@
+/**
+ * Where things are in the headers of IPv4 (RFC 791), IPv6 (RFC 8200), TCP (RFC 9293), UDP (RFC 768) and
+ * ICMP (RFC 792, RFC 4443), and their numbers.
+ *
+ * @module
+ */
+
+// deno-fmt-ignore-file
+export const IPV4_LEN = 20;
+export const IPV4_TOS = 1, IPV4_TOTAL = 2, IPV4_ID = 4, IPV4_FRAGMENT = 6, IPV4_TTL = 8;
+export const IPV4_PROTOCOL = 9, IPV4_CHECKSUM = 10, IPV4_SOURCE = 12, IPV4_DESTINATION = 16;
+/** In the word of the fragment: don't, more follow, and where it belongs. */
+export const IPV4_DF = 0x4000, IPV4_MF = 0x2000, IPV4_OFFSET = 0x1fff;
+
+export const IPV6_LEN = 40;
+export const IPV6_PAYLOAD = 4, IPV6_NEXT = 6, IPV6_HOPS = 7, IPV6_SOURCE = 8, IPV6_DESTINATION = 24;
+
+export const ICMP = 1, TCP = 6, UDP = 17, ICMPV6 = 58;
+export const HOP_BY_HOP = 0, ROUTING = 43, FRAGMENT = 44, DESTINATION_OPTIONS = 60;
+
+export const TCP_LEN = 20;
+export const TCP_SEQUENCE = 4, TCP_ACKNOWLEDGEMENT = 8, TCP_OFFSET = 12, TCP_FLAGS = 13, TCP_CHECKSUM = 16;
+export const TCP_FIN = 0x01, TCP_PSH = 0x08, TCP_ACK = 0x10, TCP_ECE = 0x40, TCP_CWR = 0x80;
+
+export const UDP_LEN = 8;
+export const UDP_LENGTH = 4, UDP_CHECKSUM = 6;
+
+export const ICMP_LEN = 8;

@@ -1,0 +1,195 @@
+/**
+ * The UDP backend, as flannel has it: one TUN device for the whole network, and each packet as it is in one
+ * UDP datagram to the node that has the destination. Where the kernel has no VXLAN, or the network lets
+ * none through.
+ *
+ * Packets are carried by threads of the agent: while it doesn't run, none are.
+ *
+ * @module
+ */
+
+import {
+  addressBits,
+  anyCase,
+  type Backend,
+  type BackendSession,
+  type Cidr,
+  ConfigError,
+  FAMILIES,
+  type Family,
+  type KernelState,
+  type Lease,
+  leaseHalf,
+  type NodeContext,
+  type Peer,
+  tunnelMtuBytes,
+} from "@denim/core";
+import { z, type ZodType } from "zod";
+import { DataPath, type UdpCounts } from "./data_path.ts";
+
+export type { PeerCounts, Traffic, UdpCounts } from "./data_path.ts";
+export type { Drop } from "./counters.ts";
+
+/** What the tunnel adds to a packet: outer IP and UDP headers. */
+const OVERHEAD_BYTES: Readonly<Record<Family, number>> = { 4: 20 + 8, 6: 40 + 8 };
+/** flannel's name for the device. */
+const DEVICE = "flannel0";
+/** flannel's port. */
+const DEFAULT_PORT = 8285;
+const MAX_MTU_BYTES = 65_535;
+/** Room for what comes while the thread that reads has no processor. */
+const QUEUE_LENGTH = 1000;
+/** More peers than the network has room for may come, each with a smaller subnet. */
+const MIN_CAPACITY = 1 << 12;
+const MAX_CAPACITY = 1 << 18;
+
+/** net-conf's `Backend` object, with flannel's names and defaults, and denim's own. */
+export interface UdpOptions {
+  /** The UDP port (8285, which 0 stands for as well). */
+  readonly Port: number;
+  /** The MTU of the outer network, in bytes; 0 stands for the outer device's. denim's own. */
+  readonly MTU: number;
+  /**
+   * Whether the kernel shall hand over and take packets in series, as far as it can (true). denim's own, for
+   * devices whose drivers get it wrong.
+   */
+  readonly Offloads: boolean;
+  /**
+   * Whether denim nodes leave the checksums of pods' packets undone among themselves: UDP's own covers all
+   * of them (true). denim's own.
+   */
+  readonly PartialChecksums: boolean;
+}
+
+const options: ZodType<UdpOptions> = anyCase(z.object({
+  Port: z.int().min(0).max(65_535).default(0),
+  MTU: z.int().min(0).max(MAX_MTU_BYTES).default(0),
+  Offloads: z.boolean().default(true),
+  PartialChecksums: z.boolean().default(true),
+}));
+
+/** What a node publishes for each family; flannel's publishes nothing, and reads nothing. */
+export interface UdpPeerData {
+  /** What only denim's nodes understand. */
+  readonly denim: {
+    /** Whether the node takes packets whose TCP or UDP checksum is the pseudo header's sum alone. */
+    readonly partialChecksums: boolean;
+  };
+}
+
+/** Whatever a lease says or not, its node can be reached: what can't be read is no ability. */
+const peerData: ZodType<UdpPeerData> = z.object({
+  denim: z.object({ partialChecksums: z.boolean() }),
+}).catch({ denim: { partialChecksums: false } });
+
+/** The backend, for `runAgent`. */
+export const udp: Backend<UdpOptions, UdpPeerData> = {
+  type: "udp",
+  leaseType: "",
+  options,
+  peerData,
+  open: (node, options) => Promise.resolve(new UdpSession(node, options)),
+};
+
+/** The backend at work on a node. */
+export class UdpSession implements BackendSession<UdpPeerData> {
+  /** @inheritdoc */
+  readonly mtuBytes: number;
+  /** @inheritdoc */
+  readonly publishes: ReadonlyMap<Family, UdpPeerData>;
+  readonly #networks: ReadonlyMap<Family, Cidr>;
+  readonly #dataPath: DataPath;
+  /** The subnets of each peer, by its lease's key. */
+  readonly #subnets = new Map<string, readonly Cidr[]>();
+
+  /** Opens sockets and starts threads, which wait for {@link UdpSession.leased}. */
+  constructor(node: NodeContext, options: UdpOptions) {
+    const { config, outer, log } = node;
+    this.#networks = new Map(config.families.map(({ family, network }) => [family, network]));
+    const families = FAMILIES.filter((family) => this.#networks.has(family));
+    for (const family of families) {
+      if (outer.addresses.has(family)) continue;
+      throw new ConfigError(
+        `udp: device ${outer.name} has no IPv${family} address, which net-conf's ` +
+          `EnableIPv${family} needs`,
+      );
+    }
+    this.mtuBytes = Math.min(
+      ...families.map((family) =>
+        tunnelMtuBytes("udp", options.MTU || outer.mtuBytes, OVERHEAD_BYTES[family], family)
+      ),
+    );
+    const subnets = config.families.reduce(
+      (sum, { network, subnetLength }) => sum + 2 ** (subnetLength - network.prefixLength),
+      0,
+    );
+    this.#dataPath = new DataPath({
+      device: DEVICE,
+      addresses: families.map((family) => outer.addresses.get(family)!),
+      port: options.Port || DEFAULT_PORT,
+      capacity: powerOfTwo(Math.min(Math.max(4 * subnets, MIN_CAPACITY), MAX_CAPACITY)),
+      offloads: options.Offloads,
+      hasDevice: () => node.kernel.hasDevice(DEVICE),
+      log,
+    });
+    const denim = { partialChecksums: options.PartialChecksums && this.#dataPath.takesPartial };
+    this.publishes = new Map(families.map((family) => [family, { denim }]));
+  }
+
+  /** @inheritdoc */
+  node(own: Lease | undefined): KernelState {
+    const link = {
+      kind: "link",
+      name: DEVICE,
+      mtuBytes: this.mtuBytes,
+      info: { type: "tun", queueLength: QUEUE_LENGTH },
+    } as const;
+    const halves = [...this.#networks].flatMap(([family, destination]) => {
+      const address = own && leaseHalf(own, family)?.subnet.address;
+      return address === undefined ? [] : [
+        // A host's prefix: it names a source for the node's own packets, and makes no route.
+        { kind: "address", device: DEVICE, address, prefixLength: addressBits(family) },
+        { kind: "route", destination, device: DEVICE, source: address },
+      ] as const;
+    });
+    return [link, ...halves];
+  }
+
+  /** @inheritdoc Peers are the threads' affair: one route leads to all. */
+  peer(): KernelState {
+    return [];
+  }
+
+  /** @inheritdoc */
+  async leased(own: Lease): Promise<void> {
+    await this.#dataPath.start(own.halves.map(({ subnet }) => subnet));
+  }
+
+  /** @inheritdoc */
+  peersChanged(put: Iterable<Peer<UdpPeerData>>, removed: Iterable<string>): void {
+    for (const key of removed) {
+      for (const subnet of this.#subnets.get(key) ?? []) this.#dataPath.remove(subnet);
+      this.#subnets.delete(key);
+    }
+    for (const { key, halves } of put) {
+      this.#subnets.set(key, halves.map(({ subnet }) => subnet));
+      for (const { subnet, publicIp, data } of halves) {
+        this.#dataPath.put({ subnet, publicIp, partialChecksums: data.denim.partialChecksums });
+      }
+    }
+  }
+
+  /** What was carried and dropped so far. Reading it costs the threads nothing. */
+  counts(): UdpCounts {
+    return this.#dataPath.counts();
+  }
+
+  /** Ends the threads. The device stays. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#dataPath[Symbol.asyncDispose]();
+  }
+}
+
+function powerOfTwo(least: number): number {
+  return 2 ** Math.ceil(Math.log2(least));
+}

@@ -1,0 +1,595 @@
+/**
+ * From the TUN device to the peers: finds whose each packet is, lowers its time to live, cuts what came as
+ * one large TCP packet into the datagrams that it travels in, and sends datagrams of one size and peer
+ * many at once. Knows memory alone: what the kernel has to do is asked of an {@link OutboundKernel}.
+ *
+ * Nothing here makes an object for a packet.
+ *
+ * @module
+ */
+
+import type { Family } from "@denim/core/ip";
+import { CONTROL_LEN, IOVEC_LEN, MSGHDR_LEN, PacketMemory } from "@denim/core/linux/packet-memory";
+import {
+  VIRTIO_NET_HDR,
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_ECN,
+  VIRTIO_NET_HDR_GSO_NONE,
+  VIRTIO_NET_HDR_GSO_UDP_L4,
+  VIRTIO_NET_HDR_LEN,
+} from "@denim/core/linux/virtio-net";
+import { complement, fold, sumBytes, sumHeader } from "./checksum.ts";
+import { type Counters, DROP, ICMP_ERRORS } from "./counters.ts";
+import {
+  ICMP_ERROR_ROOM,
+  type IcmpProblem,
+  IcmpRate,
+  mayReport,
+  writeIcmpError,
+} from "./icmp_error.ts";
+import {
+  IPV4_CHECKSUM,
+  IPV4_DESTINATION,
+  IPV4_DF,
+  IPV4_FRAGMENT,
+  IPV4_ID,
+  IPV4_LEN,
+  IPV4_PROTOCOL,
+  IPV4_SOURCE,
+  IPV4_TOTAL,
+  IPV4_TTL,
+  IPV6_DESTINATION,
+  IPV6_HOPS,
+  IPV6_LEN,
+  IPV6_NEXT,
+  IPV6_PAYLOAD,
+  IPV6_SOURCE,
+  TCP,
+  TCP_CHECKSUM,
+  TCP_CWR,
+  TCP_FIN,
+  TCP_FLAGS,
+  TCP_LEN,
+  TCP_OFFSET,
+  TCP_PSH,
+  TCP_SEQUENCE,
+  UDP,
+  UDP_CHECKSUM,
+  UDP_LEN,
+  UDP_LENGTH,
+} from "./ip.ts";
+import type { PeerMap } from "./peer_map.ts";
+
+/** What the kernel does for the packets that leave. */
+export interface OutboundKernel {
+  /**
+   * Sends the message at {@link Outbound.message}. The number of bytes sent, or an error's number negated.
+   *
+   * @param fragments whether a datagram that is too large for the path shall travel in fragments
+   */
+  send(family: Family, fragments: boolean): number;
+  /** Sends an IP packet to a host of this node. */
+  sendPacket(family: Family, offset: number, byteLength: number, source: number): void;
+  /** The largest packet that reaches a peer, in bytes. */
+  pathMtuBytes(family: Family, a: number, b: number, c: number, d: number): number;
+  /** The time, in milliseconds. */
+  nowMs(): number;
+}
+
+/** What the outbound side can count on. */
+export interface OutboundOptions {
+  /** The peers' UDP port. */
+  readonly port: number;
+  /** Whether a header of virtio stands before each packet. */
+  readonly header: boolean;
+  /** Whether one call may send many datagrams. */
+  readonly segment: boolean;
+}
+
+/** Results of a send that failed: EMSGSIZE; EINVAL, of a series too large; EIO, of a device that can't. */
+const TOO_LARGE = -90, INVALID = -22, NO_CHECKSUMS = -5;
+
+/** One IP packet, with its headers, at the most. */
+const MAX_PACKET = 65_535;
+/** As many packets as fill a batch, and one more that may be as large as packets get. */
+const READ_ROOM = 256 * 1024;
+/** As many segments as the kernel takes in one call (`UDP_MAX_SEGMENTS`) … */
+const MAX_SEGMENTS = 64;
+/** … and as many bytes: an IP packet less its header and UDP's. */
+const MAX_BATCH: Readonly<Record<Family, number>> = { 4: 65_507, 6: 65_527 };
+/** Room for the headers of one segment. */
+const HEADER_ROOM = 192;
+
+/** What the outer headers take of a packet. */
+const OVERHEAD: Readonly<Record<Family, number>> = { 4: 28, 6: 48 };
+/** The smallest MTU over which IPv6 works (RFC 8200 section 5). */
+const IPV6_MIN_MTU = 1280;
+
+const NAME_LEN: Readonly<Record<Family, number>> = { 4: 16, 6: 28 };
+const AF: Readonly<Record<Family, number>> = { 4: 2, 6: 10 };
+
+/** Takes packets as they come from the TUN device, and sends them on. */
+export class Outbound {
+  /** Where everything is. */
+  readonly memory: PacketMemory = new PacketMemory(READ_ROOM + 64 * 1024);
+  /** Where the next packet is to be read to, as an array of `struct iovec` … */
+  readonly readIovec: number;
+  /** … of so many elements. */
+  readonly readIovecCount: number;
+  /** What is to be sent, a `struct msghdr`. */
+  readonly message: number;
+
+  readonly #peers: PeerMap;
+  readonly #counters: Counters;
+  readonly #kernel: OutboundKernel;
+  readonly #rate = new IcmpRate();
+  readonly #options: OutboundOptions;
+  readonly #maxSegments: number;
+
+  // Where things are in the memory.
+  readonly #vnet: number;
+  readonly #packets: number;
+  readonly #headers: number;
+  readonly #iovec: number;
+  readonly #name: number;
+  readonly #control: number;
+  readonly #error: number;
+
+  /** Where the next packet is read to. */
+  #next: number;
+
+  // The batch: datagrams of one size, of which the last may be shorter, for one peer.
+  #count = 0;
+  #peer = -1;
+  #family: Family = 4;
+  #segmentBytes = 0;
+  #batchBytes = 0;
+  #iovecCount = 0;
+  #closed = false;
+  /** The first iovec of each datagram, and the last one's end. */
+  readonly #firstIovec = new Int32Array(MAX_SEGMENTS + 1);
+  /** The family of each datagram's packet. */
+  readonly #inner = new Int32Array(MAX_SEGMENTS);
+
+  // The peer found last, which is mostly the next packet's too.
+  #version = -1;
+  #foundFamily = 0;
+  #foundA = 0;
+  #foundB = 0;
+  #foundC = 0;
+  #foundD = 0;
+  #found = -1;
+
+  /** Sends through a kernel, to those in a table. */
+  constructor(
+    peers: PeerMap,
+    counters: Counters,
+    kernel: OutboundKernel,
+    options: OutboundOptions,
+  ) {
+    this.#peers = peers;
+    this.#counters = counters;
+    this.#kernel = kernel;
+    this.#options = options;
+    this.#maxSegments = options.segment ? MAX_SEGMENTS : 1;
+    const { memory } = this;
+    this.#vnet = memory.allocate(VIRTIO_NET_HDR_LEN);
+    this.readIovec = memory.allocate(2 * IOVEC_LEN);
+    this.readIovecCount = options.header ? 2 : 1;
+    this.message = memory.allocate(MSGHDR_LEN);
+    this.#name = memory.allocate(NAME_LEN[6]);
+    this.#control = memory.allocate(CONTROL_LEN);
+    this.#iovec = memory.allocate(2 * MAX_SEGMENTS * IOVEC_LEN);
+    this.#headers = memory.allocate(MAX_SEGMENTS * HEADER_ROOM);
+    this.#error = memory.allocate(ICMP_ERROR_ROOM);
+    this.#packets = memory.allocate(READ_ROOM);
+    this.#next = this.#packets;
+    memory.writeIovec(this.readIovec, this.#vnet, VIRTIO_NET_HDR_LEN);
+    memory.writeMessage(this.message, {
+      name: this.#name,
+      nameLength: 0,
+      iovec: this.#iovec,
+      iovecCount: 0,
+      control: this.#control,
+      controlLength: 0,
+    });
+    this.prepareRead();
+  }
+
+  /** Makes room for the next packet. What was taken before may still wait to be sent. */
+  prepareRead(): void {
+    if (this.#next + MAX_PACKET > this.#packets + READ_ROOM) this.flush();
+    if (this.#count === 0) this.#next = this.#packets;
+    const at = this.readIovec + (this.#options.header ? IOVEC_LEN : 0);
+    this.memory.writeIovec(at, this.#next, MAX_PACKET);
+  }
+
+  /** Takes what was read, `byteLength` bytes with the header of virtio where there is one. */
+  take(byteLength: number): void {
+    const length = byteLength - (this.#options.header ? VIRTIO_NET_HDR_LEN : 0);
+    const offset = this.#next;
+    // Starts at a multiple of four, so that headers are copied by words.
+    this.#next = (offset + length + 63) & ~63;
+    const version = length > 0 ? this.memory.bytes[offset]! >> 4 : 0;
+    if (version === 4 && length >= IPV4_LEN) this.#takeIpv4(offset, length);
+    else if (version === 6 && length >= IPV6_LEN) this.#takeIpv6(offset, length);
+    else this.#counters.drop(DROP.outMalformed, 1);
+  }
+
+  #takeIpv4(offset: number, length: number): void {
+    const { view, bytes } = this.memory;
+    const header = (bytes[offset]! & 15) * 4;
+    if (header < IPV4_LEN || header > length) {
+      this.#counters.drop(DROP.outMalformed, 1);
+      return;
+    }
+    const destination = view.getInt32(offset + IPV4_DESTINATION);
+    // 224.0.0.0 and above: multicast, and what is not to be routed (RFC 1112, RFC 1812 section 5.3.7).
+    if (destination >>> 29 === 7) {
+      this.#counters.drop(DROP.outNotUnicast, 1);
+      return;
+    }
+    const ttl = bytes[offset + IPV4_TTL]!;
+    if (ttl <= 1) {
+      this.#refuse(DROP.outExpired, 4, "expired", offset, length, 0);
+      return;
+    }
+    const peer = this.#find(4, destination, 0, 0, 0);
+    if (peer < 0) {
+      this.#refuse(DROP.outNoPeer, 4, "unreachable", offset, length, 0);
+      return;
+    }
+    bytes[offset + IPV4_TTL] = ttl - 1;
+    // The sum falls by 0x100, so its complement rises by that (RFC 1624 eqn. 3).
+    const checksum = fold(view.getUint16(offset + IPV4_CHECKSUM) + 0x100);
+    view.setUint16(offset + IPV4_CHECKSUM, checksum);
+    this.#dispatch(4, peer, offset, length, header, bytes[offset + IPV4_PROTOCOL]!);
+  }
+
+  #takeIpv6(offset: number, length: number): void {
+    const { view, bytes } = this.memory;
+    const at = offset + IPV6_DESTINATION;
+    const a = view.getInt32(at);
+    if (a >>> 24 === 0xff) {
+      this.#counters.drop(DROP.outNotUnicast, 1);
+      return;
+    }
+    const hops = bytes[offset + IPV6_HOPS]!;
+    if (hops <= 1) {
+      this.#refuse(DROP.outExpired, 6, "expired", offset, length, 0);
+      return;
+    }
+    const peer = this.#find(
+      6,
+      a,
+      view.getInt32(at + 4),
+      view.getInt32(at + 8),
+      view.getInt32(at + 12),
+    );
+    if (peer < 0) {
+      this.#refuse(DROP.outNoPeer, 6, "unreachable", offset, length, 0);
+      return;
+    }
+    bytes[offset + IPV6_HOPS] = hops - 1;
+    this.#dispatch(6, peer, offset, length, IPV6_LEN, bytes[offset + IPV6_NEXT]!);
+  }
+
+  #find(family: Family, a: number, b: number, c: number, d: number): number {
+    const { version } = this.#peers;
+    if (
+      version === this.#version && a === this.#foundA && d === this.#foundD && c === this.#foundC &&
+      b === this.#foundB && family === this.#foundFamily
+    ) return this.#found;
+    this.#version = version;
+    this.#foundFamily = family;
+    this.#foundA = a;
+    this.#foundB = b;
+    this.#foundC = c;
+    this.#foundD = d;
+    return this.#found = this.#peers.find(family, a, b, c, d);
+  }
+
+  /** Sends a packet on as the header of virtio says: whole, or cut into segments. */
+  #dispatch(
+    family: Family,
+    peer: number,
+    offset: number,
+    length: number,
+    ipLength: number,
+    protocol: number,
+  ): void {
+    const { bytes, halves } = this.memory;
+    const vnet = this.#options.header ? this.#vnet : -1;
+    const gso = vnet < 0
+      ? VIRTIO_NET_HDR_GSO_NONE
+      : bytes[vnet + VIRTIO_NET_HDR.gsoType]! & ~VIRTIO_NET_HDR_GSO_ECN;
+    if (gso !== VIRTIO_NET_HDR_GSO_NONE) {
+      const start = halves[(vnet + VIRTIO_NET_HDR.checksumStart) >> 1]!;
+      const size = halves[(vnet + VIRTIO_NET_HDR.gsoSize) >> 1]!;
+      const udp = gso === VIRTIO_NET_HDR_GSO_UDP_L4;
+      this.#segment(family, peer, offset, length, ipLength, start, size, udp);
+      return;
+    }
+    if (vnet >= 0 && (bytes[vnet + VIRTIO_NET_HDR.flags]! & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
+      this.#finishChecksum(peer, offset, length, ipLength, protocol);
+    }
+    this.#reserve(peer, length);
+    this.#append(family, offset, length, 0, 0, length);
+  }
+
+  /** Does the checksum that the kernel left to do, unless the peer takes it as it is. */
+  #finishChecksum(
+    peer: number,
+    offset: number,
+    length: number,
+    ipLength: number,
+    protocol: number,
+  ): void {
+    const { halves, view } = this.memory;
+    const start = halves[(this.#vnet + VIRTIO_NET_HDR.checksumStart) >> 1]!;
+    const place = halves[(this.#vnet + VIRTIO_NET_HDR.checksumOffset) >> 1]!;
+    // The peer knows a checksum left to do by the pseudo header's sum, and looks right behind IP's header.
+    const plain = start === ipLength &&
+      (protocol === TCP && place === TCP_CHECKSUM || protocol === UDP && place === UDP_CHECKSUM);
+    if (plain && this.#peers.takesPartialChecksums(peer)) return;
+    if (start + place + 2 > length) return;
+    const sum = sumBytes(this.memory, offset + start, length - start);
+    view.setUint16(offset + start + place, complement(sum, place === UDP_CHECKSUM));
+  }
+
+  /** Cuts a packet into those that it stands for, each with headers of its own before its share. */
+  #segment(
+    family: Family,
+    peer: number,
+    offset: number,
+    length: number,
+    ipLength: number,
+    start: number,
+    size: number,
+    udp: boolean,
+  ): void {
+    const { view, bytes, words } = this.memory;
+    const l4 = offset + start;
+    const l4Header = udp
+      ? UDP_LEN
+      : start + TCP_LEN <= length
+      ? (bytes[l4 + TCP_OFFSET]! >> 4) * 4
+      : 0;
+    const header = start + l4Header;
+    if (
+      size === 0 || start < ipLength || l4Header < (udp ? UDP_LEN : TCP_LEN) || header >= length ||
+      header > HEADER_ROOM || (header & 3) !== 0
+    ) {
+      this.#counters.drop(DROP.outMalformed, 1);
+      return;
+    }
+    const partial = this.#peers.takesPartialChecksums(peer) && start === ipLength;
+    const place = udp ? UDP_CHECKSUM : TCP_CHECKSUM;
+    const flags = udp ? 0 : bytes[l4 + TCP_FLAGS]!;
+    const sequence = udp ? 0 : view.getUint32(l4 + TCP_SEQUENCE);
+    const id = view.getUint16(offset + IPV4_ID);
+
+    // What all have in common is summed up once: of IPv4's header all but length and id, …
+    view.setUint16(l4 + place, 0);
+    let ipSum = 0;
+    if (family === 4) {
+      view.setUint16(offset + IPV4_TOTAL, 0);
+      view.setUint16(offset + IPV4_ID, 0);
+      view.setUint16(offset + IPV4_CHECKSUM, 0);
+      ipSum = sumHeader(this.memory, offset, ipLength);
+    }
+    // … of the pseudo header all but the length, and where all is summed up TCP's header but what differs.
+    const addresses = family === 4
+      ? sumHeader(this.memory, offset + IPV4_SOURCE, 8)
+      : sumHeader(this.memory, offset + IPV6_SOURCE, 32);
+    const pseudo = addresses + (udp ? UDP : TCP);
+    let l4Sum = 0;
+    if (!partial) {
+      if (udp) view.setUint16(l4 + UDP_LENGTH, 0);
+      else {
+        bytes[l4 + TCP_FLAGS] = 0;
+        view.setUint32(l4 + TCP_SEQUENCE, 0);
+      }
+      l4Sum = sumHeader(this.memory, l4, l4Header);
+    }
+
+    const last = length - size;
+    for (let at = header, index = 0; at < length; at += size, index++) {
+      const payload = at > last ? length - at : size;
+      const total = header + payload;
+      this.#reserve(peer, total);
+      const slot = this.#headers + this.#count * HEADER_ROOM;
+      for (let from = offset >> 2, to = slot >> 2, end = to + (header >> 2); to < end;) {
+        words[to++] = words[from++]!;
+      }
+      if (family === 4) {
+        const segmentId = (id + index) & 0xffff;
+        view.setUint16(slot + IPV4_TOTAL, total);
+        view.setUint16(slot + IPV4_ID, segmentId);
+        view.setUint16(slot + IPV4_CHECKSUM, ~fold(ipSum + total + segmentId));
+      } else {
+        view.setUint16(slot + IPV6_PAYLOAD, total - IPV6_LEN);
+      }
+      const l4Length = total - start;
+      let sum = pseudo + l4Length;
+      if (udp) {
+        view.setUint16(slot + start + UDP_LENGTH, l4Length);
+        if (!partial) sum += l4Length;
+      } else {
+        const segmentSequence = (sequence + index * size) >>> 0;
+        let segmentFlags = flags;
+        // FIN and PSH belong to the last segment, the answer to ECN's echo to the first.
+        if (at < last) segmentFlags &= ~(TCP_FIN | TCP_PSH);
+        if (index > 0) segmentFlags &= ~TCP_CWR;
+        view.setUint32(slot + start + TCP_SEQUENCE, segmentSequence);
+        bytes[slot + start + TCP_FLAGS] = segmentFlags;
+        if (!partial) {
+          sum += (segmentSequence >>> 16) + (segmentSequence & 0xffff) + segmentFlags;
+        }
+      }
+      if (partial) {
+        view.setUint16(slot + start + place, fold(sum));
+      } else {
+        const whole = sum + l4Sum + sumBytes(this.memory, offset + at, payload);
+        view.setUint16(slot + start + place, complement(whole, udp));
+      }
+      this.#append(family, slot, header, offset + at, payload, total);
+    }
+  }
+
+  /** Sees that the batch has room for a datagram of a size for a peer, by sending it where it has not. */
+  #reserve(peer: number, byteLength: number): void {
+    if (
+      this.#count > 0 &&
+      (peer !== this.#peer || this.#closed || byteLength > this.#segmentBytes ||
+        this.#count >= this.#maxSegments || this.#batchBytes + byteLength > MAX_BATCH[this.#family])
+    ) this.flush();
+    if (this.#count > 0) return;
+    this.#peer = peer;
+    this.#family = this.#peers.publicFamily(peer);
+    this.#segmentBytes = byteLength;
+  }
+
+  /** Adds a datagram of one part or two to the batch. */
+  #append(
+    inner: Family,
+    first: number,
+    firstLength: number,
+    second: number,
+    secondLength: number,
+    byteLength: number,
+  ): void {
+    const { memory } = this;
+    let iovec = this.#iovecCount;
+    this.#firstIovec[this.#count] = iovec;
+    this.#inner[this.#count] = inner;
+    memory.writeIovec(this.#iovec + iovec++ * IOVEC_LEN, first, firstLength);
+    if (secondLength > 0) {
+      memory.writeIovec(this.#iovec + iovec++ * IOVEC_LEN, second, secondLength);
+    }
+    this.#iovecCount = iovec;
+    this.#count++;
+    this.#batchBytes += byteLength;
+    if (byteLength < this.#segmentBytes) this.#closed = true;
+  }
+
+  /** Sends what waits. */
+  flush(): void {
+    const count = this.#count;
+    if (count === 0) return;
+    const { memory, message } = this;
+    this.#firstIovec[count] = this.#iovecCount;
+    this.#writeName();
+    memory.setMessageIovec(message, this.#iovec, this.#iovecCount);
+    if (count > 1) memory.writeSegmentSize(this.#control, this.#segmentBytes);
+    memory.setMessageControl(message, count > 1 ? CONTROL_LEN : 0);
+    const result = this.#kernel.send(this.#family, false);
+    if (count === 1) {
+      this.#settle(0, result);
+    } else if (result >= 0) {
+      this.#counters.pass(this.#peers.counter(this.#peer), count, this.#batchBytes);
+    } else {
+      // A series fails as a whole where the path is too narrow for one, or a device can't cut it.
+      const apart = result === TOO_LARGE || result === INVALID || result === NO_CHECKSUMS;
+      for (let index = 0; index < count; index++) {
+        this.#settle(index, apart ? this.#sendOne(index) : result);
+      }
+    }
+    this.#count = 0;
+    this.#iovecCount = 0;
+    this.#batchBytes = 0;
+    this.#closed = false;
+    this.#peer = -1;
+  }
+
+  #writeName(): void {
+    const { memory } = this;
+    const family = this.#family;
+    // struct sockaddr_in, sockaddr_in6: family, port, then address, or flow and address.
+    memory.halves[this.#name >> 1] = AF[family];
+    memory.view.setUint16(this.#name + 2, this.#options.port);
+    for (let index = 0; index < (family === 4 ? 1 : 4); index++) {
+      const at = this.#name + (family === 4 ? 4 : 8 + 4 * index);
+      memory.view.setInt32(at, this.#peers.publicWord(this.#peer, index));
+    }
+    memory.setMessageName(this.message, NAME_LEN[family]);
+  }
+
+  /** Sends one datagram of the batch by itself. */
+  #sendOne(index: number): number {
+    const first = this.#firstIovec[index]!;
+    const count = this.#firstIovec[index + 1]! - first;
+    this.memory.setMessageIovec(this.message, this.#iovec + first * IOVEC_LEN, count);
+    this.memory.setMessageControl(this.message, 0);
+    return this.#kernel.send(this.#family, false);
+  }
+
+  /** Deals with what sending one datagram came to; its message is still as it was sent. */
+  #settle(index: number, result: number): void {
+    const { memory } = this;
+    const first = this.#firstIovec[index]!;
+    const head = memory.readIovec(this.#iovec + first * IOVEC_LEN);
+    let byteLength = 0;
+    for (let iovec = first; iovec < this.#firstIovec[index + 1]!; iovec++) {
+      byteLength += memory.readIovec(this.#iovec + iovec * IOVEC_LEN).byteLength;
+    }
+    let outcome = result;
+    if (outcome === TOO_LARGE) {
+      const inner = this.#inner[index] as Family;
+      const pathMtuBytes = this.#innerMtuBytes();
+      const mtuBytes = inner === 6 ? Math.max(pathMtuBytes, IPV6_MIN_MTU) : pathMtuBytes;
+      const whole = inner === 6
+        ? byteLength > mtuBytes
+        : (memory.view.getUint16(head.offset + IPV4_FRAGMENT) & IPV4_DF) !== 0;
+      if (whole) {
+        this.#refuse(DROP.outTooBig, inner, "tooBig", head.offset, head.byteLength, mtuBytes);
+        return;
+      }
+      // Where the packet may be fragmented the tunnel's may: the peer puts it together (RFC 2003 section 3.1).
+      outcome = this.#kernel.send(this.#family, true);
+    }
+    const counter = this.#peers.counter(this.#peer);
+    if (outcome >= 0) {
+      this.#counters.pass(counter, 1, byteLength);
+    } else {
+      this.#counters.drop(DROP.outFailed, 1);
+      this.#counters.dropOf(counter, 1);
+    }
+  }
+
+  #innerMtuBytes(): number {
+    const peer = this.#peer;
+    const word = (index: number) => this.#peers.publicWord(peer, index);
+    const outer = this.#kernel.pathMtuBytes(this.#family, word(0), word(1), word(2), word(3));
+    return outer - OVERHEAD[this.#family];
+  }
+
+  /** Drops a packet, and says so to its sender, where that may be. */
+  #refuse(
+    reason: number,
+    family: Family,
+    problem: IcmpProblem,
+    offset: number,
+    byteLength: number,
+    mtuBytes: number,
+  ): void {
+    this.#counters.drop(reason, 1);
+    const { memory } = this;
+    if (!mayReport(memory, this.#peers, family, offset, byteLength)) return;
+    const source = memory.view.getInt32(offset + (family === 4 ? IPV4_SOURCE : IPV6_SOURCE + 12));
+    if (!this.#rate.take(source, this.#kernel.nowMs())) return;
+    const length = writeIcmpError(
+      memory,
+      this.#peers,
+      family,
+      problem,
+      this.#error,
+      offset,
+      byteLength,
+      mtuBytes,
+    );
+    const destination = this.#error + (family === 4 ? IPV4_DESTINATION : IPV6_DESTINATION);
+    this.#kernel.sendPacket(family, this.#error, length, destination);
+    this.#counters.drop(ICMP_ERRORS, 1);
+  }
+}

@@ -1,0 +1,27 @@
+/**
+ * Ends waits of threads that are in a system call (eventfd(2)).
+ *
+ * @module
+ */
+
+import { eventfd, type FileDescriptor, notify } from "./libc.ts";
+
+/** A descriptor that nobody reads: once it is readable it stays so, for all who wait for it. */
+export class Wake implements Disposable {
+  readonly #descriptor: FileDescriptor = eventfd();
+
+  /** The descriptor's number, for a wait. */
+  get fd(): number {
+    return this.#descriptor.fd;
+  }
+
+  /** Ends the waits. */
+  wake(): void {
+    notify(this.#descriptor);
+  }
+
+  /** Closes the descriptor. */
+  [Symbol.dispose](): void {
+    this.#descriptor[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,224 @@
+/**
+ * Another plugin does the work (CNI spec 1.1.0, section 4, "Plugin Delegation"): found on `CNI_PATH`, run with
+ * the same environment, and given what flannel would give it. Loaded only when it is used.
+ *
+ * @module
+ */
+
+import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
+import { ConfObject, type JsonObject, show } from "./conf_object.ts";
+import { renderDelegate, typeOf } from "./delegate_conf.ts";
+import type { CniVariables } from "./environment.ts";
+import { openPod } from "./namespace.ts";
+import type { NetworkConf } from "./network_conf.ts";
+import {
+  lockRecords,
+  readSavedConf,
+  removeSavedConf,
+  renewSavedConf,
+  saveConf,
+} from "./saved_conf.ts";
+import { readSubnetEnv } from "./subnet_file.ts";
+
+/**
+ * ADD. The record is written first, so that a DEL finds what to undo whatever happens. Where the delegate
+ * fails it is told to take back what it made, as the spec asks.
+ */
+export async function delegateAdd(
+  conf: NetworkConf,
+  variables: CniVariables,
+  delegate: ConfObject,
+): Promise<string> {
+  const plugin = findPlugin(typeOf(delegate), variables);
+  // Told to undo a second ADD, a delegate would take down what the first one made.
+  openPod(variables)[Symbol.dispose]();
+  using _lock = lockRecords(conf.dataDir, "shared");
+  const before = readSavedConf(conf.dataDir, variables);
+  saveConf(conf.dataDir, variables, delegate);
+  try {
+    const result = await run(plugin, "ADD", delegate.json, variables);
+    renewSavedConf(conf.dataDir, variables);
+    return result;
+  } catch (error) {
+    if (await succeeds(run(plugin, "DEL", delegate.json, variables))) {
+      if (before === undefined) removeSavedConf(conf.dataDir, variables);
+      else saveConf(conf.dataDir, variables, before);
+    }
+    throw error;
+  }
+}
+
+/**
+ * DEL, from the record. A container whose record is that of an ADD to another network, or gone, gets what an
+ * ADD would make of the configuration now; where nothing can be made of it, there is nothing to take down.
+ */
+export async function delegateDel(
+  conf: NetworkConf,
+  variables: CniVariables,
+  record: ConfObject | undefined,
+): Promise<string> {
+  const request = record === undefined
+    ? tryTo(() => prepare(renderDelegate(conf, readSubnetEnv(conf.subnetFile)), variables))
+    : prepare(record, variables);
+  if (request !== undefined) {
+    await run(request.plugin, "DEL", request.delegate.json, variables);
+  }
+  if (record !== undefined) removeSavedConf(conf.dataDir, variables);
+  return "";
+}
+
+/** CHECK, with the runtime's own `prevResult` and wishes. */
+export async function delegateCheck(
+  conf: NetworkConf,
+  variables: CniVariables,
+  delegate: ConfObject,
+): Promise<string> {
+  const plugin = findPlugin(typeOf(delegate), variables);
+  const fromRuntime = ["prevResult", "runtimeConfig"].flatMap((key) => {
+    const value = conf.json.get(key);
+    return value === undefined ? [] : [[key, value] as const];
+  });
+  const asked = { ...delegate.json, ...Object.fromEntries(fromRuntime) };
+  await run(plugin, "CHECK", asked, variables);
+  return "";
+}
+
+/** STATUS: the delegate is there, speaks the network's version, and says that it is ready. */
+export async function delegateStatus(
+  conf: NetworkConf,
+  variables: CniVariables,
+  delegate: ConfObject,
+): Promise<string> {
+  let plugin: string;
+  try {
+    plugin = findPlugin(typeOf(delegate), variables);
+  } catch (error) {
+    throw new CniError(CNI_CODE.notReady, toCniError(error).message);
+  }
+  const spoken = await spokenVersions(plugin, conf, variables);
+  if (!spoken.includes(conf.cniVersion)) {
+    throw new CniError(
+      CNI_CODE.notReady,
+      `${plugin} speaks CNI ${spoken.join(", ")}, not the network's cniVersion ` +
+        `"${conf.cniVersion}": every ADD would fail`,
+    );
+  }
+  await run(plugin, "STATUS", delegate.json, variables);
+  return "";
+}
+
+/** GC, where the delegate is there and knows it. */
+export async function delegateGc(
+  conf: NetworkConf,
+  variables: CniVariables,
+  delegate: ConfObject,
+  attachments: JsonObject,
+): Promise<void> {
+  const plugin = findPlugin(typeOf(delegate), variables);
+  const spoken = await spokenVersions(plugin, conf, variables);
+  if (!spoken.includes(conf.cniVersion)) return;
+  const asked = { ...delegate.json, cniVersion: conf.cniVersion, ...attachments };
+  await run(plugin, "GC", asked, variables);
+}
+
+function prepare(
+  delegate: ConfObject,
+  variables: CniVariables,
+): { readonly plugin: string; readonly delegate: ConfObject } {
+  return { plugin: findPlugin(typeOf(delegate), variables), delegate };
+}
+
+/** Finds a plugin by its name in the folders of `CNI_PATH`. Throws a CniError where there is none. */
+export function findPlugin(type: string, { path }: Pick<CniVariables, "path">): string {
+  if (type.includes("/")) {
+    throw new CniError(
+      CNI_CODE.invalidConfig,
+      `delegate.type is ${show(type)}; it must be a plugin's name without a folder`,
+    );
+  }
+  if (path === "") {
+    throw new CniError(
+      CNI_CODE.invalidEnvironment,
+      `CNI_PATH missing in the environment: it says where the plugin "${type}" is (delegate.type)`,
+    );
+  }
+  const found = path.split(":").filter((folder) => folder !== "")
+    .map((folder) => `${folder}/${type}`).find(isFile);
+  if (found !== undefined) return found;
+  throw new CniError(
+    CNI_CODE.invalidConfig,
+    `delegate.type is "${type}", and there is no such plugin in CNI_PATH=${path}: ` +
+      "install it there, or name another",
+  );
+}
+
+function isFile(path: string): boolean {
+  return tryTo(() => Deno.statSync(path).isFile) ?? false;
+}
+
+/** The versions of the spec that a plugin speaks (CNI spec 1.1.0, section 2, "VERSION"). */
+async function spokenVersions(
+  plugin: string,
+  { cniVersion }: NetworkConf,
+  variables: CniVariables,
+): Promise<readonly string[]> {
+  const text = await run(plugin, "VERSION", { cniVersion }, variables);
+  return ConfObject.parse(text, `what ${plugin} says to VERSION`).strings("supportedVersions");
+}
+
+/**
+ * Runs a plugin, and answers with what it prints. What it says on standard error goes to denim's own. Throws
+ * a DelegateError with its own words where it fails.
+ */
+async function run(
+  plugin: string,
+  command: string,
+  conf: JsonObject,
+  variables: CniVariables,
+): Promise<string> {
+  const child = new Deno.Command(plugin, {
+    env: {
+      CNI_COMMAND: command,
+      CNI_CONTAINERID: variables.containerId,
+      CNI_NETNS: variables.netns,
+      CNI_IFNAME: variables.ifName,
+      CNI_ARGS: variables.args,
+      CNI_PATH: variables.path,
+    },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  // A plugin that ends without reading says why itself.
+  const written = writer.write(new TextEncoder().encode(JSON.stringify(conf)))
+    .then(() => writer.close()).catch(() => {});
+  const [{ success, code, signal, stdout }] = await Promise.all([child.output(), written]);
+  const output = new TextDecoder().decode(stdout);
+  if (success) return output;
+  if (isCniFailure(output)) throw new DelegateError(output);
+  throw new CniError(
+    CNI_CODE.delegate,
+    `${plugin}, run for ${command}, ${
+      signal === null ? `exited with ${code}` : `died of ${signal}`
+    }` +
+      ` and printed ${output === "" ? "nothing" : show(output)}, which is no error of CNI`,
+  );
+}
+
+/** Whether a text is an error in the spec's form (CNI spec 1.1.0, section 5, "Error"). */
+function isCniFailure(text: string): boolean {
+  return tryTo(() => typeof ConfObject.parse(text, "").string("msg") === "string") ?? false;
+}
+
+function tryTo<T>(run: () => T): T | undefined {
+  try {
+    return run();
+  } catch {
+    return undefined;
+  }
+}
+
+function succeeds(run: Promise<unknown>): Promise<boolean> {
+  return run.then(() => true, () => false);
+}

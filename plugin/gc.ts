@@ -1,0 +1,149 @@
+/**
+ * GC: frees what attachments held that are no more (CNI spec 1.1.0, section 2, "GC"). Loaded only when it is
+ * used.
+ *
+ * @module
+ */
+
+import { findLink, NetlinkSocket } from "@denim/core/linux/pod";
+import { AddressStore, type Holder } from "./address_store.ts";
+import { hostInterfaceName, removeLink } from "./bridge.ts";
+import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
+import type { ConfObject } from "./conf_object.ts";
+import { bridgeOf, BUILT_IN, renderDelegate, typeOf } from "./delegate_conf.ts";
+import type { CniVariables } from "./environment.ts";
+import { addressDirectory } from "./host_local_conf.ts";
+import { type NetworkConf, requireVersion } from "./network_conf.ts";
+import { listSavedConfs, lockRecords, removeDrafts, removeSavedConf } from "./saved_conf.ts";
+import { readSubnetEnv } from "./subnet_file.ts";
+
+/** The attachments that there are, as the runtime has them. */
+const VALID_ATTACHMENTS = "cni.dev/valid-attachments";
+
+/** How far a file's time may be behind the clock: a tick of the kernel's (CONFIG_HZ=100). */
+const FILE_CLOCK_MS = 10;
+
+/**
+ * Frees addresses, node's ends of veth pairs, and records, of this network alone, and has the delegate do
+ * the same. Goes on where something fails, and then throws a CniError with all of it.
+ *
+ * A runtime must not run it beside an ADD (section 3). Where one does, the new pod is safe: GC waits for
+ * ADDs under way, and leaves alone what is younger than itself, which the runtime's list can't have.
+ */
+export async function gc(conf: NetworkConf, variables: CniVariables): Promise<string> {
+  requireVersion(conf, "GC", "1.1.0");
+  const startMs = Date.now() - FILE_CLOCK_MS;
+  const valid = readAttachments(conf.json);
+  using _lock = lockRecords(conf.dataDir, "alone");
+  const records = listSavedConfs(conf.dataDir, conf.name);
+  const young = new Set(
+    records.filter(({ writtenMs }) => writtenMs >= startMs).map(({ containerId }) => containerId),
+  );
+  const isStale = (holder: Omit<Holder, "address">) =>
+    holder.writtenMs < startMs && !young.has(holder.containerId) &&
+    !valid.some(({ containerId, ifName }) =>
+      containerId === holder.containerId && (holder.ifName ?? ifName) === ifName
+    );
+  const staleRecords = records.filter((record) => isStale({ ...record, ifName: undefined }));
+  const delegates = delegatesOf(conf, staleRecords.map((record) => record.conf));
+
+  const failures: unknown[] = [], failed = new Set<string>();
+  const attempt = async (type: string, run: () => void | Promise<void>) => {
+    try {
+      await run();
+    } catch (error) {
+      failures.push(error);
+      failed.add(type);
+    }
+  };
+  for (const delegate of delegates) {
+    const type = typeOf(delegate);
+    if (type === BUILT_IN) await attempt(type, () => freeAddresses(delegate, isStale));
+    // A delegate does not know what is younger than the list. There will be another GC.
+    else if (young.size === 0) {
+      await attempt(type, async () => {
+        const { delegateGc } = await import("./delegate.ts");
+        const attachments = { [VALID_ATTACHMENTS]: conf.json.get(VALID_ATTACHMENTS) ?? [] };
+        await delegateGc(conf, variables, delegate, attachments);
+      });
+    }
+  }
+  await attempt(BUILT_IN, () => {
+    for (const { containerId, conf: record } of staleRecords) {
+      if (!failed.has(typeOf(record))) removeSavedConf(conf.dataDir, { containerId, ifName: "" });
+    }
+    removeDrafts(conf.dataDir);
+  });
+  if (failures.length === 1) throw failures[0];
+  if (failures.length > 1) throw joined(failures);
+  return "";
+}
+
+function readAttachments(
+  json: ConfObject,
+): readonly { readonly containerId: string; readonly ifName: string }[] {
+  // Left out is not the same as none: it would cost every pod its address.
+  if (!Object.hasOwn(json.json, VALID_ATTACHMENTS)) {
+    throw new CniError(
+      CNI_CODE.invalidConfig,
+      `${VALID_ATTACHMENTS} is missing: GC needs the list of attachments that there are`,
+    );
+  }
+  return json.objects(VALID_ATTACHMENTS).map((attachment) => ({
+    containerId: attachment.string("containerID") || attachment.fail("containerID", "an id"),
+    ifName: attachment.string("ifname") || attachment.fail("ifname", "an interface's name"),
+  }));
+}
+
+/**
+ * A configuration for each folder of addresses and each plugin that the network's attachments may have left
+ * something in: the one that an ADD would make now, and those that stale attachments were made with.
+ */
+function delegatesOf(conf: NetworkConf, records: readonly ConfObject[]): ConfObject[] {
+  const delegates = new Map<string, ConfObject>();
+  const keyOf = (delegate: ConfObject) => {
+    const type = typeOf(delegate);
+    return type === BUILT_IN ? `${bridgeOf(delegate)} ${addressDirectory(delegate)}` : type;
+  };
+  for (const delegate of [...records, current(conf)]) {
+    if (delegate !== undefined) delegates.set(keyOf(delegate), delegate);
+  }
+  return [...delegates.values()];
+}
+
+/** What an ADD would make of the configuration now; without subnet.env as much as GC needs of it. */
+function current(conf: NetworkConf): ConfObject | undefined {
+  try {
+    return renderDelegate(conf, readSubnetEnv(conf.subnetFile));
+  } catch (error) {
+    if (!(error instanceof CniError) || error.code === CNI_CODE.invalidConfig) throw error;
+    // A delegate would refuse a configuration without the node's subnets.
+    if (typeOf(conf.json.object("delegate")) !== BUILT_IN) return undefined;
+    return renderDelegate(conf, { halves: [], mtuBytes: 0, ipMasq: true });
+  }
+}
+
+/** Frees addresses of a folder, and the node's ends of their veth pairs where they are ports of the bridge. */
+function freeAddresses(delegate: ConfObject, isStale: (holder: Holder) => boolean): void {
+  using store = AddressStore.openExisting(addressDirectory(delegate));
+  if (store === undefined) return;
+  using socket = new NetlinkSocket();
+  const bridge = findLink(socket, bridgeOf(delegate));
+  for (const { address, containerId, ifName } of store.holders().filter(isStale)) {
+    if (ifName !== undefined && bridge !== undefined) {
+      const name = hostInterfaceName({ containerId, ifName });
+      if (findLink(socket, name)?.masterIndex === bridge.index) removeLink(socket, name);
+    }
+    // Last, so that a GC that is killed leaves the next one a trace.
+    store.remove([address]);
+  }
+}
+
+function joined(failures: readonly unknown[]): CniError {
+  const errors = failures.map((failure) =>
+    failure instanceof DelegateError
+      ? new CniError(CNI_CODE.delegate, failure.message)
+      : toCniError(failure)
+  );
+  return new CniError(errors[0]!.code, errors.map(({ message }) => message).join("; "));
+}

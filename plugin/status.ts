@@ -1,0 +1,46 @@
+/**
+ * STATUS: whether an ADD would find what it needs (CNI spec 1.1.0, section 2, "STATUS"). Loaded only when it
+ * is used.
+ *
+ * @module
+ */
+
+import { findLink, NetlinkSocket } from "@denim/core/linux/pod";
+import { gatewaySteps, noBridge } from "./bridge.ts";
+import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
+import { BUILT_IN, readBridgeConf, renderDelegate, typeOf } from "./delegate_conf.ts";
+import { type CniVariables, readArgs } from "./environment.ts";
+import { type NetworkConf, requireVersion } from "./network_conf.ts";
+import { readSubnetEnv } from "./subnet_file.ts";
+
+/**
+ * Answers with nothing where the plugin is ready. Throws a CniError, "not ready", that says what is missing.
+ * A full subnet is ready all the same: the node still does its work, and a pod that ends makes room.
+ */
+export function status(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
+  requireVersion(conf, "STATUS", "1.1.0");
+  const delegate = renderDelegate(conf, orNotReady(() => readSubnetEnv(conf.subnetFile)));
+  if (typeOf(delegate) !== BUILT_IN) {
+    return import("./delegate.ts").then((it) => it.delegateStatus(conf, variables, delegate));
+  }
+  const bridgeConf = readBridgeConf(delegate, readArgs(""));
+  using socket = new NetlinkSocket();
+  const bridge = findLink(socket, bridgeConf.bridge);
+  if (bridge === undefined) return "";
+  orNotReady(() => {
+    if (bridge.type !== "bridge") throw noBridge(bridge.name, bridge);
+    if (!bridgeConf.isGateway) return;
+    for (const { gateway, subnet } of bridgeConf.ipam.ranges) {
+      gatewaySteps(socket, bridgeConf, bridge, gateway, subnet.prefixLength);
+    }
+  });
+  return "";
+}
+
+function orNotReady<T>(run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    throw new CniError(CNI_CODE.notReady, toCniError(error).message);
+  }
+}

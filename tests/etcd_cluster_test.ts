@@ -1,0 +1,277 @@
+/**
+ * Whole nodes on one etcd: real agents in namespaces, Debian's etcd in the network between them.
+ */
+
+import assert from "node:assert/strict";
+import { NetworkNamespace } from "@denim/core/linux/namespace";
+import { Lab, type LabNode } from "../agent/lab/lab.ts";
+import type { Pod } from "../agent/lab/pod.ts";
+import { EtcdServer, type EtcdServerOptions } from "./support/etcd_server.ts";
+import { RunningPing } from "./support/ping.ts";
+import { rootTest } from "./support/root_test.ts";
+import { eventually } from "./support/wait.ts";
+
+const NEVER = new AbortController().signal;
+const PREFIX = "/coreos.com/network";
+const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
+const ETCD_HOST = "10.99.0.254";
+
+/** A laboratory whose agents find their leases in an etcd on the underlay's router. */
+class EtcdLab implements AsyncDisposable {
+  readonly lab: Lab;
+  readonly #underlay: NetworkNamespace;
+  #etcd: EtcdServer | undefined;
+
+  private constructor(lab: Lab) {
+    this.lab = lab;
+    this.#underlay = NetworkNamespace.open(`/run/netns/${lab.prefix}-net`);
+  }
+
+  /** Makes one. No etcd runs yet. */
+  static async create(nodes: number, storeFlags: readonly string[] = []): Promise<EtcdLab> {
+    const flags = ["--etcd-endpoints", `http://${ETCD_HOST}:2379`, ...storeFlags];
+    const lab = new EtcdLab(await Lab.create({ nodes, netConf: NET_CONF, storeFlags: flags }));
+    lab.ip("link set lo up");
+    return lab;
+  }
+
+  /** Makes one with its etcd, which holds the net-conf. */
+  static async start(nodes: number): Promise<EtcdLab> {
+    const lab = await EtcdLab.create(nodes);
+    try {
+      await lab.startEtcd();
+      lab.etcd.ctl("put", `${PREFIX}/config`, JSON.stringify(NET_CONF));
+      return lab;
+    } catch (error) {
+      await lab[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  async startEtcd(options: EtcdServerOptions = {}): Promise<void> {
+    const place = { namespace: this.#underlay, host: ETCD_HOST };
+    this.#etcd = await EtcdServer.start({ ...place, ...options });
+  }
+
+  get etcd(): EtcdServer {
+    return this.#etcd!;
+  }
+
+  get nodes(): readonly LabNode[] {
+    return this.lab.nodes;
+  }
+
+  /** Runs iproute2's `ip` on the router. */
+  ip(command: string): void {
+    ip(`${this.lab.prefix}-net`, command);
+  }
+
+  /** The lease of a node as it is in etcd, and the seconds that its etcd lease was granted for. */
+  lease(node: LabNode): { key: string; value: string; grantedSeconds: number } {
+    const { kvs = [] } = JSON.parse(
+      this.etcd.ctl("get", "--prefix", `${PREFIX}/subnets/`, "-w", "json"),
+    );
+    for (const kv of kvs) {
+      const value = atob(kv.value);
+      if (!value.includes(`"${node.publicIp}"`)) continue;
+      // Read from the text: the id is more than a number holds.
+      const text = this.etcd.ctl("lease", "list").split("\n").filter((id) =>
+        /^[0-9a-f]+$/.test(id)
+      );
+      const granted = text.map((id) => this.etcd.ctl("lease", "timetolive", id, "--keys"))
+        .find((line) => line.includes(atob(kv.key)));
+      const grantedSeconds = Number(/granted with TTL\((\d+)s\)/.exec(granted ?? "")?.[1] ?? 0);
+      return { key: atob(kv.key), value, grantedSeconds };
+    }
+    throw new Error(`${node.name} has no lease`);
+  }
+
+  /** Writes a lease of 10.5.`number`.0/24 in flannel's form, as a person would. */
+  putByHand(number: number): void {
+    this.etcd.ctl(
+      "put",
+      `${PREFIX}/subnets/10.5.${number}.0-24`,
+      `{"PublicIP":"10.99.0.${number}","PublicIPv6":null,"BackendType":"vxlan",` +
+        `"BackendData":{"VNI":1,"VtepMAC":"0a:00:00:00:00:${number}"}}`,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.lab[Symbol.asyncDispose]();
+    await this.#etcd?.[Symbol.asyncDispose]();
+    this.#underlay[Symbol.dispose]();
+  }
+}
+
+/** Runs iproute2's `ip` in a namespace. */
+function ip(namespace: string, command: string): string {
+  const { success, stdout, stderr } = new Deno.Command("ip", {
+    args: ["-n", namespace, ...command.split(" ")],
+  }).outputSync();
+  assert.ok(success, `ip ${command}: ${new TextDecoder().decode(stderr)}`);
+  return new TextDecoder().decode(stdout);
+}
+
+function routes(node: LabNode): string {
+  return ip(node.namespaceName, "route");
+}
+
+async function ping(from: Pod, to: Pod): Promise<void> {
+  using namespace = from.open();
+  const args = ["-c", "2", "-i", "0.2", "-W", "2", `${to.address}`];
+  const { sent, received } = await new RunningPing(namespace, args).finish();
+  assert.equal(received, sent, `${from.name} → ${to.name}`);
+}
+
+async function pingAllPairs(pods: readonly Pod[]): Promise<void> {
+  const pairs = pods.flatMap((from) => pods.filter((to) => to !== from).map((to) => [from, to]));
+  await Promise.all(pairs.map(([from, to]) => ping(from!, to!)));
+}
+
+function log(node: LabNode): string {
+  return Deno.readTextFileSync(node.logFile);
+}
+
+function count(text: string, pattern: RegExp): number {
+  return [...text.matchAll(pattern)].length;
+}
+
+rootTest(
+  "etcd: three nodes talk; a fourth is reached within 200 ms; leases are flannel's",
+  async () => {
+    await using cluster = await EtcdLab.start(4);
+    const { nodes, etcd } = cluster;
+    const late = nodes[3]!;
+    await Promise.all(nodes.slice(0, 3).map((node) => node.startAgent(NEVER)));
+    const pods = await Promise.all(nodes.slice(0, 3).map((node) => node.addPod(`on-${node.name}`)));
+    await pingAllPairs(pods);
+
+    for (const node of nodes.slice(0, 3)) {
+      const { key, value, grantedSeconds } = cluster.lease(node);
+      const mac = JSON.parse(ip(node.namespaceName, "-j link show flannel.1"))[0].address;
+      assert.equal(key, `${PREFIX}/subnets/${node.subnet()}`.replace(/\/(\d+)$/, "-$1"));
+      assert.equal(
+        value,
+        `{"PublicIP":"${node.publicIp}","PublicIPv6":null,"BackendType":"vxlan",` +
+          `"BackendData":{"VNI":1,"VtepMAC":"${mac}"}}`,
+      );
+      assert.equal(grantedSeconds, 24 * 60 * 60);
+    }
+
+    // A lease by hand, in flannel's form, is a peer.
+    cluster.putByHand(77);
+    const followed = () => nodes.slice(0, 3).every((node) => routes(node).includes("10.5.77.0/24"));
+    const byHandMs = await eventually("the hand-written lease's routes", followed, 200);
+    assert.match(
+      ip(nodes[0]!.namespaceName, "neigh show dev flannel.1"),
+      /10\.5\.77\.0 lladdr 0a:00:00:00:00:77 PERMANENT/,
+    );
+
+    await late.startAgent(NEVER);
+    const reached = () =>
+      nodes.slice(0, 3).every((node) => routes(node).includes(`${late.subnet()}`));
+    const joinedMs = await eventually("routes to the fourth", reached, 200);
+    await pingAllPairs([...pods, await late.addPod("on-node4")]);
+    console.log(
+      `etcd: seen by hand after ${byHandMs.toFixed(0)} ms, joined ${joinedMs.toFixed(0)} ms`,
+    );
+  },
+);
+
+rootTest("etcd stopped: no packet is lost, pods are added, and it is said once", async () => {
+  await using cluster = await EtcdLab.start(2);
+  const { nodes, etcd } = cluster;
+  const [node, other] = nodes as [LabNode, LabNode];
+  await cluster.lab.startAgents(NEVER);
+  const [a, b] = [await node.addPod("a"), await other.addPod("b")];
+  await ping(a, b);
+
+  const outageMs = Number(Deno.env.get("DENIM_TEST_OUTAGE_MS") ?? 4_000);
+  using namespace = a.open();
+  const packets = (outageMs + 3_000) / 10;
+  const pinging = new RunningPing(namespace, [
+    "-i",
+    "0.01",
+    "-c",
+    `${packets}`,
+    "-q",
+    `${b.address}`,
+  ]);
+  await etcd.stop("SIGKILL");
+  const backAtMs = performance.now() + outageMs;
+  const added = await node.addPod("added");
+  await eventually("the time is over", () => performance.now() > backAtMs, outageMs + 1_000);
+  await ping(added, b);
+  await etcd.start();
+  etcd.ctl(
+    "put",
+    `${PREFIX}/subnets/10.5.77.0-24`,
+    cluster.lease(node).value.replace("0.1", "0.77"),
+  );
+  const seenMs = await eventually(
+    "the change",
+    () => nodes.every((node) => routes(node).includes("10.5.77.0/24")),
+    2_000,
+  );
+  const { sent, received } = await pinging.finish();
+  assert.equal(received, sent);
+  for (const node of nodes) {
+    assert.equal(count(log(node), /waiting for etcd:/g), 1, log(node));
+    await eventually("it says that etcd answers", () => count(log(node), /answers, after/g) === 1);
+    assert.notEqual(node.agentPid, undefined);
+  }
+  console.log(
+    `etcd: stopped for ${outageMs} ms, ${received}/${sent} packets, seen ${seenMs.toFixed(0)} ms`,
+  );
+});
+
+rootTest("etcd out of reach: what changed meanwhile is seen within 2 s of its return", async () => {
+  await using cluster = await EtcdLab.start(2);
+  const { nodes, etcd } = cluster;
+  await cluster.lab.startAgents(NEVER);
+  cluster.putByHand(77);
+  const sees = (subnet: string) => nodes.every((node) => routes(node).includes(subnet));
+  await eventually("the first", () => sees("10.5.77.0/24"));
+
+  // etcd runs on, but nothing reaches it.
+  cluster.ip(`addr del ${ETCD_HOST}/24 dev br0`);
+  cluster.putByHand(78);
+  etcd.ctl("del", `${PREFIX}/subnets/10.5.77.0-24`);
+  etcd.ctl("compact", `${etcd.revision()}`);
+  await eventually(
+    "it is missed",
+    () => nodes.every((node) => log(node).includes("waiting for etcd:")),
+    30_000,
+  );
+  assert.ok(sees("10.5.77.0/24") && !sees("10.5.78.0/24"));
+  cluster.ip(`addr add ${ETCD_HOST}/24 dev br0`);
+  const seenMs = await eventually(
+    "the change",
+    () => sees("10.5.78.0/24") && nodes.every((node) => !routes(node).includes("10.5.77.0/24")),
+    2_000,
+  );
+  console.log(`etcd: back in reach, and the change seen, after ${seenMs.toFixed(0)} ms`);
+});
+
+rootTest("etcd absent at the start: the agent waits, says for what, and goes on", async () => {
+  await using cluster = await EtcdLab.create(1);
+  const [node] = cluster.nodes as [LabNode];
+  const arrive = async () => {
+    const waits = /WARN +waiting for etcd:http:\/\/10\.99\.0\.254:2379/;
+    await eventually("it says so", () => exists(node.logFile) && waits.test(log(node)));
+    await cluster.startEtcd();
+    await eventually("net-conf is missed", () => /waiting for a net-conf in etcd:/.test(log(node)));
+    cluster.etcd.ctl("put", `${PREFIX}/config`, JSON.stringify(NET_CONF));
+  };
+  await Promise.all([node.startAgent(NEVER), arrive()]);
+  assert.equal(count(log(node), /waiting for/g), 2, log(node));
+});
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,22 @@
+/**
+ * iproute2 on a laboratory's nodes: a witness that shares no code with denim.
+ *
+ * @module
+ */
+
+import type { LabNode } from "../../agent/lab/lab.ts";
+
+/** Runs `ip` inside a node, and returns what it prints. Throws what it complains of. */
+export function ip(node: LabNode, command: string): string {
+  const args = ["-n", node.namespaceName, ...command.split(" ")];
+  const { success, stdout, stderr } = new Deno.Command("ip", { args }).outputSync();
+  const decoder = new TextDecoder();
+  if (!success) throw new Error(`ip ${args.join(" ")}: ${decoder.decode(stderr)}`);
+  return decoder.decode(stdout);
+}
+
+/** Runs `ip` inside a node, and reads the JSON that it prints. */
+// deno-lint-ignore no-explicit-any -- iproute2's JSON has a shape for each object
+export function ipJson(node: LabNode, command: string): any[] {
+  return JSON.parse(ip(node, `-j ${command}`) || "[]");
+}
