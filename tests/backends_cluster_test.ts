@@ -3,12 +3,12 @@
 import type { LeaseStore } from "@denim/core";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
-import { Lab, type LabNode } from "../agent/lab/lab.ts";
+import type { Lab, LabNode } from "../agent/lab/lab.ts";
 import type { Pod } from "../agent/lab/pod.ts";
 import { ip, ipJson } from "./support/ip.ts";
+import { labTest } from "./support/lab_test.ts";
 import { RunningPing } from "./support/ping.ts";
 import { RecordingLog } from "./support/recording_log.ts";
-import { rootTest } from "./support/root_test.ts";
 import { eventually } from "./support/wait.ts";
 
 const NEVER = new AbortController().signal;
@@ -47,12 +47,11 @@ function way(from: LabNode, to: LabNode): string {
   return route === undefined ? "none" : `${route.dev} ${route.gateway}`;
 }
 
-rootTest("six nodes on two segments: direct within, VXLAN across, all 30 pairs talk", async () => {
-  await using lab = await Lab.create({
-    nodes: 6,
-    segments: 2,
-    netConf: netConf({ Type: "vxlan", DirectRouting: true }),
-  });
+labTest("six nodes on two segments: direct within, VXLAN across, all 30 pairs talk", {
+  nodes: 6,
+  segments: 2,
+  netConf: netConf({ Type: "vxlan", DirectRouting: true }),
+}, async (lab) => {
   const pods = await addPods(lab);
   await allReach(lab, pods);
   for (const [from, to] of pairs(lab.nodes)) {
@@ -63,11 +62,10 @@ rootTest("six nodes on two segments: direct within, VXLAN across, all 30 pairs t
   }
 });
 
-rootTest("DirectRouting changes over by itself when the underlay's routes change", async () => {
-  await using lab = await Lab.create({
-    nodes: 2,
-    netConf: netConf({ Type: "vxlan", DirectRouting: true }),
-  });
+labTest("DirectRouting changes over by itself when the underlay's routes change", {
+  nodes: 2,
+  netConf: netConf({ Type: "vxlan", DirectRouting: true }),
+}, async (lab) => {
   const [a, b] = await addPods(lab) as [Pod, Pod];
   const [node, other] = lab.nodes as [LabNode, LabNode];
   const direct = `eth0 ${other.publicIp}`, tunnel = `flannel.1 ${other.subnet().address}`;
@@ -94,12 +92,11 @@ rootTest("DirectRouting changes over by itself when the underlay's routes change
   assert.ok(sent - received <= MAX_LOST);
 });
 
-rootTest("host-gw refuses a peer behind a router, with one line; the others work", async () => {
-  await using lab = await Lab.create({
-    nodes: 3,
-    segments: 2,
-    netConf: netConf({ Type: "host-gw" }),
-  });
+labTest("host-gw refuses a peer behind a router, with one line; the others work", {
+  nodes: 3,
+  segments: 2,
+  netConf: netConf({ Type: "host-gw" }),
+}, async (lab) => {
   const [a, b, c] = await addPods(lab) as [Pod, Pod, Pod];
   const [node, , far] = lab.nodes as [LabNode, LabNode, LabNode];
   await allReach(lab, [a, b]);
@@ -143,8 +140,10 @@ function mtu(node: LabNode): string {
   return /FLANNEL_MTU=(\d+)/.exec(Deno.readTextFileSync(node.subnetFile))![1]!;
 }
 
-rootTest("VXLAN → host-gw → VXLAN while all pairs ping: no pod notices", async (t) => {
-  await using lab = await Lab.create({ nodes: 3, netConf: netConf({ Type: "vxlan" }) });
+labTest("VXLAN → host-gw → VXLAN while all pairs ping: no pod notices", {
+  nodes: 3,
+  netConf: netConf({ Type: "vxlan" }),
+}, async (lab, t) => {
   const pods = await addPods(lab);
   await using store = openStore(lab);
   await allReach(lab, pods);
@@ -180,8 +179,10 @@ rootTest("VXLAN → host-gw → VXLAN while all pairs ping: no pod notices", asy
   assert.deepEqual(lab.nodes.map((node) => `${node.subnet()}`), subnets);
 });
 
-rootTest("a node that can't follow the change is reached as before, until it does", async () => {
-  await using lab = await Lab.create({ nodes: 3, netConf: netConf({ Type: "vxlan" }) });
+labTest("a node that can't follow the change is reached as before, until it does", {
+  nodes: 3,
+  netConf: netConf({ Type: "vxlan" }),
+}, async (lab) => {
   const pods = await addPods(lab);
   await using store = openStore(lab);
   const [node, , late] = lab.nodes as [LabNode, LabNode, LabNode];
@@ -207,8 +208,10 @@ rootTest("a node that can't follow the change is reached as before, until it doe
   assert.ok(lost <= MAX_LOST, `${lost} lost`);
 });
 
-rootTest("a net-conf that can't be followed is said, and changes nothing", async (t) => {
-  await using lab = await Lab.create({ nodes: 2, netConf: netConf({ Type: "vxlan" }) });
+labTest("a net-conf that can't be followed is said, and changes nothing", {
+  nodes: 2,
+  netConf: netConf({ Type: "vxlan" }),
+}, async (lab, t) => {
   const pods = await addPods(lab);
   await using store = openStore(lab);
   const [node, other] = lab.nodes as [LabNode, LabNode];
@@ -248,8 +251,10 @@ rootTest("a net-conf that can't be followed is said, and changes nothing", async
   await eventually("a good one is followed", () => way(node, other) === `eth0 ${other.publicIp}`);
 });
 
-rootTest("a change that the kernel refuses leaves the old data path as it was", async () => {
-  await using lab = await Lab.create({ nodes: 2, netConf: netConf({ Type: "vxlan" }) });
+labTest("a change that the kernel refuses leaves the old data path as it was", {
+  nodes: 2,
+  netConf: netConf({ Type: "vxlan" }),
+}, async (lab) => {
   const pods = await addPods(lab);
   await using store = openStore(lab);
   const [node, other] = lab.nodes as [LabNode, LabNode];

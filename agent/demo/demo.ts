@@ -11,7 +11,7 @@ import { allDone, Lab } from "../lab/lab.ts";
 import type { Pod } from "../lab/pod.ts";
 import { createLogger } from "../log.ts";
 import { requireRoot } from "../privileges.ts";
-import { overlayDevices, PacketPath } from "./packet_path.ts";
+import { overlayDevices, PacketPath, TUNNEL_HEADER } from "./packet_path.ts";
 
 const HELP = `Usage: denim demo [flags]
 
@@ -201,7 +201,7 @@ async function showPath(lab: Lab, pods: readonly Pod[]): Promise<boolean> {
   const sightings = path.sightings(id);
   for (const { host, device, headers } of sightings) {
     // What a tunnel carries stands below the tunnel's own headers.
-    const inside = headers.findIndex((header) => header.startsWith("VXLAN")) + 1;
+    const inside = headers.findIndex((header) => TUNNEL_HEADER.test(header)) + 1;
     const lines = [headers.slice(0, inside), headers.slice(inside)].filter(({ length }) =>
       length > 0
     );

@@ -29,7 +29,11 @@ export interface Sighting extends Hop {
 
 /** Hears devices in several namespaces until it is disposed of. */
 export class PacketPath implements Disposable {
-  readonly #hops: { readonly hop: Hop; readonly socket: PacketSocket }[] = [];
+  readonly #hops: {
+    readonly hop: Hop;
+    readonly socket: PacketSocket;
+    readonly read: (packet: Uint8Array<ArrayBuffer>) => string[];
+  }[] = [];
 
   /**
    * Starts to listen on devices of a namespace, in the order in which a packet passes them; those that are
@@ -39,17 +43,19 @@ export class PacketPath implements Disposable {
     namespace.run(() => {
       using netlink = new NetlinkSocket();
       for (const device of devices) {
-        const index = findLink(netlink, device)?.index;
-        if (index === undefined) continue;
-        this.#hops.push({ hop: { host, device }, socket: new PacketSocket(index) });
+        const link = findLink(netlink, device);
+        if (link === undefined) continue;
+        // A TUN device has no Ethernet: its packets begin with IP.
+        const read = link.mac === undefined ? readIpv4 : readFrame;
+        this.#hops.push({ hop: { host, device }, socket: new PacketSocket(link.index), read });
       }
     });
   }
 
   /** Where the echo request with this identifier was seen, hop by hop. */
   sightings(echoId: number): Sighting[] {
-    return this.#hops.flatMap(({ hop, socket }) => {
-      const seen = socket.frames().map((frame) => readFrame(frame))
+    return this.#hops.flatMap(({ hop, socket, read }) => {
+      const seen = socket.frames().map(read)
         .find((headers) => headers.at(-1)?.startsWith(`ICMP echo request ${echoId}/`));
       return seen === undefined ? [] : [{ ...hop, headers: seen }];
     });
@@ -76,9 +82,14 @@ const ETH_P_IP = 0x0800;
 const IPPROTO_ICMP = 1;
 const IPPROTO_UDP = 17;
 const UDP_HLEN = 8;
+/** What stands between a tunnel's own headers and the packet that it carries. */
+export const TUNNEL_HEADER: RegExp = /^(VXLAN|IP in UDP)/;
+
 /** The ports that VXLAN is known by: Linux's own and IANA's. */
 const VXLAN_PORTS: readonly number[] = [8472, 4789];
 const VXLAN_HLEN = 8;
+/** The port by which flannel's UDP backend is known: a datagram is an IP packet. */
+const FLANNEL_UDP_PORT = 8285;
 const ICMP_ECHO = 8;
 
 /** Reads an Ethernet frame's headers, those of a packet inside a VXLAN packet included. */
@@ -110,6 +121,9 @@ function readUdp(datagram: Uint8Array<ArrayBuffer>): string[] {
   const view = new DataView(datagram.buffer, datagram.byteOffset);
   const port = view.getUint16(2);
   const line = `UDP ${view.getUint16(0)} → ${port}`;
+  if (port === FLANNEL_UDP_PORT) {
+    return [line, "IP in UDP", ...readIpv4(datagram.subarray(UDP_HLEN))];
+  }
   if (!VXLAN_PORTS.includes(port)) return [line];
   const vni = view.getUint32(UDP_HLEN + 4) >>> 8;
   return [line, `VXLAN VNI ${vni}`, ...readFrame(datagram.subarray(UDP_HLEN + VXLAN_HLEN))];

@@ -242,8 +242,8 @@ export const routeKind: ObjectKind<Route> = {
     }
     writer.end();
   },
-  remove(writer, route) {
-    const { metric, protocol } = anyRoute(route);
+  remove(writer, route, devices) {
+    const { metric, protocol, nexthopId, device } = anyRoute(route);
     writeRouteHeader(
       writer.begin(RTM_DELROUTE, 0),
       route.destination,
@@ -251,6 +251,8 @@ export const routeKind: ObjectKind<Route> = {
       RT_SCOPE_NOWHERE, // of any scope
     );
     if (metric) writer.u32Attribute(RTA_PRIORITY, metric);
+    // A stranger's route to the same place, by another device, may stand before it.
+    if (!nexthopId && device !== undefined) writer.u32Attribute(RTA_OIF, devices.indexOf(device));
     writer.end();
   },
   parse(reader, devices) {

@@ -1,0 +1,34 @@
+/**
+ * Tests on a laboratory of their own.
+ *
+ * @module
+ */
+
+import { messageOf } from "@denim/core";
+import { Lab, type LabOptions } from "../../agent/lab/lab.ts";
+import { rootTest } from "./root_test.ts";
+
+/** Registers a test that needs a laboratory. Where it fails, its error has the agents' logs. */
+export function labTest(
+  name: string,
+  options: LabOptions,
+  fn: (lab: Lab, t: Deno.TestContext) => Promise<void>,
+): void {
+  rootTest(name, async (t) => {
+    await using lab = await Lab.create(options);
+    try {
+      await fn(lab, t);
+    } catch (error) {
+      const logs = lab.nodes.map((node) => `${node.name}:\n${read(node.logFile)}`);
+      throw new Error(`${messageOf(error)}\n${logs.join("\n")}`, { cause: error });
+    }
+  });
+}
+
+function read(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch {
+    return "no log\n";
+  }
+}
