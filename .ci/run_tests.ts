@@ -20,6 +20,9 @@ const PACKAGES: readonly Package[] = [
   { name: "iproute2", command: "ip" },
   { name: "iputils-ping", command: "ping" },
   { name: "containernetworking-plugins", command: "/usr/lib/cni/bridge" },
+  { name: "etcd-server", command: "etcd" },
+  { name: "etcd-client", command: "etcdctl" },
+  { name: "openssl", command: "openssl" },
 ];
 
 const missing = PACKAGES.filter(({ command }) => !isInstalled(command));

@@ -370,6 +370,7 @@ class Node implements AsyncDisposable {
   /** Follows net-conf for as long as the node lives. */
   async #followConfig(): Promise<void> {
     for await (const config of this.#options.store.watchNetworkConfig(this.#signal)) {
+      console.error("ZZ config", settingsOf(config));
       if (settingsOf(config) === this.#paths.current.settings) continue;
       try {
         await this.#changeTo(config);
@@ -400,11 +401,14 @@ class Node implements AsyncDisposable {
     const former = this.#paths.all.find((path) => path.settings === settings);
     const next = former ?? await this.#open(config, lease);
     next.peers.ownKey = lease.key;
+    console.error("ZZ opened");
     try {
       const { failures } = this.#reconciler.apply();
       this.#makeNode(next, lease, failures);
       await next.session.leased?.(lease);
+      console.error("ZZ made");
     } catch (error) {
+      console.error("ZZ failed", error);
       if (former === undefined) {
         // What the two have in common is the former's again.
         this.#reconciler.set(before.owner, before.session.node(lease));

@@ -45,8 +45,8 @@ export function add(conf: NetworkConf, variables: CniVariables): string | Promis
   const dns = readPodDns(bridgeConf);
   using pod = openPod(variables);
   using socket = new NetlinkSocket();
+  using _lock = lockRecords(conf.dataDir, "shared");
   using undo = new DisposableStack();
-  undo.use(lockRecords(conf.dataDir, "shared"));
 
   const held = reserve(variables, bridgeConf);
   undo.defer(() => giveBack(bridgeConf, held));

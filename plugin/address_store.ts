@@ -188,6 +188,11 @@ export class AddressStore implements Disposable {
   #files(): string[] {
     const names: string[] = [];
     for (const { name, isFile } of Deno.readDirSync(this.#directory)) {
+      // Nobody writes one while the lock is held: a plugin was killed.
+      if (name === DRAFT) {
+        removeIfThere(`${this.#directory}/${DRAFT}`);
+        continue;
+      }
       if (isFile && name !== LOCK && !name.startsWith(LAST_RESERVED)) names.push(name);
     }
     return names;

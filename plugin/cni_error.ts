@@ -74,10 +74,17 @@ export class DelegateError extends Error {
   /** The JSON that it printed. */
   readonly output: string;
 
-  /** @param output the JSON that it printed */
-  constructor(output: string) {
+  /** Its code in there. */
+  readonly code: number | undefined;
+
+  /**
+   * @param output the JSON that it printed
+   * @param code its code in there
+   */
+  constructor(output: string, code?: number) {
     super(output.trim());
     this.output = output;
+    this.code = code;
   }
 }
 

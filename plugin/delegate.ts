@@ -40,7 +40,7 @@ export async function delegateAdd(
     renewSavedConf(conf.dataDir, variables);
     return result;
   } catch (error) {
-    if (await succeeds(run(plugin, "DEL", delegate.json, variables))) {
+    if (await undone(run(plugin, "DEL", delegate.json, variables))) {
       if (before === undefined) removeSavedConf(conf.dataDir, variables);
       else saveConf(conf.dataDir, variables, before);
     }
@@ -57,13 +57,21 @@ export async function delegateDel(
   variables: CniVariables,
   record: ConfObject | undefined,
 ): Promise<string> {
-  const request = record === undefined
-    ? tryTo(() => prepare(renderDelegate(conf, readSubnetEnv(conf.subnetFile)), variables))
-    : prepare(record, variables);
-  if (request !== undefined) {
-    await run(request.plugin, "DEL", request.delegate.json, variables);
+  const del = (delegate: ConfObject) =>
+    run(findPlugin(typeOf(delegate), variables), "DEL", delegate.json, variables);
+  if (record !== undefined) {
+    await del(record);
+    removeSavedConf(conf.dataDir, variables);
+    return "";
   }
-  if (record !== undefined) removeSavedConf(conf.dataDir, variables);
+  const delegate = tryTo(() => {
+    const rendered = renderDelegate(conf, readSubnetEnv(conf.subnetFile));
+    findPlugin(typeOf(rendered), variables);
+    return rendered;
+  });
+  if (delegate === undefined) return "";
+  const deleting = del(delegate);
+  if (!await undone(deleting)) await deleting;
   return "";
 }
 
@@ -119,13 +127,6 @@ export async function delegateGc(
   if (!spoken.includes(conf.cniVersion)) return;
   const asked = { ...delegate.json, cniVersion: conf.cniVersion, ...attachments };
   await run(plugin, "GC", asked, variables);
-}
-
-function prepare(
-  delegate: ConfObject,
-  variables: CniVariables,
-): { readonly plugin: string; readonly delegate: ConfObject } {
-  return { plugin: findPlugin(typeOf(delegate), variables), delegate };
 }
 
 /** Finds a plugin by its name in the folders of `CNI_PATH`. Throws a CniError where there is none. */
@@ -196,7 +197,8 @@ async function run(
   const [{ success, code, signal, stdout }] = await Promise.all([child.output(), written]);
   const output = new TextDecoder().decode(stdout);
   if (success) return output;
-  if (isCniFailure(output)) throw new DelegateError(output);
+  const failure = parseFailure(output);
+  if (failure !== undefined) throw failure;
   throw new CniError(
     CNI_CODE.delegate,
     `${plugin}, run for ${command}, ${
@@ -206,9 +208,14 @@ async function run(
   );
 }
 
-/** Whether a text is an error in the spec's form (CNI spec 1.1.0, section 5, "Error"). */
-function isCniFailure(text: string): boolean {
-  return tryTo(() => typeof ConfObject.parse(text, "").string("msg") === "string") ?? false;
+/** The error that a text is in the spec's form, if it is one (CNI spec 1.1.0, section 5, "Error"). */
+function parseFailure(text: string): DelegateError | undefined {
+  return tryTo(() => {
+    const json = ConfObject.parse(text, "");
+    const code = json.get("code");
+    if (json.string("msg") === undefined) return undefined;
+    return new DelegateError(text, typeof code === "number" ? code : undefined);
+  });
 }
 
 function tryTo<T>(run: () => T): T | undefined {
@@ -219,6 +226,10 @@ function tryTo<T>(run: () => T): T | undefined {
   }
 }
 
-function succeeds(run: Promise<unknown>): Promise<boolean> {
-  return run.then(() => true, () => false);
+/** Whether a DEL left nothing behind: a plugin that does not speak the version made nothing in it either. */
+function undone(del: Promise<unknown>): Promise<boolean> {
+  return del.then(
+    () => true,
+    (error) => error instanceof DelegateError && error.code === CNI_CODE.incompatibleVersion,
+  );
 }

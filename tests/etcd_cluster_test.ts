@@ -203,11 +203,7 @@ rootTest("etcd stopped: no packet is lost, pods are added, and it is said once",
   await eventually("the time is over", () => performance.now() > backAtMs, outageMs + 1_000);
   await ping(added, b);
   await etcd.start();
-  etcd.ctl(
-    "put",
-    `${PREFIX}/subnets/10.5.77.0-24`,
-    cluster.lease(node).value.replace("0.1", "0.77"),
-  );
+  cluster.putByHand(77);
   const seenMs = await eventually(
     "the change",
     () => nodes.every((node) => routes(node).includes("10.5.77.0/24")),

@@ -310,7 +310,7 @@ export class DataPath implements AsyncDisposable {
       sockets: new Map(sockets.map(([family, { descriptor }]) => [family, descriptor.fd])),
     };
     if (direction === "inbound") {
-      return { ...common, options: { header: tun.header, ...this.#offloads, udp: !Deno.env.get("NOUSO") } };
+      return { ...common, options: { header: tun.header, ...this.#offloads } };
     }
     return {
       ...common,

@@ -7,11 +7,23 @@
 
 /// <reference lib="deno.worker" />
 
-import { InputWait, INTERRUPTED, NOTHING_YET, recvmsg, writev } from "@denim/core/linux/packet-io";
+import {
+  InputWait,
+  INTERRUPTED,
+  NOTHING_YET,
+  recvmsg,
+  takeShortTurns,
+  writev,
+} from "@denim/core/linux/packet-io";
 import { Counters } from "./counters.ts";
 import { Inbound } from "./inbound.ts";
 import { PeerMap } from "./peer_map.ts";
-import type { InboundSetup, WorkerOrder, WorkerReport } from "./worker_messages.ts";
+import {
+  type InboundSetup,
+  TURN_US,
+  type WorkerOrder,
+  type WorkerReport,
+} from "./worker_messages.ts";
 
 /** As often as one socket is read while the other one may wait. */
 const TURN = 64;
@@ -60,7 +72,10 @@ function prepare(setup: InboundSetup): () => WorkerReport {
 let carry: (() => WorkerReport) | undefined;
 
 self.onmessage = ({ data }: MessageEvent<WorkerOrder<InboundSetup>>) => {
-  if (data !== "go on") carry = prepare(data.setup);
+  if (data !== "go on") {
+    takeShortTurns(TURN_US);
+    carry = prepare(data.setup);
+  }
   self.postMessage("running" satisfies WorkerReport);
   self.postMessage(carry!());
 };

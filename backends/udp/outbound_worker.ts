@@ -15,12 +15,18 @@ import {
   NOTHING_YET,
   readv,
   sendmsg,
+  takeShortTurns,
 } from "@denim/core/linux/packet-io";
 import { forbidFragments, pathMtuBytes, sendRaw } from "@denim/core/linux/udp-socket";
 import { Counters } from "./counters.ts";
 import { Outbound, type OutboundKernel } from "./outbound.ts";
 import { PeerMap } from "./peer_map.ts";
-import type { OutboundSetup, WorkerOrder, WorkerReport } from "./worker_messages.ts";
+import {
+  type OutboundSetup,
+  TURN_US,
+  type WorkerOrder,
+  type WorkerReport,
+} from "./worker_messages.ts";
 
 /** Makes the loop that carries packets until it shall end, or the device is gone. */
 function prepare(setup: OutboundSetup): () => WorkerReport {
@@ -89,7 +95,10 @@ function prepare(setup: OutboundSetup): () => WorkerReport {
 let carry: (() => WorkerReport) | undefined;
 
 self.onmessage = ({ data }: MessageEvent<WorkerOrder<OutboundSetup>>) => {
-  if (data !== "go on") carry = prepare(data.setup);
+  if (data !== "go on") {
+    takeShortTurns(TURN_US);
+    carry = prepare(data.setup);
+  }
   self.postMessage("running" satisfies WorkerReport);
   self.postMessage(carry!());
 };

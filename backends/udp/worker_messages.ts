@@ -9,6 +9,12 @@ import type { Family } from "@denim/core/ip";
 import type { InboundOptions } from "./inbound.ts";
 import type { OutboundOptions } from "./outbound.ts";
 
+/**
+ * How long a worker runs at a stretch where others wait for the processor, in microseconds. With the usual 3 ms
+ * it fills the buffer of a pod's socket before the pod gets to read.
+ */
+export const TURN_US = 100;
+
 /** What a worker needs. Descriptors are numbers: a process's threads share them. */
 export interface WorkerSetup {
   /** The peers' table, and its capacity. */

@@ -173,6 +173,80 @@ rootTest("a peer that comes back under another owner in one step keeps what it h
   assert.deepEqual(node.counts(), [1, 1, 1, 1]);
 });
 
+rootTest("what several want stays until the last of them gives it up", () => {
+  using node = new Node();
+  const { reconciler, ns } = node;
+  // A node that leased anew keeps its VTEP, and its old lease lives on for a while.
+  const [fdb] = peer(2);
+  const later = { ...fdb, remote: IpAddress.parse("10.99.0.77") } as typeof fdb;
+  reconciler.set("node", own());
+  reconciler.set("new", [fdb!]);
+  reconciler.set("old", [later!]);
+  reconciler.set("third", [fdb!]);
+  reconciler.set("old", [later!]);
+  reconciler.check();
+  const remotes = () => ns.fdb(DEVICE).map(({ dst }) => dst);
+  assert.deepEqual(remotes(), ["10.99.0.77"]);
+  reconciler.delete("third");
+  reconciler.delete("old");
+  assert.deepEqual(reconciler.apply().failures, []);
+  assert.deepEqual(remotes(), ["10.99.0.2"]);
+  reconciler.delete("new");
+  reconciler.apply();
+  assert.deepEqual(remotes(), []);
+});
+
+rootTest("of routes to the same place, strangers' on their own devices stay", () => {
+  using node = new Node();
+  const { reconciler, ns } = node;
+  reconciler.set("node", own());
+  reconciler.set("peer", [...peer(2), ...peer(3, 6)]);
+  reconciler.check();
+  for (
+    const [first, second] of [
+      ["route add 10.66.0.0/16 via 10.99.0.9 dev eth0", "route append 10.66.0.0/16 dev"],
+      ["-6 route add fc66::/64 via fd99::9 dev eth0", "-6 route append fc66::/64 dev"],
+      ["route append 10.5.2.0/24 via 10.99.0.9 dev eth0", "route append 10.5.2.0/24 dev"],
+      [
+        "-6 route append fc00:5:0:3::/64 via fd99::9 dev eth0",
+        "-6 route append fc00:5:0:3::/64 dev",
+      ],
+    ] as const
+  ) {
+    ns.ip(first);
+    ns.ip(`${second} ${DEVICE}`);
+  }
+  assert.deepEqual(reconciler.check().failures, []);
+  assert.equal(reconciler.check().changes, 0);
+  assert.deepEqual(node.routes().toSorted(), [
+    "10.5.2.0/24 eth0",
+    `10.5.2.0/24 ${DEVICE}`,
+    "10.66.0.0/16 eth0",
+    "fc00:5:0:3::/64 eth0",
+    `fc00:5:0:3::/64 ${DEVICE}`,
+    "fc66::/64 eth0",
+  ]);
+});
+
+rootTest("a device that goes in the middle of a check is a failure, and is mended", () => {
+  using node = new Node();
+  const { ns } = node;
+  class DeletingLog extends RecordingLog {
+    // Said while devices are made, after they were listed.
+    override info(): void {
+      ns.ip(`link del ${DEVICE}`);
+    }
+  }
+  using reconciler = ns.run(() => new Reconciler(new DeletingLog()));
+  const second = (port: number) => device({ name: "flannel.2" }, { vni: 2, port });
+  reconciler.set("node", [...own(), second(8472)]);
+  assert.deepEqual(reconciler.check().failures, []);
+  reconciler.set("node", [...own(), second(4789)]);
+  assert.match(reconciler.check().failures.join(), /no such device \(ENODEV\)/);
+  assert.deepEqual(reconciler.check().failures, []);
+  assert.match(ns.ip(`-4 addr show ${DEVICE}`), /10\.5\.0\.0\/32/);
+});
+
 rootTest("what flanneld left is taken over, what nobody wants goes, strangers' stays", () => {
   using node = new Node();
   const { ns, reconciler } = node;
@@ -253,6 +327,16 @@ rootTest("a stranger's route in the way is named and left, until it goes", async
   assert.deepEqual(node.routes(), ["10.5.2.0/24 eth0"]);
   const stop = new AbortController();
   const running = reconciler.run(stop.signal);
+  const complaint = "error the kernel is not as it should be: put route 10.5.2.0/24";
+  await eventually(
+    "the complaint",
+    () => node.log.lines.some((line) => line.startsWith(complaint)),
+  );
+  // As a routing daemon does that says the same again.
+  ns.ip("route replace 10.5.2.0/24 via 10.99.0.8 dev eth0");
+  assert.match(reconciler.check().failures.join(), /10\.5\.2\.0/);
+  assert.deepEqual(node.routes(), ["10.5.2.0/24 eth0"]);
+  assert.deepEqual(node.log.lines.filter((line) => line.includes("mended")), []);
   ns.ip("route del 10.5.2.0/24");
   await eventually("the route", () => node.routes()[0] === `10.5.2.0/24 ${DEVICE}`);
   stop.abort();

@@ -76,7 +76,7 @@ const DUAL = '{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00:5::
 const IPV6_ALONE = '{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00:5::/48"}';
 
 /** A node that asks, known by the last part of its addresses. */
-function node(number: number, request: Partial<LeaseRequest> = {}): LeaseRequest {
+export function node(number: number, request: Partial<LeaseRequest> = {}): LeaseRequest {
   return {
     publicIps: new Map<Family, IpAddress>([[4, publicIp(number)]]),
     previousSubnets: [],
@@ -100,7 +100,7 @@ function publicIp(number: number): IpAddress {
 }
 
 /** A lease as a person might write it. */
-function lease(subnet: string, number: number, expiresAtMs?: number): Lease {
+export function lease(subnet: string, number: number, expiresAtMs?: number): Lease {
   const cidr = Cidr.parse(subnet);
   const half = { subnet: cidr, publicIp: publicIp(number), backendData: { VNI: 1 } };
   return { key: leaseKey([cidr]), backendType: "vxlan", halves: [half], expiresAtMs };
@@ -113,11 +113,15 @@ function subnetOf(lease: Lease | undefined, family: Family = 4): string {
 }
 
 /** The leases as a watch tells them, and the events that it tells. */
-class Follower {
+export class Follower {
+  /** All events so far. */
   readonly events: LeaseEvent[] = [];
-  readonly leases = new Map<string, Lease>();
+  /** The leases as they are by now. */
+  readonly leases: Map<string, Lease> = new Map();
+  /** Settles when the watch has ended. */
   readonly done: Promise<void>;
 
+  /** Follows until the signal is aborted. */
   constructor(store: LeaseStore, signal: AbortSignal) {
     this.done = this.#follow(store, signal);
   }
@@ -169,6 +173,13 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
       }
     }
     assert.equal(await store.setNetworkConfig(SMALL, { ifAbsent: true }, signal), true);
+  },
+
+  "net-conf's text is told as it was written": async ({ store, other, signal }) => {
+    assert.equal(await store.networkConfigText(signal), undefined);
+    const text = `${LARGE}  \n`;
+    await store.setNetworkConfig(text, { ifAbsent: false }, signal);
+    assert.equal(await other.networkConfigText(signal), text);
   },
 
   "a wait for net-conf ends when it is aborted": async ({ store, log }) => {
@@ -281,6 +292,70 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     const leased = await store.acquire(node(2), signal);
     assert.equal(subnetOf(leased), "10.5.8.0/24");
     assert.notEqual(leased.expiresAtMs, undefined);
+  },
+
+  "a reservation is made, found by its node, and given up": async (
+    { store, other, signal },
+  ) => {
+    await store.setNetworkConfig(LARGE, { ifAbsent: true }, signal);
+    const subnets = [Cidr.parse("10.5.7.0/24")];
+    const { publicIps } = node(1);
+    const reserved = await store.reserve({ subnets, publicIps }, signal);
+    assert.deepEqual(
+      [reserved.key, reserved.backendType, reserved.expiresAtMs],
+      ["10.5.7.0-24", "", undefined],
+    );
+    assert.deepEqual(await other.reserve({ subnets, publicIps }, signal), reserved);
+    const held = await other.acquire(node(1), signal);
+    assert.deepEqual([held.key, held.backendType], [reserved.key, "vxlan"]);
+    assert.equal(held.expiresAtMs, undefined);
+    assert.equal(await other.release(held.key, signal), true);
+    assert.equal(await store.release(held.key, signal), false);
+    assert.equal(await store.held(node(1), signal), undefined);
+  },
+
+  "a lease is made a reservation, with what its node publishes": async ({ store, signal }) => {
+    await store.setNetworkConfig(LARGE, { ifAbsent: true }, signal);
+    const held = await store.acquire(node(1), signal);
+    const subnets = held.halves.map(({ subnet }) => subnet);
+    await store.reserve({ subnets, publicIps: node(1).publicIps }, signal);
+    assert.deepEqual(await store.held(node(1), signal), { ...held, expiresAtMs: undefined });
+    assert.equal((await store.renew(held, signal)).expiresAtMs, undefined);
+  },
+
+  "what can't be reserved is refused, and says why": async ({ store, backing, signal }) => {
+    const reserve = (subnet: string, number: number) =>
+      store.reserve({ subnets: [Cidr.parse(subnet)], publicIps: node(number).publicIps }, signal);
+    await assert.rejects(reserve("10.5.7.0/24", 1), {
+      name: "RuntimeError",
+      message: /there is no net-conf yet/,
+    });
+    await store.setNetworkConfig(LARGE, { ifAbsent: true }, signal);
+    await backing.put([lease("10.5.8.0/24", 2, soon()), lease("10.5.16.0/20", 3)]);
+    for (
+      const [subnet, number, name, message] of [
+        ["10.6.7.0/24", 1, "ConfigError", /net-conf leases a \/24 from 10\.5\.1\.0 to/],
+        ["10.5.7.0/25", 1, "ConfigError", /10\.5\.7\.0\/25 can't be reserved/],
+        ["10.5.8.0/24", 1, "RuntimeError", /10\.5\.8\.0-24 is leased to 10\.99\.0\.2/],
+        ["10.5.17.0/24", 1, "RuntimeError", /10\.5\.16\.0-20 is leased to 10\.99\.0\.3/],
+        ["10.5.9.0/24", 2, "RuntimeError", /its node holds 10\.5\.8\.0-24/],
+      ] as const
+    ) await assert.rejects(reserve(subnet, number), { name, message }, subnet);
+    assert.equal((await store.leases(signal)).length, 2);
+  },
+
+  "leases are told with their ends": async ({ store, backing, signal }) => {
+    await store.setNetworkConfig(LARGE, { ifAbsent: true }, signal);
+    assert.deepEqual(await store.leases(signal), []);
+    const endMs = Date.now() + LEASE_TTL_MS / 2;
+    await backing.put([lease("10.5.7.0/24", 1), lease("10.5.8.0/24", 2, endMs)]);
+    const held = await store.acquire(node(3), signal);
+    const leases = new Map((await store.leases(signal)).map((lease) => [lease.key, lease]));
+    assert.equal(leases.size, 3);
+    assert.equal(leases.get("10.5.7.0-24")!.expiresAtMs, undefined);
+    assert.ok(Math.abs(leases.get("10.5.8.0-24")!.expiresAtMs! - endMs) <= 2_000);
+    assert.ok(Math.abs(leases.get(held.key)!.expiresAtMs! - held.expiresAtMs!) <= 2_000);
+    assert.deepEqual(leases.get(held.key)!.halves, held.halves);
   },
 
   "nodes that race get different subnets, until the network is full": async (

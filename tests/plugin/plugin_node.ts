@@ -186,11 +186,11 @@ export class PluginNode implements Disposable {
   /** Has everything on disk look a minute old: to GC, made by ADDs before the runtime made its list. */
   age(): void {
     const then = new Date(Date.now() - 60_000);
-    for (const folder of [this.addressDirectory, this.dataDir]) {
-      for (const { name } of Deno.readDirSync(folder)) {
-        Deno.utimeSync(`${folder}/${name}`, then, then);
-      }
-    }
+    const paths = [
+      ...this.addressFiles().map((name) => `${this.addressDirectory}/${name}`),
+      ...this.records().map((name) => `${this.dataDir}/${name}`),
+    ];
+    for (const path of paths) Deno.utimeSync(path, then, then);
   }
 
   /** Names of the node's ends of veth pairs. */

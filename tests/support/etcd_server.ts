@@ -33,6 +33,8 @@ export class EtcdServer implements AsyncDisposable {
   readonly #localUrl: string;
   readonly #listenUrl: string;
   readonly #peerUrl: string;
+  /** The cluster's members with their peer URLs, as etcd's flag has them. */
+  #members: string;
   #process: Deno.ChildProcess | undefined;
 
   private constructor(options: EtcdServerOptions) {
@@ -47,6 +49,40 @@ export class EtcdServer implements AsyncDisposable {
     }:${clientPort}`;
     this.#peerUrl = `http://${LOOPBACK}:${port(2380)}`;
     this.#directory = Deno.makeTempDirSync({ prefix: "denim-etcd-" });
+    this.#members = this.#member;
+  }
+
+  get #member(): string {
+    return `${this.#name}=${this.#peerUrl}`;
+  }
+
+  /** Of its own within a cluster. */
+  get #name(): string {
+    return this.#directory.replace(/^.*\//, "");
+  }
+
+  /** Makes a cluster of several and starts them. */
+  static async startCluster(size: number): Promise<readonly EtcdServer[] & AsyncDisposable> {
+    const servers = Array.from({ length: size }, () => new EtcdServer({}));
+    for (const server of servers) server.#members = servers.map((one) => one.#member).join(",");
+    const cluster = Object.assign(servers, {
+      async [Symbol.asyncDispose]() {
+        await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()));
+      },
+    });
+    try {
+      await Promise.all(servers.map((server) => server.start()));
+      return cluster;
+    } catch (error) {
+      await cluster[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Whether it leads its cluster. */
+  leads(): boolean {
+    const [{ Status }] = JSON.parse(this.ctl("endpoint", "status", "-w", "json"));
+    return Status.leader === Status.header.member_id;
   }
 
   /** Makes one and starts it. */
@@ -69,10 +105,10 @@ export class EtcdServer implements AsyncDisposable {
     const log = `${this.#directory}/log`;
     Deno.writeTextFileSync(log, "");
     const args = [
-      ...["--name", "lab", "--data-dir", `${this.#directory}/data`],
+      ...["--name", this.#name, "--data-dir", `${this.#directory}/data`],
       ...["--listen-client-urls", this.#listenUrl, "--advertise-client-urls", this.url],
       ...["--listen-peer-urls", this.#peerUrl, "--initial-advertise-peer-urls", this.#peerUrl],
-      ...["--initial-cluster", `lab=${this.#peerUrl}`],
+      ...["--initial-cluster", this.#members],
       ...["--logger", "zap", "--log-outputs", log, "--enable-grpc-gateway=false"],
       ...this.#options.args ?? [],
     ];

@@ -1,0 +1,327 @@
+/** What the store does when etcd stops, falls silent, forgets, or is one of several. */
+
+import assert from "node:assert/strict";
+import { Follower, lease, node } from "../../../tests/contracts/lease_store.ts";
+import { EtcdServer } from "../../../tests/support/etcd_server.ts";
+import { RecordingLog } from "../../../tests/support/recording_log.ts";
+import { TcpProxy } from "../../../tests/support/tcp_proxy.ts";
+import { eventually } from "../../../tests/support/wait.ts";
+import { formatLeaseValue, type Lease, LEASE_TTL_MS } from "../../mod.ts";
+import { EtcdStore } from "./mod.ts";
+
+const PREFIX = "/coreos.com/network";
+const NET_CONF = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}';
+/** Within this a change that etcd holds is to be known, once etcd can be reached again. */
+const PROMPT_MS = 2_000;
+/** A fallen-silent server is given up after some seconds more. */
+const SILENCE_PATIENCE_MS = 20_000;
+
+const { signal: never } = new AbortController();
+
+function open(log: RecordingLog, ...endpoints: string[]): EtcdStore {
+  return EtcdStore.open({ endpoints, prefix: PREFIX, log });
+}
+
+/** Runs with a signal that is aborted at the end, so that what still waits ends too. */
+async function following(
+  store: EtcdStore,
+  run: (follower: Follower) => Promise<void>,
+): Promise<void> {
+  const ending = new AbortController();
+  const follower = new Follower(store, ending.signal);
+  try {
+    await run(follower);
+  } finally {
+    ending.abort();
+    await follower.done;
+  }
+}
+
+function put(server: EtcdServer, lease: Lease): void {
+  server.ctl("put", `${PREFIX}/subnets/${lease.key}`, formatLeaseValue(lease));
+}
+
+function remove(server: EtcdServer, lease: Lease): void {
+  server.ctl("del", `${PREFIX}/subnets/${lease.key}`);
+}
+
+function count(log: RecordingLog, pattern: RegExp): number {
+  return log.lines.filter((line) => pattern.test(line)).length;
+}
+
+/** How etcd can be gone, and what brings it back. */
+const OUTAGES: Readonly<
+  Record<string, (server: EtcdServer, proxy: TcpProxy) => Promise<() => Promise<void> | void>>
+> = {
+  "killed and started again": async (server) => {
+    await server.stop("SIGKILL");
+    return () => server.start();
+  },
+  "stopped in good order and started again": async (server) => {
+    await server.stop("SIGTERM");
+    return () => server.start();
+  },
+  "cut off": (_, proxy) => {
+    proxy.cut();
+    return Promise.resolve(() => proxy.mend());
+  },
+};
+
+for (const [how, begin] of Object.entries(OUTAGES)) {
+  Deno.test(`etcd ${how}: a watch goes on without a gap, which is said once`, async () => {
+    await using server = await EtcdServer.start();
+    using proxy = new TcpProxy(server.url);
+    const log = new RecordingLog();
+    await using store = open(log, proxy.url);
+    const [one, two, three, four] = [1, 2, 3, 4].map((n) => lease(`10.5.${n}.0/24`, n)) as [
+      Lease,
+      Lease,
+      Lease,
+      Lease,
+    ];
+    put(server, one);
+    await following(store, async (follower) => {
+      await follower.sees(one.key);
+      put(server, four);
+      await follower.sees(one.key, four.key);
+      const end = await begin(server, proxy);
+      await eventually("it is missed", () => count(log, /^warn waiting for etcd:/) === 1);
+      const startMs = performance.now();
+      await eventually("several attempts", () => performance.now() - startMs > 1_500);
+      await end();
+      put(server, two);
+      remove(server, one);
+      const seenMs = await eventually(
+        "the changes",
+        () => follower.leases.has(two.key) && !follower.leases.has(one.key),
+        PROMPT_MS,
+      );
+      assert.ok(seenMs < PROMPT_MS);
+      put(server, three);
+      await follower.sees(two.key, three.key, four.key);
+      assert.equal(follower.events.filter(({ kind }) => kind === "snapshot").length, 1);
+      assert.equal(count(log, /^warn/), 1, log.lines.join("\n"));
+      assert.equal(count(log, /^info etcd:.* answers, after \d/), 1, log.lines.join("\n"));
+    });
+  });
+}
+
+for (const how of ["the process (SIGSTOP)", "the wire"] as const) {
+  Deno.test(`etcd falls silent, ${how}: it is noticed; what changed is seen in the end`, async () => {
+    await using server = await EtcdServer.start();
+    using proxy = new TcpProxy(server.url);
+    const log = new RecordingLog();
+    await using store = open(log, proxy.url);
+    const [one, two] = [lease("10.5.1.0/24", 1), lease("10.5.2.0/24", 2)];
+    put(server, one);
+    await following(store, async (follower) => {
+      await follower.sees(one.key);
+      if (how === "the wire") {
+        proxy.silence();
+        put(server, two);
+      } else server.signal("SIGSTOP");
+      await eventually(
+        "it is noticed",
+        () => count(log, /^warn waiting for etcd:/) === 1,
+        SILENCE_PATIENCE_MS,
+      );
+      assert.deepEqual([...follower.leases.keys()], [one.key]);
+      if (how === "the wire") proxy.mend();
+      else {
+        server.signal("SIGCONT");
+        put(server, two);
+      }
+      await eventually("the change", () => follower.leases.size === 2, PROMPT_MS);
+    });
+  });
+}
+
+Deno.test("etcd has compacted what a watch waits for: it is handed the difference alone", async () => {
+  await using server = await EtcdServer.start();
+  using proxy = new TcpProxy(server.url);
+  const log = new RecordingLog();
+  await using store = open(log, proxy.url);
+  const [kept, changed, gone, late] = [1, 2, 3, 4].map((n) => lease(`10.5.${n}.0/24`, n)) as [
+    Lease,
+    Lease,
+    Lease,
+    Lease,
+  ];
+  for (const lease of [kept, changed, gone]) put(server, lease);
+  await following(store, async (follower) => {
+    await follower.sees(kept.key, changed.key, gone.key);
+    proxy.cut();
+    await eventually("it is missed", () => count(log, /^warn waiting/) === 1);
+    put(server, { ...changed, backendType: "host-gw" });
+    remove(server, gone);
+    put(server, late);
+    server.ctl("compact", `${server.revision()}`);
+    proxy.mend();
+    await follower.sees(kept.key, changed.key, late.key);
+    const [, ...after] = follower.events;
+    assert.ok(after.every(({ kind }) => kind === "changes"));
+    const put_ = after.flatMap((event) => event.kind === "changes" ? event.put : []);
+    const removed = after.flatMap((event) => event.kind === "changes" ? event.removed : []);
+    assert.deepEqual(put_.map(({ key }) => key).sort(), [changed.key, late.key].sort());
+    assert.deepEqual(removed, [gone.key]);
+    // And it is a watch again.
+    remove(server, late);
+    await follower.sees(kept.key, changed.key);
+  });
+});
+
+Deno.test("etcd is set up anew, with nothing in it: what is gone is gone", async () => {
+  await using server = await EtcdServer.start();
+  const log = new RecordingLog();
+  await using store = open(log, server.url);
+  const [one, two] = [lease("10.5.1.0/24", 1), lease("10.5.2.0/24", 2)];
+  for (let time = 0; time < 20; time++) put(server, one);
+  await following(store, async (follower) => {
+    await follower.sees(one.key);
+    await server.stop();
+    server.wipe();
+    await server.start();
+    put(server, two);
+    await follower.sees(two.key);
+  });
+});
+
+Deno.test("etcd's lease that ends is told, and an end put off is not", async () => {
+  await using server = await EtcdServer.start();
+  await using store = open(new RecordingLog(), server.url);
+  const [short, kept] = [lease("10.5.1.0/24", 1), lease("10.5.2.0/24", 2)];
+  for (const { key, ...rest } of [short, kept]) {
+    const value = formatLeaseValue({ key, ...rest });
+    server.ctl("put", `${PREFIX}/subnets/${key}`, value, "--lease", server.grant(2));
+  }
+  await following(store, async (follower) => {
+    await follower.sees(short.key, kept.key);
+    await store.renew(kept, never);
+    await follower.sees(kept.key);
+    const [left] = await store.leases(never);
+    assert.ok(left!.expiresAtMs! > Date.now() + LEASE_TTL_MS / 2);
+  });
+});
+
+Deno.test("etcd away in the middle of it: a node that asks gets its one lease", async () => {
+  await using server = await EtcdServer.start();
+  using proxy = new TcpProxy(server.url);
+  const log = new RecordingLog();
+  await using store = open(log, proxy.url);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  for (let number = 1; number <= 20; number++) {
+    const asking = store.acquire(node(number), never);
+    // At another moment each time.
+    if (number % 2 === 0) await store.held(node(99), never);
+    proxy.cut();
+    await eventually("it is missed", () => count(log, /^warn waiting/) === number);
+    proxy.mend();
+    const held = await asking;
+    assert.equal((await store.held(node(number), never))!.key, held.key);
+    await eventually("it is said", () => count(log, /^info etcd:.*answers/) === number);
+  }
+  assert.equal((await store.leases(never)).length, 20);
+  const leases = server.ctl("lease", "list").split("\n").filter((line) => /^[0-9a-f]+$/.test(line));
+  assert.ok(leases.length <= 22, `${leases.length} etcd leases for 20 nodes`);
+});
+
+Deno.test("renewals and restarts leave no etcd leases lying about", async () => {
+  await using server = await EtcdServer.start();
+  await using store = open(new RecordingLog(), server.url);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  for (let time = 0; time < 5; time++) {
+    const held = await store.acquire(node(1), never);
+    await store.renew(held, never);
+  }
+  await store.reserve({
+    subnets: (await store.held(node(1), never))!.halves.map(({ subnet }) => subnet),
+    publicIps: node(1).publicIps,
+  }, never);
+  assert.match(server.ctl("lease", "list"), /found 0 leases/);
+});
+
+Deno.test("a cluster's leader dies, and the next: the watch goes on, nodes get leases", async () => {
+  await using servers = await EtcdServer.startCluster(3);
+  const log = new RecordingLog();
+  await using store = open(log, ...servers.map(({ url }) => url));
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  await following(store, async (follower) => {
+    const keys = [(await store.acquire(node(0), never)).key];
+    await follower.sees(...keys);
+    for (const number of [1, 2]) {
+      const leader = servers.find((server) => server.leads())!;
+      await leader.stop("SIGKILL");
+      keys.push((await store.acquire(node(number), never)).key);
+      await follower.sees(...keys);
+      await leader.start();
+    }
+    // Two of three gone: who is left has no say, and must not keep a watch that hears nothing.
+    for (const server of servers.slice(1)) await server.stop("SIGKILL");
+    await eventually("it is missed", () => /^warn waiting/.test(log.lines.at(-1) ?? ""), 30_000);
+    await Promise.all(servers.slice(1).map((server) => server.start()));
+    keys.push((await store.acquire(node(3), never)).key);
+    await follower.sees(...keys);
+    assert.ok(follower.events.slice(1).every(({ kind }) => kind === "changes"));
+  });
+});
+
+Deno.test("one endpoint of several is enough, whatever is wrong with the others", async () => {
+  await using server = await EtcdServer.start();
+  using refusing = new TcpProxy(server.url);
+  refusing.cut();
+  const log = new RecordingLog();
+  for (let time = 0; time < 4; time++) {
+    await using store = open(
+      log,
+      refusing.url,
+      "http://127.0.0.1:9",
+      "https://no-such-host.invalid:1",
+      server.url,
+    );
+    await store.setNetworkConfig(NET_CONF, { ifAbsent: false }, never);
+    const startMs = performance.now();
+    await store.networkConfig(never);
+    assert.ok(performance.now() - startMs < 500, "the one that answers is remembered");
+  }
+  assert.deepEqual(log.lines, []);
+});
+
+Deno.test("without patience etcd's absence is an error that names each endpoint", async () => {
+  const endpoints = ["http://127.0.0.1:9", "http://127.0.0.1:10"];
+  const log = new RecordingLog();
+  await using store = EtcdStore.open({ endpoints, prefix: PREFIX, log, patient: false });
+  await assert.rejects(store.leases(never), (error: Error) => {
+    assert.equal(error.name, "RuntimeError");
+    for (const url of endpoints) assert.ok(error.message.includes(`${url}: connect ECONNREFUSED`));
+    return true;
+  });
+});
+
+Deno.test("values that can't be read are skipped, with one warning each, and harm no other", async () => {
+  await using server = await EtcdServer.start();
+  const log = new RecordingLog();
+  await using store = open(log, server.url);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  const good = lease("10.5.1.0/24", 1);
+  put(server, good);
+  const bad: readonly (readonly [key: string, value: string, says: RegExp])[] = [
+    ["10.5.2.0-24", "{", /10\.5\.2\.0-24: the value is not JSON/],
+    ["10.5.3.0-24", '{"PublicIP":"nowhere"}', /10\.5\.3\.0-24: PublicIP: "nowhere" is no IP/],
+    ["10.5.4.7-24", formatLeaseValue(good), /10\.5\.4\.7-24: the key names no subnet/],
+    ["10.5.5.0-24/x", formatLeaseValue(good), /10\.5\.5\.0-24\/x: the key names no subnet/],
+    ["10.5.6.0-24&fc00:5::-64", '{"PublicIP":"10.99.0.6"}', /no public IPv6 address/],
+  ];
+  for (const [key, value] of bad) server.ctl("put", `${PREFIX}/subnets/${key}`, value);
+  await following(store, async (follower) => {
+    await follower.sees(good.key);
+    const held = await store.acquire(node(7), never);
+    await store.acquire(node(7), never);
+    await follower.sees(good.key, held.key);
+    assert.equal(count(log, /^warn/), bad.length, log.lines.join("\n"));
+    for (const [, , says] of bad) assert.equal(count(log, says), 1, `${says}`);
+    // A good one that turns bad is gone; one that turns good is there.
+    server.ctl("put", `${PREFIX}/subnets/${good.key}`, "[]");
+    put(server, lease("10.5.2.0/24", 2));
+    await follower.sees("10.5.2.0-24", held.key);
+  });
+});

@@ -1,0 +1,170 @@
+/** Many nodes at once, and many leases. */
+
+import assert from "node:assert/strict";
+import { node } from "../../../tests/contracts/lease_store.ts";
+import { EtcdServer } from "../../../tests/support/etcd_server.ts";
+import { RecordingLog } from "../../../tests/support/recording_log.ts";
+import { parseLeaseKey } from "../../mod.ts";
+import { EtcdStore } from "./mod.ts";
+
+const PREFIX = "/coreos.com/network";
+const { signal: never } = new AbortController();
+const PROCESSES = 8;
+const NODES = 200;
+
+function open(server: EtcdServer, log = new RecordingLog()): EtcdStore {
+  return EtcdStore.open({ endpoints: [server.url], prefix: PREFIX, log });
+}
+
+/** Runs the processes, which all begin at once, and returns the lines that they print. */
+async function race(server: EtcdServer): Promise<string[]> {
+  const script = new URL("etcd_process.ts", import.meta.url).pathname;
+  const each = NODES / PROCESSES;
+  await using stack = new AsyncDisposableStack();
+  const processes = Array.from({ length: PROCESSES }, (_, index) => {
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "--no-check", script, server.url, `${index * each}`, `${each}`],
+      stdin: "piped",
+      stdout: "piped",
+    }).spawn();
+    stack.defer(async () => {
+      try {
+        child.kill("SIGKILL");
+      } catch {
+        // It has ended by itself.
+      }
+      await child.status;
+    });
+    return { child, lines: linesOf(child.stdout) };
+  });
+  for (const { lines } of processes) assert.equal((await lines.next()).value, "ready");
+  for (const { child } of processes) {
+    const writer = child.stdin.getWriter();
+    await writer.write(new Uint8Array([10]));
+    await writer.close();
+  }
+  return (await Promise.all(processes.map(({ lines }) => Array.fromAsync(lines)))).flat();
+}
+
+async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string, void, void> {
+  let rest = "";
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop()!;
+    yield* lines;
+  }
+}
+
+for (
+  const [name, netConf] of [
+    ["", { Network: "10.5.0.0/16" }],
+    [" of both families", {
+      Network: "10.5.0.0/16",
+      EnableIPv6: true,
+      IPv6Network: "fc00:5::/48",
+      IPv6SubnetLen: 56,
+    }],
+  ] as const
+) {
+  Deno.test(`200 nodes of 8 processes get 200 different subnets${name} of 255`, async () => {
+    await using server = await EtcdServer.start();
+    await using store = open(server);
+    await store.setNetworkConfig(JSON.stringify(netConf), { ifAbsent: true }, never);
+    const startMs = performance.now();
+    const keys = await race(server);
+    const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
+    for (const family of name === "" ? [4] : [4, 6]) {
+      const subnets = keys.map((key) =>
+        `${parseLeaseKey(key)?.find((subnet) => subnet.family === family)}`
+      );
+      assert.equal(new Set(subnets).size, NODES, `IPv${family}: ${keys.join("\n")}`);
+      assert.ok(!subnets.includes("undefined"), keys.join("\n"));
+    }
+    assert.equal((await store.leases(never)).length, NODES);
+    console.log(`etcd: ${NODES} nodes of ${PROCESSES} processes${name}: ${seconds} s`);
+  });
+}
+
+/** Puts so many leases of 10.0.0.0/8 into etcd, all under one etcd lease. */
+function fill(server: EtcdServer, count: number): void {
+  const id = server.grant(3_600);
+  const puts = Array.from({ length: count }, (_, n) => {
+    const value = `{"PublicIP":"172.${16 + (n >> 16)}.${n >> 8 & 255}.${n & 255}",` +
+      `"PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0a:00:00:` +
+      `${
+        [n >> 16, n >> 8 & 255, n & 255].map((byte) => byte.toString(16).padStart(2, "0")).join(":")
+      }"}}`;
+    return `put ${PREFIX}/subnets/10.${(n + 1) >> 8}.${(n + 1) & 255}.0-24 ` +
+      `${JSON.stringify(value)} --lease=${id}`;
+  });
+  for (let at = 0; at < puts.length; at += 128) server.txn(puts.slice(at, at + 128));
+}
+
+/** What a start asks of etcd: by kind, the number of requests. */
+async function requests(server: EtcdServer): Promise<Record<string, number>> {
+  const count = async (method: string) =>
+    await server.metric("grpc_server_started_total", new RegExp(`grpc_method="${method}"`));
+  const methods = ["Range", "LeaseTimeToLive", "LeaseLeases", "LeaseGrant", "Txn", "Watch"];
+  return Object.fromEntries(
+    await Promise.all(
+      methods.map(async (method) => [method, await count(method)]),
+    ),
+  );
+}
+
+Deno.test("a start among N leases costs requests that grow by their pages alone", async () => {
+  const seen: Record<number, Record<string, number>> = {};
+  for (const leases of [100, 10_000]) {
+    await using server = await EtcdServer.start();
+    {
+      await using store = open(server);
+      await store.setNetworkConfig(
+        '{"Network":"10.0.0.0/8","SubnetLen":24}',
+        { ifAbsent: true },
+        never,
+      );
+    }
+    fill(server, leases);
+    const before = await requests(server);
+    await using store = open(server);
+    const ending = new AbortController();
+    const startMs = performance.now();
+    await store.networkConfig(never);
+    await store.held(node(1), never);
+    await store.acquire(node(1), never);
+    for await (const event of store.watch(ending.signal)) {
+      assert.ok(event.kind === "snapshot");
+      assert.equal(event.leases.length, leases + 1);
+      break;
+    }
+    const tookMs = performance.now() - startMs;
+    const after = await requests(server);
+    seen[leases] = Object.fromEntries(
+      Object.entries(after).map(([method, count]) => [method, count - before[method]!]),
+    );
+    console.log(`etcd: a start among ${leases} leases: ${tookMs.toFixed(0)} ms`, seen[leases]);
+  }
+  const { Range: few, ...rest } = seen[100]!;
+  const { Range: many, ...same } = seen[10_000]!;
+  assert.deepEqual(same, rest);
+  // Three readings, each of 5 more pages of 2,000.
+  assert.ok(many! - few! <= 15, `${many} and ${few} readings`);
+  assert.ok(few! <= 8 && rest["LeaseTimeToLive"]! <= 1, JSON.stringify(seen[100]));
+});
+
+Deno.test("60,000 leases are read in pages", async () => {
+  await using server = await EtcdServer.start();
+  fill(server, 60_000);
+  await using store = open(server);
+  const before = await requests(server);
+  const startMs = performance.now();
+  for await (const event of store.watch(never)) {
+    assert.ok(event.kind === "snapshot");
+    assert.equal(new Set(event.leases.map(({ key }) => key)).size, 60_000);
+    break;
+  }
+  const tookMs = performance.now() - startMs;
+  const after = await requests(server);
+  assert.equal(after["Range"]! - before["Range"]!, 30);
+  console.log(`etcd: 60,000 leases read in ${tookMs.toFixed(0)} ms`);
+});
