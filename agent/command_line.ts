@@ -14,6 +14,8 @@ Usage: denim COMMAND [flags]
 
   agent     lease this node a subnet and keep its way to the others
   demo      make a small cluster on this machine and show that its pods talk
+  config    read, check and write the cluster's net-conf
+  leases    list who holds which subnet; reserve one, release one
   version   print the version
   help      print this
 
@@ -28,6 +30,10 @@ export async function runCommandLine(args: readonly string[]): Promise<number> {
       return await runAgent({ backends: builtin, args: rest });
     case "demo":
       return await (await import("./demo/demo.ts")).runDemo(rest);
+    case "config":
+      return await (await import("./config_command.ts")).runConfig(builtin, rest);
+    case "leases":
+      return await (await import("./leases_command.ts")).runLeases(rest);
     case "version":
     case "--version":
       console.log(`denim ${config.version}`);

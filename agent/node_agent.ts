@@ -25,7 +25,6 @@ import {
   type OuterInterface,
   parseSubnetEnv,
   PeerTable,
-  readConfig,
   RuntimeError,
   sleep,
 } from "@denim/core";
@@ -37,6 +36,7 @@ import {
   writeSysctl,
 } from "@denim/core/linux";
 import { type AnyBackend, type DataPath, DataPaths, HOLD_MS } from "./data_paths.ts";
+import { findBackend, readBackendOptions } from "./net_conf.ts";
 import { findOuterInterface, type InterfaceChoice } from "./outer_interface.ts";
 
 /** What a node needs to live. */
@@ -370,7 +370,6 @@ class Node implements AsyncDisposable {
   /** Follows net-conf for as long as the node lives. */
   async #followConfig(): Promise<void> {
     for await (const config of this.#options.store.watchNetworkConfig(this.#signal)) {
-      console.error("ZZ config", settingsOf(config));
       if (settingsOf(config) === this.#paths.current.settings) continue;
       try {
         await this.#changeTo(config);
@@ -401,14 +400,11 @@ class Node implements AsyncDisposable {
     const former = this.#paths.all.find((path) => path.settings === settings);
     const next = former ?? await this.#open(config, lease);
     next.peers.ownKey = lease.key;
-    console.error("ZZ opened");
     try {
       const { failures } = this.#reconciler.apply();
       this.#makeNode(next, lease, failures);
       await next.session.leased?.(lease);
-      console.error("ZZ made");
     } catch (error) {
-      console.error("ZZ failed", error);
       if (former === undefined) {
         // What the two have in common is the former's again.
         this.#reconciler.set(before.owner, before.session.node(lease));
@@ -552,19 +548,6 @@ function lacks(event: LeaseEvent, key: string): boolean {
 /** All of a net-conf that a data path is made from, as text. */
 function settingsOf({ backend, families }: NetworkConfig): string {
   return JSON.stringify([backend, families]);
-}
-
-function findBackend(config: NetworkConfig, backends: readonly AnyBackend[]): AnyBackend {
-  const backend = backends.find(({ type }) => type === config.backend.type);
-  if (backend !== undefined) return backend;
-  const known = backends.map(({ type }) => `"${type}"`).join(", ");
-  throw new ConfigError(
-    `net-conf: Backend.Type "${config.backend.type}" is none of denim's; it has ${known}`,
-  );
-}
-
-function readBackendOptions(backend: AnyBackend, config: NetworkConfig): unknown {
-  return readConfig(backend.options, config.backend.options, "net-conf", ["Backend"]);
 }
 
 /** The subnets of the last run; none where subnet.env is not there or can't be read. */

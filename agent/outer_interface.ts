@@ -148,10 +148,15 @@ function byDefaultRoute(host: Host): Candidate {
   return found(host, link && { link }, "there is no default route; name the device with --iface");
 }
 
-/** A device's first address that is good beyond the link, else its first. */
+/**
+ * The address of a device that is likeliest to stay: one that is good beyond the link before one that is not,
+ * then a permanent one, then one that is not temporary (RFC 8981); the first of several.
+ */
 function addressOf(host: Host, link: LinkState, family: Family): IpAddress | undefined {
-  const own = host.addresses.filter(({ index, address }) =>
-    index === link.index && address.family === family
+  const own = host.addresses.filter(({ index, address, deprecated }) =>
+    index === link.index && address.family === family && !deprecated
   );
-  return (own.find(({ scope }) => scope === 0) ?? own[0])?.address;
+  const rank = ({ scope, permanent, temporary }: AddressState) =>
+    4 * Number(scope !== 0) + 2 * Number(!permanent) + Number(temporary);
+  return own.toSorted((a, b) => rank(a) - rank(b))[0]?.address;
 }

@@ -24,6 +24,14 @@ rootTest("the outer interface is chosen as flannel chooses it", async (t) => {
     ns.ip(`link set peer${number} up`);
   }
   ns.ip("addr add 10.0.2.9/24 dev eth1");
+  ns.ip("link add eth2 type veth peer name peer3");
+  ns.ip("link set eth2 up");
+  ns.ip("addr add fd03::1/64 dev eth2 nodad");
+  ns.ip("addr add 10.0.3.1/24 dev eth2 valid_lft 9000 preferred_lft 0");
+  ns.ip("addr add 10.0.4.1/24 dev eth2 valid_lft 9000 preferred_lft 9000");
+  ns.ip("addr add 10.0.5.1/24 dev eth2");
+  // The last to be made comes first in a list of IPv6.
+  ns.ip("addr add fd03::2/64 dev eth2 nodad valid_lft 9000 preferred_lft 9000");
   ns.ip("link add down0 type veth peer name down1");
   ns.ip("route add default via 10.0.2.254 dev eth1 metric 100");
   ns.ip("route add default via 10.0.1.254 dev eth0 metric 200");
@@ -46,6 +54,8 @@ rootTest("the outer interface is chosen as flannel chooses it", async (t) => {
     ["both families", {}, "eth1 1402 10.0.2.1 fd02::1 as 10.0.2.1 fd02::1", [4, 6]],
     ["by name", { iface: ["eth0"] }, "eth0 1401 10.0.1.1 as 10.0.1.1"],
     ["the first that is there", { iface: ["no", "eth0"] }, "eth0 1401 10.0.1.1 as 10.0.1.1"],
+    ["the address that will stay", { iface: ["eth2"] }, "eth2 1500 10.0.5.1 as 10.0.5.1"],
+    ["that of IPv6", { iface: ["eth2"] }, "eth2 1500 fd03::1 as fd03::1", [6]],
     ["by address", { iface: ["10.0.2.9"] }, "eth1 1402 10.0.2.9 as 10.0.2.9"],
     ["a pattern for an address", { ifaceRegex: [/\.9$/] }, "eth1 1402 10.0.2.9 as 10.0.2.9"],
     ["a pattern for a name", { ifaceRegex: [/^eth0$/] }, "eth0 1401 10.0.1.1 as 10.0.1.1"],

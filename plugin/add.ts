@@ -19,6 +19,7 @@ import {
   BUILT_IN,
   podRoutes,
   readBridgeConf,
+  readSubnetEnv,
   renderDelegate,
   typeOf,
 } from "./delegate_conf.ts";
@@ -28,7 +29,6 @@ import { openPod } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import { type AttachmentResult, formatResult } from "./result.ts";
 import { lockRecords, saveConf } from "./saved_conf.ts";
-import { readSubnetEnv } from "./subnet_file.ts";
 
 /**
  * Attaches a container and answers with the result. Everything is checked before anything is made; where

@@ -24,6 +24,7 @@ import {
   BUILT_IN,
   podRoutes,
   readBridgeConf,
+  readSubnetEnv,
   renderDelegate,
   typeOf,
 } from "./delegate_conf.ts";
@@ -32,7 +33,6 @@ import { gatewayOf } from "./host_local_conf.ts";
 import { openNamespace, PodNamespace } from "./namespace.ts";
 import { type NetworkConf, requireVersion } from "./network_conf.ts";
 import { readOwnConf } from "./saved_conf.ts";
-import { readSubnetEnv } from "./subnet_file.ts";
 
 /** A device of the result. */
 interface PreviousInterface {

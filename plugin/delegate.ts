@@ -7,7 +7,7 @@
 
 import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
 import { ConfObject, type JsonObject, show } from "./conf_object.ts";
-import { renderDelegate, typeOf } from "./delegate_conf.ts";
+import { readSubnetEnv, renderDelegate, typeOf } from "./delegate_conf.ts";
 import type { CniVariables } from "./environment.ts";
 import { openPod } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
@@ -18,7 +18,6 @@ import {
   renewSavedConf,
   saveConf,
 } from "./saved_conf.ts";
-import { readSubnetEnv } from "./subnet_file.ts";
 
 /**
  * ADD. The record is written first, so that a DEL finds what to undo whatever happens. Where the delegate

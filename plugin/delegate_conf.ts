@@ -7,8 +7,8 @@
 
 import { Cidr, IpAddress } from "@denim/core/ip";
 import type { MacAddress } from "@denim/core/mac";
-import type { SubnetEnv } from "@denim/core/subnet-env";
-import { CNI_CODE, CniError } from "./cni_error.ts";
+import { parseSubnetEnv, type SubnetEnv } from "@denim/core/subnet-env";
+import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
 import { ConfObject, type JsonObject } from "./conf_object.ts";
 import { type CniArgs, interfaceNameProblem, parseMac } from "./environment.ts";
 import {
@@ -60,6 +60,25 @@ export interface BridgeConf {
   readonly addressDirectory: string;
   /** What the pod's resolver shall use. */
   readonly dns: Dns | undefined;
+}
+
+/** Reads the agent's file. It is not there before the agent has a lease, which is worth waiting for. */
+export function readSubnetEnv(path: string): SubnetEnv {
+  let text: string;
+  try {
+    text = Deno.readTextFileSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new CniError(
+      CNI_CODE.tryAgainLater,
+      `there is no ${path}: the agent writes it once the node has its subnet; see the agent's log`,
+    );
+  }
+  try {
+    return parseSubnetEnv(text, path);
+  } catch (error) {
+    throw new CniError(CNI_CODE.decodingFailure, toCniError(error).message);
+  }
 }
 
 /** Which plugin a delegate's configuration is for. */

@@ -10,12 +10,11 @@ import { AddressStore, type Holder } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
 import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
 import type { ConfObject } from "./conf_object.ts";
-import { bridgeOf, BUILT_IN, renderDelegate, typeOf } from "./delegate_conf.ts";
+import { bridgeOf, BUILT_IN, readSubnetEnv, renderDelegate, typeOf } from "./delegate_conf.ts";
 import type { CniVariables } from "./environment.ts";
 import { addressDirectory } from "./host_local_conf.ts";
 import { type NetworkConf, requireVersion } from "./network_conf.ts";
 import { listSavedConfs, lockRecords, removeDrafts, removeSavedConf } from "./saved_conf.ts";
-import { readSubnetEnv } from "./subnet_file.ts";
 
 /** The attachments that there are, as the runtime has them. */
 const VALID_ATTACHMENTS = "cni.dev/valid-attachments";
@@ -47,20 +46,25 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   const staleRecords = records.filter((record) => isStale({ ...record, ifName: undefined }));
   const delegates = delegatesOf(conf, staleRecords.map((record) => record.conf));
 
-  const failures: unknown[] = [], failed = new Set<string>();
+  const failures: unknown[] = [];
+  /** Types whose attachments may still hold something. */
+  const pending = new Set<string>();
   const attempt = async (type: string, run: () => void | Promise<void>) => {
     try {
       await run();
     } catch (error) {
       failures.push(error);
-      failed.add(type);
+      pending.add(type);
     }
   };
   for (const delegate of delegates) {
     const type = typeOf(delegate);
-    if (type === BUILT_IN) await attempt(type, () => freeAddresses(delegate, isStale));
-    // A delegate does not know what is younger than the list. There will be another GC.
-    else if (young.size === 0) {
+    if (type === BUILT_IN) {
+      await attempt(type, () => freeAddresses(delegate, isStale));
+    } else if (young.size > 0) {
+      // A delegate does not know what is younger than the list. There will be another GC.
+      pending.add(type);
+    } else {
       await attempt(type, async () => {
         const { delegateGc } = await import("./delegate.ts");
         const attachments = { [VALID_ATTACHMENTS]: conf.json.get(VALID_ATTACHMENTS) ?? [] };
@@ -70,7 +74,7 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   }
   await attempt(BUILT_IN, () => {
     for (const { containerId, conf: record } of staleRecords) {
-      if (!failed.has(typeOf(record))) removeSavedConf(conf.dataDir, { containerId, ifName: "" });
+      if (!pending.has(typeOf(record))) removeSavedConf(conf.dataDir, { containerId, ifName: "" });
     }
     removeDrafts(conf.dataDir);
   });

@@ -12,7 +12,7 @@ import { type Attachment, isCniName } from "./environment.ts";
 /** No container's id begins with a dot, so this can be no container's record. */
 const LOCK = ".lock";
 
-function pathOf(dataDir: string, { containerId }: Attachment): string {
+function pathOf(dataDir: string, { containerId }: Pick<Attachment, "containerId">): string {
   return `${dataDir}/${containerId}`;
 }
 
@@ -52,20 +52,13 @@ export function readOwnConf(
 }
 
 /** Reads the record; `undefined` where there is none, or it is cut short. */
-export function readSavedConf(dataDir: string, attachment: Attachment): ConfObject | undefined {
-  let text: string;
+export function readSavedConf(
+  dataDir: string,
+  container: Pick<Attachment, "containerId">,
+): ConfObject | undefined {
+  const text = unlessGone(() => Deno.readTextFileSync(pathOf(dataDir, container)));
   try {
-    text = Deno.readTextFileSync(pathOf(dataDir, attachment));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
-  return parseRecord(text);
-}
-
-function parseRecord(text: string): ConfObject | undefined {
-  try {
-    return ConfObject.parse(text, "the record");
+    return text === undefined ? undefined : ConfObject.parse(text, "the record");
   } catch {
     return undefined;
   }
@@ -86,10 +79,10 @@ export function listSavedConfs(dataDir: string, network: string): SavedConf[] {
   const records: SavedConf[] = [];
   for (const { name: containerId, isFile } of Deno.readDirSync(dataDir)) {
     if (!isFile || !isCniName(containerId)) continue;
-    const path = `${dataDir}/${containerId}`;
-    const conf = parseRecord(Deno.readTextFileSync(path));
-    if (conf?.get("name") !== network) continue;
-    records.push({ containerId, conf, writtenMs: Deno.statSync(path).mtime!.getTime() });
+    const written = unlessGone(() => Deno.statSync(pathOf(dataDir, { containerId })).mtime);
+    const conf = readSavedConf(dataDir, { containerId });
+    if (!written || conf?.get("name") !== network) continue;
+    records.push({ containerId, conf, writtenMs: written.getTime() });
   }
   return records;
 }
@@ -115,9 +108,14 @@ export function removeSavedConf(dataDir: string, attachment: Attachment): void {
 
 /** Deletes a file; fine where there is none. */
 export function removeIfThere(path: string): void {
+  unlessGone(() => Deno.removeSync(path));
+}
+
+function unlessGone<T>(run: () => T): T | undefined {
   try {
-    Deno.removeSync(path);
+    return run();
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
   }
 }

@@ -8,10 +8,15 @@
 import { findLink, NetlinkSocket } from "@denim/core/linux/pod";
 import { gatewaySteps, noBridge } from "./bridge.ts";
 import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
-import { BUILT_IN, readBridgeConf, renderDelegate, typeOf } from "./delegate_conf.ts";
+import {
+  BUILT_IN,
+  readBridgeConf,
+  readSubnetEnv,
+  renderDelegate,
+  typeOf,
+} from "./delegate_conf.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
 import { type NetworkConf, requireVersion } from "./network_conf.ts";
-import { readSubnetEnv } from "./subnet_file.ts";
 
 /**
  * Answers with nothing where the plugin is ready. Throws a CniError, "not ready", that says what is missing.

@@ -46,8 +46,10 @@ export interface ExtensionOptions {
   readonly SubnetAddCommand: string;
   /** Run for each peer when it leaves and before it changes, as `SubnetAddCommand` was. */
   readonly SubnetRemoveCommand: string;
-  /** How long a command may take, in seconds (30). */
+  /** How long a command may take, in seconds (30). Not flannel's. */
   readonly CommandTimeoutSeconds: number;
+  /** The MTU for pods, in bytes; 0 stands for the outer device's, flannel's choice (0). Not flannel's. */
+  readonly MTU: number;
 }
 
 const command = z.string().default("");
@@ -57,6 +59,7 @@ const options: ZodType<ExtensionOptions> = anyCase(z.object({
   SubnetAddCommand: command,
   SubnetRemoveCommand: command,
   CommandTimeoutSeconds: z.number().positive().max(3600).default(30),
+  MTU: z.int().min(0).max(65_535).default(0),
 }));
 
 const peerData: ZodType<string> = z.string().default("");
@@ -89,7 +92,7 @@ class ExtensionSession implements BackendSession<string> {
     this.#options = options;
     this.#ending = ending;
     this.#signal = AbortSignal.any([node.signal, ending.signal]);
-    this.mtuBytes = node.outer.mtuBytes;
+    this.mtuBytes = options.MTU || node.outer.mtuBytes;
     // flannel writes it once, whatever the families.
     this.publishes = new Map(
       published === "" ? [] : [[node.config.families[0]!.family, published]],
@@ -166,7 +169,7 @@ function lookOf(
   };
 }
 
-type CommandName = Exclude<keyof ExtensionOptions, "CommandTimeoutSeconds">;
+type CommandName = Exclude<keyof ExtensionOptions, "CommandTimeoutSeconds" | "MTU">;
 
 /** Runs one of the commands and resolves to what it wrote to standard output. */
 async function run(

@@ -79,10 +79,8 @@ export interface InboundOptions {
   readonly udp: boolean;
 }
 
-/** The longest datagram, or series of them that the kernel received as one. */
-const RECEIVE_ROOM = 65_536;
-/** The largest IP packet. */
-const MAX_PACKET = 65_535;
+/** The longest datagram, or series of them that the kernel received as one. No IP packet is longer. */
+const RECEIVE_ROOM = 65_535;
 /** As many segments as a series that the kernel received can have (`UDP_MAX_SEGMENTS`). */
 const MAX_SEGMENTS = 128;
 const NAME_LEN = 28;
@@ -91,7 +89,7 @@ const AF_INET = 2;
 /** Takes datagrams as they come from the sockets, and hands on what they carry. */
 export class Inbound {
   /** Where everything is. */
-  readonly memory: PacketMemory = new PacketMemory(RECEIVE_ROOM + 8 * 1024);
+  readonly memory: PacketMemory = new PacketMemory((64 + 8) * 1024);
   /** Where the next datagram is to be received, a `struct msghdr`. */
   readonly message: number;
   /** What is to be written, an array of `struct iovec`. */
@@ -415,8 +413,7 @@ export class Inbound {
     ) return false;
     const payload = this.#length - this.#chainHeader;
     if (
-      payload === 0 || payload > this.#chainPayload || this.#chainTotal + payload > MAX_PACKET ||
-      !this.#sameFlow()
+      payload === 0 || payload > this.#chainPayload || !this.#sameFlow()
     ) return false;
     if (!this.#chainChecked) {
       this.#chainChecked = true;

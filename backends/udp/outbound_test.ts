@@ -322,6 +322,17 @@ Deno.test("batches: as many as the kernel takes, and one at a time where it take
   }
 });
 
+Deno.test("batches: no longer than a datagram can be", () => {
+  const rig = new Rig();
+  for (let index = 0; index < 64; index++) {
+    rig.read(
+      buildPacket({ protocol: "udp", from: FROM4, to: "10.5.2.7", payload: payloadOf(1400) }),
+    );
+  }
+  rig.outbound.flush();
+  assert.deepEqual(rig.sent.map(({ datagrams }) => datagrams.length), [45, 19]);
+});
+
 Deno.test("a peer that comes, moves and goes is followed at the next packet", () => {
   const rig = new Rig();
   const packet = buildPacket({ protocol: "udp", from: FROM4, to: "10.5.9.1" });

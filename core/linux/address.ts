@@ -14,7 +14,10 @@ import {
   IFA_ADDRESS,
   IFA_BROADCAST,
   IFA_F_DADFAILED,
+  IFA_F_DEPRECATED,
   IFA_F_NODAD,
+  IFA_F_PERMANENT,
+  IFA_F_TEMPORARY,
   IFA_F_TENTATIVE,
   IFA_LOCAL,
   IFADDRMSG_LEN,
@@ -38,6 +41,12 @@ export interface AddressState {
   readonly tentative: boolean;
   /** Whether the probe found another host that has it. */
   readonly duplicate: boolean;
+  /** Whether it is good without end, as one that a person gave is. */
+  readonly permanent: boolean;
+  /** Whether it changes from time to time (RFC 8981); of IPv4, whether it is not the first of its network. */
+  readonly temporary: boolean;
+  /** Whether it is not for new connections any more. */
+  readonly deprecated: boolean;
 }
 
 /**
@@ -88,6 +97,9 @@ export function parseAddress(reader: MessageReader): AddressState | undefined {
     scope,
     tentative: (flags & IFA_F_TENTATIVE) !== 0,
     duplicate: (flags & IFA_F_DADFAILED) !== 0,
+    permanent: (flags & IFA_F_PERMANENT) !== 0,
+    temporary: (flags & IFA_F_TEMPORARY) !== 0,
+    deprecated: (flags & IFA_F_DEPRECATED) !== 0,
   };
 }
 

@@ -109,6 +109,7 @@ const SIGNATURES = {
     result: "i32",
     nonblocking: true,
   },
+  read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
   recvfrom: {
     parameters: ["i32", "buffer", "usize", "i32", "buffer", "buffer"],
     result: "isize",
@@ -293,6 +294,26 @@ export function receive(
   }
 }
 
+/** read(2): the number of bytes read, or -1 where nothing is there yet. */
+export function read(fd: FileDescriptor, data: Uint8Array<ArrayBuffer>): number {
+  for (;;) {
+    const length = Number(libc.symbols.read(fd.fd, data, BigInt(data.length)));
+    if (length >= 0) return length;
+    const error = errno();
+    if (error === EAGAIN) return -1;
+    if (error !== EINTR) throw new LinuxError(error, "read");
+  }
+}
+
+/** write(2) of the first `length` bytes; throws what the kernel says. */
+export function write(
+  fd: FileDescriptor,
+  data: Uint8Array<ArrayBuffer>,
+  length: number = data.length,
+): void {
+  checked(libc.symbols.write(fd.fd, data, BigInt(length)), "write");
+}
+
 /** ioctl(2) with a value in its binary form, which the kernel reads or fills. */
 export function ioctl(
   fd: FileDescriptor,
@@ -372,9 +393,10 @@ export async function inputOn(fd: FileDescriptor, signal: AbortSignal): Promise<
   signal.addEventListener("abort", onAbort, { once: true });
   try {
     const fds = pollfds(fd, wake);
-    await libc.symbols.poll_blocking(fds, 2n, -1);
-    // Reading the answer here also keeps the buffer from the collector while poll holds its pointer.
-    return fds[REVENTS] !== 0 && !signal.aborted;
+    // Reading the answer here also keeps the buffer from the collector while poll holds its pointer. There is
+    // none where a signal to the process ended the wait (EINTR).
+    do await libc.symbols.poll_blocking(fds, 2n, -1); while (fds[REVENTS] === 0 && !signal.aborted);
+    return !signal.aborted;
   } finally {
     signal.removeEventListener("abort", onAbort);
   }

@@ -14,3 +14,4 @@ export { PacketSocket } from "./packet_socket.ts";
 export { Pinger } from "./ping.ts";
 export { Reconciler, type ReconcileResult, type UnderlayNews } from "./reconciler.ts";
 export { listRoutes, type RouteState, routeTo } from "./route.ts";
+export { TunPackets } from "./tun_packets.ts";

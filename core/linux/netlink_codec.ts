@@ -24,6 +24,8 @@ export class MessageWriter {
   #view = new DataView(this.#bytes.buffer);
   #length = 0;
   #messageStart = 0;
+  #previousStart = 0;
+  #begun = false;
   #count = 0;
 
   /** The number of bytes written. */
@@ -45,11 +47,14 @@ export class MessageWriter {
   clear(): void {
     this.#length = 0;
     this.#count = 0;
+    this.#begun = false;
   }
 
   /** Starts a message, a request with these flags besides. Its sequence number is its place, from 1. */
   begin(type: number, flags: number): this {
+    this.#previousStart = this.#messageStart;
     this.#messageStart = this.#length;
+    this.#begun = true;
     this.#count++;
     return this.u32(0).u16(type).u16(flags | NLM_F_REQUEST).u32(this.#count).u32(0);
   }
@@ -58,11 +63,15 @@ export class MessageWriter {
   end(): void {
     this.#pad();
     this.#view.setUint32(this.#messageStart, this.#length - this.#messageStart, true);
+    this.#begun = false;
   }
 
-  /** Takes back the message that was begun and not ended. */
+  /** Takes back the message that was begun and not ended, if there is one. */
   abandon(): void {
+    if (!this.#begun) return;
     this.#length = this.#messageStart;
+    this.#messageStart = this.#previousStart;
+    this.#begun = false;
     this.#count--;
   }
 

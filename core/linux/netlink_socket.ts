@@ -6,6 +6,7 @@
 
 import {
   bind,
+  ENOBUFS,
   type FileDescriptor,
   getsockname,
   LinuxError,
@@ -33,6 +34,7 @@ import {
 } from "./uapi/netlink.ts";
 import {
   AF_NETLINK,
+  MSG_DONTWAIT,
   SO_RCVBUFFORCE,
   SO_RCVTIMEO,
   SOCK_CLOEXEC,
@@ -82,6 +84,8 @@ export class NetlinkSocket implements Disposable {
   readonly #fd: FileDescriptor;
   readonly #buffer = new Uint8Array(new ArrayBuffer(RECEIVE_BYTES));
   readonly #writer = new MessageWriter();
+  /** Whether the last question's answer was not read to its end. */
+  #unread = false;
   /** The number by which the kernel knows this socket, and names it in the events that it causes. */
   readonly portId: number;
 
@@ -114,7 +118,7 @@ export class NetlinkSocket implements Disposable {
   send(batch: MessageWriter): RequestFailure[] {
     if (batch.count === 0) return [];
     batch.addFlags(NLM_F_ACK);
-    send(this.#fd, batch.bytes, batch.length);
+    this.#ask(batch);
     const failures: RequestFailure[] = [];
     for (;;) {
       const reader = this.#receive();
@@ -123,7 +127,9 @@ export class NetlinkSocket implements Disposable {
         const index = reader.sequence - 1;
         const error = errorOf(reader, "netlink");
         if (error !== undefined) failures.push({ index, error });
-        if (index === batch.count - 1) return failures;
+        if (index !== batch.count - 1) continue;
+        this.#unread = false;
+        return failures;
       }
     }
   }
@@ -148,13 +154,14 @@ export class NetlinkSocket implements Disposable {
     this.#writer.clear();
     write(this.#writer);
     this.#writer.addFlags(NLM_F_ACK);
-    send(this.#fd, this.#writer.bytes, this.#writer.length);
+    this.#ask(this.#writer);
     let answer: T | undefined;
     for (;;) {
       const reader = this.#receive();
       while (reader.next()) {
         if (reader.type !== NLMSG_ERROR) answer = parse(reader);
         else {
+          this.#unread = false;
           const error = errorOf(reader, what);
           if (error !== undefined) throw error;
           return answer;
@@ -176,7 +183,7 @@ export class NetlinkSocket implements Disposable {
       this.#writer.clear();
       write(this.#writer);
       this.#writer.addFlags(NLM_F_DUMP);
-      send(this.#fd, this.#writer.bytes, this.#writer.length);
+      this.#ask(this.#writer);
       const { objects, interrupted } = this.#readDump(what, parse);
       if (!interrupted || attempt === DUMP_ATTEMPTS) return objects;
     }
@@ -193,6 +200,7 @@ export class NetlinkSocket implements Disposable {
       while (reader.next()) {
         if (reader.flags & NLM_F_DUMP_INTR) interrupted = true;
         if (reader.type === NLMSG_DONE || reader.type === NLMSG_ERROR) {
+          this.#unread = false;
           const error = errorOf(reader, what);
           if (error !== undefined) throw error;
           return { objects, interrupted };
@@ -200,6 +208,22 @@ export class NetlinkSocket implements Disposable {
         const object = parse(reader);
         if (object !== undefined) objects.push(object);
       }
+    }
+  }
+
+  /** What is left of an answer that nobody read to its end must not be taken for that to this question. */
+  #ask(batch: MessageWriter): void {
+    while (this.#unread) this.#unread = this.#isMore();
+    this.#unread = true;
+    send(this.#fd, batch.bytes, batch.length);
+  }
+
+  #isMore(): boolean {
+    try {
+      return receive(this.#fd, this.#buffer, MSG_DONTWAIT) >= 0;
+    } catch (error) {
+      if (error instanceof LinuxError && error.errno === ENOBUFS) return true; // told once
+      throw error;
     }
   }
 

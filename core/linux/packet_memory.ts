@@ -38,7 +38,7 @@ export class PacketMemory {
   readonly #high: number;
   #used = 0;
 
-  /** Takes memory from the system, zeroed. */
+  /** Takes memory from the system, zeroed; `byteLength` is a multiple of four. */
   constructor(byteLength: number) {
     // An address is written as two numbers of 32 bits; where all share the upper one, that one never changes.
     const refused: ArrayBuffer[] = [];

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { bind, type FileDescriptor, receive, socket } from "./libc.ts";
+import { bind, type FileDescriptor, receive, send, socket } from "./libc.ts";
 import { AF_PACKET, ETH_P_ALL, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_RAW } from "./uapi/socket.ts";
 
 /** struct sockaddr_ll: family, protocol, ifindex, hatype, pkttype, halen, addr. */
@@ -38,6 +38,11 @@ export class PacketSocket implements Disposable {
       if (length < 0) return frames;
       frames.push(this.#buffer.slice(0, length));
     }
+  }
+
+  /** Sends a frame by the device, as it is. Throws a LinuxError. */
+  send(frame: Uint8Array<ArrayBuffer>): void {
+    send(this.#fd, frame);
   }
 
   /** Closes the socket. */

@@ -549,16 +549,19 @@ export class Reconciler implements Disposable {
   /** Whether a step that failed came, or can be brought, to what it was for. */
   #settled({ action, object }: Change<Entry>, error: LinuxError): boolean {
     if (action === "remove") return GONE.has(error.errno);
-    if (error.errno !== EEXIST || object.kind !== "route" || !("nexthopId" in object)) return false;
+    if (error.errno !== EEXIST || object.kind !== "route") return false;
     // A route that stands there and leads the same way is an earlier run's, or flanneld's: taken over in
     // one step. Any other is somebody's, and stays.
-    const { destination, nexthopId } = object;
-    const nexthop = this.#applied.get(nexthopKind.key({ id: nexthopId } as Nexthop));
+    const { destination } = object;
+    const way = "device" in object
+      ? { device: object.device, via: undefined }
+      : this.#applied.get(nexthopKind.key({ id: object.nexthopId } as Nexthop)) as
+        | Nexthop
+        | undefined;
     const there = routeTo(this.#socket, destination.address, { match: true });
     if (
-      nexthop?.kind !== "nexthop" || there?.gateway?.equals(nexthop.via) !== true ||
-      !there.destination.equals(destination) ||
-      this.#devices.nameOf(there.index) !== nexthop.device
+      way === undefined || there === undefined || `${there.gateway}` !== `${way.via}` ||
+      !there.destination.equals(destination) || this.#devices.nameOf(there.index) !== way.device
     ) return false;
     try {
       this.#socket.request(

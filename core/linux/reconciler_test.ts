@@ -352,6 +352,23 @@ rootTest("a kernel that lacks the kind of device says so, and what to do", () =>
   assert.match(failures.join(), /Unknown device type \(EOPNOTSUPP\); load the kernel's module/);
 });
 
+rootTest("what can't be written for want of its device fails alone, and at once", () => {
+  using node = new Node();
+  const { ns, reconciler } = node;
+  const address = IpAddress.parse("10.88.0.1");
+  reconciler.set("good", [{ kind: "address", device: "eth0", address, prefixLength: 32 }]);
+  reconciler.set("bad", [
+    { kind: "address", device: "gone", address, prefixLength: 32 },
+    { kind: "nexthop", id: 7, device: "gone", via: address },
+  ]);
+  const startMs = performance.now();
+  const { failures } = reconciler.apply();
+  assert.ok(performance.now() - startMs < 1000, "no answer is waited for that never comes");
+  assert.equal(failures.length, 2, failures.join("\n"));
+  for (const failure of failures) assert.match(failure, /no such device \(ENODEV\)/);
+  assert.match(ns.ip("addr show eth0"), /10\.88\.0\.1\/32/);
+});
+
 rootTest("drift is mended", async (t) => {
   using node = new Node();
   const { ns, reconciler } = node;

@@ -31,6 +31,7 @@ import {
   RTA_PREFSRC,
   RTA_PRIORITY,
   RTA_TABLE,
+  RTA_VIA,
   RTAX_ADVMSS,
   RTAX_MTU,
   RTM_DELROUTE,
@@ -151,11 +152,16 @@ export function parseRoute(reader: MessageReader): RouteState | undefined {
     protocol,
     nexthopId: reader.u32Attribute(RTA_NH_ID) ?? 0,
     index: reader.u32Attribute(RTA_OIF) ?? 0,
-    gateway: address(RTA_GATEWAY),
+    // struct rtvia: an IPv4 route's gateway may be an IPv6 host; behind its family comes the address.
+    gateway: address(RTA_GATEWAY) ?? viaOf(reader.bytesAttribute(RTA_VIA)),
     source: address(RTA_PREFSRC),
     metric: reader.u32Attribute(RTA_PRIORITY) ?? 0,
     table: reader.u32Attribute(RTA_TABLE) ?? table,
   };
+}
+
+function viaOf(via: Uint8Array | undefined): IpAddress | undefined {
+  return via && IpAddress.fromBytes(via.subarray(2));
 }
 
 /** What a dump of routes is narrowed to. */

@@ -26,7 +26,11 @@ export interface BackendSubject {
   readonly carries?: boolean;
   /** Whether packets travel while no agent runs (true). */
   readonly outlivesAgent?: boolean;
-  /** Makes a node whose agent is stopped publish other data than before; where it publishes any. */
+  /** Whether it carries IPv6 (true). */
+  readonly ipv6?: boolean;
+  /** Whether its nodes publish data; unless given they do where it can be changed. */
+  readonly publishes?: boolean;
+  /** Makes a node whose agent is stopped publish other data than before; where that can be. */
   readonly changeData?: (node: LabNode) => void | Promise<void>;
 }
 
@@ -38,7 +42,7 @@ export function backendContract(name: string, subject: BackendSubject): void {
       await t.step(what, () => run(cluster));
     }
   });
-  if (subject.carries === false) return;
+  if (subject.carries === false || subject.ipv6 === false) return;
   const ipv6 = { EnableIPv6: true, IPv6Network: "fc00:5::/48" };
   for (
     const [what, netConf, families] of [
@@ -164,7 +168,8 @@ const CASES: Readonly<Record<string, (cluster: Cluster) => Promise<void>>> = {
     const { backendType, halves } = await cluster.lease(0);
     const type = String(cluster.subject.backend.Type);
     assert.ok(backendType === type || backendType === "", backendType);
-    assert.equal(halves[0]!.backendData !== undefined, cluster.subject.changeData !== undefined);
+    const { publishes, changeData } = cluster.subject;
+    assert.equal(halves[0]!.backendData !== undefined, publishes ?? changeData !== undefined);
   },
 
   "a node that joins later is reached": async (cluster) => {

@@ -121,6 +121,20 @@ for (const [what, breakIt, message] of BROKEN) {
   });
 }
 
+rootTest("CHECK knows the route by one interface from that by another", async () => {
+  using node = new PluginNode();
+  const pod = node.pod();
+  const first = node.succeed("ADD", pod);
+  const second = node.succeed("ADD", pod, { ifName: "eth1" });
+  pod.ip("route del 10.231.0.0/16 dev eth0");
+  const conf = (prevResult: unknown) => ({ ...node.conf(), prevResult });
+  assert.match((await check(node, pod, first)).json.msg, /^the route to .* by eth0 is gone$/);
+  assert.deepEqual(await node.run("CHECK", pod, { ifName: "eth1", conf: conf(second) }), {
+    code: 0,
+    json: undefined,
+  });
+});
+
 rootTest("CHECK misses the namespace", async () => {
   using node = new PluginNode();
   const pod = node.pod();

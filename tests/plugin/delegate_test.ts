@@ -364,11 +364,13 @@ rootTest("GC passes a delegate by that does not know it, and frees the record", 
 
 rootTest("a GC beside a delegated ADD waits for it, and leaves it alone", async () => {
   using node = new PluginNode();
-  const pod = node.pod(), fake = new FakePlugin(node);
+  const [pod, gone] = [node.pod(), node.pod()], fake = new FakePlugin(node);
+  await succeed(node, "ADD", gone, fake.call());
+  fake.commands();
   fake.on("ADD", "until [ -e go ]; do read -r line < fifo; done");
   new Deno.Command("mkfifo", { args: [`${fake.folder}/fifo`] }).outputSync();
   const adding = node.run("ADD", pod, fake.call());
-  await eventually("the delegate works", () => node.records().length === 1);
+  await eventually("the delegate works", () => node.records().length === 2);
   const none = { "cni.dev/valid-attachments": [] };
   node.age();
   const collecting = node.run("GC", pod, fake.call(none));
@@ -380,5 +382,9 @@ rootTest("a GC beside a delegated ADD waits for it, and leaves it alone", async 
   await Deno.writeTextFile(`${fake.folder}/fifo`, "go\n");
   assert.equal((await adding).code, 0);
   assert.deepEqual(await collecting, DONE);
-  assert.deepEqual([fake.commands(), node.records()], [["ADD"], [pod.name]]);
+  assert.deepEqual([fake.commands(), node.records()], [["ADD"], [pod.name, gone.name].sort()]);
+  node.age();
+  const rest = { "cni.dev/valid-attachments": [{ containerID: pod.name, ifname: "eth0" }] };
+  assert.deepEqual(await node.run("GC", pod, fake.call(rest)), DONE);
+  assert.deepEqual(node.records(), [pod.name]);
 });

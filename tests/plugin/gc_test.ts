@@ -40,6 +40,7 @@ rootTest("GC frees what vanished containers held, and touches nothing else", asy
   Deno.writeTextFileSync(`${node.addressDirectory}/10.231.7.99`, "");
   Deno.writeTextFileSync(`${node.addressDirectory}/notes`, "old\r\neth0");
   Deno.writeTextFileSync(`${node.addressDirectory}/10.231.7.98`, "old-host-local");
+  Deno.writeTextFileSync(`${node.addressDirectory}/.draft`, "killed");
   Deno.writeTextFileSync(`${node.dataDir}/cut`, '{"name":"testnet');
   Deno.writeTextFileSync(`${node.dataDir}/killed:eth0`, '{"name":"testnet');
   vanished.ip("link del eth0"); // as it goes with the namespace

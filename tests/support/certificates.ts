@@ -20,7 +20,18 @@ export class Certificates implements Disposable {
   /** Makes an authority. */
   authority(name: string): Certificate {
     const { cert, key } = this.#files(name);
-    openssl("req", "-x509", ...NEW_KEY, "-keyout", key, "-out", cert, "-days", "2", ...subject(name));
+    openssl(
+      "req",
+      "-x509",
+      ...NEW_KEY,
+      "-keyout",
+      key,
+      "-out",
+      cert,
+      "-days",
+      "2",
+      ...subject(name),
+    );
     return { cert, key };
   }
 

@@ -17,7 +17,14 @@ export function labTest(
   rootTest(name, async (t) => {
     await using lab = await Lab.create(options);
     try {
-      await fn(lab, t);
+      await fn(lab, {
+        ...t,
+        // A step that fails ends the test: the next one would find another cluster than it expects.
+        async step(...args: Parameters<Deno.TestContext["step"]>) {
+          if (!await t.step(...args)) throw new Error("a step failed");
+          return true;
+        },
+      } as Deno.TestContext);
     } catch (error) {
       const logs = lab.nodes.map((node) => `${node.name}:\n${read(node.logFile)}`);
       throw new Error(`${messageOf(error)}\n${logs.join("\n")}`, { cause: error });

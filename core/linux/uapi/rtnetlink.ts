@@ -37,7 +37,7 @@ export const IFLA_VXLAN_PORT = 15, IFLA_VXLAN_LOCAL6 = 17, IFLA_VXLAN_GBP = 23;
 export const IFADDRMSG_LEN = 8;
 export const IFA_ADDRESS = 1, IFA_LOCAL = 2, IFA_BROADCAST = 4, IFA_FLAGS = 8;
 export const IFA_F_NODAD = 0x02, IFA_F_DADFAILED = 0x08, IFA_F_TENTATIVE = 0x40;
-export const IFA_F_PERMANENT = 0x80;
+export const IFA_F_TEMPORARY = 0x01, IFA_F_DEPRECATED = 0x20, IFA_F_PERMANENT = 0x80;
 
 // struct ndmsg, NDA_*
 export const NDMSG_LEN = 12;
@@ -53,7 +53,7 @@ export const NHA_ID = 1, NHA_OIF = 5, NHA_GATEWAY = 6;
 export const RTMSG_LEN = 12;
 export const RTA_DST = 1, RTA_OIF = 4, RTA_GATEWAY = 5, RTA_PRIORITY = 6, RTA_PREFSRC = 7;
 export const RTA_METRICS = 8, RTAX_MTU = 2, RTAX_ADVMSS = 8;
-export const RTA_TABLE = 15, RTA_NH_ID = 30;
+export const RTA_TABLE = 15, RTA_VIA = 18, RTA_NH_ID = 30;
 export const RT_TABLE_UNSPEC = 0, RT_TABLE_MAIN = 254;
 export const RTM_F_FIB_MATCH = 0x2000;
 export const RT_SCOPE_UNIVERSE = 0, RT_SCOPE_LINK = 253, RT_SCOPE_NOWHERE = 255;

@@ -9,7 +9,7 @@ import { type Etcd3, isRecoverableError, type IWatchResponse } from "etcd3";
 import type { Buffer } from "node:buffer";
 import { ConfigError, type Logger, messageOf, RuntimeError, sleep } from "../../mod.ts";
 import { type CallOptions, Endpoint, type EndpointOptions } from "./endpoint.ts";
-import { explainTls } from "./tls.ts";
+import { explainTls, heardAlert } from "./tls.ts";
 
 /** Waits between rounds of attempts: from this, doubling … */
 const MIN_RETRY_MS = 100;
@@ -106,7 +106,7 @@ export class EtcdClient implements AsyncDisposable {
           return result;
         } catch (error) {
           ending.throwIfAborted();
-          const failure = this.#explain(endpoint, error);
+          const failure = await this.#explain(endpoint, error);
           if (failure.kind === "answer") {
             this.#heardFrom(endpoint);
             throw failure.error;
@@ -191,13 +191,15 @@ export class EtcdClient implements AsyncDisposable {
     this.#options.log.warn(`waiting for ${this.#options.description}: ${why}`);
   }
 
-  #explain(endpoint: Endpoint, error: unknown): Failure {
+  async #explain(endpoint: Endpoint, error: unknown): Promise<Failure> {
     const message = messageOf(error)
       .replace(/^\d+ [A-Z_]+: /, "")
       .replace(/^No connection established\. Last error: (?:\w*Error: )?(?:\[\w+\]: )?/, "")
       .replace(/^\w*Error \[\w+\]: /, "")
       .replace(/( \(\d{4}-[^)]*\))?\.? ?Resolution note: ?$/, "");
-    const tls = explainTls(message, this.#options);
+    const hungUp = endpoint.url.startsWith("https:") && /EPIPE|ECONNRESET/.test(message);
+    const tls = explainTls(message, this.#options) ??
+      (hungUp ? await heardAlert(endpoint.url, this.#options) : undefined);
     const say = (text: string) => new RuntimeError(`${endpoint.url}: ${text}`);
     if (error instanceof ConfigError) return { kind: "unusable", error };
     if (tls !== undefined) return { kind: "unusable", error: say(tls) };

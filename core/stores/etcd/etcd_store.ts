@@ -304,13 +304,14 @@ export class EtcdStore implements LeaseStore {
 
   /**
    * What a range of keys holds, then what changes in it. Ends when the signal is aborted or the store is
-   * closed.
+   * closed. Throws what etcd refuses from the start; later on it tries again, whatever is wrong.
    */
   async *#follow(range: KeyRange, signal: AbortSignal): AsyncGenerator<News, void, void> {
     const ending = AbortSignal.any([signal, this.#client.closed]);
     /** The next revision to hear of. */
     let next = { revision: 0, clusterId: "" };
     let listed = false;
+    let began = false;
     let waitMs = MIN_REWATCH_MS;
     while (!ending.aborted) {
       try {
@@ -324,7 +325,7 @@ export class EtcdStore implements LeaseStore {
             present: new Set(rows.map(({ key }) => key)),
           };
           next = { revision: revision + 1, clusterId };
-          listed = true;
+          listed = began = true;
         }
         for await (const responses of this.#client.watch(range, next, ending)) {
           waitMs = MIN_REWATCH_MS;
@@ -336,6 +337,7 @@ export class EtcdStore implements LeaseStore {
         }
       } catch (error) {
         if (ending.aborted) return;
+        if (!began) throw error;
         if (error instanceof HistoryGoneError) listed = false;
         this.#log.debug(`the watch on ${this.description} begins again: ${messageOf(error)}`);
         await sleep(waitMs * (0.5 + Math.random() / 2), ending);

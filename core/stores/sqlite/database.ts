@@ -53,7 +53,7 @@ export function openDatabase(path: string): DatabaseSync {
   try {
     const directory = path.replace(/[^/]*$/, "");
     if (directory !== "") Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
-    Deno.openSync(path, { create: true, write: true, mode: 0o600 }).close();
+    makeFile(path);
     db = new DatabaseSync(path);
     db.exec(`PRAGMA busy_timeout = ${OPEN_TIMEOUT_MS}`);
     untilUnlocked(() => prepare(db!));
@@ -85,6 +85,19 @@ function untilUnlocked(body: () => void): void {
       if (!isBusy(error) || performance.now() > deadlineMs) throw error;
       Atomics.wait(nobody, 0, 0, OPEN_RETRY_MS);
     }
+  }
+}
+
+/**
+ * Makes the file where it is not there. One that is there is not opened: closing it again would end the locks
+ * that another connection of this process has on it (fcntl(2)).
+ */
+function makeFile(path: string): void {
+  try {
+    Deno.openSync(path, { createNew: true, write: true, mode: 0o600 }).close();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    if (Deno.statSync(path).isDirectory) throw new RuntimeError("Is a directory");
   }
 }
 

@@ -1,38 +1,63 @@
 /**
- * Hears of writes to a SQLite file, by whichever process: from the kernel (inotify(7)), so that a watch
- * which has nothing to do costs nothing.
+ * Hears of writes to a SQLite file, by whichever process of denim's: from the kernel (inotify(7)), so that a
+ * watch which has nothing to do costs nothing.
+ *
+ * What is listened to is not the database, but a file beside it that each writer writes to when it has
+ * committed, the bell. For each event Deno opens and closes the file that it is about, and the closing of
+ * any descriptor of a file ends all locks that the process has on it (fcntl(2)): on SQLite's own files,
+ * those by which it keeps others from cutting short what it has mapped, which ends in SIGBUS or worse.
  *
  * @module
  */
 
-import { sleep } from "../../mod.ts";
+import { type Logger, messageOf, sleep } from "../../mod.ts";
 
-/** How long a flush to the disk may take, for which a write that was heard of is looked for … */
-const FLUSH_MS = 1_000;
-/** … first after this, then twice as long after the write each time. */
-const MIN_LOOK_MS = 1;
+/** How often the file is looked at where the kernel tells nothing. */
+const DEAF_LOOK_MS = 50;
 
-/** Counts the writes to a file and to the write-ahead log beside it, until it is disposed of. */
+function bellOf(path: string): string {
+  return `${path}-bell`;
+}
+
+/** Tells all who listen that something was committed to the database at `path`. */
+export function ringBell(path: string): void {
+  try {
+    Deno.writeTextFileSync(bellOf(path), "1", { mode: 0o600 });
+  } catch {
+    // They look from time to time as well.
+  }
+}
+
+/** Counts the writes to a database, until it is disposed of. */
 export class FileChanges implements Disposable {
-  readonly #watcher: Deno.FsWatcher;
+  #watcher: Deno.FsWatcher | undefined;
   #count = 0;
-  #heardAtMs = -Infinity;
   #next = Promise.withResolvers<void>();
 
-  /** Starts to listen. The directory is watched, since the log comes and goes. */
-  constructor(path: string) {
-    this.#watcher = Deno.watchFs(path.replace(/[^/]*$/, "") || ".", { recursive: false });
-    const name = path.replace(/^.*\//, "");
-    void this.#listen([name, `${name}-wal`]);
+  /**
+   * Starts to listen. Where the kernel can't tell, as where the host's other programs have used up its inotify
+   * instances, `log` hears of it.
+   */
+  constructor(path: string, log: Logger) {
+    try {
+      Deno.openSync(bellOf(path), { create: true, write: true, mode: 0o600 }).close();
+      this.#watcher = Deno.watchFs(bellOf(path));
+    } catch (error) {
+      log.warn(
+        `writes to ${path} can't be heard of: ${
+          messageOf(error)
+        }; looking every ${DEAF_LOOK_MS} ms ` +
+          "(raise fs.inotify.max_user_instances)",
+      );
+      return;
+    }
+    void this.#listen(this.#watcher);
   }
 
-  async #listen(names: readonly string[]): Promise<void> {
-    for await (const { kind, paths } of this.#watcher) {
-      // Who only reads opens the files as well.
+  async #listen(watcher: Deno.FsWatcher): Promise<void> {
+    for await (const { kind } of watcher) {
       if (kind === "access") continue;
-      if (!paths.some((path) => names.includes(path.replace(/^.*\//, "")))) continue;
       this.#count++;
-      this.#heardAtMs = performance.now();
       this.#next.resolve();
       this.#next = Promise.withResolvers();
     }
@@ -45,16 +70,11 @@ export class FileChanges implements Disposable {
 
   /**
    * Waits until another look at the file is worth its while: after a write that came after the first
-   * `count`, some more times soon after the last one, and in any case after a time. False once the signal
-   * is aborted.
-   *
-   * A write is heard of before it can be seen: the log is written, flushed to the disk, and only then, in
-   * memory, made known to readers.
+   * `count`, and in any case after a time. False once the signal is aborted.
    */
   async after(count: number, timeoutMs: number, signal: AbortSignal): Promise<boolean> {
     if (this.#count !== count) return !signal.aborted;
-    const sinceMs = performance.now() - this.#heardAtMs;
-    if (sinceMs < FLUSH_MS) timeoutMs = Math.min(timeoutMs, Math.max(sinceMs, MIN_LOOK_MS));
+    if (this.#watcher === undefined) timeoutMs = Math.min(timeoutMs, DEAF_LOOK_MS);
     const done = new AbortController();
     const heard = this.#next.promise.then(() => !signal.aborted);
     try {
@@ -69,6 +89,6 @@ export class FileChanges implements Disposable {
 
   /** Stops listening. */
   [Symbol.dispose](): void {
-    this.#watcher.close();
+    this.#watcher?.close();
   }
 }

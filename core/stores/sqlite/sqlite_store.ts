@@ -32,7 +32,7 @@ import {
   sleep,
 } from "../../mod.ts";
 import { explain, isBusy, openDatabase, transaction } from "./database.ts";
-import { FileChanges } from "./file_changes.ts";
+import { FileChanges, ringBell } from "./file_changes.ts";
 
 /** How often the file is looked at also where nobody was heard to write to it. */
 const POLL_MS = 500;
@@ -209,14 +209,16 @@ export class SqliteStore implements LeaseStore {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
     const changes = this.#fileChanges();
     let seen = -1;
+    let cleared = true;
     try {
       for (;;) {
         const { count } = changes;
         const { revision, nextEndMs } = await this.#unlocked(ending, () => this.#state());
         if (nextEndMs !== null && nextEndMs <= this.#now()) {
-          // Each write sees to what has run out.
-          await this.#write(ending, () => {});
-          continue;
+          // Each write sees to what has run out. Where none can be made, as on a full disk, what else is new
+          // is told all the same.
+          cleared = await this.#tryClear(ending, cleared);
+          if (cleared) continue;
         }
         if (revision !== seen) {
           const news = await this.#unlocked(
@@ -226,7 +228,9 @@ export class SqliteStore implements LeaseStore {
           seen = news.revision;
           yield news.event;
         }
-        const untilEndMs = nextEndMs === null ? POLL_MS : Math.max(nextEndMs - this.#now(), 1);
+        const untilEndMs = nextEndMs === null || !cleared
+          ? POLL_MS
+          : Math.max(nextEndMs - this.#now(), 1);
         if (!await changes.after(count, Math.min(untilEndMs, POLL_MS), ending)) return;
       }
     } catch (error) {
@@ -289,7 +293,7 @@ export class SqliteStore implements LeaseStore {
   }
 
   #fileChanges(): FileChanges {
-    return this.#changes ??= new FileChanges(this.#path);
+    return this.#changes ??= new FileChanges(this.#path, this.#log);
   }
 
   /** What a watch looks at, in one statement of some microseconds. */
@@ -361,6 +365,18 @@ export class SqliteStore implements LeaseStore {
     return changes > 0;
   }
 
+  /** Tells whether what has run out is gone now; complains where it is not, once in a row. */
+  async #tryClear(signal: AbortSignal, complain: boolean): Promise<boolean> {
+    try {
+      await this.#write(signal, () => {});
+      return true;
+    } catch (error) {
+      if (signal.aborted) throw error;
+      if (complain) this.#log.error(`leases that ran out stay for now: ${messageOf(error)}`);
+      return false;
+    }
+  }
+
   /** Makes traces of leases that ran out, and wipes out traces that are old. */
   #clear(): void {
     const nowMs = this.#now();
@@ -394,12 +410,17 @@ export class SqliteStore implements LeaseStore {
   }
 
   /** Runs `body` in a transaction that writes, and that finds no lease which has run out. */
-  #write<T>(signal: AbortSignal, body: () => T): Promise<T> {
-    return this.#unlocked(signal, () =>
-      transaction(this.#db, "BEGIN IMMEDIATE", () => {
-        this.#clear();
-        return body();
-      }));
+  async #write<T>(signal: AbortSignal, body: () => T): Promise<T> {
+    const result = await this.#unlocked(
+      signal,
+      () =>
+        transaction(this.#db, "BEGIN IMMEDIATE", () => {
+          this.#clear();
+          return body();
+        }),
+    );
+    ringBell(this.#path);
+    return result;
   }
 
   /** Runs what uses the file, again where another process has it locked. */

@@ -220,6 +220,51 @@ Deno.test("sqlite: another process's lease is seen within 100 ms", async () => {
   assert.ok(Math.max(...delays) < 2_000, `maximum ${Math.max(...delays)} ms`);
 });
 
+Deno.test("sqlite: a host without inotify to spare is told so, and hears of writes all the same", async () => {
+  using scratch = new Scratch();
+  await using store = scratch.open();
+  await using other = scratch.open();
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, signal);
+  const { watchFs } = Deno;
+  Deno.watchFs = () => {
+    throw new Error("Too many open files");
+  };
+  try {
+    await using events = watching(store);
+    assert.equal((await next(events)).kind, "snapshot");
+    await other.acquire(node(1), signal);
+    assert.equal((await next(events)).kind, "changes");
+  } finally {
+    Deno.watchFs = watchFs;
+  }
+  assert.match(
+    scratch.log.lines.join(),
+    /warn writes to .* Too many open files; .*max_user_instances/,
+  );
+});
+
+Deno.test("sqlite: a watch lives on where what ran out can't be cleared away", async () => {
+  using scratch = new Scratch();
+  let nowMs = 1_000_000;
+  await using store = scratch.open(() => nowMs);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, signal);
+  const held = await store.acquire(node(1), signal);
+  await using events = watching(store);
+  assert.equal((await next(events)).kind, "snapshot");
+  using db = new DatabaseSync(scratch.path);
+  db.exec(
+    "CREATE TRIGGER full BEFORE INSERT ON leases WHEN NEW.value IS NULL " +
+      "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+  );
+  const news = next(events);
+  nowMs += LEASE_TTL_MS;
+  const complaints = () => scratch.log.lines.filter((line) => line.includes("disk is full"));
+  await eventually("the complaint", () => complaints().length > 0);
+  db.exec("DROP TRIGGER full");
+  assert.deepEqual(await news, { kind: "changes", put: [], removed: [held.key] });
+  assert.equal(complaints().length, 1);
+});
+
 Deno.test("sqlite: leases run out by the clock, reservations never", async () => {
   using scratch = new Scratch();
   let nowMs = 1_000_000;
@@ -389,7 +434,7 @@ Deno.test("sqlite: files are their owner's alone", async () => {
     [...Deno.readDirSync(`${scratch.directory}/state`)].map(({ name }) =>
       `${name} ${(Deno.statSync(`${scratch.directory}/state/${name}`).mode! & 0o777).toString(8)}`
     ).sort();
-  const expected = ["denim.db 600", "denim.db-shm 600", "denim.db-wal 600"];
+  const expected = ["denim.db 600", "denim.db-bell 600", "denim.db-shm 600", "denim.db-wal 600"];
   {
     await using store = scratch.open();
     await store.putLeases([lease(1)], signal);

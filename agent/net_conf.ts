@@ -1,0 +1,33 @@
+/**
+ * What only the agent can say of a net-conf, since only it knows the backends.
+ *
+ * @module
+ */
+
+import { ConfigError, type NetworkConfig, parseNetworkConfig, readConfig } from "@denim/core";
+import type { AnyBackend } from "./data_paths.ts";
+
+/** The backend that net-conf names. Throws a ConfigError where there is none of that name. */
+export function findBackend(
+  config: NetworkConfig,
+  backends: readonly AnyBackend[],
+): AnyBackend {
+  const backend = backends.find(({ type }) => type === config.backend.type);
+  if (backend !== undefined) return backend;
+  const known = backends.map(({ type }) => `"${type}"`).join(", ");
+  throw new ConfigError(
+    `net-conf: Backend.Type "${config.backend.type}" is none of denim's; it has ${known}`,
+  );
+}
+
+/** What net-conf's `Backend` object says to its backend. Throws a ConfigError that names the key. */
+export function readBackendOptions(backend: AnyBackend, config: NetworkConfig): unknown {
+  return readConfig(backend.options, config.backend.options, "net-conf", ["Backend"]);
+}
+
+/** Reads a net-conf with all checks that a node makes before it uses one. Throws a ConfigError. */
+export function checkNetConf(text: string, backends: readonly AnyBackend[]): NetworkConfig {
+  const config = parseNetworkConfig(text);
+  readBackendOptions(findBackend(config, backends), config);
+  return config;
+}

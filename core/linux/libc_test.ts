@@ -1,0 +1,35 @@
+import assert from "node:assert/strict";
+import { eventfd, inputOn, notify } from "./libc.ts";
+
+Deno.test("a signal to the thread that waits for input does not end the wait", async () => {
+  const libc = Deno.dlopen("libc.so.6", {
+    tgkill: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  });
+  const caught = Promise.withResolvers<void>();
+  const listener = () => caught.resolve();
+  Deno.addSignalListener("SIGUSR1", listener);
+  using descriptor = eventfd();
+  const stop = new AbortController();
+  const ended = inputOn(descriptor, stop.signal);
+  const inPoll = (thread: string) =>
+    Deno.readTextFileSync(`/proc/self/task/${thread}/syscall`).startsWith(POLL);
+  const threads = () => [...Deno.readDirSync("/proc/self/task")].map(({ name }) => name);
+  while (!threads().some(inPoll)) await new Promise((resolve) => setTimeout(resolve, 1));
+  for (const thread of threads().filter(inPoll)) {
+    assert.equal(libc.symbols.tgkill(Deno.pid, Number(thread), SIGUSR1), 0);
+  }
+  await caught.promise;
+  const early = await Promise.race([
+    ended,
+    new Promise((resolve) => setTimeout(resolve, 50, "on")),
+  ]);
+  assert.equal(early, "on");
+  notify(descriptor);
+  assert.equal(await ended, true);
+  Deno.removeSignalListener("SIGUSR1", listener);
+  libc.close();
+});
+
+const SIGUSR1 = 10;
+/** The number of poll(2), or of ppoll(2) where there is no other. */
+const POLL = Deno.build.arch === "x86_64" ? "7 " : "73 ";

@@ -1,0 +1,258 @@
+/** TLS, users and passwords: what gets in, what is refused with which words, and what nobody reads. */
+
+import assert from "node:assert/strict";
+import { Follower, lease, node } from "../../../tests/contracts/lease_store.ts";
+import { type Certificate, Certificates } from "../../../tests/support/certificates.ts";
+import { EtcdServer } from "../../../tests/support/etcd_server.ts";
+import { RecordingLog } from "../../../tests/support/recording_log.ts";
+import { eventually } from "../../../tests/support/wait.ts";
+import { formatLeaseValue } from "../../mod.ts";
+import { EtcdStore, type EtcdStoreOptions } from "./mod.ts";
+
+const PREFIX = "/coreos.com/network";
+const NET_CONF = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}';
+const PASSWORD = "correct-horse-battery-staple";
+const { signal: never } = new AbortController();
+
+/** Servers with each kind of certificate, and the certificates. */
+class World implements AsyncDisposable {
+  readonly #certificates = new Certificates();
+  readonly ca: Certificate = this.#certificates.authority("ca");
+  readonly stranger: Certificate = this.#certificates.authority("stranger");
+  readonly client: Certificate = this.#issue("client");
+  readonly servers: EtcdServer[] = [];
+
+  #issue(name: string, expired = false): Certificate {
+    return this.#certificates.issue(name, this.ca, "DNS:client", { expired });
+  }
+
+  get strangersClient(): Certificate {
+    return this.#certificates.issue("strangers", this.stranger, "DNS:client");
+  }
+
+  get expiredClient(): Certificate {
+    return this.#issue("late", true);
+  }
+
+  get directory(): string {
+    return this.#certificates.directory;
+  }
+
+  async server(
+    names: string,
+    { expired = false, mutual = false }: { expired?: boolean; mutual?: boolean } = {},
+  ): Promise<EtcdServer> {
+    const name = `server${this.servers.length}`;
+    const { cert, key } = this.#certificates.issue(name, this.ca, names, { expired });
+    const mutualArgs = ["--client-cert-auth", "--trusted-ca-file", this.ca.cert];
+    const server = await EtcdServer.start({
+      scheme: "https",
+      args: ["--cert-file", cert, "--key-file", key, ...mutual ? mutualArgs : []],
+      clientArgs: [
+        ...["--cacert", this.ca.cert, "--insecure-skip-tls-verify"],
+        ...["--cert", this.client.cert, "--key", this.client.key],
+      ],
+    });
+    this.servers.push(server);
+    return server;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const server of this.servers) await server[Symbol.asyncDispose]();
+    this.#certificates[Symbol.dispose]();
+  }
+}
+
+function byName(url: string): string {
+  return url.replace("127.0.0.1", "localhost");
+}
+
+/** Uses a store as an agent does, the watch included. */
+async function useStore(
+  options: Omit<EtcdStoreOptions, "prefix">,
+  server: EtcdServer,
+): Promise<void> {
+  await using store = EtcdStore.open({ ...options, prefix: PREFIX });
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  const held = await store.acquire(node(1), never);
+  const ending = new AbortController();
+  const follower = new Follower(store, ending.signal);
+  try {
+    await follower.sees(held.key);
+    const late = lease("10.5.9.0/24", 9);
+    server.ctl("put", `${PREFIX}/subnets/${late.key}`, formatLeaseValue(late));
+    await follower.sees(held.key, late.key);
+    server.ctl("del", `${PREFIX}/subnets/${late.key}`);
+  } finally {
+    ending.abort();
+    await follower.done;
+  }
+}
+
+Deno.test("TLS: by IP and by name, with and without a client certificate", async (t) => {
+  await using world = new World();
+  const { ca, client } = world;
+  const names = "IP:127.0.0.1,DNS:localhost";
+  for (const mutual of [false, true]) {
+    const server = await world.server(names, { mutual });
+    const files = {
+      caFile: ca.cert,
+      ...mutual ? { certFile: client.cert, keyFile: client.key } : {},
+    };
+    for (const url of [server.url, byName(server.url)]) {
+      await t.step(`${new URL(url).hostname}${mutual ? ", client certificate" : ""}`, async () => {
+        const log = new RecordingLog();
+        await useStore({ endpoints: [url], log, ...files }, server);
+        assert.deepEqual(log.lines.filter((line) => !line.startsWith("debug")), []);
+      });
+    }
+  }
+});
+
+Deno.test("TLS: what is wrong is refused at once, and said", async (t) => {
+  await using world = new World();
+  const { ca, stranger, client } = world;
+  const good = await world.server("IP:127.0.0.1,DNS:localhost");
+  const late = await world.server("IP:127.0.0.1,DNS:localhost", { expired: true });
+  const elsewhere = await world.server("IP:127.0.0.9,DNS:elsewhere");
+  const mutual = await world.server("IP:127.0.0.1", { mutual: true });
+  const shows = ({ cert, key }: Certificate) => ({
+    caFile: ca.cert,
+    certFile: cert,
+    keyFile: key,
+  });
+  const cases: readonly (readonly [
+    what: string,
+    url: string,
+    files: Partial<EtcdStoreOptions>,
+    says: RegExp,
+  ])[] = [
+    ["a wrong CA", good.url, { caFile: stranger.cert }, /signed by none of the CAs in .*stranger/],
+    ["a wrong CA, by name", byName(good.url), { caFile: stranger.cert }, /none of the CAs in/],
+    ["no CA", good.url, {}, /none of the system's CAs; name its CA with --etcd-cafile/],
+    ["expired", late.url, { caFile: ca.cert }, /its certificate has expired/],
+    ["expired, by name", byName(late.url), { caFile: ca.cert }, /its certificate has expired/],
+    [
+      "another IP's",
+      elsewhere.url,
+      { caFile: ca.cert },
+      /for another name: IP: 127\.0\.0\.1 is not in the cert's list: 127\.0\.0\.9/,
+    ],
+    [
+      "another name's",
+      byName(elsewhere.url),
+      { caFile: ca.cert },
+      /for another name: Host: localhost\. is not in .*DNS:elsewhere/,
+    ],
+    [
+      "no client certificate",
+      mutual.url,
+      { caFile: ca.cert },
+      /it wants a client certificate: give --etcd-certfile and --etcd-keyfile/,
+    ],
+    [
+      "a stranger's client certificate",
+      mutual.url,
+      shows(world.strangersClient),
+      /it refuses the certificate in .*strangers\.crt/,
+    ],
+  ];
+  for (const [what, url, files, says] of cases) {
+    await t.step(what, async () => {
+      const log = new RecordingLog();
+      await using store = EtcdStore.open({ endpoints: [url], prefix: PREFIX, log, ...files });
+      await assert.rejects(store.networkConfig(never), { name: "RuntimeError", message: says });
+      assert.deepEqual(log.lines, []);
+    });
+  }
+
+  const unusable: readonly (readonly [Partial<EtcdStoreOptions>, RegExp])[] = [
+    [{ caFile: "/nonexistent" }, /^--etcd-cafile \/nonexistent can't be read: No such file/],
+    [{ caFile: ca.key }, /^--etcd-cafile .*ca\.key holds no certificate/],
+    [shows({ cert: client.key, key: client.key }), /--etcd-certfile .* holds no certificate/],
+    [shows({ cert: client.cert, key: client.cert }), /--etcd-keyfile .* holds no private key/],
+    [shows({ cert: client.cert, key: ca.key }), /is not for the private key in --etcd-keyfile/],
+    [shows(world.expiredClient), /--etcd-certfile .*late\.crt has expired: it was valid until/],
+  ];
+  for (const [files, message] of unusable) {
+    await t.step(`${message}`, () => {
+      const options = { endpoints: [good.url], prefix: PREFIX, log: new RecordingLog(), ...files };
+      assert.throws(() => EtcdStore.open(options), { name: "ConfigError", message });
+    });
+  }
+});
+
+Deno.test("TLS: who was in already waits for a certificate to be mended, and says so", async () => {
+  await using world = new World();
+  const { ca } = world;
+  const server = await world.server("IP:127.0.0.1");
+  const caFile = `${world.directory}/changing.crt`;
+  Deno.copyFileSync(ca.cert, caFile);
+  const log = new RecordingLog();
+  await using store = EtcdStore.open({ endpoints: [server.url], prefix: PREFIX, log, caFile });
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  Deno.copyFileSync(world.stranger.cert, caFile);
+  await server.stop();
+  const holding = store.acquire(node(1), never);
+  await eventually("it says so", () => /^warn waiting for .*ECONNREFUSED/.test(log.lines[0] ?? ""));
+  await server.start();
+  await eventually("and says more", () => /^warn .*none of the CAs in/.test(log.lines[1] ?? ""));
+  Deno.copyFileSync(ca.cert, caFile);
+  assert.ok(await holding);
+  assert.match(log.lines[2]!, /^info etcd:.* answers, after/);
+  assert.equal(log.lines.length, 3);
+});
+
+Deno.test("a user's password lets in, also after etcd has forgotten the session; nobody reads it", async () => {
+  await using server = await EtcdServer.start();
+  server.ctl("user", "add", `root:${PASSWORD}`);
+  server.ctl("user", "grant-role", "root", "root");
+  server.ctl("user", "add", `reader:${PASSWORD}`);
+  server.ctl("role", "add", "reads");
+  server.ctl("role", "grant-permission", "reads", "read", "--prefix=true", PREFIX);
+  server.ctl("user", "grant-role", "reader", "reads");
+  server.ctl("auth", "enable");
+  const root = ["--user", `root:${PASSWORD}`];
+  const log = new RecordingLog();
+  const open = (username: string | undefined, password: string | undefined) =>
+    EtcdStore.open({ endpoints: [server.url], prefix: PREFIX, log, username, password });
+  const said: string[] = [];
+  const refused = async (store: EtcdStore, message: RegExp) => {
+    await assert.rejects(store.acquire(node(2), never), (error: Error) => {
+      said.push(`${error.stack}${(error.cause as Error | undefined)?.stack}`);
+      assert.equal(error.name, "RuntimeError");
+      assert.match(error.message, message);
+      return true;
+    });
+  };
+  {
+    await using store = open("root", PASSWORD);
+    await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+    const held = await store.acquire(node(1), never);
+    const ending = new AbortController();
+    const follower = new Follower(store, ending.signal);
+    await follower.sees(held.key);
+    await server.stop();
+    await server.start();
+    const one = lease("10.5.9.0/24", 9);
+    server.ctl(...root, "put", `${PREFIX}/subnets/${one.key}`, formatLeaseValue(one));
+    await follower.sees(held.key, one.key);
+    await store.renew(held, never);
+    ending.abort();
+    await follower.done;
+  }
+  {
+    await using store = open("root", `not-${PASSWORD}`);
+    await refused(store, /authentication failed, invalid user ID or password/);
+  }
+  {
+    await using store = open(undefined, undefined);
+    await refused(store, /user name is empty/);
+  }
+  {
+    await using store = open("reader", PASSWORD);
+    assert.ok(await store.networkConfig(never));
+    await refused(store, /permission denied/);
+  }
+  assert.doesNotMatch([...log.lines, ...said].join("\n"), new RegExp(PASSWORD));
+});
