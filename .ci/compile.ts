@@ -1,5 +1,6 @@
 /**
- * `deno task compile [OUTPUT]`: makes denim one binary, `dist/denim` unless another path is given.
+ * `deno task compile [OUTPUT [MAIN]]`: makes denim one binary, `dist/denim` unless another path is given; or
+ * a denim of one's own, by its main module.
  *
  * @module
  */
@@ -9,10 +10,11 @@ import { dirname, resolve } from "node:path";
 import { denortMissing, findDenort } from "./denort.ts";
 import { filesUnder, ROOT } from "./source_files.ts";
 
-Deno.exit(compile(resolve(Deno.args[0] ?? `${ROOT}/dist/denim`)));
+const [output = `${ROOT}/dist/denim`, main = `${ROOT}/agent/main.ts`] = Deno.args;
+Deno.exit(compile(resolve(output), resolve(main)));
 
 /** Compiles and returns the exit code. */
-function compile(output: string): number {
+function compile(output: string, main: string): number {
   const denort = findDenort();
   if (!denort.found && denort.named !== undefined) {
     console.error(denortMissing(denort));
@@ -22,7 +24,7 @@ function compile(output: string): number {
   const folderIsNew = !existsSync(folder);
   const result = new Deno.Command(Deno.execPath(), {
     args: ["compile", "-A", ...v8Flags(), ...workers().flatMap((file) => ["--include", file])]
-      .concat("--output", output, "agent/main.ts"),
+      .concat("--output", output, main),
     cwd: ROOT,
     stdin: "null",
     stdout: "inherit",

@@ -124,6 +124,7 @@ class Node implements AsyncDisposable {
   #leaseTurn: Promise<unknown> = Promise.resolve();
   /** Ends the watch under way, so that all leases are read again. */
   #watching = new AbortController();
+  readonly #checked = Promise.withResolvers<void>();
   #allRead = Promise.withResolvers<void>();
   #underlayChanged = false;
   #signal: AbortSignal = AbortSignal.abort();
@@ -152,6 +153,7 @@ class Node implements AsyncDisposable {
     const failed = new AbortController();
     const all = AbortSignal.any([signal, failed.signal]);
     this.#signal = all;
+    all.addEventListener("abort", () => this.#allRead.resolve());
     const first = await this.#open(config, held);
     this.#config = config;
     this.#paths = new DataPaths(first, () => {
@@ -171,6 +173,7 @@ class Node implements AsyncDisposable {
         this.#follow(() => ready = true),
         this.#renew(),
         this.#followConfig(),
+        this.#keep(),
       ].map((part) =>
         part.catch((error) => {
           failed.abort(error);
@@ -263,38 +266,40 @@ class Node implements AsyncDisposable {
   /** Follows the other nodes' leases for as long as the node lives. */
   async #follow(onReady: () => void): Promise<void> {
     const signal = this.#signal;
-    const keeping = new AbortController();
-    let kept: Promise<void> | undefined;
-    try {
-      do {
-        this.#watching = new AbortController();
-        const watching = AbortSignal.any([signal, this.#watching.signal]);
-        for await (const event of this.#options.store.watch(watching)) {
-          this.#takePeers(event);
-          // Only with all peers known can what an earlier run left be told from what nobody wants.
-          this.#apply(kept === undefined);
-          if (kept === undefined) {
-            kept = this.#reconciler.run(AbortSignal.any([signal, keeping.signal]));
-            this.#becomeReady();
-            onReady();
-          }
-          if (event.kind === "snapshot" && !watching.aborted) this.#allRead.resolve();
-          if (lacks(event, this.#lease!.key)) await this.#reclaim();
+    let first = true;
+    do {
+      this.#watching = new AbortController();
+      const watching = AbortSignal.any([signal, this.#watching.signal]);
+      for await (const event of this.#options.store.watch(watching)) {
+        this.#takePeers(event);
+        // Only with all peers known can what an earlier run left be told from what nobody wants.
+        this.#apply(first);
+        if (first) {
+          first = false;
+          this.#checked.resolve();
+          this.#becomeReady();
+          onReady();
         }
-      } while (this.#watching.signal.aborted && !signal.aborted);
-    } finally {
-      keeping.abort();
-      await kept;
-    }
+        if (event.kind === "snapshot" && !watching.aborted) {
+          this.#allRead.resolve();
+          this.#allRead = Promise.withResolvers();
+        }
+        if (lacks(event, this.#lease!.key)) await this.#reclaim();
+      }
+    } while (this.#watching.signal.aborted && !signal.aborted);
   }
 
-  /** Reads all leases again; resolves when each has been given to its data path. */
+  /** Keeps the kernel as it should be, from the first time that all peers are known. */
+  async #keep(): Promise<void> {
+    this.#signal.addEventListener("abort", () => this.#checked.resolve(), { once: true });
+    await this.#checked.promise;
+    await this.#reconciler.run(this.#signal);
+  }
+
+  /** Reads all leases again; resolves when each was given to its data path, or the node stops. */
   #readAll(): Promise<void> {
-    this.#allRead.resolve();
-    this.#allRead = Promise.withResolvers();
     this.#watching.abort();
-    this.#signal.addEventListener("abort", () => this.#allRead.resolve(), { once: true });
-    return this.#allRead.promise;
+    return this.#signal.aborted ? Promise.resolve() : this.#allRead.promise;
   }
 
   #takePeers(event: LeaseEvent): void {
@@ -401,7 +406,8 @@ class Node implements AsyncDisposable {
     const next = former ?? await this.#open(config, lease);
     next.peers.ownKey = lease.key;
     try {
-      const { failures } = this.#reconciler.apply();
+      // What fails already is not this change's fault.
+      const { failures } = this.#reconciler.check();
       this.#makeNode(next, lease, failures);
       await next.session.leased?.(lease);
     } catch (error) {
@@ -434,7 +440,7 @@ class Node implements AsyncDisposable {
         return await this.#claim();
       } catch (error) {
         if (this.#signal.aborted || error instanceof SubnetTakenError) throw error;
-        this.#options.log.error(`the lease could not be changed: ${messageOf(error)}`);
+        this.#options.log.error(`the lease could not be written: ${messageOf(error)}`);
       }
       if (!await sleep(retryMs, this.#signal)) return;
       retryMs = Math.min(retryMs * 2, MAX_RETRY_MS);
@@ -476,9 +482,9 @@ class Node implements AsyncDisposable {
         await this.#inTurn(async () => {
           this.#lease = await this.#options.store.renew(this.#lease!, signal);
         });
-        this.#options.log.info("lease renewed", {
-          until: new Date(this.#lease!.expiresAtMs!).toISOString(),
-        });
+        const { expiresAtMs } = this.#lease!;
+        const until = expiresAtMs === undefined ? undefined : new Date(expiresAtMs).toISOString();
+        this.#options.log.info("lease renewed", { until });
         retryMs = MIN_RETRY_MS;
         waitMs = this.#untilRenewal();
       } catch (error) {
@@ -503,7 +509,7 @@ class Node implements AsyncDisposable {
     this.#options.log.warn(
       `the lease ${this.#lease!.key} is gone from the store; claiming it again`,
     );
-    await this.#claim();
+    await this.#publish();
   }
 
   /** Acquires the lease that the node has, as the current data path publishes it. */

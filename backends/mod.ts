@@ -16,6 +16,7 @@ export { extension, type ExtensionOptions } from "./extension/mod.ts";
 export { hostGw } from "./host_gw/mod.ts";
 export {
   type Drop,
+  DROPS,
   type PeerCounts,
   type Traffic,
   udp,

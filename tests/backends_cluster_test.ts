@@ -140,7 +140,7 @@ function mtu(node: LabNode): string {
   return /FLANNEL_MTU=(\d+)/.exec(Deno.readTextFileSync(node.subnetFile))![1]!;
 }
 
-labTest("VXLAN → host-gw → VXLAN while all pairs ping: no pod notices", {
+labTest("VXLAN → host-gw → VXLAN → UDP → host-gw while all pairs ping: no pod notices", {
   nodes: 3,
   netConf: netConf({ Type: "vxlan" }),
 }, async (lab, t) => {
@@ -152,6 +152,7 @@ labTest("VXLAN → host-gw → VXLAN while all pairs ping: no pod notices", {
     const [type, device, mtuBytes] of [
       ["host-gw", "eth0", "1500"],
       ["vxlan", "flannel.1", "1450"],
+      ["udp", "", "1472"],
       ["host-gw", "eth0", "1500"],
       ["alloc", "", "1500"],
       ["vxlan", "flannel.1", "1450"],

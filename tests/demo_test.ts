@@ -57,6 +57,17 @@ rootTest(
   },
 );
 
+rootTest("the demo with host-gw: the same pods, and no encapsulation on the way", async () => {
+  const result = await demo("--nodes", "3", "--backend", "host-gw").output();
+  const output = text(result);
+  assert.equal(result.code, 0, output);
+  assert.equal(output.match(/^ {2}pod\d( +(–|\d+\.\d{3})){3}$/gm)?.length, 3, output);
+  assert.match(output, /1 MiB over TCP from pod1 to pod2: whole/);
+  assert.match(output, /node1 eth0 .*IPv4 10\.5\.\d+\.\d+ → 10\.5\.\d+\.\d+ ttl 63 \| ICMP echo/);
+  assert.doesNotMatch(output, /VXLAN|flannel/);
+  assert.deepEqual(leftovers(prefixOf(output)), []);
+});
+
 rootTest("Ctrl-C in the middle leaves nothing behind", async () => {
   const child = demo("--nodes", "3").spawn();
   const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();

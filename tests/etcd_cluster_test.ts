@@ -36,8 +36,8 @@ class EtcdLab implements AsyncDisposable {
   }
 
   /** Makes one with its etcd, which holds the net-conf. */
-  static async start(nodes: number): Promise<EtcdLab> {
-    const lab = await EtcdLab.create(nodes);
+  static async start(nodes: number, storeFlags: readonly string[] = []): Promise<EtcdLab> {
+    const lab = await EtcdLab.create(nodes, storeFlags);
     try {
       await lab.startEtcd();
       lab.etcd.ctl("put", `${PREFIX}/config`, JSON.stringify(NET_CONF));
@@ -140,7 +140,7 @@ rootTest(
   "etcd: three nodes talk; a fourth is reached within 200 ms; leases are flannel's",
   async () => {
     await using cluster = await EtcdLab.start(4);
-    const { nodes, etcd } = cluster;
+    const { nodes } = cluster;
     const late = nodes[3]!;
     await Promise.all(nodes.slice(0, 3).map((node) => node.startAgent(NEVER)));
     const pods = await Promise.all(nodes.slice(0, 3).map((node) => node.addPod(`on-${node.name}`)));
@@ -262,6 +262,50 @@ rootTest("etcd absent at the start: the agent waits, says for what, and goes on"
   await Promise.all([node.startAgent(NEVER), arrive()]);
   assert.equal(count(log(node), /waiting for/g), 2, log(node));
 });
+
+rootTest("etcd: a password and a key reach no log and no process list", async () => {
+  const password = "correct-horse-battery-staple";
+  await using cluster = await EtcdLab.start(1, ["--etcd-username", "root"]);
+  const [node] = cluster.nodes as [LabNode];
+  cluster.etcd.ctl("user", "add", `root:${password}`);
+  cluster.etcd.ctl("user", "grant-role", "root", "root");
+  cluster.etcd.ctl("auth", "enable");
+  const start = async (secret: string) => {
+    Deno.env.set("FLANNELD_ETCD_PASSWORD", secret);
+    try {
+      await node.startAgent(NEVER, ["--debug"]);
+    } finally {
+      Deno.env.delete("FLANNELD_ETCD_PASSWORD");
+    }
+  };
+  await assert.rejects(
+    start(`not-${password}`),
+    /the agent of node1 ended:[^]*authentication failed, invalid user ID or password/,
+  );
+  await start(password);
+  assert.ok(node.agentPid !== undefined);
+  const cmdline = Deno.readTextFileSync(`/proc/${node.agentPid}/cmdline`);
+  for (const text of [log(node), cmdline, Deno.readTextFileSync(node.subnetFile)]) {
+    assert.ok(!text.includes(password), text);
+  }
+});
+
+rootTest(
+  "etcd: a lease that is deleted is claimed again; a stopped agent gets it again",
+  async () => {
+    await using cluster = await EtcdLab.start(2);
+    const [node, other] = cluster.nodes as [LabNode, LabNode];
+    await cluster.lab.startAgents(NEVER);
+    const { key } = cluster.lease(node);
+    const there = () => cluster.etcd.ctl("get", "--keys-only", key).includes(key);
+    cluster.etcd.ctl("del", key);
+    await eventually("claimed again", there, 2_000);
+    await eventually("the other's route", () => routes(other).includes(`${node.subnet()}`), 2_000);
+    await node.stopAgent("SIGKILL");
+    await node.startAgent(NEVER);
+    assert.equal(cluster.lease(node).key, key);
+    },
+);
 
 function exists(path: string): boolean {
   try {

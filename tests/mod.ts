@@ -4,4 +4,7 @@
  * @module
  */
 
+export { Lab, LabNode, type LabOptions, type PluginCall } from "../agent/lab/lab.ts";
+export { Pod } from "../agent/lab/pod.ts";
+export * from "./contracts/backend.ts";
 export * from "./support/root_test.ts";

@@ -226,7 +226,7 @@ async function keep(lab: Lab): Promise<void> {
 The cluster stays up. Look around:
   ip netns list
   ip netns exec ${node!.namespaceName} ip route
-  ip netns exec ${node!.namespaceName} bridge fdb show dev flannel.1
+  ip netns exec ${node!.namespaceName} bridge fdb
   ip netns exec ${lab.prefix}-pod1 ping ${"$"}POD      # an address from the table above
   tail -f ${node!.logFile}
 Remove it:

@@ -32,7 +32,7 @@ export const DROPS = [
 ] as const;
 
 /** Why a packet went no further. */
-export type Drop = typeof DROPS[number];
+export type Drop = (typeof DROPS)[number];
 
 /** Each reason's place. */
 export const DROP: Readonly<Record<Drop, number>> = Object.fromEntries(

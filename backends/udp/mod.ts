@@ -28,7 +28,7 @@ import { z, type ZodType } from "zod";
 import { DataPath, type UdpCounts } from "./data_path.ts";
 
 export type { PeerCounts, Traffic, UdpCounts } from "./data_path.ts";
-export type { Drop } from "./counters.ts";
+export { type Drop, DROPS } from "./counters.ts";
 
 /** What the tunnel adds to a packet: outer IP and UDP headers. */
 const OVERHEAD_BYTES: Readonly<Record<Family, number>> = { 4: 20 + 8, 6: 40 + 8 };
@@ -93,9 +93,9 @@ export const udp: Backend<UdpOptions, UdpPeerData> = {
 
 /** The backend at work on a node. */
 export class UdpSession implements BackendSession<UdpPeerData> {
-  /** @inheritdoc */
+  /** What the tunnel leaves of the outer MTU, in bytes. */
   readonly mtuBytes: number;
-  /** @inheritdoc */
+  /** What this node can take that flannel's can't, for each family. */
   readonly publishes: ReadonlyMap<Family, UdpPeerData>;
   readonly #networks: ReadonlyMap<Family, Cidr>;
   readonly #dataPath: DataPath;
@@ -136,7 +136,7 @@ export class UdpSession implements BackendSession<UdpPeerData> {
     this.publishes = new Map(families.map((family) => [family, { denim }]));
   }
 
-  /** @inheritdoc */
+  /** The TUN device, and with a lease its address and the one route for the whole network. */
   node(own: Lease | undefined): KernelState {
     const link = {
       kind: "link",
@@ -155,17 +155,17 @@ export class UdpSession implements BackendSession<UdpPeerData> {
     return [link, ...halves];
   }
 
-  /** @inheritdoc Peers are the threads' affair: one route leads to all. */
+  /** Nothing: peers are the threads' affair: one route leads to all. */
   peer(): KernelState {
     return [];
   }
 
-  /** @inheritdoc */
+  /** Lets the threads carry packets, now that it is known which are this node's own. */
   async leased(own: Lease): Promise<void> {
     await this.#dataPath.start(own.halves.map(({ subnet }) => subnet));
   }
 
-  /** @inheritdoc */
+  /** Tells the threads, while they carry packets on. */
   peersChanged(put: Iterable<Peer<UdpPeerData>>, removed: Iterable<string>): void {
     for (const key of removed) {
       for (const subnet of this.#subnets.get(key) ?? []) this.#dataPath.remove(subnet);

@@ -15,3 +15,4 @@ export { Pinger } from "./ping.ts";
 export { Reconciler, type ReconcileResult, type UnderlayNews } from "./reconciler.ts";
 export { listRoutes, type RouteState, routeTo } from "./route.ts";
 export { TunPackets } from "./tun_packets.ts";
+export { tunSession, type TunSessionOptions } from "./tun_session.ts";

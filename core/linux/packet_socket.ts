@@ -4,12 +4,22 @@
  * @module
  */
 
-import { bind, type FileDescriptor, receive, send, socket } from "./libc.ts";
-import { AF_PACKET, ETH_P_ALL, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_RAW } from "./uapi/socket.ts";
+import { bind, type FileDescriptor, receive, send, setsockopt, socket } from "./libc.ts";
+import {
+  AF_PACKET,
+  ETH_P_ALL,
+  MSG_DONTWAIT,
+  SO_RCVBUFFORCE,
+  SOCK_CLOEXEC,
+  SOCK_RAW,
+  SOL_SOCKET,
+} from "./uapi/socket.ts";
 
 /** struct sockaddr_ll: family, protocol, ifindex, hatype, pkttype, halen, addr. */
 const SOCKADDR_LL_LEN = 20;
 const MAX_FRAME_BYTES = 65_535;
+/** Room for the frames that come until the next look. */
+const RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024;
 
 const networkOrder = (value: number) => ((value & 255) << 8) | (value >> 8);
 
@@ -22,6 +32,7 @@ export class PacketSocket implements Disposable {
   constructor(index: number) {
     // Bound to no protocol until it is bound to a device: no frame of another's gets in.
     this.#fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+    setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, new Uint32Array([RECEIVE_BUFFER_BYTES]));
     const address = new Uint8Array(SOCKADDR_LL_LEN);
     const view = new DataView(address.buffer);
     view.setUint16(0, AF_PACKET, true);

@@ -11,8 +11,8 @@ export {
   writeNewAddress,
   writeRemovedAddress,
 } from "./address.ts";
-export { LinuxError } from "./libc.ts";
-export { findLink, type LinkState, writeRemovedLink } from "./link.ts";
+export { FileDescriptor, LinuxError } from "./libc.ts";
+export { findLink, type LinkState, type TunState, writeRemovedLink } from "./link.ts";
 export { NetworkNamespace } from "./namespace.ts";
 export { MessageWriter } from "./netlink_codec.ts";
 export { NetlinkSocket, type RequestFailure } from "./netlink_socket.ts";

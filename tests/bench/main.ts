@@ -10,36 +10,45 @@ import { requireRoot } from "../../agent/privileges.ts";
 import { cni, type CniOptions, MAX_PODS } from "./cni.ts";
 import { converge, type ConvergeOptions, MAX_PEERS } from "./converge.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
+import { udp } from "./udp.ts";
 
-const HELP = `Usage: deno task bench [converge] [cni] [flags]
+const MAX_SECONDS = 600;
+const HELP = `Usage: deno task bench [converge] [cni] [udp] [flags]
 
   converge  leases of 1,000, 5,000 and 20,000 peers put into the store, until every neighbour, FDB
             entry, nexthop and route is in the kernel; then one more peer, until its route, and the
             agent started again
   cni       ADD and DEL of denim's CNI plugin, in turns with bridge and host-local of Debian's
             containernetworking-plugins
+  udp       the UDP backend's throughput, round trips and idle processor, in turns with kernel VXLAN's;
+            needs iperf3
 
-Both, unless one is named. Prints tables, and writes every sample to tests/bench/results/NAME.json. Works
+converge and cni, unless one is named. Prints tables, and writes every sample to tests/bench/results/NAME.json. Works
 in network namespaces of its own, and removes everything at the end. A busy machine is a slow one.
 
   --runs N         how often everything is measured (5)
   --peers N,N,…    converge: the numbers of peers, each at most ${MAX_PEERS} (1000,5000,20000)
   --pods N         cni: the pods that are attached one at a time, at most ${MAX_PODS} (20)
   --at-once N      cni: the pods that are attached at the same time, at most ${MAX_PODS} (16)
+  --seconds N      udp: how long each stream is sent, at most ${MAX_SECONDS} (4)
   --help           print this and exit
 `;
 
-const BENCHES = ["converge", "cni"] as const;
+const BENCHES = ["converge", "cni", "udp"] as const;
+/** What runs where none is named. */
+const USUAL: readonly typeof BENCHES[number][] = ["converge", "cni"];
 
 /** What the benches were told. */
 export interface Flags extends ConvergeOptions, CniOptions {
   /** Which of them to run. */
-  readonly benches: readonly ("converge" | "cni")[];
+  readonly benches: readonly ("converge" | "cni" | "udp")[];
+  /** How long udp sends each stream, in seconds. */
+  readonly seconds: number;
 }
 
 /** Reads the arguments. Throws a ConfigError that names the one that is wrong. */
 export function parseFlags(args: readonly string[]): Flags | "help" {
-  const strings = ["runs", "peers", "pods", "at-once"] as const;
+  const strings = ["runs", "peers", "pods", "at-once", "seconds"] as const;
   const parsed = parseArgs([...args], {
     boolean: ["help"],
     string: strings,
@@ -67,14 +76,15 @@ export function parseFlags(args: readonly string[]): Flags | "help" {
   const named = parsed._.map((name) => {
     const bench = BENCHES.find((candidate) => candidate === name);
     if (bench !== undefined) return bench;
-    throw new ConfigError(`${name}: no such bench; there are ${BENCHES.join(" and ")}`);
+    throw new ConfigError(`${name}: no such bench; there are ${BENCHES.join(", ")}`);
   });
   return {
-    benches: named.length > 0 ? [...new Set(named)] : BENCHES,
+    benches: named.length > 0 ? [...new Set(named)] : USUAL,
     runs: single("runs", "5", 1000),
     peers: [...new Set(numbers("peers", "1000,5000,20000", MAX_PEERS))],
     pods: single("pods", "20", MAX_PODS),
     atOnce: single("at-once", "16", MAX_PODS),
+    seconds: single("seconds", "4", MAX_SECONDS),
   };
 }
 
@@ -110,19 +120,25 @@ async function runOne(
   const where = machine();
   console.log(`\n${bench}: ${describe(where)}`);
   const say = (line: string) => console.log(`· ${line}`);
-  const { runs, peers, pods, atOnce } = flags;
+  const { runs, peers, pods, atOnce, seconds } = flags;
+  let comparison: readonly string[] = [];
   let measures: readonly Measure[];
   let settings: Record<string, unknown>;
   if (bench === "converge") {
     settings = { runs, peers };
     measures = await converge({ runs, peers }, say, signal);
+  } else if (bench === "udp") {
+    settings = { runs, seconds };
+    ({ measures, comparison } = await udp({ runs, seconds }, say, signal));
   } else {
     const result = await cni({ runs, pods, atOnce }, say, signal);
     settings = { runs, pods, atOnce, programs: result.programs };
     measures = result.measures;
   }
   const path = await writeReport({ bench, settings, at, machine: where, measures });
-  console.log(`\n${formatTable(measures)}\n\nEvery sample is in ${path}`);
+  console.log(
+    `\n${[formatTable(measures), ...comparison].join("\n")}\n\nEvery sample is in ${path}`,
+  );
 }
 
 function describe({ cores, processor, kernel, deno, load }: Machine): string {

@@ -2,23 +2,29 @@ import { ConfigError } from "@denim/core";
 import assert from "node:assert/strict";
 import { parseFlags } from "./main.ts";
 
-Deno.test("both benches as the issue has them, unless told otherwise", () => {
+Deno.test("converge and cni as the issue has them, unless told otherwise", () => {
   assert.deepEqual(parseFlags([]), {
     benches: ["converge", "cni"],
     runs: 5,
     peers: [1000, 5000, 20_000],
     pods: 20,
     atOnce: 16,
+    seconds: 4,
   });
   assert.deepEqual(
     parseFlags(["cni", "--runs", "2", "--pods=30", "--at-once", "8", "--peers", "7,9"]),
-    { benches: ["cni"], runs: 2, peers: [7, 9], pods: 30, atOnce: 8 },
+    { benches: ["cni"], runs: 2, peers: [7, 9], pods: 30, atOnce: 8, seconds: 4 },
   );
+  assert.deepEqual(parseFlags(["udp", "--seconds", "9"]), {
+    ...parseFlags([]) as object,
+    benches: ["udp"],
+    seconds: 9,
+  });
   assert.equal(parseFlags(["cni", "--help"]), "help");
 });
 
 const WRONG: readonly (readonly [args: string[], names: RegExp])[] = [
-  [["converse"], /^converse: no such bench; there are converge and cni$/],
+  [["converse"], /^converse: no such bench; there are converge, cni, udp$/],
   [["--run", "3"], /^--run: no such flag/],
   [["-n", "3"], /^-n: no such flag/],
   [["--runs"], /^--runs : must be/],

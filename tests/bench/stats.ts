@@ -8,8 +8,8 @@
 export interface Measure {
   /** What it is, as the table says it. */
   readonly name: string;
-  /** What the samples count: milliseconds, or megabytes of 10⁶ bytes. */
-  readonly unit: "ms" | "MB";
+  /** What the samples count: milli- or microseconds, megabytes of 10⁶ bytes, 10⁶ bits a second, a share. */
+  readonly unit: "ms" | "µs" | "MB" | "Mbit/s" | "%";
   /** The samples, in the order in which they were taken. */
   readonly samples: readonly number[];
 }

@@ -30,7 +30,11 @@ export class FaultyWire implements AsyncDisposable {
   #state = 0x9e37_79b9;
   #held: (() => void)[] = [];
   /** How many datagrams were lost, arrived twice, and arrived late. */
-  readonly counts: { lost: number; doubled: number; late: number } = { lost: 0, doubled: 0, late: 0 };
+  readonly counts: { lost: number; doubled: number; late: number } = {
+    lost: 0,
+    doubled: 0,
+    late: 0,
+  };
 
   /** Datagrams to `port` over IPv4 meet with faults, all else passes. The same faults in every run. */
   constructor(

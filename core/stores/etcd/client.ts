@@ -8,7 +8,7 @@
 import { type Etcd3, isRecoverableError, type IWatchResponse } from "etcd3";
 import type { Buffer } from "node:buffer";
 import { ConfigError, type Logger, messageOf, RuntimeError, sleep } from "../../mod.ts";
-import { type CallOptions, Endpoint, type EndpointOptions } from "./endpoint.ts";
+import { type CallOptions, DroppedError, Endpoint, type EndpointOptions } from "./endpoint.ts";
 import { explainTls, heardAlert } from "./tls.ts";
 
 /** Waits between rounds of attempts: from this, doubling … */
@@ -57,8 +57,8 @@ export class EtcdClient implements AsyncDisposable {
   readonly #closed = new AbortController();
   /** Whether any server ever answered. */
   #answered = false;
-  /** Since when no server has answered, in milliseconds, and whether for want of usable settings. */
-  #awaited: { readonly sinceMs: number; readonly unusable: boolean } | undefined;
+  /** Since when no server has answered, in milliseconds, and the kinds of trouble that were told. */
+  #awaited: { readonly sinceMs: number; readonly told: Set<boolean> } | undefined;
 
   /** Nothing is connected yet. */
   constructor(options: ClientOptions) {
@@ -184,10 +184,11 @@ export class EtcdClient implements AsyncDisposable {
     this.#options.log.info(`${this.#options.description} answers, after ${seconds} s`);
   }
 
-  /** Once a wait, and once more where what is amiss is of another kind. */
+  /** Once a wait, and once more where what is amiss is of the other kind. */
   #sayWaiting(why: string, unusable: boolean): void {
-    if (this.#awaited?.unusable === unusable) return;
-    this.#awaited = { sinceMs: this.#awaited?.sinceMs ?? performance.now(), unusable };
+    this.#awaited ??= { sinceMs: performance.now(), told: new Set() };
+    if (this.#awaited.told.has(unusable)) return;
+    this.#awaited.told.add(unusable);
     this.#options.log.warn(`waiting for ${this.#options.description}: ${why}`);
   }
 
@@ -203,7 +204,7 @@ export class EtcdClient implements AsyncDisposable {
     const say = (text: string) => new RuntimeError(`${endpoint.url}: ${text}`);
     if (error instanceof ConfigError) return { kind: "unusable", error };
     if (tls !== undefined) return { kind: "unusable", error: say(tls) };
-    if (error instanceof Error && isRecoverableError(error)) {
+    if (error instanceof DroppedError || error instanceof Error && isRecoverableError(error)) {
       return { kind: "outage", error: say(message) };
     }
     const { description } = this.#options;

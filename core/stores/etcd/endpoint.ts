@@ -5,6 +5,7 @@
  */
 
 import { Etcd3, type KVClient } from "etcd3";
+import { messageOf } from "../../mod.ts";
 import { allowIpEndpoints, readCredentials, type TlsFiles } from "./tls.ts";
 
 /** What etcd3's calls take beside their request. */
@@ -26,10 +27,24 @@ const CALL_TIMEOUT_MS = 5_000;
 const MIN_RECONNECT_MS = 100;
 const MAX_RECONNECT_MS = 1_000;
 
+/** The token where etcd asks for none. */
+const NO_TOKEN = "";
+/**
+ * A token ends with the server's restart, with a change of users or rights, by itself after some minutes;
+ * and there may be none because etcd asked for none until now.
+ */
+const TOKEN_REFUSED = /invalid auth token|revision of auth store is old|user name is empty/;
+
 const CANCELLED = 1;
 const UNAVAILABLE = 14;
 
 let generation = 0;
+
+/** The connection was given up in the middle of a call. */
+export class DroppedError extends Error {
+  /** The class's name, for logs. */
+  override readonly name = "DroppedError";
+}
 
 /** A policy of etcd3's that leaves trying again to us. */
 const ONCE = {
@@ -64,12 +79,14 @@ export class Endpoint implements Disposable {
     signal: AbortSignal,
   ): Promise<T> {
     for (let again = false;; again = true) {
-      await this.#authenticate(signal);
+      const connection = this.#connection.signal;
       const token = this.#token;
       try {
+        await this.#authenticate(signal);
         return await request(this.#client(), this.#callOptions(signal));
       } catch (error) {
-        // etcd's tokens end with the server's restart, and by themselves after some minutes.
+        // Another call has given it up, and this one's failure says nothing of the server.
+        if (connection.aborted) throw new DroppedError("the connection was given up");
         const refused = token !== undefined && this.#token !== token;
         if (again || !refused || signal.aborted) throw error;
       }
@@ -121,7 +138,13 @@ export class Endpoint implements Disposable {
     const { username: name, password = "" } = this.#options;
     if (name === undefined || this.#token !== undefined) return;
     const options = this.#callOptions(signal);
-    this.#token = (await this.#client().auth.authenticate({ name, password }, options)).token;
+    try {
+      this.#token = (await this.#client().auth.authenticate({ name, password }, options)).token;
+    } catch (error) {
+      if (!/authentication is not enabled/.test(messageOf(error))) throw error;
+      // As etcd's own client has it: who knows a password may use an etcd that asks for none.
+      this.#token = NO_TOKEN;
+    }
   }
 
   /**
@@ -137,7 +160,7 @@ export class Endpoint implements Disposable {
         const cancel = () => call.cancelWithStatus(CANCELLED, "not wanted any more");
         call.start = (metadata, listener) => {
           const token = this.#token;
-          if (token !== undefined) metadata.set("token", token);
+          if (token !== undefined && token !== NO_TOKEN) metadata.set("token", token);
           // A server that is cut off from its cluster is to end a watch, not to fall silent.
           metadata.set("hasleader", "true");
           start(metadata, {
@@ -146,7 +169,7 @@ export class Endpoint implements Disposable {
             onReceiveMessage: (message: any) => listener?.onReceiveMessage?.(message),
             onReceiveStatus: (status) => {
               signal.removeEventListener("abort", cancel);
-              if (token !== undefined && /invalid auth token/.test(status.details)) {
+              if (token !== undefined && TOKEN_REFUSED.test(status.details)) {
                 if (this.#token === token) this.#token = undefined;
                 listener?.onReceiveStatus?.({
                   ...status,

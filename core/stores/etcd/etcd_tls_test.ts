@@ -211,7 +211,6 @@ Deno.test("a user's password lets in, also after etcd has forgotten the session;
   server.ctl("role", "add", "reads");
   server.ctl("role", "grant-permission", "reads", "read", "--prefix=true", PREFIX);
   server.ctl("user", "grant-role", "reader", "reads");
-  server.ctl("auth", "enable");
   const root = ["--user", `root:${PASSWORD}`];
   const log = new RecordingLog();
   const open = (username: string | undefined, password: string | undefined) =>
@@ -228,6 +227,8 @@ Deno.test("a user's password lets in, also after etcd has forgotten the session;
   {
     await using store = open("root", PASSWORD);
     await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+    // What asked for no password until now asks for one.
+    server.ctl("auth", "enable");
     const held = await store.acquire(node(1), never);
     const ending = new AbortController();
     const follower = new Follower(store, ending.signal);
@@ -237,6 +238,9 @@ Deno.test("a user's password lets in, also after etcd has forgotten the session;
     const one = lease("10.5.9.0/24", 9);
     server.ctl(...root, "put", `${PREFIX}/subnets/${one.key}`, formatLeaseValue(one));
     await follower.sees(held.key, one.key);
+    await store.renew(held, never);
+    // A change of rights makes tokens void.
+    server.ctl(...root, "role", "add", "another");
     await store.renew(held, never);
     ending.abort();
     await follower.done;

@@ -6,3 +6,4 @@
  */
 
 export { EtcdStore, type EtcdStoreOptions } from "./etcd_store.ts";
+export type { TlsFiles } from "./tls.ts";
