@@ -304,7 +304,7 @@ rootTest(
     await node.stopAgent("SIGKILL");
     await node.startAgent(NEVER);
     assert.equal(cluster.lease(node).key, key);
-    },
+  },
 );
 
 function exists(path: string): boolean {
