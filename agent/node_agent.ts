@@ -207,7 +207,8 @@ class Node implements AsyncDisposable {
       signal: this.#signal,
     };
     const session = await backend.open(context, readBackendOptions(backend, config));
-    const peers = new PeerTable<unknown>(backend, config, log);
+    const keep = session.followsUnderlay ?? false;
+    const peers = new PeerTable<unknown>(backend, config, log, { keep });
     const settings = settingsOf(config);
     return { owner: `node ${++this.#opened}`, settings, backend, session, peers };
   }
@@ -460,7 +461,7 @@ class Node implements AsyncDisposable {
     }
     if (!this.#paths.all.includes(path)) return;
     try {
-      for (const { key } of path.peers) this.#reconciler.delete(key);
+      for (const key of path.peers.keys()) this.#reconciler.delete(key);
       this.#paths.delete(path);
       this.#reconciler.delete(path.owner);
       this.#apply();

@@ -18,6 +18,14 @@ export interface PeerChanges<PeerData> {
   readonly removed: readonly string[];
 }
 
+/** What is known of a lease. */
+interface Seen<PeerData> {
+  /** Tells whether a value is new. */
+  readonly text: string;
+  /** The peer, where it is kept, else whether it is one. */
+  readonly peer: Peer<PeerData> | boolean;
+}
+
 /**
  * Reads leases into peers of one backend. Leases that are not ours to follow (this node's own, another
  * backend's, unreadable, outside the network) are left out, each with one warning for as long as its
@@ -27,23 +35,26 @@ export class PeerTable<PeerData> {
   readonly #backend: Pick<Backend<never, PeerData>, "leaseType" | "peerData">;
   readonly #config: NetworkConfig;
   readonly #log: Logger;
-  /** Every lease seen, by key, with the text that tells whether a value is new. */
-  readonly #seen = new Map<
-    string,
-    { readonly text: string; readonly peer: Peer<PeerData> | undefined }
-  >();
+  /** Every lease seen, by key. */
+  readonly #seen = new Map<string, Seen<PeerData>>();
+  readonly #keep: boolean;
   #size = 0;
   #ownKey: string | undefined;
 
-  /** A table without peers, for one backend in one cluster network. */
+  /**
+   * A table without peers, for one backend in one cluster network. With `keep` it holds on to them, for
+   * those who have to look at all of them again: 1 KB each.
+   */
   constructor(
     backend: Pick<Backend<never, PeerData>, "leaseType" | "peerData">,
     config: NetworkConfig,
     log: Logger,
+    options: { readonly keep?: boolean } = {},
   ) {
     this.#backend = backend;
     this.#config = config;
     this.#log = log;
+    this.#keep = options.keep ?? false;
   }
 
   /** The number of peers. */
@@ -51,9 +62,9 @@ export class PeerTable<PeerData> {
     return this.#size;
   }
 
-  /** The peers as they are now. */
+  /** The peers as they are now, of a table that keeps them; else none. */
   *[Symbol.iterator](): Generator<Peer<PeerData>, void, void> {
-    for (const { peer } of this.#seen.values()) if (peer !== undefined) yield peer;
+    for (const { peer } of this.#seen.values()) if (typeof peer === "object") yield peer;
   }
 
   /** The keys of all leases that the table knows, those that are no peers included. */
@@ -63,7 +74,7 @@ export class PeerTable<PeerData> {
 
   /** Whether a lease's key is a peer's. */
   has(key: string): boolean {
-    return this.#seen.get(key)?.peer !== undefined;
+    return (this.#seen.get(key)?.peer ?? false) !== false;
   }
 
   /** The key of this node's own lease, which is never a peer. Set it before the first event. */
@@ -85,7 +96,7 @@ export class PeerTable<PeerData> {
       if (this.#seen.get(lease.key)?.text === text) continue;
       const peer = this.#read(lease);
       const wasPeer = this.#forget(lease.key);
-      this.#seen.set(lease.key, { text, peer });
+      this.#seen.set(lease.key, { text, peer: this.#keep && peer || peer !== undefined });
       if (peer !== undefined) {
         put.push(peer);
         this.#size++;

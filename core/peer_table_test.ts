@@ -155,6 +155,18 @@ Deno.test("peers: udp's leases have no type and no data, and are followed", () =
   assert.deepEqual(put.map(({ key }) => key), [KEY_A]);
 });
 
+Deno.test("peers: a table that keeps them tells them again, as they are now", () => {
+  for (const keep of [true, false]) {
+    const table = new PeerTable(BACKEND, CONFIG, new RecordingLog(), { keep });
+    table.apply(snapshot(lease(A), lease(B), lease(C, { type: "host-gw" })));
+    table.apply(put(lease(B, { ip: "10.99.0.7" })));
+    const kept = [...table].map(({ key, halves }) => `${key} ${halves[0]!.publicIp}`);
+    assert.deepEqual(kept, keep ? [`${KEY_A} 10.99.0.1`, `${KEY_B} 10.99.0.7`] : []);
+    assert.deepEqual([...table.keys()].length, 3);
+    assert.deepEqual([A, C].map((subnet) => table.has(lease(subnet).key)), [true, false]);
+  }
+});
+
 Deno.test("peers: one more among 20,000 costs the work of one", () => {
   let read = 0;
   const peerData = BACKEND.peerData.transform((data) => {

@@ -14,7 +14,7 @@ const NET_CONF = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}';
 /** Within this a change that etcd holds is to be known, once etcd can be reached again. */
 const PROMPT_MS = 2_000;
 /** A fallen-silent server is given up after some seconds more. */
-const SILENCE_PATIENCE_MS = 20_000;
+const SILENCE_PATIENCE_MS = 60_000;
 
 const { signal: never } = new AbortController();
 
