@@ -172,15 +172,15 @@ labTest(
       return new PacketSocket(findLink(netlink, "eth0")!.index);
     });
     const seen: Uint8Array[] = [];
-    const { port } = await b.listen();
-    const sending = a.send(b.address, port, MIB);
-    let done = false;
-    sending.finally(() => done = true);
-    await eventually("the end", () => {
+    const look = () =>
       seen.push(...capture.frames().flatMap((frame) => innerPackets(frame.subarray(14 + 28))));
-      return done;
-    });
-    await b.received();
+    const { port } = await b.listen();
+    await a.send(b.address, port, MIB);
+    let arrived = false;
+    const receiving = b.received().then(() => arrived = true);
+    await eventually("the end", () => (look(), arrived));
+    await receiving;
+    look();
     const readings = seen.filter((packet) => packet[9] === 6).map((packet) => readPacket(packet));
     assert.ok(readings.length > 700, `${readings.length} segments`);
     assert.ok(readings.every(({ checksum, headerRight }) => checksum === "right" && headerRight));

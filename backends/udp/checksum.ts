@@ -48,11 +48,14 @@ export function sumBytes(memory: PacketMemory, offset: number, byteLength: numbe
   return odd ? sum : (sum >>> 8) | ((sum & 0xff) << 8);
 }
 
-/** The sum, folded, of a few 16-bit numbers, such as a header's. `byteLength` is even. */
+/** The sum, folded, of a few 32-bit numbers in network order, such as a header's. */
 export function sumHeader(memory: PacketMemory, offset: number, byteLength: number): number {
   const { view } = memory;
   let sum = 0;
-  for (let at = offset; at < offset + byteLength; at += 2) sum += view.getUint16(at);
+  for (let at = offset; at < offset + byteLength; at += 4) {
+    const word = view.getInt32(at);
+    sum += (word >>> 16) + (word & 0xffff);
+  }
   return fold(sum);
 }
 

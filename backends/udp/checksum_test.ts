@@ -16,7 +16,7 @@ Deno.test("sums agree with octets added one by one, from every alignment and of 
       const sum = sumBytes(memory, offset, length);
       // All ones is zero too (RFC 1071): 0 and 0xffff are the same sum.
       assert.equal((0xffff - checksumOf(octets)) % 0xffff, sum % 0xffff, `${offset}+${length}`);
-      if (length % 2 === 0) {
+      if (length % 4 === 0) {
         assert.equal(sumHeader(memory, offset, length) % 0xffff, sum % 0xffff);
       }
     }

@@ -1,5 +1,5 @@
 /**
- * What the workers count: by peer and by reason of a drop. Each worker has numbers of its own in shared
+ * What the threads count: by peer and by reason of a drop. Each thread has numbers of its own in shared
  * memory that nobody else writes; reading them is adding them up.
  *
  * @module
@@ -44,23 +44,27 @@ export const ICMP_ERRORS: number = DROPS.length;
 
 /** Room for reasons, of which some are yet to be thought of. */
 const REASONS = 32;
-/** What is counted for each peer, by each worker: packets, bytes, drops. */
-const PER_PEER = 3;
+/** What is counted for each peer, by each thread and way: packets, bytes, drops. */
+const PER_WAY = 3;
+const PER_PEER = 2 * PER_WAY;
 
-/** The numbers of one worker. */
+/** Which way packets go. */
+export type Way = "outbound" | "inbound";
+
+/** The numbers of one thread. */
 export class Counters {
   readonly #values: Float64Array;
   readonly #start: number;
 
-  /** Those of worker number `worker`. */
-  constructor(shared: SharedArrayBuffer, capacity: number, worker: number) {
+  /** Those of thread number `thread`. */
+  constructor(shared: SharedArrayBuffer, capacity: number, thread: number) {
     this.#values = new Float64Array(shared);
-    this.#start = worker * (REASONS + PER_PEER * capacity);
+    this.#start = thread * (REASONS + PER_PEER * capacity);
   }
 
-  /** Memory for the numbers of some workers. What nobody writes to costs nothing. */
-  static memory(capacity: number, workers: number): SharedArrayBuffer {
-    return new SharedArrayBuffer(8 * workers * (REASONS + PER_PEER * capacity));
+  /** Memory for the numbers of some threads. What nobody writes to costs nothing. */
+  static memory(capacity: number, threads: number): SharedArrayBuffer {
+    return new SharedArrayBuffer(8 * threads * (REASONS + PER_PEER * capacity));
   }
 
   /** Counts drops for a reason. */
@@ -68,14 +72,18 @@ export class Counters {
     this.#values[this.#start + reason]! += count;
   }
 
+  #peer(way: Way, peer: number): number {
+    return this.#start + REASONS + peer * PER_PEER + (way === "outbound" ? 0 : PER_WAY);
+  }
+
   /** Counts drops against a peer, by its counter's number. */
-  dropOf(peer: number, count: number): void {
-    this.#values[this.#start + REASONS + peer * PER_PEER + 2]! += count;
+  dropOf(way: Way, peer: number, count: number): void {
+    this.#values[this.#peer(way, peer) + 2]! += count;
   }
 
   /** Counts packets of a peer, by its counter's number. */
-  pass(peer: number, packets: number, byteLength: number): void {
-    const at = this.#start + REASONS + peer * PER_PEER;
+  pass(way: Way, peer: number, packets: number, byteLength: number): void {
+    const at = this.#peer(way, peer);
     this.#values[at]! += packets;
     this.#values[at + 1]! += byteLength;
   }
@@ -87,9 +95,10 @@ export class Counters {
 
   /** What was counted for a peer. */
   ofPeer(
+    way: Way,
     peer: number,
   ): { readonly packets: number; readonly bytes: number; readonly drops: number } {
-    const at = this.#start + REASONS + peer * PER_PEER;
+    const at = this.#peer(way, peer);
     return {
       packets: this.#values[at]!,
       bytes: this.#values[at + 1]!,

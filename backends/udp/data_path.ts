@@ -17,15 +17,9 @@ import {
 import { openTun, type TunOffloads, type TunQueue } from "@denim/core/linux/tun";
 import { openRawSocket, openTunnelSockets, type TunnelSocket } from "@denim/core/linux/udp-socket";
 import { Wake } from "@denim/core/linux/wake";
-import { Counters, DROP, type Drop, DROPS, ICMP_ERRORS } from "./counters.ts";
+import { Counters, DROP, type Drop, DROPS, ICMP_ERRORS, type Way } from "./counters.ts";
 import { PeerMapWriter, type PeerRecord } from "./peer_map.ts";
-import type {
-  InboundSetup,
-  OutboundSetup,
-  WorkerOrder,
-  WorkerReport,
-  WorkerSetup,
-} from "./worker_messages.ts";
+import type { CarrierOrder, CarrierReport, CarrierSetup } from "./carrier_messages.ts";
 
 /** What a data path works with. */
 export interface DataPathOptions {
@@ -43,8 +37,10 @@ export interface DataPathOptions {
   readonly hasDevice: () => boolean;
   /** Where faults are told of. */
   readonly log: Logger;
-  /** How many queues the TUN device has, each with a thread a direction; as the cores allow unless given. */
+  /** How many queues the TUN device has; as the cores allow unless given. */
   readonly queues?: number;
+  /** Whether each queue has a thread a direction, or one for both; as the cores allow unless given. */
+  readonly threadADirection?: boolean;
 }
 
 /** What was carried and dropped. */
@@ -75,7 +71,10 @@ export interface Traffic {
   readonly drops: number;
 }
 
-/** More threads than this a direction gained nothing when it was thought of. */
+/** With fewer cores two threads wait for each other more than they work side by side. */
+const CORES_FOR_TWO_THREADS = 4;
+/** A queue for this many cores: pods need some too. */
+const CORES_A_QUEUE = 4;
 const MAX_QUEUES = 4;
 /** How long threads may take to end: as long as one send may wait, and some. */
 const END_PATIENCE_MS = 500;
@@ -86,22 +85,22 @@ const LOOK_MS = 20;
 /** How often it is told what was dropped. */
 const TELL_MS = 60_000;
 
-const WORKERS = {
-  outbound: () => new URL("./outbound_worker.ts", import.meta.url),
-  inbound: () => new URL("./inbound_worker.ts", import.meta.url),
-} as const;
-type Direction = keyof typeof WORKERS;
-
 /** A thread. */
 interface Thread {
   readonly name: string;
-  readonly direction: Direction;
   readonly queue: number;
+  readonly ways: readonly Way[];
+  /** What it counts. */
+  readonly counters: Counters;
   worker: Worker;
   /** Settled once it carries packets, or can't. */
-  running: PromiseWithResolvers<void>;
+  readonly running: PromiseWithResolvers<void>;
   /** Resolved while it carries none. */
   ended: PromiseWithResolvers<void>;
+}
+
+function loadWorker(name: string): Worker {
+  return new Worker(new URL("./carrier_worker.ts", import.meta.url), { type: "module", name });
 }
 
 /** Carries packets between one TUN device and the peers. */
@@ -124,10 +123,15 @@ export class DataPath implements AsyncDisposable {
   /** Opens the sockets, and loads the threads. Throws a RuntimeError. */
   constructor(options: DataPathOptions) {
     this.#options = options;
+    const cores = navigator.hardwareConcurrency;
     this.#queues = options.queues ??
-      Math.min(Math.max(Math.floor(navigator.hardwareConcurrency / 2), 1), MAX_QUEUES);
+      Math.min(Math.max(Math.floor(cores / CORES_A_QUEUE), 1), MAX_QUEUES);
+    const apart = options.threadADirection ?? cores >= CORES_FOR_TWO_THREADS;
+    const parts: readonly (readonly Way[])[] = apart
+      ? [["outbound"], ["inbound"]]
+      : [["outbound", "inbound"]];
     this.#peers = new PeerMapWriter(options.capacity);
-    this.#counters = Counters.memory(options.capacity, 2 * this.#queues);
+    this.#counters = Counters.memory(options.capacity, parts.length * this.#queues);
     try {
       for (const address of options.addresses) {
         const { family } = address;
@@ -142,9 +146,7 @@ export class DataPath implements AsyncDisposable {
       throw new RuntimeError(`udp: ${messageOf(error)}`);
     }
     for (let queue = 0; queue < this.#queues; queue++) {
-      for (const direction of ["outbound", "inbound"] as const) {
-        this.#threads.push(this.#load(direction, queue));
-      }
+      for (const ways of parts) this.#threads.push(this.#load(queue, ways));
     }
   }
 
@@ -164,7 +166,7 @@ export class DataPath implements AsyncDisposable {
     } catch (error) {
       throw new RuntimeError(`udp: ${messageOf(error)}`);
     }
-    for (const thread of this.#threads) this.#order(thread, { setup: this.#setup(thread) });
+    for (const thread of this.#threads) this.#order(thread, this.#setup(thread));
     await Promise.all(this.#threads.map(({ running }) => running.promise));
     const udp = [...this.#sockets.values()].flat().map(({ offloads }) => offloads);
     this.#options.log.info(`packets travel by UDP port ${this.#options.port}`, {
@@ -203,18 +205,14 @@ export class DataPath implements AsyncDisposable {
 
   /** What was carried and dropped so far. */
   counts(): UdpCounts {
-    const of = (direction: Direction) =>
-      this.#threads.filter((thread) => thread.direction === direction)
-        .map((thread) => this.#countersOf(thread));
-    const [outbound, inbound] = [of("outbound"), of("inbound")];
-    const total = (counters: readonly Counters[], counter: number): Traffic =>
-      counters.map((each) => each.ofPeer(counter)).reduce((sum, each) => ({
+    const total = (way: Way, counter: number): Traffic =>
+      this.#threads.map(({ counters }) => counters.ofPeer(way, counter)).reduce((sum, each) => ({
         packets: sum.packets + each.packets,
         bytes: sum.bytes + each.bytes,
         drops: sum.drops + each.drops,
       }));
     const sum = (reason: number) =>
-      [...outbound, ...inbound].reduce((count, each) => count + each.drops(reason), 0);
+      this.#threads.reduce((count, { counters }) => count + counters.drops(reason), 0);
     return {
       drops: Object.fromEntries(DROPS.map((name) => [name, sum(DROP[name])])) as Record<
         Drop,
@@ -224,15 +222,10 @@ export class DataPath implements AsyncDisposable {
       peers: new Map(
         [...this.#subnets].map(([subnet, counter]) => [
           subnet,
-          { sent: total(outbound, counter), received: total(inbound, counter) },
+          { sent: total("outbound", counter), received: total("inbound", counter) },
         ]),
       ),
     };
-  }
-
-  #countersOf({ direction, queue }: Thread): Counters {
-    const worker = 2 * queue + (direction === "outbound" ? 0 : 1);
-    return new Counters(this.#counters, this.#options.capacity, worker);
   }
 
   /** Says from time to time what was dropped since the last time. */
@@ -250,13 +243,14 @@ export class DataPath implements AsyncDisposable {
     }
   }
 
-  #load(direction: Direction, queue: number): Thread {
-    const name = `udp ${direction} ${queue}`;
+  #load(queue: number, ways: readonly Way[]): Thread {
+    const name = `udp ${ways.length > 1 ? "" : `${ways[0]} `}${queue}`;
     const thread: Thread = {
       name,
-      direction,
       queue,
-      worker: new Worker(WORKERS[direction](), { type: "module", name }),
+      ways,
+      counters: new Counters(this.#counters, this.#options.capacity, this.#threads.length),
+      worker: loadWorker(name),
       running: Promise.withResolvers(),
       ended: Promise.withResolvers(),
     };
@@ -269,7 +263,7 @@ export class DataPath implements AsyncDisposable {
 
   #listen(thread: Thread): void {
     const { log } = this.#options;
-    thread.worker.onmessage = ({ data }: MessageEvent<WorkerReport>) => {
+    thread.worker.onmessage = ({ data }: MessageEvent<CarrierReport>) => {
       if (data === "running") return thread.running.resolve();
       thread.ended.resolve();
       if (data === "gone") this.#reattach();
@@ -286,40 +280,37 @@ export class DataPath implements AsyncDisposable {
   async #restart(thread: Thread): Promise<void> {
     thread.worker.terminate();
     if (!await sleep(RESTART_MS, this.#stopping.signal) || this.#tuns.length === 0) return;
-    thread.worker = new Worker(WORKERS[thread.direction](), { type: "module", name: thread.name });
+    thread.worker = loadWorker(thread.name);
     this.#listen(thread);
-    this.#order(thread, { setup: this.#setup(thread) });
+    this.#order(thread, this.#setup(thread));
   }
 
-  #order(thread: Thread, order: WorkerOrder<WorkerSetup>): void {
+  #order(thread: Thread, order: CarrierOrder): void {
     thread.ended = Promise.withResolvers();
     thread.worker.postMessage(order);
   }
 
-  #setup(thread: Thread): OutboundSetup | InboundSetup {
-    const { queue, direction } = thread;
-    const tun = this.#tuns[queue]!;
+  #setup(thread: Thread): CarrierSetup {
+    const { queue, ways } = thread;
+    const { descriptor, header } = this.#tuns[queue]!;
     const sockets = [...this.#sockets].map(([family, all]) => [family, all[queue]!] as const);
-    const common = {
+    const fds = (descriptors: Iterable<readonly [Family, { readonly fd: number }]>) =>
+      new Map(Array.from(descriptors, ([family, { fd }]) => [family, fd]));
+    return {
       peers: this.#peers.shared,
       capacity: this.#peers.capacity,
       counters: this.#counters,
-      worker: 2 * queue + (direction === "outbound" ? 0 : 1),
-      tun: tun.descriptor.fd,
+      number: this.#threads.indexOf(thread),
+      tun: descriptor.fd,
       wake: this.#wake.fd,
-      sockets: new Map(sockets.map(([family, { descriptor }]) => [family, descriptor.fd])),
-    };
-    if (direction === "inbound") {
-      return { ...common, options: { header: tun.header, ...this.#offloads } };
-    }
-    return {
-      ...common,
-      rawSockets: new Map([...this.#rawSockets].map(([family, { fd }]) => [family, fd])),
-      options: {
+      sockets: fds(sockets.map(([family, socket]) => [family, socket.descriptor] as const)),
+      rawSockets: fds(this.#rawSockets),
+      outbound: !ways.includes("outbound") ? undefined : {
         port: this.#options.port,
-        header: tun.header,
+        header,
         segment: sockets.every(([, { offloads }]) => offloads.segment),
       },
+      inbound: ways.includes("inbound") ? { header, ...this.#offloads } : undefined,
     };
   }
 
@@ -337,7 +328,7 @@ export class DataPath implements AsyncDisposable {
         for (const tun of this.#tuns) tun.attach();
         this.#setOffloads();
         for (const thread of this.#threads) {
-          if (thread.direction === "outbound") this.#order(thread, "go on");
+          if (thread.ways.includes("outbound")) this.#order(thread, "go on");
         }
         log.info(`packets travel by device ${device} again`);
         return;

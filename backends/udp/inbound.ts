@@ -267,7 +267,7 @@ export class Inbound {
       view.getInt32(to + 12),
     );
     if (!own) return this.#drop(DROP.inNotOurs);
-    this.#counters.pass(this.#peers.counter(peer), 1, this.#length);
+    this.#counters.pass("inbound", this.#peers.counter(peer), 1, this.#length);
     this.#readTransport();
     if (this.#joins()) return;
     this.#flush();
@@ -299,7 +299,7 @@ export class Inbound {
     if (peer >= 0 && this.#isOuter(peer)) return peer;
     const known = this.#known();
     this.#counters.drop(known < 0 ? DROP.inStranger : DROP.inForged, 1);
-    if (known >= 0) this.#counters.dropOf(this.#peers.counter(known), 1);
+    if (known >= 0) this.#counters.dropOf("inbound", this.#peers.counter(known), 1);
     return -1;
   }
 
@@ -328,7 +328,7 @@ export class Inbound {
   #drop(reason: number): void {
     this.#counters.drop(reason, 1);
     const known = this.#known();
-    if (known >= 0) this.#counters.dropOf(this.#peers.counter(known), 1);
+    if (known >= 0) this.#counters.dropOf("inbound", this.#peers.counter(known), 1);
   }
 
   /** Finds TCP's or UDP's header, and whether its checksum is left to do. */
@@ -397,7 +397,8 @@ export class Inbound {
       this.#chainFlags = bytes[l4 + TCP_FLAGS]!;
       this.#chainSequence = (view.getUint32(l4 + TCP_SEQUENCE) + payload) | 0;
       // Data in the middle of a stream; whatever else a segment says has to arrive as it was said.
-      this.#chainClosed = !this.#options.tcp || (this.#chainFlags & ~TCP_ECE) !== TCP_ACK;
+      this.#chainClosed = !this.#options.tcp ||
+        (this.#chainFlags & ~(TCP_ECE | TCP_PSH)) !== TCP_ACK;
     } else {
       this.#chainClosed = !this.#options.udp || view.getUint16(l4 + UDP_CHECKSUM) === 0;
     }
@@ -437,10 +438,9 @@ export class Inbound {
     if (this.#l4 === TCP) {
       this.#chainSequence = (this.#chainSequence + payload) | 0;
       const flags = memory.bytes[this.#offset + this.#ipLength + TCP_FLAGS]!;
-      if ((flags & (TCP_FIN | TCP_PSH)) !== 0) {
-        this.#chainFlags |= flags;
-        this.#chainClosed = true;
-      }
+      // PSH is a wish for haste, which the whole has then; it marks no place in the stream (RFC 9293 section 3.9.1).
+      this.#chainFlags |= flags;
+      if ((flags & TCP_FIN) !== 0) this.#chainClosed = true;
     }
     return true;
   }

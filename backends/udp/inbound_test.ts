@@ -177,7 +177,11 @@ Deno.test("what does not belong is dropped and counted, by reason and by peer", 
       assert.deepEqual(rig.receive([packet], from), []);
       assert.deepEqual(rig.drops(), { [reason]: 1 });
       const counter = from === PEER6 ? 2 : 0;
-      assert.deepEqual(rig.counters.ofPeer(counter), { packets: 0, bytes: 0, drops: peerDrops });
+      assert.deepEqual(rig.counters.ofPeer("inbound", counter), {
+        packets: 0,
+        bytes: 0,
+        drops: peerDrops,
+      });
     });
   }
   await t.step("a datagram longer than its packet loses the rest", () => {
@@ -281,7 +285,7 @@ Deno.test("what differs in anything goes by itself, in order, and untouched", as
     ["another TTL", odd({ ttl: 9 }), [1, 1, 1]],
     ["another acknowledgement", odd({ acknowledgement: 9 }), [1, 1, 1]],
     ["another window", odd({ window: 9 }), [1, 1, 1]],
-    ["PSH in the middle", odd({ flags: 0x18 }), [2, 1]],
+    ["PSH in the middle", odd({ flags: 0x18 }), [3]],
     ["FIN in the middle", odd({ flags: 0x11 }), [2, 1]],
     ["RST", odd({ flags: 0x14 }), [1, 1, 1]],
     ["SYN", odd({ flags: 0x12 }), [1, 1, 1]],
@@ -315,6 +319,10 @@ Deno.test("what differs in anything goes by itself, in order, and untouched", as
     const packets = flow(3);
     packets[1]![10]! ^= 1;
     assert.equal(new Rig().receive(packets).length, 3);
+  });
+  await t.step("PSH in the middle is the whole's", () => {
+    const [written] = new Rig().receive(flow(3, odd({ flags: 0x18 })));
+    assert.equal(readPacket(written!.packet).flags, 0x18);
   });
   await t.step("a shorter one ends the chain", () => {
     const packets = flow(2, (index) => index === 1 ? { payload: payloadOf(60) } : {});

@@ -91,8 +91,13 @@ const TOO_LARGE = -90, INVALID = -22, NO_CHECKSUMS = -5;
 
 /** One IP packet, with its headers, at the most. */
 const MAX_PACKET = 65_535;
-/** As many packets as fill a batch, and one more that may be as large as packets get. */
-const READ_ROOM = 256 * 1024;
+/** Room for one, at a multiple of 64 bytes. */
+const PACKET_ROOM = 64 * 1024;
+/**
+ * Two large packets, of which one may wait in part while the next is read; or small ones that fill a batch, and
+ * a large one. No more: memory that goes round fast stays in the processor's cache.
+ */
+const READ_ROOM = 2 * PACKET_ROOM + 8 * 1024;
 /** As many segments as the kernel takes in one call (`UDP_MAX_SEGMENTS`) … */
 const MAX_SEGMENTS = 64;
 /** … and as many bytes: an IP packet less its header and UDP's. */
@@ -111,7 +116,7 @@ const AF: Readonly<Record<Family, number>> = { 4: 2, 6: 10 };
 /** Takes packets as they come from the TUN device, and sends them on. */
 export class Outbound {
   /** Where everything is. */
-  readonly memory: PacketMemory = new PacketMemory(READ_ROOM + 64 * 1024);
+  readonly memory: PacketMemory = new PacketMemory(READ_ROOM + 32 * 1024);
   /** Where the next packet is to be read to, as an array of `struct iovec` … */
   readonly readIovec: number;
   /** … of so many elements. */
@@ -137,6 +142,10 @@ export class Outbound {
 
   /** Where the next packet is read to. */
   #next: number;
+  /** Where the first packet begins of which something waits. */
+  #waiting = 0;
+  /** Where the packet at hand begins. */
+  #packet = 0;
 
   // The batch: datagrams of one size, of which the last may be shorter, for one peer.
   #count = 0;
@@ -198,18 +207,31 @@ export class Outbound {
 
   /** Makes room for the next packet. What was taken before may still wait to be sent. */
   prepareRead(): void {
-    if (this.#next + MAX_PACKET > this.#packets + READ_ROOM) this.flush();
-    if (this.#count === 0) this.#next = this.#packets;
+    if (this.#count === 0) {
+      this.#next = this.#packets;
+    } else if (this.#next + PACKET_ROOM > this.#end()) {
+      // Round to the start, once, where nothing waits there.
+      const round = this.#waiting >= this.#next;
+      if (round || this.#waiting - this.#packets < PACKET_ROOM) this.flush();
+      this.#next = this.#packets;
+    }
     const at = this.readIovec + (this.#options.header ? IOVEC_LEN : 0);
     this.memory.writeIovec(at, this.#next, MAX_PACKET);
+  }
+
+  /** Where the room ends: before what waits, or where it stops. */
+  #end(): number {
+    return this.#waiting >= this.#next ? this.#waiting : this.#packets + READ_ROOM;
   }
 
   /** Takes what was read, `byteLength` bytes with the header of virtio where there is one. */
   take(byteLength: number): void {
     const length = byteLength - (this.#options.header ? VIRTIO_NET_HDR_LEN : 0);
     const offset = this.#next;
-    // Starts at a multiple of four, so that headers are copied by words.
-    this.#next = (offset + length + 63) & ~63;
+    // At a multiple of four, so that headers are copied by words. Behind a large packet room for another.
+    const room = length > PACKET_ROOM / 2 ? PACKET_ROOM : (length + 63) & ~63;
+    this.#next = offset + room;
+    this.#packet = offset;
     const version = length > 0 ? this.memory.bytes[offset]! >> 4 : 0;
     if (version === 4 && length >= IPV4_LEN) this.#takeIpv4(offset, length);
     else if (version === 6 && length >= IPV6_LEN) this.#takeIpv6(offset, length);
@@ -446,6 +468,7 @@ export class Outbound {
     ) this.flush();
     if (this.#count > 0) return;
     this.#peer = peer;
+    this.#waiting = this.#packet;
     this.#family = this.#peers.publicFamily(peer);
     this.#segmentBytes = byteLength;
   }
@@ -473,6 +496,11 @@ export class Outbound {
     if (byteLength < this.#segmentBytes) this.#closed = true;
   }
 
+  /** Sends what waits where it is a single datagram. */
+  flushSingle(): void {
+    if (this.#count === 1) this.flush();
+  }
+
   /** Sends what waits. */
   flush(): void {
     const count = this.#count;
@@ -487,7 +515,7 @@ export class Outbound {
     if (count === 1) {
       this.#settle(0, result);
     } else if (result >= 0) {
-      this.#counters.pass(this.#peers.counter(this.#peer), count, this.#batchBytes);
+      this.#counters.pass("outbound", this.#peers.counter(this.#peer), count, this.#batchBytes);
     } else {
       // A series fails as a whole where the path is too narrow for one, or a device can't cut it.
       const apart = result === TOO_LARGE || result === INVALID || result === NO_CHECKSUMS;
@@ -550,10 +578,10 @@ export class Outbound {
     }
     const counter = this.#peers.counter(this.#peer);
     if (outcome >= 0) {
-      this.#counters.pass(counter, 1, byteLength);
+      this.#counters.pass("outbound", counter, 1, byteLength);
     } else {
       this.#counters.drop(DROP.outFailed, 1);
-      this.#counters.dropOf(counter, 1);
+      this.#counters.dropOf("outbound", counter, 1);
     }
   }
 

@@ -159,7 +159,11 @@ rootTest("udp: what stands in the way is named", async () => {
 async function dataPath(
   namespace: ScratchNamespace,
   own: number,
-  options: { readonly queues?: number; readonly offloads?: boolean } = {},
+  options: {
+    readonly queues?: number;
+    readonly threadADirection?: boolean;
+    readonly offloads?: boolean;
+  } = {},
 ): Promise<DataPath> {
   const starting = Promise.withResolvers<void>();
   const path = namespace.run(() => {
@@ -224,9 +228,14 @@ function pings(from: ScratchNamespace, to: string, count = 1): boolean {
 }
 
 for (
-  const [name, options] of [["one queue", {}], ["two queues", { queues: 2 }], ["no offloads", {
-    offloads: false,
-  }]] as const
+  const [name, options] of [
+    ["one thread", { threadADirection: false }],
+    ["a thread a direction", { threadADirection: true }],
+    ["two queues, four threads", { queues: 2, threadADirection: true }],
+    ["no offloads", {
+      offloads: false,
+    }],
+  ] as const
 ) {
   rootTest(`udp: threads carry packets, count them, and follow the peers: ${name}`, async () => {
     using b = new ScratchNamespace();

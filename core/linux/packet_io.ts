@@ -26,6 +26,7 @@ const { symbols: libc } = Deno.dlopen("libc.so.6", {
   sendmsg: { parameters: ["i32", "pointer", "i32"], result: "i32" },
   recvmsg: { parameters: ["i32", "pointer", "i32"], result: "i32" },
   poll: { parameters: ["pointer", "usize", "i32"], result: "i32" },
+  sched_yield: { parameters: [], result: "i32" },
   syscall: { parameters: ["i64", "i32", "buffer", "u32"], result: "i64" },
 });
 
@@ -49,6 +50,11 @@ const errno = new Deno.UnsafePointerView(libc.__errno_location()!);
 
 function result(count: number): number {
   return count >= 0 ? count : -errno.getInt32();
+}
+
+/** sched_yield(2): lets other threads run that wait for this one's processor. */
+export function yieldProcessor(): void {
+  libc.sched_yield();
 }
 
 /** readv(2) */
@@ -89,5 +95,10 @@ export class InputWait {
   /** Waits, on this thread, without end. */
   wait(): void {
     libc.poll(this.#pointer, this.#count, -1);
+  }
+
+  /** Whether the wait found something on descriptor number `index`. */
+  found(index: number): boolean {
+    return this.#fds[2 * index + 1]! >>> 16 !== 0;
   }
 }

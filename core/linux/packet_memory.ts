@@ -21,7 +21,8 @@ const CMSG_LEVEL = 8, CMSG_TYPE = 12;
 /** Room for one control message with a number in it. */
 export const CONTROL_LEN = 24;
 
-const ALIGNMENT = 64;
+/** A line of the processor's cache, and a page. */
+const ALIGNMENT = 64, PAGE = 4096;
 
 /** A buffer at a known address. Offsets count bytes from its start. */
 export class PacketMemory {
@@ -43,13 +44,14 @@ export class PacketMemory {
     // An address is written as two numbers of 32 bits; where all share the upper one, that one never changes.
     const refused: ArrayBuffer[] = [];
     for (;;) {
-      const buffer = new ArrayBuffer(byteLength);
+      const buffer = new ArrayBuffer(byteLength + PAGE);
       const base = Deno.UnsafePointer.of(buffer)!;
       const address = BigInt(Deno.UnsafePointer.value(base));
       this.#base = base;
       this.#low = Number(address & 0xffff_ffffn);
       this.#high = Number(address >> 32n);
-      if (this.#low + byteLength <= 0xffff_ffff) {
+      if (this.#low + buffer.byteLength <= 0xffff_ffff) {
+        this.#used = -this.#low & (PAGE - 1);
         this.bytes = new Uint8Array(buffer);
         this.halves = new Uint16Array(buffer);
         this.words = new Int32Array(buffer);
@@ -60,10 +62,10 @@ export class PacketMemory {
     }
   }
 
-  /** Gives out a part that nobody has yet, at a multiple of 64 bytes. Throws a RangeError where it is full. */
+  /** Gives out a part that nobody has yet, at an address that is a multiple of 64. Throws a RangeError where it is full. */
   allocate(byteLength: number): number {
     const offset = this.#used;
-    this.#used = Math.ceil((offset + byteLength) / ALIGNMENT) * ALIGNMENT;
+    this.#used += Math.ceil(byteLength / ALIGNMENT) * ALIGNMENT;
     if (this.#used > this.bytes.length) throw new RangeError("the packet memory is full");
     return offset;
   }
