@@ -22,6 +22,8 @@ import { eventually } from "./support/wait.ts";
 const NEVER = new AbortController().signal;
 const PORT = 8285;
 const MIB = 1024 * 1024;
+/** In the first subnet of the network, which no node is ever given: the others are given at random. */
+const NEVER_LEASED = "10.5.0.9";
 
 const netConf = (options: Record<string, unknown> = {}) => ({
   Network: "10.5.0.0/16",
@@ -278,10 +280,10 @@ labTest("udp: forged packets go nowhere", { nodes: 2, netConf: netConf() }, asyn
       socketAddress(node.publicIp, PORT),
     );
   };
-  put("10.5.250.9", `${a.address}`);
+  put(NEVER_LEASED, `${a.address}`);
   put("8.8.8.8", `${a.address}`);
   put(`${a.address}`, `${a.address}`);
-  put(`${b.address}`, "10.5.250.9");
+  put(`${b.address}`, NEVER_LEASED);
   put(`${b.address}`, `${a.address}`);
   const forged: string[] = [];
   await eventually("the one that is right", () => {
@@ -312,7 +314,7 @@ labTest("udp: a router's word to the pods", { nodes: 2, netConf: netConf() }, as
     assert.match(said, new RegExp(`From ${node.subnet().address} .*Time to live exceeded`));
   });
   await t.step("network unreachable", async () => {
-    const said = await pingSays(a, "-c", "1", "-W", "1", "10.5.254.9");
+    const said = await pingSays(a, "-c", "1", "-W", "1", NEVER_LEASED);
     assert.match(said, new RegExp(`From ${node.subnet().address} .*Destination Net Unreachable`));
   });
   await t.step("fragmentation needed, with the MTU of the path", async () => {
