@@ -81,13 +81,14 @@ export class DataPaths {
   /** Tells what an event means for each data path. `nowMs` is in milliseconds since any moment. */
   take(event: LeaseEvent, nowMs: number): ReadonlyMap<DataPath, PeerChanges<unknown>> {
     const leases = event.kind === "snapshot" ? event.leases : event.put;
-    const shares = new Map(this.all.map((path) => [path, new Map<string, Lease>()]));
+    const { all } = this;
+    const shares = new Map(all.map((path) => [path, new Map<string, Lease>()]));
     const held = new Set<string>();
     if (event.kind === "changes") {
       for (const key of event.removed) this.#heldUntilMs.delete(key);
     }
     for (const lease of leases) {
-      const path = this.all.find(({ backend }) => backend.leaseType === lease.backendType);
+      const path = all.find(({ backend }) => backend.leaseType === lease.backendType);
       if (path === undefined && this.#hold(lease.key, nowMs)) held.add(lease.key);
       else {
         this.#heldUntilMs.delete(lease.key);

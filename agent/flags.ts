@@ -7,6 +7,7 @@
 import { ConfigError, DEFAULT_SUBNET_FILE, type Family, IpAddress } from "@denim/core";
 import { parseArgs } from "@std/cli/parse-args";
 import { isIPv4, isIPv6 } from "@std/net/unstable-ip";
+import { existsSync } from "node:fs";
 import type { LogFormat } from "./log.ts";
 
 /** Where leases live. */
@@ -209,7 +210,7 @@ export function parseAgentFlags(
   const netConfigPath = raw.string("net-config-path")!;
   return {
     store: parseStore(raw),
-    netConfigPath: explicitNetConfig || exists(netConfigPath) ? netConfigPath : undefined,
+    netConfigPath: explicitNetConfig || existsSync(netConfigPath) ? netConfigPath : undefined,
     iface: raw.strings("iface"),
     ifaceRegex: raw.strings("iface-regex").map(parseRegex),
     ifaceCanReach: parseAddress("iface-can-reach", raw.string("iface-can-reach")),
@@ -428,13 +429,4 @@ function healthz(raw: RawFlags): AgentFlags["healthz"] {
 function parseLogFormat(text: string): LogFormat {
   if (text === "text" || text === "json") return text;
   throw new ConfigError(`--log-format ${text}: must be text or json`);
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
-  }
 }

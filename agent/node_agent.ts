@@ -29,6 +29,7 @@ import {
   sleep,
 } from "@denim/core";
 import {
+  FORWARDING,
   kernelReader,
   NetlinkSocket,
   Reconciler,
@@ -602,11 +603,6 @@ function writeSubnetEnv(
     );
   }
 }
-
-const FORWARDING: Readonly<Record<Family, string>> = {
-  4: "net/ipv4/ip_forward",
-  6: "net/ipv6/conf/all/forwarding",
-};
 
 function enableForwarding(family: Family): void {
   try {

@@ -12,6 +12,7 @@ import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
 import { openStore } from "./open_store.ts";
 import { requireRoot } from "./privileges.ts";
+import { untilStopped } from "./run_command.ts";
 
 /** What `runAgent` is given. */
 export interface RunAgentOptions {
@@ -25,32 +26,27 @@ export interface RunAgentOptions {
  * Runs the node agent until SIGTERM or SIGINT, and resolves to the exit code: 0 stopped as asked, 1 failed
  * at run time, 2 wrong usage or configuration.
  */
-export async function runAgent(options: RunAgentOptions): Promise<number> {
-  let log = createLogger({ format: "text" });
-  const stopping = new AbortController();
-  const stop = () => stopping.abort();
-  for (const name of STOP_SIGNALS) Deno.addSignalListener(name, stop);
-  try {
-    const flags = parseAgentFlags(options.args ?? Deno.args, Deno.env.toObject());
-    if (flags === "help") {
-      console.log(agentHelp());
+export function runAgent(options: RunAgentOptions): Promise<number> {
+  return untilStopped("stopped", async (signal) => {
+    let log = createLogger({ format: "text" });
+    try {
+      const flags = parseAgentFlags(options.args ?? Deno.args, Deno.env.toObject());
+      if (flags === "help") {
+        console.log(agentHelp());
+        return 0;
+      }
+      log = createLogger({ format: flags.logFormat, debug: flags.debug });
+      requireRoot("denim agent");
+      await serve(flags, options.backends, log, signal);
+      log.info("stopped; the data path stays as it is");
       return 0;
+    } catch (error) {
+      if (signal.aborted) return 0;
+      log.error(messageOf(error));
+      return error instanceof ConfigError ? 2 : 1;
     }
-    log = createLogger({ format: flags.logFormat, debug: flags.debug });
-    requireRoot("denim agent");
-    await serve(flags, options.backends, log, stopping.signal);
-    log.info("stopped; the data path stays as it is");
-    return 0;
-  } catch (error) {
-    if (stopping.signal.aborted) return 0;
-    log.error(messageOf(error));
-    return error instanceof ConfigError ? 2 : 1;
-  } finally {
-    for (const name of STOP_SIGNALS) Deno.removeSignalListener(name, stop);
-  }
+  });
 }
-
-const STOP_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
 async function serve(
   flags: AgentFlags,

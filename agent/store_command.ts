@@ -4,10 +4,11 @@
  * @module
  */
 
-import { ConfigError, type LeaseStore, messageOf, RuntimeError } from "@denim/core";
+import { type LeaseStore, RuntimeError } from "@denim/core";
 import { parseStoreFlags, type StoreCommandFlags, storeHelp } from "./flags.ts";
 import { createLogger } from "./log.ts";
 import { openStore } from "./open_store.ts";
+import { runCommand } from "./run_command.ts";
 
 /** A command that reads or writes the store. */
 export interface StoreCommand {
@@ -28,17 +29,9 @@ export interface StoreCommand {
   ): Promise<void>;
 }
 
-const STOP_SIGNALS = ["SIGTERM", "SIGINT"] as const;
-
 /** Runs a command and resolves to the exit code: 0 fine, 1 failed, 2 wrong usage or configuration. */
-export async function runStoreCommand(
-  command: StoreCommand,
-  args: readonly string[],
-): Promise<number> {
-  const stopping = new AbortController();
-  const stop = () => stopping.abort(new RuntimeError("stopped"));
-  for (const name of STOP_SIGNALS) Deno.addSignalListener(name, stop);
-  try {
+export function runStoreCommand(command: StoreCommand, args: readonly string[]): Promise<number> {
+  return runCommand(command.name, "stopped", async (signal) => {
     const flags = parseStoreFlags(command.name, command.flags, args, Deno.env.toObject());
     if (flags === "help") {
       console.log(`${command.help}\nWhere leases live:\n\n${storeHelp()}\n`);
@@ -53,14 +46,9 @@ export async function runStoreCommand(
     }
     const log = createLogger({ format: "text" });
     await using store = await openStore(spec, log, { patient: false });
-    await command.run(store, flags, (text) => console.log(text), stopping.signal);
+    await command.run(store, flags, (text) => console.log(text), signal);
     return 0;
-  } catch (error) {
-    console.error(`${command.name}: ${messageOf(error)}`);
-    return error instanceof ConfigError ? 2 : 1;
-  } finally {
-    for (const name of STOP_SIGNALS) Deno.removeSignalListener(name, stop);
-  }
+  });
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -7,6 +7,7 @@
 
 export * from "./backend.ts";
 export * from "./errors.ts";
+export * from "./event_counter.ts";
 export * from "./ip.ts";
 export * from "./kernel_state.ts";
 export * from "./lease.ts";

@@ -5,11 +5,12 @@
  * @module
  */
 
-import type { Family, IpAddress } from "@denim/core/ip";
+import type { IpAddress } from "@denim/core/ip";
 import { Cidr } from "@denim/core/ip";
 import { MacAddress } from "@denim/core/mac";
 import {
   findLink,
+  FORWARDING,
   type LinkState,
   LinuxError,
   listAddresses,
@@ -38,12 +39,6 @@ import type { PodNamespace } from "./namespace.ts";
 const PORT_TIMEOUT_MS = 2500;
 /** How long the kernel may take to find that nobody else has an IPv6 address. */
 const DAD_TIMEOUT_MS = 5000;
-
-/** The setting that makes the node forward packets, by family. */
-export const FORWARDING: Readonly<Record<Family, string>> = {
-  4: "net/ipv4/ip_forward",
-  6: "net/ipv6/conf/all/forwarding",
-};
 
 /** One message of a batch, and what it is for. */
 type Step = readonly [what: string, write: (writer: MessageWriter) => void];

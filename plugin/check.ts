@@ -9,6 +9,7 @@ import { Cidr, IpAddress } from "@denim/core/ip";
 import type { MacAddress } from "@denim/core/mac";
 import {
   findLink,
+  FORWARDING,
   type LinkState,
   listAddresses,
   listRoutes,
@@ -16,7 +17,7 @@ import {
   readSysctl,
 } from "@denim/core/linux/pod";
 import { AddressStore } from "./address_store.ts";
-import { FORWARDING, hostInterfaceName, noBridge } from "./bridge.ts";
+import { hostInterfaceName, noBridge } from "./bridge.ts";
 import { CNI_CODE, CniError } from "./cni_error.ts";
 import { ConfObject } from "./conf_object.ts";
 import {

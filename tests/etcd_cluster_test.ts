@@ -3,6 +3,7 @@
  */
 
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { NetworkNamespace } from "@denim/core/linux/namespace";
 import { Lab, type LabNode } from "../agent/lab/lab.ts";
 import type { Pod } from "../agent/lab/pod.ts";
@@ -254,7 +255,7 @@ rootTest("etcd absent at the start: the agent waits, says for what, and goes on"
   const [node] = cluster.nodes as [LabNode];
   const arrive = async () => {
     const waits = /WARN +waiting for etcd:http:\/\/10\.99\.0\.254:2379/;
-    await eventually("it says so", () => exists(node.logFile) && waits.test(log(node)));
+    await eventually("it says so", () => existsSync(node.logFile) && waits.test(log(node)));
     await cluster.startEtcd();
     await eventually("net-conf is missed", () => /waiting for a net-conf in etcd:/.test(log(node)));
     cluster.etcd.ctl("put", `${PREFIX}/config`, JSON.stringify(NET_CONF));
@@ -306,12 +307,3 @@ rootTest(
     assert.equal(cluster.lease(node).key, key);
   },
 );
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
-  }
-}

@@ -4,13 +4,14 @@
  * @module
  */
 
-import { ConfigError, type Lease, messageOf, RuntimeError } from "@denim/core";
+import { ConfigError, type Lease, RuntimeError } from "@denim/core";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import { parseArgs } from "@std/cli/parse-args";
 import { allDone, Lab } from "../lab/lab.ts";
 import type { Pod } from "../lab/pod.ts";
 import { createLogger } from "../log.ts";
 import { requireRoot } from "../privileges.ts";
+import { runCommand } from "../run_command.ts";
 import { overlayDevices, PacketPath, TUNNEL_HEADER } from "./packet_path.ts";
 
 const HELP = `Usage: denim demo [flags]
@@ -35,12 +36,8 @@ interface DemoFlags {
 }
 
 /** Runs the demo and resolves to the exit code: 0 every pod reached every other, 1 not, 2 wrong usage. */
-export async function runDemo(args: readonly string[]): Promise<number> {
-  const stopping = new AbortController();
-  const stop = () => stopping.abort(new RuntimeError("stopped; everything is removed"));
-  const signals = ["SIGINT", "SIGTERM"] as const;
-  for (const name of signals) Deno.addSignalListener(name, stop);
-  try {
+export function runDemo(args: readonly string[]): Promise<number> {
+  return runCommand("denim demo", "stopped; everything is removed", async (signal) => {
     const flags = parseFlags(args);
     if (flags === "help") {
       console.log(HELP);
@@ -52,13 +49,8 @@ export async function runDemo(args: readonly string[]): Promise<number> {
       console.log(`Removed the cluster of ${flags.remove}.`);
       return 0;
     }
-    return await show(flags, stopping.signal);
-  } catch (error) {
-    console.error(`denim demo: ${messageOf(error)}`);
-    return error instanceof ConfigError ? 2 : 1;
-  } finally {
-    for (const name of signals) Deno.removeSignalListener(name, stop);
-  }
+    return await show(flags, signal);
+  });
 }
 
 function parseFlags(args: readonly string[]): DemoFlags | { readonly remove: string } | "help" {

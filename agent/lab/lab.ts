@@ -9,14 +9,16 @@
 import {
   type Cidr,
   FAMILIES,
-  type Family,
   IpAddress,
   messageOf,
   parseSubnetEnv,
   RuntimeError,
+  sleep,
 } from "@denim/core";
+import { existsSync } from "node:fs";
 import {
   findLink,
+  FORWARDING,
   NetlinkSocket,
   NetworkNamespace,
   writeLinkSettings,
@@ -42,6 +44,9 @@ const ROUTER = 254;
 const PATIENCE_MS = 15_000;
 /** How long an agent may take to stop before it is killed. */
 const STOP_PATIENCE_MS = 3_000;
+
+/** For waits that only their own time ends. */
+const NEVER = new AbortController().signal;
 
 /** How a laboratory is set up. */
 export interface LabOptions {
@@ -118,7 +123,7 @@ export class Lab implements AsyncDisposable {
     }
     const deadlineMs = performance.now() + STOP_PATIENCE_MS;
     while (state.pids.some((pid) => isOurs(pid, directory)) && performance.now() < deadlineMs) {
-      await pause(20);
+      await sleep(20, NEVER);
     }
     for (const name of state.namespaces) removeNamespace(name);
     await Deno.remove(directory, { recursive: true });
@@ -323,7 +328,7 @@ export class LabNode {
 
   /** Starts the agent and waits until it has written subnet.env. */
   async startAgent(signal: AbortSignal, args: readonly string[] = []): Promise<void> {
-    if (exists(this.subnetFile)) Deno.removeSync(this.subnetFile);
+    if (existsSync(this.subnetFile)) Deno.removeSync(this.subnetFile);
     const agent = this.spawn([...this.#lab.agentProgram, ...this.agentArguments, ...args], {
       stdin: "null",
       stdout: "null",
@@ -333,7 +338,7 @@ export class LabNode {
     this.#agent = agent;
     let exit: number | undefined;
     agent.status.then(({ code }) => exit = code);
-    const ready = await until(() => exit !== undefined || exists(this.subnetFile), signal);
+    const ready = await until(() => exit !== undefined || existsSync(this.subnetFile), signal);
     if (exit === undefined && ready) return;
     const log = await Deno.readTextFile(this.logFile);
     throw new RuntimeError(
@@ -426,11 +431,6 @@ export class LabNode {
   }
 }
 
-const FORWARDING: Readonly<Record<Family, string>> = {
-  4: "net/ipv4/ip_forward",
-  6: "net/ipv6/conf/all/forwarding",
-};
-
 /** Gives a device its addresses on a segment, as host number `number`. */
 function addAddresses(
   socket: NetlinkSocket,
@@ -448,25 +448,12 @@ function addAddresses(
   }
 }
 
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 function kill(process: Deno.ChildProcess, how: Deno.Signal): void {
   try {
     process.kill(how);
   } catch {
     // It is gone already.
   }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** Waits for all, also where one fails, so that nothing is under way any more when it throws. */
@@ -485,7 +472,7 @@ export async function until(
   while (!await condition()) {
     signal?.throwIfAborted();
     if (performance.now() > deadlineMs) return false;
-    await pause(5);
+    await sleep(5, signal ?? NEVER);
   }
   return true;
 }

@@ -25,5 +25,5 @@ export {
   writeNewVeth,
 } from "./pod_link.ts";
 export { listRoutes, type PlainRoute, type RouteState, writeNewRoute } from "./route.ts";
-export { readSysctl, writeSysctl } from "./sysctl.ts";
+export { FORWARDING, readSysctl, writeSysctl } from "./sysctl.ts";
 export { waitForKernel } from "./wait_for_kernel.ts";

@@ -9,9 +9,11 @@
  */
 
 import { messageOf } from "../errors.ts";
+import { EventCounter } from "../event_counter.ts";
 import type { Cidr } from "../ip.ts";
 import type { KernelObject, KernelState, Link, Nexthop, VxlanLink } from "../kernel_state.ts";
 import type { Logger } from "../log.ts";
+import { sleep } from "../sleep.ts";
 import { addressKind } from "./address.ts";
 import { EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, EOPNOTSUPP, ESRCH, LinuxError } from "./libc.ts";
 import {
@@ -157,7 +159,8 @@ export class Reconciler implements Disposable {
   #checked = false;
   #checkDue = false;
   #failing = false;
-  #wake = Promise.withResolvers<void>();
+  /** Counts the reasons to mend something soon. */
+  readonly #reasons = new EventCounter();
 
   readonly #linksByIndex = new Map<number, LinkState>();
   readonly #indexes = new Map<string, number>();
@@ -308,7 +311,7 @@ export class Reconciler implements Disposable {
       result = { ...NOTHING, failures: [error.message] };
     }
     this.#failing = result.failures.length > 0;
-    if (this.#failing) this.#wake.resolve();
+    if (this.#failing) this.#reasons.add();
     return result;
   }
 
@@ -327,21 +330,22 @@ export class Reconciler implements Disposable {
       this.#onUnderlay({});
     };
     while (await this.#monitor.next(signal, (reader) => this.#hear(reader), lost)) {
-      if (this.#touched.size > 0 || this.#linksTouched || this.#checkDue) this.#wake.resolve();
+      if (this.#touched.size > 0 || this.#linksTouched || this.#checkDue) {
+        this.#reasons.add();
+      }
     }
   }
 
   async #mend(signal: AbortSignal): Promise<void> {
     let settleMs = SETTLE_MS, retryMs = MIN_RETRY_MS, mendedAtMs = -Infinity, complaint = "";
-    for (;;) {
-      await waitFor(this.#wake.promise, this.#failing ? retryMs : CHECK_INTERVAL_MS, signal);
+    for (let seen = 0;;) {
+      await this.#reasons.after(seen, this.#failing ? retryMs : CHECK_INTERVAL_MS, signal);
       if (performance.now() - mendedAtMs > CALM_MS) settleMs = SETTLE_MS;
-      await waitFor(undefined, settleMs, signal);
-      if (signal.aborted) return;
+      if (!await sleep(settleMs, signal)) return;
       const partial = !this.#failing && !this.#checkDue && !this.#linksTouched &&
         this.#touched.size > 0;
       const { changes, first, failures } = partial ? this.apply() : this.check();
-      this.#wake = Promise.withResolvers();
+      seen = this.#reasons.count;
       retryMs = failures.length > 0 ? Math.min(retryMs * 2, MAX_RETRY_MS) : MIN_RETRY_MS;
       const news = failures[0] ?? "";
       if (news !== complaint && news !== "") {
@@ -688,21 +692,4 @@ function explainLinkError(error: unknown): string {
   const hint =
     "; load the kernel's module for it (modprobe vxlan), or choose another Backend in net-conf";
   return messageOf(error) + (missing ? hint : "");
-}
-
-/** Resolves when the event does, after a time, or once the signal is aborted. */
-async function waitFor(
-  event: Promise<void> | undefined,
-  timeoutMs: number,
-  signal: AbortSignal,
-): Promise<void> {
-  if (signal.aborted) return;
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const done = () => resolve();
-  const timer = setTimeout(done, timeoutMs);
-  signal.addEventListener("abort", done, { once: true });
-  event?.then(done);
-  await promise;
-  clearTimeout(timer);
-  signal.removeEventListener("abort", done);
 }

@@ -6,6 +6,14 @@
  * @module
  */
 
+import type { Family } from "../ip.ts";
+
+/** The setting that makes a namespace a router, by family. */
+export const FORWARDING: Readonly<Record<Family, string>> = {
+  4: "net/ipv4/ip_forward",
+  6: "net/ipv6/conf/all/forwarding",
+};
+
 /** The path of a setting: `net/ipv4/ip_forward`. A dot in it belongs to a device's name. */
 function sysctlPath(name: string): string {
   return `/proc/sys/${name}`;

@@ -4,9 +4,10 @@
  * @module
  */
 
-import { ConfigError, messageOf, RuntimeError } from "@denim/core";
+import { ConfigError } from "@denim/core";
 import { parseArgs } from "@std/cli/parse-args";
 import { requireRoot } from "../../agent/privileges.ts";
+import { runCommand } from "../../agent/run_command.ts";
 import { cni, type CniOptions, MAX_PODS } from "./cni.ts";
 import { converge, type ConvergeOptions, MAX_PEERS } from "./converge.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
@@ -89,26 +90,17 @@ export function parseFlags(args: readonly string[]): Flags | "help" {
 }
 
 /** Runs benches; the exit code: 0 measured, 1 something failed, 2 wrong usage. */
-async function runBench(args: readonly string[]): Promise<number> {
-  const stopping = new AbortController();
-  const stop = () => stopping.abort(new RuntimeError("stopped; everything is removed"));
-  const signals = ["SIGINT", "SIGTERM"] as const;
-  for (const name of signals) Deno.addSignalListener(name, stop);
-  try {
+function runBench(args: readonly string[]): Promise<number> {
+  return runCommand("deno task bench", "stopped; everything is removed", async (signal) => {
     const flags = parseFlags(args);
     if (flags === "help") {
       console.log(HELP);
       return 0;
     }
     requireRoot("deno task bench", { namespaces: true });
-    for (const name of flags.benches) await runOne(name, flags, stopping.signal);
+    for (const name of flags.benches) await runOne(name, flags, signal);
     return 0;
-  } catch (error) {
-    console.error(`deno task bench: ${messageOf(error)}`);
-    return error instanceof ConfigError ? 2 : 1;
-  } finally {
-    for (const name of signals) Deno.removeSignalListener(name, stop);
-  }
+  });
 }
 
 async function runOne(

@@ -10,7 +10,7 @@
  * @module
  */
 
-import { type Logger, messageOf, sleep } from "../../mod.ts";
+import { EventCounter, type Logger, messageOf } from "../../mod.ts";
 
 /** How often the file is looked at where the kernel tells nothing. */
 const DEAF_LOOK_MS = 50;
@@ -31,8 +31,7 @@ export function ringBell(path: string): void {
 /** Counts the writes to a database, until it is disposed of. */
 export class FileChanges implements Disposable {
   #watcher: Deno.FsWatcher | undefined;
-  #count = 0;
-  #next = Promise.withResolvers<void>();
+  readonly #heard = new EventCounter();
 
   /**
    * Starts to listen. Where the kernel can't tell, as where the host's other programs have used up its inotify
@@ -56,16 +55,13 @@ export class FileChanges implements Disposable {
 
   async #listen(watcher: Deno.FsWatcher): Promise<void> {
     for await (const { kind } of watcher) {
-      if (kind === "access") continue;
-      this.#count++;
-      this.#next.resolve();
-      this.#next = Promise.withResolvers();
+      if (kind !== "access") this.#heard.add();
     }
   }
 
   /** How many were heard of so far. Ask before the file is read, so that none is missed meanwhile. */
   get count(): number {
-    return this.#count;
+    return this.#heard.count;
   }
 
   /**
@@ -73,18 +69,12 @@ export class FileChanges implements Disposable {
    * `count`, and in any case after a time. False once the signal is aborted.
    */
   async after(count: number, timeoutMs: number, signal: AbortSignal): Promise<boolean> {
-    if (this.#count !== count) return !signal.aborted;
-    if (this.#watcher === undefined) timeoutMs = Math.min(timeoutMs, DEAF_LOOK_MS);
-    const done = new AbortController();
-    const heard = this.#next.promise.then(() => !signal.aborted);
-    try {
-      return await Promise.race([
-        heard,
-        sleep(timeoutMs, AbortSignal.any([signal, done.signal])),
-      ]);
-    } finally {
-      done.abort();
-    }
+    const deaf = this.#watcher === undefined;
+    return await this.#heard.after(
+      count,
+      deaf ? Math.min(timeoutMs, DEAF_LOOK_MS) : timeoutMs,
+      signal,
+    );
   }
 
   /** Stops listening. */

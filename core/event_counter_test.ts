@@ -1,0 +1,20 @@
+import assert from "node:assert/strict";
+import { EventCounter } from "./event_counter.ts";
+
+Deno.test("a wait ends with the next event, with one that was missed, with its time, with the signal", async () => {
+  const events = new EventCounter();
+  const ending = new AbortController();
+  const startMs = performance.now();
+  const { count } = events;
+  const waiting = [1, 2].map(() => events.after(count, 60_000, ending.signal));
+  events.add();
+  assert.deepEqual(await Promise.all(waiting), [true, true]);
+  assert.equal(await events.after(count, 60_000, ending.signal), true, "it happened meanwhile");
+  assert.equal(await events.after(events.count, 20, ending.signal), true);
+  assert.ok(performance.now() - startMs >= 19);
+  const last = events.after(events.count, 60_000, ending.signal);
+  ending.abort();
+  assert.equal(await last, false);
+  assert.equal(await events.after(count, 60_000, ending.signal), false);
+  assert.ok(performance.now() - startMs < 10_000);
+});
