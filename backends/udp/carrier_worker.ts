@@ -21,6 +21,7 @@ import {
   yieldProcessor,
 } from "@denim/core/linux/packet-io";
 import { forbidFragments, pathMtuBytes, sendRaw } from "@denim/core/linux/udp-socket";
+import { Anticipation } from "./anticipation.ts";
 import type { CarrierOrder, CarrierReport, CarrierSetup } from "./carrier_messages.ts";
 import { Counters } from "./counters.ts";
 import { Inbound } from "./inbound.ts";
@@ -162,22 +163,25 @@ function prepare(setup: CarrierSetup): () => CarrierReport {
   }
   const fds = [...turns.flatMap((each) => each.fds), wake];
   const input = new InputWait(fds);
+  const anticipation = new Anticipation(turns.length);
   return () => {
     // After a wait only those have a turn for whom there is something; then all, until nobody finds any more.
     let fresh: boolean = false, looks = 0;
     while (!peers.stopped) {
       let idle: boolean = !fresh;
-      for (const { turn, fds: own } of turns) {
+      for (const [way, { turn, fds: own }] of turns.entries()) {
         if (fresh && !own.some((fd) => input.found(fds.indexOf(fd)))) continue;
         const found = turn(fresh);
         if (found === "gone") return "gone";
-        if (found !== "nothing") idle = false;
+        if (found === "nothing") continue;
+        idle = false;
         if (found === "much") looks = LOOKS;
+        else anticipation.carried(way, performance.now());
       }
-      fresh = idle && looks === 0;
+      fresh = idle && looks === 0 && !anticipation.looksOn(performance.now());
       if (fresh) input.wait();
       else if (idle) {
-        looks--;
+        looks = Math.max(looks - 1, 0);
         yieldProcessor();
       }
     }
