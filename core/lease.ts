@@ -32,6 +32,8 @@ export interface Lease {
    * store's watch tells may be `undefined` for any lease: etcd would have to be asked about each.
    */
   readonly expiresAtMs: number | undefined;
+  /** The number of the write that made it what it is, as its store counts: a later write has a higher one. */
+  readonly revision?: number;
 }
 
 /** A lease's half for one family. */

@@ -8,7 +8,7 @@
 import { ConfigError, messageOf, RuntimeError } from "./errors.ts";
 import type { Cidr, Family, IpAddress } from "./ip.ts";
 import { type Lease, leaseHalf, leaseKey, parseLease, parseLeaseKey } from "./lease.ts";
-import type { LeaseRequest } from "./lease_store.ts";
+import { LeaseLostError, type LeaseRequest, type NodeIdentity } from "./lease_store.ts";
 import type { Logger } from "./log.ts";
 import { fitsConfig, type NetworkConfig } from "./net_conf.ts";
 import { chooseSubnets, SubnetAllocator } from "./subnet_allocator.ts";
@@ -22,8 +22,19 @@ export interface LeaseChoice {
 }
 
 /**
+ * Whether a lease is the one that a node held in its last run: of the same subnets, under the addresses that
+ * the node had then.
+ */
+export function heldBefore(node: NodeIdentity, lease: Lease): boolean {
+  const publicIps = node.previousPublicIps ?? node.publicIps;
+  return lease.key === leaseKey(node.previousSubnets) &&
+    lease.halves.every(({ subnet, publicIp }) => publicIps.get(subnet.family)?.equals(publicIp));
+}
+
+/**
  * Chooses a node's subnets: those of the lease that it has, where net-conf still allows them; else those of
- * its last run, where free; else free ones. Throws a RuntimeError where a network is full.
+ * its last run, where free; else free ones. Throws a RuntimeError where a network is full, and a
+ * LeaseLostError where no others than those of its last run will do.
  *
  * @param held the lease that the node has
  * @param others the keys of all other leases, readable or not; asked for only where they count
@@ -35,8 +46,20 @@ export function chooseLease(
   others: () => Iterable<string>,
 ): LeaseChoice {
   const had = held?.halves.map(({ subnet }) => subnet) ?? [];
-  if (fitsConfig(config, had)) return { subnets: had, keeps: true };
-  const taken = [...others()].flatMap((key) => parseLeaseKey(key) ?? []);
+  const wanted = leaseKey(request.previousSubnets);
+  if (fitsConfig(config, had) && (!request.only || held?.key === wanted)) {
+    return { subnets: had, keeps: true };
+  }
+  const keys = [...others()];
+  if (request.only) {
+    const rival = keys.find((key) => overlaps(key, request.previousSubnets));
+    if (rival !== undefined) throw new LeaseLostError(`${wanted} is another node's now: ${rival}`);
+    if (!fitsConfig(config, request.previousSubnets)) {
+      throw new LeaseLostError(`net-conf does not allow ${wanted} any more`);
+    }
+    return { subnets: request.previousSubnets, keeps: false };
+  }
+  const taken = keys.flatMap((key) => parseLeaseKey(key) ?? []);
   const allocators = config.families.map((family) => new SubnetAllocator(family, taken));
   const preferred = [...had, ...request.previousSubnets];
   return { subnets: chooseSubnets(allocators, preferred), keeps: false };
@@ -136,12 +159,17 @@ export class LeaseReader {
     this.#log = log;
   }
 
-  /** A lease from flannel's key and value; `undefined` where they can't be read. */
-  read(key: string, value: string, expiresAtMs: number | undefined): Lease | undefined {
+  /** A lease from flannel's key and value, of a store's revision; `undefined` where they can't be read. */
+  read(
+    key: string,
+    value: string,
+    expiresAtMs: number | undefined,
+    revision: number,
+  ): Lease | undefined {
     try {
       const lease = parseLease(key, value, expiresAtMs);
       this.#unreadable.delete(key);
-      return lease;
+      return { ...lease, revision };
     } catch (error) {
       if (this.#unreadable.get(key) !== value) {
         this.#unreadable.set(key, value);

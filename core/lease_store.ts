@@ -18,6 +18,8 @@ export interface NodeIdentity {
   readonly publicIps: ReadonlyMap<Family, IpAddress>;
   /** The subnets that the node had in its last run, from its subnet.env. */
   readonly previousSubnets: readonly Cidr[];
+  /** The addresses at which it was reached then; those of now unless given. */
+  readonly previousPublicIps?: ReadonlyMap<Family, IpAddress>;
 }
 
 /** What a node asks for, and what it tells the others with it. */
@@ -26,6 +28,8 @@ export interface LeaseRequest extends NodeIdentity {
   readonly backendType: string;
   /** What the backend publishes for each family, as JSON: `BackendData` and `BackendV6Data`. */
   readonly backendData: ReadonlyMap<Family, unknown>;
+  /** Whether no other subnets than the previous ones will do, since pods live in them. */
+  readonly only?: boolean;
 }
 
 /** What a watch hands on. */
@@ -82,9 +86,10 @@ export interface LeaseStore extends AsyncDisposable {
   held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined>;
 
   /**
-   * Gives a node its subnet: the one leased to its public IP; else that of its last run, where free; else
-   * a free one. A reservation (no expiry) stays one. Rejects with a `RuntimeError` where the network is
-   * full.
+   * Gives a node its subnet: the one that it held in its last run, under the addresses that it had then; else
+   * the one leased to its public IP; else that of its last run, where free; else a free one. A reservation
+   * (no expiry) stays one. Rejects with a `RuntimeError` where the network is full, and with a
+   * `LeaseLostError` where no other subnet would do.
    */
   acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease>;
 

@@ -318,8 +318,9 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     await store.setNetworkConfig(LARGE, { ifAbsent: true }, signal);
     const held = await store.acquire(node(1), signal);
     const subnets = held.halves.map(({ subnet }) => subnet);
-    await store.reserve({ subnets, publicIps: node(1).publicIps }, signal);
-    assert.deepEqual(await store.held(node(1), signal), { ...held, expiresAtMs: undefined });
+    const reserved = await store.reserve({ subnets, publicIps: node(1).publicIps }, signal);
+    assert.deepEqual(reserved, { ...held, expiresAtMs: undefined, revision: reserved.revision });
+    assert.deepEqual(await store.held(node(1), signal), reserved);
     assert.equal((await store.renew(held, signal)).expiresAtMs, undefined);
   },
 
@@ -356,6 +357,64 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     assert.ok(Math.abs(leases.get("10.5.8.0-24")!.expiresAtMs! - endMs) <= 2_000);
     assert.ok(Math.abs(leases.get(held.key)!.expiresAtMs! - held.expiresAtMs!) <= 2_000);
     assert.deepEqual(leases.get(held.key)!.halves, held.halves);
+  },
+
+  "a node whose address is another keeps its lease": async ({ store, other, signal }) => {
+    await store.setNetworkConfig(LARGE, { ifAbsent: true }, signal);
+    const held = await store.acquire(node(1), signal);
+    const previousSubnets = held.halves.map(({ subnet }) => subnet);
+    const previousPublicIps = node(1).publicIps;
+    const follower = new Follower(other, signal);
+    await follower.sees(held.key);
+    // The new address may still be a gone node's.
+    const gone = await store.acquire(node(2), signal);
+    const moved = await store.acquire(
+      node(2, { previousSubnets, previousPublicIps, only: true }),
+      signal,
+    );
+    assert.equal(moved.key, held.key);
+    assert.deepEqual(moved.halves[0]!.publicIp, node(2).publicIps.get(4));
+    assert.ok(moved.revision! > gone.revision!, "a later write");
+    const { halves, revision } = (await other.held(node(2, { previousSubnets }), signal))!;
+    assert.deepEqual({ halves, revision }, { halves: moved.halves, revision: moved.revision });
+    // Who has not held it there gets it not.
+    const stranger = node(3, { previousSubnets, previousPublicIps: node(4).publicIps });
+    assert.equal(await store.held(stranger, signal), undefined);
+    assert.notEqual((await store.acquire(stranger, signal)).key, held.key);
+  },
+
+  "a node that can do with no other subnet gets it, or none": async ({ store, other, signal }) => {
+    await store.setNetworkConfig(LARGE, { ifAbsent: true }, signal);
+    const held = await store.acquire(node(1), signal);
+    const previousSubnets = held.halves.map(({ subnet }) => subnet);
+    const request = node(1, { previousSubnets, only: true });
+    await store.release(held.key, signal);
+    assert.equal((await store.acquire(request, signal)).key, held.key);
+    await store.release(held.key, signal);
+    await other.reserve({ subnets: previousSubnets, publicIps: node(2).publicIps }, signal);
+    await assert.rejects(store.acquire(request, signal), {
+      name: "LeaseLostError",
+      message: /is another node's now/,
+    });
+    assert.equal(await store.held(node(1), signal), undefined);
+    await other.release(held.key, signal);
+    assert.equal((await store.acquire(request, signal)).key, held.key);
+  },
+
+  "each write of a lease has a later revision, which the watch tells": async (
+    { store, other, signal },
+  ) => {
+    await store.setNetworkConfig(LARGE, { ifAbsent: true }, signal);
+    const first = await store.acquire(node(1), signal);
+    const second = await other.acquire(node(1), signal);
+    const third = await store.renew(second, signal);
+    assert.ok(first.revision! < second.revision! && second.revision! < third.revision!);
+    assert.equal((await other.held(node(1), signal))!.revision, third.revision);
+    for await (const event of store.watch(signal)) {
+      assert.ok(event.kind === "snapshot");
+      assert.deepEqual(event.leases.map(({ revision }) => revision), [third.revision]);
+      break;
+    }
   },
 
   "nodes that race get different subnets, until the network is full": async (

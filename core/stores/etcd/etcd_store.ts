@@ -24,6 +24,7 @@ import {
   ConfigError,
   FAMILIES,
   formatLeaseValue,
+  heldBefore,
   holdsAlike,
   type Lease,
   LEASE_TTL_MS,
@@ -189,9 +190,9 @@ export class EtcdStore implements LeaseStore {
     }, signal) !== undefined;
   }
 
-  /** The node's lease, by its public IP; see {@link LeaseStore.held}. */
+  /** The lease that a node holds; see {@link LeaseStore.held}. */
   async held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined> {
-    const found = this.#findByPublicIp((await this.#list(signal)).rows, node);
+    const found = this.#findHeld((await this.#list(signal)).rows, node);
     if (found === undefined) return undefined;
     const [lease] = await this.#withExpiry([found], signal);
     return lease;
@@ -204,7 +205,7 @@ export class EtcdStore implements LeaseStore {
       const config = this.#parseNetConf(netConf.value);
       const listing = await this.#list(signal);
       const { rows } = listing;
-      const found = this.#findByPublicIp(rows, request);
+      const found = this.#findHeld(rows, request);
       const { subnets, keeps } = chooseLease(
         config,
         request,
@@ -231,7 +232,7 @@ export class EtcdStore implements LeaseStore {
       if (row === undefined) {
         throw new LeaseLostError(`the lease ${lease.key} ran out or was deleted`);
       }
-      const holder = this.#reader.read(row.key, row.value, undefined);
+      const holder = this.#find(row)?.lease;
       const same = lease.halves.every(({ subnet, publicIp }) =>
         holder !== undefined && leaseHalf(holder, subnet.family)?.publicIp.equals(publicIp)
       );
@@ -261,7 +262,8 @@ export class EtcdStore implements LeaseStore {
         listing.rows.map((row) => ({ key: row.key, lease: this.#find(row)?.lease })),
       );
       const replaces = listing.rows.find(({ key }) => key === lease.key);
-      return { lease, id: NO_LEASE, replaces, netConf, listing };
+      const done = replaces?.etcdLease === NO_LEASE;
+      return { lease, id: NO_LEASE, replaces, done, netConf, listing };
     }, signal);
   }
 
@@ -385,8 +387,11 @@ export class EtcdStore implements LeaseStore {
     try {
       for (;; await sleep(Math.random() * MAX_RACE_WAIT_MS, signal)) {
         const planned = await plan(grant);
+        if (planned.done) return planned.lease;
+        let revision;
         try {
-          if (!await this.#carryOut(planned, signal)) continue;
+          revision = await this.#carryOut(planned, signal);
+          if (revision === undefined) continue;
         } catch (error) {
           if (!(error instanceof RuntimeError && error.cause instanceof EtcdLeaseInvalidError)) {
             throw error;
@@ -398,7 +403,7 @@ export class EtcdStore implements LeaseStore {
         await this.#discard(planned.replaces?.etcdLease, signal);
         // Read back, so that this node sees its lease as the others do.
         const { key, expiresAtMs } = planned.lease;
-        return this.#reader.read(key, formatLeaseValue(planned.lease), expiresAtMs)!;
+        return this.#reader.read(key, formatLeaseValue(planned.lease), expiresAtMs, revision)!;
       }
     } catch (error) {
       if (!(error instanceof RuntimeError) || error.message.startsWith(this.description)) {
@@ -410,11 +415,11 @@ export class EtcdStore implements LeaseStore {
     }
   }
 
-  /** Tells whether it was done: not where another was faster. */
+  /** Tells the revision of the write; `undefined` where another was faster. */
   async #carryOut(
     { lease, id, replaces, netConf, listing }: Plan,
     signal: AbortSignal,
-  ): Promise<boolean> {
+  ): Promise<number | undefined> {
     const key = this.#keyOf(lease.key);
     const keeps = replaces?.key === lease.key;
     const compare = [keeps ? changedAt(key, replaces.modRevision) : createdAt(key, 0)];
@@ -432,16 +437,16 @@ export class EtcdStore implements LeaseStore {
       success.push({ request_range: { ...this.#range, min_create_revision } });
     }
     const done = await this.#transact({ compare, success }, signal);
-    if (done === undefined) return false;
+    if (done === undefined) return undefined;
     const newcomers = done.ranges.flatMap(({ kvs }) => kvs.map((kv) => this.#rowOf(kv)));
     const rival = newcomers.find((row) => row.key !== lease.key && this.#collide(row, lease));
-    if (rival === undefined) return true;
+    if (rival === undefined) return done.revision;
     this.#log.debug(`${lease.key} is given back for ${rival.key}, which was first`);
     await this.#transact({
       compare: [changedAt(key, done.revision)],
       success: [{ request_delete_range: { key } }],
     }, signal);
-    return false;
+    return undefined;
   }
 
   #collide(row: Row, lease: Lease): boolean {
@@ -542,9 +547,11 @@ export class EtcdStore implements LeaseStore {
     }
   }
 
-  /** The node's lease, by the first of its public IPs that has one. */
-  #findByPublicIp(rows: readonly Row[], node: NodeIdentity): Found | undefined {
+  /** The lease of the node's last run, else the one of the first of its public IPs that has one. */
+  #findHeld(rows: readonly Row[], node: NodeIdentity): Found | undefined {
     const found = rows.flatMap((row) => this.#find(row) ?? []);
+    const before = found.find(({ lease }) => heldBefore(node, lease));
+    if (before !== undefined) return before;
     for (const family of FAMILIES) {
       const publicIp = node.publicIps.get(family);
       if (publicIp === undefined) continue;
@@ -555,7 +562,7 @@ export class EtcdStore implements LeaseStore {
   }
 
   #find(row: Row): Found | undefined {
-    const lease = this.#reader.read(row.key, row.value, undefined);
+    const lease = this.#reader.read(row.key, row.value, undefined, row.modRevision);
     return lease && { row, lease };
   }
 
@@ -589,6 +596,8 @@ interface Plan {
   readonly id: string;
   /** What it takes the place of, under its own key or another. */
   readonly replaces: Row | undefined;
+  /** Whether it is there already. */
+  readonly done?: boolean;
   /** The net-conf that it was chosen by, where it was. */
   readonly netConf?: { readonly modRevision: number };
   /** The other leases that it was chosen among, where it was. */

@@ -13,10 +13,12 @@ import {
   ConfigError,
   FAMILIES,
   formatLeaseValue,
+  heldBefore,
   type Lease,
   LEASE_TTL_MS,
   type LeaseEvent,
   leaseHalf,
+  leaseKey,
   LeaseLostError,
   LeaseReader,
   type LeaseRequest,
@@ -153,9 +155,9 @@ export class SqliteStore implements LeaseStore {
     });
   }
 
-  /** The lease that a node holds, by the first of its public IPs that has one. */
+  /** The lease that a node holds; see {@link LeaseStore.held}. */
   async held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined> {
-    return await this.#unlocked(signal, () => this.#findByPublicIp(node)?.lease);
+    return await this.#unlocked(signal, () => this.#findHeld(node)?.lease);
   }
 
   /** Gives a node its subnet, in one transaction; see {@link LeaseStore.acquire}. */
@@ -163,7 +165,7 @@ export class SqliteStore implements LeaseStore {
     await this.networkConfig(signal);
     return await this.#write(signal, () => {
       const config = this.#parseNetConf(this.#netConf()!);
-      const found = this.#findByPublicIp(request);
+      const found = this.#findHeld(request);
       const { subnets, keeps } = chooseLease(
         config,
         request,
@@ -180,16 +182,14 @@ export class SqliteStore implements LeaseStore {
         subnets,
         reserved ? undefined : this.#now() + LEASE_TTL_MS,
       );
-      // Read back, so that this node sees its lease as the others do.
-      return this.#reader.read(lease.key, this.#put(lease), lease.expiresAtMs)!;
+      return this.#put(lease);
     });
   }
 
   /** Lengthens a lease; see {@link LeaseStore.renew}. */
   async renew(lease: Lease, signal: AbortSignal): Promise<Lease> {
     return await this.#write(signal, () => {
-      const row = this.#statement("SELECT * FROM leases WHERE key = ? AND value IS NOT NULL")
-        .get(lease.key) as Row | undefined;
+      const row = this.#row(lease.key);
       if (row === undefined) {
         throw new LeaseLostError(`the lease ${lease.key} ran out or was deleted`);
       }
@@ -199,8 +199,7 @@ export class SqliteStore implements LeaseStore {
       );
       if (!same) throw new LeaseLostError(`the lease ${lease.key} is another node's: ${row.value}`);
       const expiresAtMs = row.expires_at_ms === null ? undefined : this.#now() + LEASE_TTL_MS;
-      this.#put({ ...lease, expiresAtMs });
-      return { ...lease, expiresAtMs };
+      return this.#put({ ...lease, expiresAtMs });
     });
   }
 
@@ -258,8 +257,8 @@ export class SqliteStore implements LeaseStore {
         request,
         this.#rows().map((row) => ({ key: row.key, lease: this.#read(row) })),
       );
-      this.#put(lease);
-      return lease;
+      const is = this.#row(lease.key);
+      return is?.expires_at_ms === null ? lease : this.#put(lease);
     });
   }
 
@@ -326,8 +325,16 @@ export class SqliteStore implements LeaseStore {
     };
   }
 
-  /** The node's lease, by the first of its public IPs that has one; it may be one that can't be read. */
-  #findByPublicIp(node: NodeIdentity): { key: string; lease: Lease | undefined } | undefined {
+  /**
+   * The lease of the node's last run, else the one of the first of its public IPs that has one, which may be
+   * one that can't be read.
+   */
+  #findHeld(node: NodeIdentity): { key: string; lease: Lease | undefined } | undefined {
+    const row = this.#row(leaseKey(node.previousSubnets));
+    const lease = row && (row.expires_at_ms ?? Infinity) > this.#now()
+      ? this.#read(row)
+      : undefined;
+    if (lease !== undefined && heldBefore(node, lease)) return { key: lease.key, lease };
     for (const family of FAMILIES) {
       const publicIp = node.publicIps.get(family);
       if (publicIp === undefined) continue;
@@ -340,6 +347,11 @@ export class SqliteStore implements LeaseStore {
     return undefined;
   }
 
+  #row(key: string): Row | undefined {
+    return this.#statement("SELECT * FROM leases WHERE key = ? AND value IS NOT NULL")
+      .get(key) as Row | undefined;
+  }
+
   #keys(): string[] {
     return this.#statement("SELECT key FROM leases WHERE value IS NOT NULL").all()
       .map(({ key }) => key as string);
@@ -350,12 +362,13 @@ export class SqliteStore implements LeaseStore {
       .all() as unknown as Row[];
   }
 
-  /** Tells the value written. */
-  #put(lease: Lease): string {
+  /** Tells what was written, read back, so that this node sees its lease as the others do. */
+  #put(lease: Lease): Lease {
     const value = formatLeaseValue(lease);
-    this.#statement("INSERT OR REPLACE INTO leases (key, value, expires_at_ms) VALUES (?, ?, ?)")
-      .run(lease.key, value, lease.expiresAtMs ?? null);
-    return value;
+    const { lastInsertRowid } = this.#statement(
+      "INSERT OR REPLACE INTO leases (key, value, expires_at_ms) VALUES (?, ?, ?)",
+    ).run(lease.key, value, lease.expiresAtMs ?? null);
+    return this.#reader.read(lease.key, value, lease.expiresAtMs, Number(lastInsertRowid))!;
   }
 
   /** Tells whether there was one. */
@@ -393,7 +406,7 @@ export class SqliteStore implements LeaseStore {
   /** A row as a lease; `undefined` for a trace, and, with a warning, for what can't be read. */
   #read(row: Row): Lease | undefined {
     if (row.value === null) return undefined;
-    return this.#reader.read(row.key, row.value, row.expires_at_ms ?? undefined);
+    return this.#reader.read(row.key, row.value, row.expires_at_ms ?? undefined, row.revision);
   }
 
   #netConf(): string | undefined {
