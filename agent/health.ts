@@ -9,7 +9,7 @@ import { type Logger, messageOf, RuntimeError } from "@denim/core";
 /** Serves health until it is disposed of. */
 export class Health implements AsyncDisposable {
   readonly #server: Deno.HttpServer;
-  #ready = false;
+  #unready: string | undefined = "it is starting";
 
   private constructor(address: { hostname: string; port: number }, log: Logger) {
     this.#server = Deno.serve({
@@ -29,17 +29,17 @@ export class Health implements AsyncDisposable {
     }
   }
 
-  /** From now on the node is ready: subnet.env is written and packets find their way. */
-  ready(): void {
-    this.#ready = true;
+  /** Why the node is not ready; `undefined` once subnet.env is written and packets find their way. */
+  tell(unready: string | undefined): void {
+    this.#unready = unready;
   }
 
   #answer(path: string): Response {
     if (path === "/healthz") return new Response("denim is running");
     if (path !== "/readyz") return new Response("not found", { status: 404 });
-    return this.#ready
+    return this.#unready === undefined
       ? new Response("denim is ready")
-      : new Response("denim is not ready yet", { status: 503 });
+      : new Response(`denim is not ready: ${this.#unready}`, { status: 503 });
   }
 
   /** Stops serving. */

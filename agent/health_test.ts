@@ -12,8 +12,10 @@ Deno.test("health is there at once, readiness when the node says so", async () =
     return response.status;
   };
   assert.deepEqual([await ask("/healthz"), await ask("/readyz")], [200, 503]);
-  health.ready();
+  health.tell(undefined);
   assert.deepEqual([await ask("/readyz"), await ask("/")], [200, 404]);
+  health.tell("its subnet is another node's");
+  assert.equal(await ask("/readyz"), 503);
 });
 
 Deno.test("a port that is taken is named with its flags", async () => {

@@ -7,13 +7,13 @@
 import {
   Cidr,
   ConfigError,
+  EventCounter,
   type Family,
   fitsConfig,
-  formatSubnetEnv,
   type KernelReader,
   type Lease,
   type LeaseEvent,
-  LeaseLostError,
+  leaseKey,
   type LeaseRequest,
   type LeaseStore,
   type Logger,
@@ -21,9 +21,7 @@ import {
   messageOf,
   type NetworkConfig,
   type NodeContext,
-  type NodeIdentity,
   type OuterInterface,
-  parseSubnetEnv,
   PeerTable,
   RuntimeError,
   sleep,
@@ -37,8 +35,10 @@ import {
   writeSysctl,
 } from "@denim/core/linux";
 import { type AnyBackend, type DataPath, DataPaths, HOLD_MS } from "./data_paths.ts";
+import { LeaseKeeper } from "./lease_keeper.ts";
 import { findBackend, readBackendOptions } from "./net_conf.ts";
-import { findOuterInterface, type InterfaceChoice } from "./outer_interface.ts";
+import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
+import { type LastRun, SubnetFile } from "./subnet_file.ts";
 
 /** What a node needs to live. */
 export interface NodeOptions {
@@ -54,16 +54,22 @@ export interface NodeOptions {
   readonly renewMarginMs: number;
   /** Where the node says what it does. */
   readonly log: Logger;
-  /** Called once, when subnet.env is written and packets find their way. */
-  readonly onReady: (lease: Lease) => void;
+  /**
+   * Called with `undefined` when subnet.env is written and packets find their way; with a reason when the
+   * node is not ready any more.
+   */
+  readonly onReadiness: (unready: string | undefined) => void;
 }
 
-/** Waits between attempts at what fails from outside: from this, doubling … */
-const MIN_RETRY_MS = 1_000;
+/** The wait before a change that failed is tried again: from this, doubling … */
+const MIN_RETRY_MS = 100;
 /** … to this. */
-const MAX_RETRY_MS = 60_000;
-/** A lease whose margin is over already is renewed after this. */
-const MIN_RENEW_WAIT_MS = 1_000;
+const MAX_RETRY_MS = 10_000;
+/**
+ * A node that is given a lease which may be a running one's is not ready before that one had so long to
+ * object.
+ */
+const OBJECTION_MS = 500;
 /** News of the underlay that belongs together comes together: the wait for the rest of it. */
 const UNDERLAY_SETTLE_MS = 50;
 /** How often a former data path is looked at; it goes when it had no peer at two looks in a row … */
@@ -83,29 +89,32 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
   findBackend(config, options.backends);
 
   using socket = new NetlinkSocket();
-  const outer = findOuterInterface(socket, options.interface, families);
+  const outer = new OuterInterfaceFollower(socket, options.interface, families, log);
   if (config.backend.defaulted) {
     log.warn(
       'net-conf names no Backend, which means "udp" as in flannel; say Backend.Type to choose',
     );
   }
-  log.info(`the way to other nodes is ${outer.name}`, {
-    publicIp: [...outer.publicIps.values()].join(" "),
-    mtuBytes: outer.mtuBytes,
+  const { name, publicIps, mtuBytes } = outer.current;
+  log.info(`the way to other nodes is ${name}`, {
+    publicIp: [...publicIps.values()].join(" "),
+    mtuBytes,
   });
-  const identity: NodeIdentity = {
-    publicIps: outer.publicIps,
-    previousSubnets: previousSubnets(options.subnetFile, log),
-  };
-  const held = await store.held(identity, signal);
-  await using node = new Node(options, { outer, identity, kernel: kernelReader(socket) });
-  await node.run(config, held, signal);
+  const subnetFile = new SubnetFile(options.subnetFile, log);
+  const lastRun = subnetFile.lastRun();
+  const held = await store.held({ publicIps, ...lastRun }, signal);
+  const kernel = kernelReader(socket);
+  await using node = new Node(options, { outer, subnetFile, lastRun, held, kernel });
+  await node.run(config, signal);
 }
 
-/** Where a node is. */
+/** Where a node is, and what it comes from. */
 interface Place {
-  readonly outer: OuterInterface;
-  readonly identity: NodeIdentity;
+  readonly outer: OuterInterfaceFollower;
+  readonly subnetFile: SubnetFile;
+  readonly lastRun: LastRun;
+  /** The lease of the last run. */
+  readonly held: Lease | undefined;
   readonly kernel: KernelReader;
 }
 
@@ -115,19 +124,26 @@ class Node implements AsyncDisposable {
   readonly #place: Place;
   readonly #kernel: KernelReader;
   readonly #reconciler: Reconciler;
+  readonly #keeper: LeaseKeeper;
   /** The devices by which the underlay's routes lead, as far as anyone has asked. */
   readonly #ways = new Set<string>();
   #opened = 0;
   #paths!: DataPaths;
   #config!: NetworkConfig;
-  #lease: Lease | undefined;
-  /** What is done to the lease in the store is done one after another. */
-  #leaseTurn: Promise<unknown> = Promise.resolve();
+  /** The net-conf to change to. */
+  #wanted!: NetworkConfig;
+  /** Counts the reasons to look whether the data path is the right one. */
+  readonly #turns = new EventCounter();
+  readonly #closed = new WeakSet<DataPath>();
+  /** Whether the node was ready once; before, what fails leaves nothing behind. */
+  #wasReady = false;
+  #taken = false;
   /** Ends the watch under way, so that all leases are read again. */
   #watching = new AbortController();
   readonly #checked = Promise.withResolvers<void>();
   #allRead = Promise.withResolvers<void>();
   #underlayChanged = false;
+  #outerChanged = false;
   #signal: AbortSignal = AbortSignal.abort();
 
   constructor(options: NodeOptions, place: Place) {
@@ -142,39 +158,59 @@ class Node implements AsyncDisposable {
       },
     };
     this.#reconciler = new Reconciler(options.log, (news) => this.#hearUnderlay(news));
+    const { store, renewMarginMs, log } = options;
+    this.#keeper = new LeaseKeeper({
+      store,
+      renewMarginMs,
+      log,
+      request: () => this.#request(),
+      onTaken: (taken) => {
+        this.#taken = taken;
+        if (this.#wasReady) this.#tellReadiness();
+      },
+    });
+  }
+
+  get #lease(): Lease {
+    return this.#keeper.lease;
+  }
+
+  get #outer(): OuterInterface {
+    return this.#place.outer.current;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#reconciler[Symbol.dispose]();
-    for (const { session } of this.#paths?.all ?? []) await session[Symbol.asyncDispose]();
+    for (const path of this.#paths?.all ?? []) await this.#close(path);
   }
 
-  async run(config: NetworkConfig, held: Lease | undefined, signal: AbortSignal): Promise<void> {
+  async run(config: NetworkConfig, signal: AbortSignal): Promise<void> {
     // One part that fails ends the others, and then the node.
     const failed = new AbortController();
     const all = AbortSignal.any([signal, failed.signal]);
     this.#signal = all;
     all.addEventListener("abort", () => this.#allRead.resolve());
-    const first = await this.#open(config, held);
-    this.#config = config;
+    const first = await this.#open(config, this.#place.held);
+    this.#config = this.#wanted = config;
     this.#paths = new DataPaths(first, () => {
       sleep(HOLD_MS, all).then((over) => over ? this.#readAll() : undefined);
     });
     const fresh = this.#devicesAreFresh(first);
-    let ready = false;
     try {
       // The device first: a kernel that can't have it costs the cluster no lease.
       this.#makeNode(first, undefined);
-      this.#lease = await this.#options.store.acquire(this.#request(first), all);
-      first.peers.ownKey = this.#lease.key;
+      first.peers.ownKey = (await this.#keeper.acquire(all)).key;
       this.#makeNode(first, this.#lease);
       await first.session.leased?.(this.#lease);
-      await this.#keepFormer(config, held);
+      await this.#keepFormer(config);
       const parts = [
-        this.#follow(() => ready = true),
-        this.#renew(),
+        this.#follow(),
+        this.#keeper.run(all),
         this.#followConfig(),
+        this.#adapt(),
         this.#keep(),
+        this.#becomeReady(),
+        this.#place.subnetFile.keep(all),
       ].map((part) =>
         part.catch((error) => {
           failed.abort(error);
@@ -186,13 +222,19 @@ class Node implements AsyncDisposable {
       ) as PromiseRejectedResult[];
       if (broken !== undefined && !signal.aborted) throw failed.signal.reason;
     } catch (error) {
-      if (fresh && !ready) {
-        this.#reconciler.delete(first.owner);
-        this.#reconciler.apply();
-      }
+      if (fresh && !this.#wasReady) this.#clear();
       if (signal.aborted) return;
       throw error;
     }
+  }
+
+  /** Takes away what was made. */
+  #clear(): void {
+    for (const { owner, peers } of this.#paths.all) {
+      for (const key of peers.keys()) this.#reconciler.delete(key);
+      this.#reconciler.delete(owner);
+    }
+    this.#reconciler.apply();
   }
 
   /** Opens the data path that a net-conf asks for. Changes nothing in the kernel. */
@@ -201,7 +243,7 @@ class Node implements AsyncDisposable {
     const backend = findBackend(config, backends);
     const context: NodeContext = {
       config,
-      outer: this.#place.outer,
+      outer: this.#outer,
       held,
       kernel: this.#kernel,
       log,
@@ -209,8 +251,12 @@ class Node implements AsyncDisposable {
     };
     const session = await backend.open(context, readBackendOptions(backend, config));
     const keep = session.followsUnderlay ?? false;
-    const peers = new PeerTable<unknown>(backend, config, log, { keep });
-    const settings = settingsOf(config);
+    const clash = session.clash?.bind(session);
+    const peers = new PeerTable<unknown>(backend, config, log, {
+      keep,
+      ...(clash ? { clash } : {}),
+    });
+    const settings = settingsOf(config, this.#outer);
     return { owner: `node ${++this.#opened}`, settings, backend, session, peers };
   }
 
@@ -218,9 +264,10 @@ class Node implements AsyncDisposable {
    * net-conf may have changed its backend while no agent ran here: the data path of the lease that was held
    * still reaches the nodes that have not changed, and is taken away in due course.
    */
-  async #keepFormer(config: NetworkConfig, held: Lease | undefined): Promise<void> {
+  async #keepFormer(config: NetworkConfig): Promise<void> {
     const { log, backends } = this.#options;
     const { current } = this.#paths;
+    const { held } = this.#place;
     if (held === undefined || held.backendType === current.backend.leaseType) return;
     const backend = backends.find(({ leaseType }) => leaseType === held.backendType);
     // What a node publishes bears the names of the options that it follows from.
@@ -230,16 +277,16 @@ class Node implements AsyncDisposable {
     try {
       const former = { ...config, backend: { type: backend!.type, options, defaulted: false } };
       path = await this.#open(former, held);
-      path.peers.ownKey = this.#lease!.key;
+      path.peers.ownKey = this.#lease.key;
       this.#makeNode(path, this.#lease);
-      await path.session.leased?.(this.#lease!);
+      await path.session.leased?.(this.#lease);
       this.#paths.addFormer(path);
       this.#retire(path);
     } catch (error) {
       log.warn(`what ${held.backendType} left is not followed: ${messageOf(error)}`);
       if (path === undefined) return;
       this.#reconciler.delete(path.owner);
-      await path.session[Symbol.asyncDispose]();
+      await this.#close(path);
     }
   }
 
@@ -250,9 +297,11 @@ class Node implements AsyncDisposable {
     );
   }
 
-  #request({ backend, session }: DataPath): LeaseRequest {
+  #request(): LeaseRequest {
+    const { backend, session } = this.#paths.current;
     return {
-      ...this.#place.identity,
+      publicIps: this.#outer.publicIps,
+      ...this.#place.lastRun,
       backendType: backend.leaseType,
       backendData: session.publishes as ReadonlyMap<Family, unknown>,
     };
@@ -266,29 +315,37 @@ class Node implements AsyncDisposable {
   }
 
   /** Follows the other nodes' leases for as long as the node lives. */
-  async #follow(onReady: () => void): Promise<void> {
+  async #follow(): Promise<void> {
     const signal = this.#signal;
     let first = true;
     do {
       this.#watching = new AbortController();
       const watching = AbortSignal.any([signal, this.#watching.signal]);
       for await (const event of this.#options.store.watch(watching)) {
-        this.#takePeers(event);
+        const clashes = this.#takePeers(event);
+        const newcomer = first && this.#place.held === undefined;
+        if (clashes.length > 0 && newcomer) await this.#withdraw(clashes[0]!);
         // Only with all peers known can what an earlier run left be told from what nobody wants.
         this.#apply(first);
-        if (first) {
-          first = false;
-          this.#checked.resolve();
-          this.#becomeReady();
-          onReady();
-        }
+        first = false;
+        this.#checked.resolve();
         if (event.kind === "snapshot" && !watching.aborted) {
           this.#allRead.resolve();
           this.#allRead = Promise.withResolvers();
         }
-        if (lacks(event, this.#lease!.key)) await this.#reclaim();
+        this.#keeper.hear(event);
       }
     } while (this.#watching.signal.aborted && !signal.aborted);
+  }
+
+  /** Of two nodes with something that each must have alone, this one came last: it gives up its lease. */
+  async #withdraw(clash: string): Promise<never> {
+    await this.#options.store.release(this.#lease.key, this.#signal);
+    throw new RuntimeError(
+      `${clash}: if this machine is a clone of that node, remove the devices that it came with (ip link ` +
+        "delete flannel.1) and start the agent again; if that lease is this machine's own of before, release " +
+        "it (denim leases release)",
+    );
   }
 
   /** Keeps the kernel as it should be, from the first time that all peers are known. */
@@ -304,7 +361,8 @@ class Node implements AsyncDisposable {
     return this.#signal.aborted ? Promise.resolve() : this.#allRead.promise;
   }
 
-  #takePeers(event: LeaseEvent): void {
+  /** Hands peers on to their data paths. Tells of those that have what this node must have alone. */
+  #takePeers(event: LeaseEvent): readonly string[] {
     const { log } = this.#options;
     const changes = this.#paths.take(event, performance.now());
     const reached = new Set<string>();
@@ -323,6 +381,7 @@ class Node implements AsyncDisposable {
       }
       if (put.length + removed.length > 0) session.peersChanged?.(put, removed);
     }
+    return [...changes.values()].flatMap(({ clashes }) => clashes);
   }
 
   #apply(all = false): void {
@@ -330,24 +389,54 @@ class Node implements AsyncDisposable {
     for (const failure of failures) this.#options.log.error(failure);
   }
 
-  #becomeReady(): void {
+  /** Once all peers are known, and nobody objected to the lease. */
+  async #becomeReady(): Promise<void> {
+    await this.#checked.promise;
+    const { held, lastRun } = this.#place;
+    const proven = held === undefined || held.key === leaseKey(lastRun.previousSubnets);
+    if (!proven && !await sleep(OBJECTION_MS, this.#signal) || this.#signal.aborted) return;
     for (const { family } of this.#config.families) enableForwarding(family);
-    this.#writeSubnetEnv();
+    this.#wasReady = true;
+    this.#tellReadiness();
     this.#options.log.info("ready", {
-      subnets: this.#lease!.halves.map(({ subnet }) => subnet).join(" "),
+      subnets: this.#lease.halves.map(({ subnet }) => subnet).join(" "),
       peers: this.#paths.current.peers.size,
       mtuBytes: this.#paths.current.session.mtuBytes,
     });
-    this.#options.onReady(this.#lease!);
+  }
+
+  /** Without subnet.env no pod is attached, whose address would be a stranger's too. */
+  #tellReadiness(): void {
+    if (this.#taken) this.#place.subnetFile.remove();
+    else this.#writeSubnetEnv();
+    this.#options.onReadiness(this.#taken ? "its subnet is another node's" : undefined);
   }
 
   #writeSubnetEnv(): void {
-    const { mtuBytes } = this.#paths.current.session;
-    writeSubnetEnv(this.#options.subnetFile, this.#config, this.#lease!, mtuBytes);
+    const { halves } = this.#lease;
+    this.#place.subnetFile.write({
+      halves: halves.map(({ subnet }) => ({
+        networks: this.#config.families.filter(({ family }) => family === subnet.family)
+          .map(({ network }) => network),
+        subnet,
+      })),
+      mtuBytes: this.#paths.current.session.mtuBytes,
+      ipMasq: false,
+    }, new Map(halves.map(({ subnet, publicIp }) => [subnet.family, publicIp])));
   }
 
   /** Looks again at the peers whose state hangs on the underlay, where news of it may concern them. */
-  #hearUnderlay({ device, destination }: UnderlayNews): void {
+  #hearUnderlay(news: UnderlayNews): void {
+    const { device, destination } = news;
+    if (!this.#outerChanged && this.#place.outer.concerns(news)) {
+      this.#outerChanged = true;
+      sleep(UNDERLAY_SETTLE_MS, this.#signal).then((over) => {
+        this.#outerChanged = false;
+        if (!over) return;
+        this.#place.outer.look();
+        this.#turns.add();
+      });
+    }
     if (device !== undefined && !this.#ways.has(device)) return;
     // Pods come and go, each with routes of its own.
     if (destination !== undefined && this.#isLocal(destination)) return;
@@ -377,35 +466,58 @@ class Node implements AsyncDisposable {
   /** Follows net-conf for as long as the node lives. */
   async #followConfig(): Promise<void> {
     for await (const config of this.#options.store.watchNetworkConfig(this.#signal)) {
-      if (settingsOf(config) === this.#paths.current.settings) continue;
+      this.#wanted = config;
+      this.#turns.add();
+    }
+  }
+
+  /** Changes to another data path whenever net-conf or the outer interface asks for one. */
+  async #adapt(): Promise<void> {
+    const signal = this.#signal;
+    let retryMs = MIN_RETRY_MS, complaint = "", waitMs = MAX_SLEEP_MS;
+    for (let seen = 0; await this.#turns.after(seen, waitMs, signal);) {
+      seen = this.#turns.count;
+      waitMs = MAX_SLEEP_MS;
+      const settings = settingsOf(this.#wanted, this.#outer);
+      if (settings === this.#paths.current.settings) continue;
       try {
-        await this.#changeTo(config);
+        await this.#changeTo(this.#wanted);
+        retryMs = MIN_RETRY_MS;
+        complaint = "";
       } catch (error) {
-        if (this.#signal.aborted) return;
-        this.#options.log.error(
-          `net-conf is new, but this node goes on as it was: ${messageOf(error)}`,
-        );
+        if (signal.aborted) return;
+        const why = messageOf(error);
+        if (why !== complaint) {
+          const same = settings === settingsOf(this.#config, this.#outer);
+          const what = same ? "the outer interface" : "net-conf";
+          this.#options.log.error(`${what} is new, but this node goes on as it was: ${why}`);
+        }
+        complaint = why;
+        waitMs = retryMs;
+        retryMs = Math.min(retryMs * 2, MAX_RETRY_MS);
       }
     }
   }
 
   /**
-   * Changes to the data path that a net-conf asks for, while packets travel: the new one is built, the peers
-   * that have it already are reached by it, and only then do the others hear that they can. Those that have
-   * not changed yet are reached by the old one, until there is none of them.
+   * Changes to the data path that a net-conf and the outer interface ask for, while packets travel. To another
+   * backend: the new one is built, the peers that have it already are reached by it, and only then do the others
+   * hear that they can. Those that have not changed yet are reached by the old one, until there is none of them.
+   * Of one kind there is one at a time, on one device: the new one takes the old one's place.
    */
   async #changeTo(config: NetworkConfig): Promise<void> {
-    const { log } = this.#options;
-    const lease = this.#lease!;
+    const { log, backends } = this.#options;
+    const lease = this.#lease;
     const before = this.#paths.current;
     if (!fitsConfig(config, lease.halves.map(({ subnet }) => subnet))) {
       throw new ConfigError(
         `the lease ${lease.key} does not fit it; drain the node's pods and start the agent again`,
       );
     }
-    const settings = settingsOf(config);
+    const settings = settingsOf(config, this.#outer);
+    const replaces = findBackend(config, backends) === before.backend;
     const former = this.#paths.all.find((path) => path.settings === settings);
-    const next = former ?? await this.#open(config, lease);
+    const next = former ?? await this.#openBeside(before, replaces, config);
     next.peers.ownKey = lease.key;
     try {
       // What fails already is not this change's fault.
@@ -418,35 +530,53 @@ class Node implements AsyncDisposable {
         this.#reconciler.set(before.owner, before.session.node(lease));
         this.#reconciler.delete(next.owner);
         this.#apply();
-        await next.session[Symbol.asyncDispose]();
+        await this.#close(next);
       }
       throw error;
     }
     this.#paths.change(next);
     this.#config = config;
-    await this.#readAll();
-    await this.#publish();
-    this.#writeSubnetEnv();
-    log.info(`changed from ${before.backend.type} to ${next.backend.type}`, {
+    if (replaces) {
+      this.#reconciler.delete(before.owner);
+      await this.#close(before);
+      void this.#keeper.publish();
+      // The peers that the old one had are the new one's as soon as the store has told of them again.
+      void this.#readAll().then(() => this.#paths.delete(before));
+    } else {
+      await this.#readAll();
+      await this.#keeper.publish();
+    }
+    if (this.#wasReady && !this.#taken) this.#writeSubnetEnv();
+    const { type } = next.backend;
+    log.info(replaces ? `${type} is made anew` : `changed from ${before.backend.type} to ${type}`, {
+      outer: this.#outer.name,
+      publicIp: [...this.#outer.publicIps.values()].join(" "),
       mtuBytes: next.session.mtuBytes,
       formerPeers: before.peers.size,
     });
-    this.#retire(before);
+    if (!replaces) this.#retire(before);
   }
 
-  /** Writes the lease anew, as the current data path has it. */
-  async #publish(): Promise<void> {
-    let retryMs = MIN_RETRY_MS;
-    for (;;) {
-      try {
-        return await this.#claim();
-      } catch (error) {
-        if (this.#signal.aborted || error instanceof SubnetTakenError) throw error;
-        this.#options.log.error(`the lease could not be written: ${messageOf(error)}`);
-      }
-      if (!await sleep(retryMs, this.#signal)) return;
-      retryMs = Math.min(retryMs * 2, MAX_RETRY_MS);
+  /** Opens a data path; the one so far makes room where it must, as for the same port. */
+  async #openBeside(
+    before: DataPath,
+    replaces: boolean,
+    config: NetworkConfig,
+  ): Promise<DataPath> {
+    try {
+      return await this.#open(config, this.#lease);
+    } catch (error) {
+      if (!replaces || error instanceof ConfigError) throw error;
     }
+    await this.#close(before);
+    return await this.#open(config, this.#lease);
+  }
+
+  /** Ends a data path's backend, once. */
+  async #close(path: DataPath): Promise<void> {
+    if (this.#closed.has(path)) return;
+    this.#closed.add(path);
+    await path.session[Symbol.asyncDispose]();
   }
 
   /** Takes a former data path away once nobody is reached by it, or its peers have had their time. */
@@ -466,142 +596,22 @@ class Node implements AsyncDisposable {
       this.#paths.delete(path);
       this.#reconciler.delete(path.owner);
       this.#apply();
-      await path.session[Symbol.asyncDispose]();
+      await this.#close(path);
       log.info(`${path.backend.type} is gone from this node`);
       if (path.peers.size > 0) await this.#readAll();
     } catch (error) {
       log.error(`${path.backend.type} could not be taken away: ${messageOf(error)}`);
     }
   }
-
-  /** Renews the lease for as long as the node lives. */
-  async #renew(): Promise<void> {
-    const signal = this.#signal;
-    let retryMs = MIN_RETRY_MS;
-    let waitMs = this.#untilRenewal();
-    while (await sleep(waitMs, signal)) {
-      try {
-        await this.#inTurn(async () => {
-          this.#lease = await this.#options.store.renew(this.#lease!, signal);
-        });
-        const { expiresAtMs } = this.#lease!;
-        const until = expiresAtMs === undefined ? undefined : new Date(expiresAtMs).toISOString();
-        this.#options.log.info("lease renewed", { until });
-        retryMs = MIN_RETRY_MS;
-        waitMs = this.#untilRenewal();
-      } catch (error) {
-        if (signal.aborted) return;
-        if (error instanceof LeaseLostError) await this.#reclaim();
-        else this.#options.log.error(`the lease could not be renewed: ${messageOf(error)}`);
-        waitMs = retryMs * (0.5 + Math.random() / 2);
-        retryMs = Math.min(retryMs * 2, MAX_RETRY_MS);
-      }
-    }
-  }
-
-  /** A reservation is never renewed, which the longest wait that a timer knows stands for. */
-  #untilRenewal(): number {
-    const { expiresAtMs } = this.#lease!;
-    if (expiresAtMs === undefined) return MAX_SLEEP_MS;
-    return Math.max(expiresAtMs - this.#options.renewMarginMs - Date.now(), MIN_RENEW_WAIT_MS);
-  }
-
-  /** The lease is gone from the store: takes the same subnet again, since pods live in it. */
-  async #reclaim(): Promise<void> {
-    this.#options.log.warn(
-      `the lease ${this.#lease!.key} is gone from the store; claiming it again`,
-    );
-    await this.#publish();
-  }
-
-  /** Acquires the lease that the node has, as the current data path publishes it. */
-  #claim(): Promise<void> {
-    return this.#inTurn(async () => {
-      const had = this.#lease!;
-      const previousSubnets = had.halves.map(({ subnet }) => subnet);
-      const request = { ...this.#request(this.#paths.current), previousSubnets };
-      const lease = await this.#options.store.acquire(request, this.#signal);
-      if (lease.key !== had.key) throw new SubnetTakenError(had.key, lease.key);
-      this.#lease = lease;
-    });
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#leaseTurn.then(work);
-    this.#leaseTurn = turn.catch(() => {});
-    return turn;
-  }
-}
-
-/** The node's subnet is another's, and its pods live in it. */
-class SubnetTakenError extends RuntimeError {
-  constructor(lost: string, given: string) {
-    super(
-      `the lease ${lost} was lost and its subnet is another node's now; this node was given ` +
-        `${given}: drain its pods and start the agent again`,
-    );
-  }
 }
 
 /** Routes that the kernel makes for itself on each device (RFC 4291 section 2.5.6). */
 const LINK_LOCAL = Cidr.parse("fe80::/10");
 
-/** Whether an event says that a lease is not there any more. */
-function lacks(event: LeaseEvent, key: string): boolean {
-  return event.kind === "snapshot"
-    ? !event.leases.some((lease) => lease.key === key)
-    : event.removed.includes(key);
-}
-
-/** All of a net-conf that a data path is made from, as text. */
-function settingsOf({ backend, families }: NetworkConfig): string {
-  return JSON.stringify([backend, families]);
-}
-
-/** The subnets of the last run; none where subnet.env is not there or can't be read. */
-function previousSubnets(path: string, log: Logger): NodeIdentity["previousSubnets"] {
-  try {
-    const env = parseSubnetEnv(Deno.readTextFileSync(path), path);
-    return env.halves.map(({ subnet }) => subnet);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) {
-      log.warn(`the last run's subnet is not known: ${messageOf(error)}`);
-    }
-    return [];
-  }
-}
-
-/** Written beside its place and renamed into it, so that no reader sees half of it. */
-function writeSubnetEnv(
-  path: string,
-  config: NetworkConfig,
-  lease: Lease,
-  mtuBytes: number,
-): void {
-  const text = formatSubnetEnv({
-    halves: lease.halves.map(({ subnet }) => ({
-      networks: config.families.filter(({ family }) => family === subnet.family)
-        .map(({ network }) => network),
-      subnet,
-    })),
-    mtuBytes,
-    ipMasq: false,
-  });
-  const temporary = `${path}.${Deno.pid}`;
-  try {
-    Deno.mkdirSync(path.replace(/\/[^/]*$/, "") || ".", { recursive: true });
-    Deno.writeTextFileSync(temporary, text, { mode: 0o644 });
-    Deno.renameSync(temporary, path);
-  } catch (error) {
-    try {
-      Deno.removeSync(temporary);
-    } catch {
-      // It was not made.
-    }
-    throw new RuntimeError(
-      `${path} can't be written: ${messageOf(error)}; make room, or choose another --subnet-file`,
-    );
-  }
+/** All that a data path is made from, as text. */
+function settingsOf({ backend, families }: NetworkConfig, outer: OuterInterface): string {
+  const { name, mtuBytes, addresses, publicIps } = outer;
+  return JSON.stringify([backend, families, name, mtuBytes, [...addresses], [...publicIps]]);
 }
 
 function enableForwarding(family: Family): void {

@@ -4,7 +4,14 @@
  * @module
  */
 
-import { ConfigError, type Family, IpAddress, type OuterInterface } from "@denim/core";
+import {
+  ConfigError,
+  type Family,
+  IpAddress,
+  type Logger,
+  messageOf,
+  type OuterInterface,
+} from "@denim/core";
 import {
   type AddressState,
   findLink,
@@ -14,6 +21,7 @@ import {
   listRoutes,
   type NetlinkSocket,
   routeTo,
+  type UnderlayNews,
 } from "@denim/core/linux";
 import type { AgentFlags } from "./flags.ts";
 
@@ -54,14 +62,105 @@ export function findOuterInterface(
       `device ${link.name} has no IPv${family} address, which net-conf's EnableIPv${family} needs`,
     );
   }));
-  return {
-    name: link.name,
-    mtuBytes: link.mtuBytes,
-    addresses,
-    publicIps: new Map(
-      families.map((family) => [family, choice.publicIps.get(family) ?? addresses.get(family)!]),
-    ),
-  };
+  return outerInterface(link, addresses, choice);
+}
+
+function outerInterface(
+  { name, mtuBytes }: LinkState,
+  addresses: ReadonlyMap<Family, IpAddress>,
+  choice: InterfaceChoice,
+): OuterInterface {
+  const publicIps = new Map(
+    [...addresses].map(([family, own]) => [family, choice.publicIps.get(family) ?? own]),
+  );
+  return { name, mtuBytes, addresses, publicIps };
+}
+
+/**
+ * Follows the outer interface through what happens to it: another address, another name, another MTU, down and
+ * up again, or gone, and another in its place.
+ */
+export class OuterInterfaceFollower {
+  readonly #socket: NetlinkSocket;
+  readonly #choice: InterfaceChoice;
+  readonly #families: readonly Family[];
+  readonly #log: Logger;
+  #current: OuterInterface;
+  #index: number;
+  /** Why it can't be used as it is; empty where it can. */
+  #complaint = "";
+
+  /** Finds the interface; throws as {@link findOuterInterface} does. */
+  constructor(
+    socket: NetlinkSocket,
+    choice: InterfaceChoice,
+    families: readonly Family[],
+    log: Logger,
+  ) {
+    this.#socket = socket;
+    this.#choice = choice;
+    this.#families = families;
+    this.#log = log;
+    this.#current = findOuterInterface(socket, choice, families);
+    this.#index = findLink(socket, this.#current.name)!.index;
+  }
+
+  /** The interface, as it was when last looked at and all was well. */
+  get current(): OuterInterface {
+    return this.#current;
+  }
+
+  /** Whether news of the underlay are a reason to look. */
+  concerns({ device, destination }: UnderlayNews): boolean {
+    return this.#complaint !== "" || device === this.#current.name ||
+      device === undefined && destination === undefined;
+  }
+
+  /**
+   * Looks at it. Who has it goes on with it for as long as it has its addresses, also while it is down: what is
+   * gone for a moment is no reason to move. Else it is chosen as at the start; and where none is found, it
+   * stays what it is, until there is one.
+   */
+  look(): void {
+    const link = findLink(this.#socket, this.#index);
+    const { addresses } = this.#current;
+    const own = this.#families.flatMap((family) => listAddresses(this.#socket, family));
+    const there = (wanted: IpAddress) =>
+      own.some(({ index, address }) => index === this.#index && address.equals(wanted));
+    if (link !== undefined && (!link.up || [...addresses.values()].every(there))) {
+      if (link.up) this.#take(outerInterface(link, addresses, this.#choice));
+      else this.#complain(`device ${link.name}, the way to other nodes, is down`);
+      return;
+    }
+    const choices = [this.#choice, ...(link ? [{ ...this.#choice, ...only(link.name) }] : [])];
+    for (const choice of choices) {
+      try {
+        return this.#take(findOuterInterface(this.#socket, choice, this.#families));
+      } catch (error) {
+        if (!(error instanceof ConfigError)) throw error;
+        if (choice === choices.at(-1)) this.#complain(messageOf(error));
+      }
+    }
+  }
+
+  #take(outer: OuterInterface): void {
+    if (this.#complaint !== "") this.#log.info(`device ${outer.name} leads to other nodes again`);
+    this.#complaint = "";
+    this.#index = findLink(this.#socket, outer.name)?.index ?? this.#index;
+    this.#current = outer;
+  }
+
+  #complain(why: string): void {
+    if (why !== this.#complaint) {
+      this.#log.error(`${why}; this node goes on as soon as there is one`);
+    }
+    this.#complaint = why;
+  }
+}
+
+/** Chooses one device by its name. */
+function only(name: string): Pick<InterfaceChoice, "iface" | "ifaceRegex" | "ifaceCanReach"> {
+  return { iface: [name], ifaceRegex: [], ifaceCanReach: undefined };
 }
 
 interface Host {

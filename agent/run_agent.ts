@@ -66,7 +66,7 @@ async function serve(
     subnetFile: flags.subnetFile,
     renewMarginMs: flags.renewMarginMs,
     log,
-    onReady: () => health?.ready(),
+    onReadiness: (unready) => health?.tell(unready),
   }, signal);
 }
 

@@ -109,6 +109,11 @@ export interface BackendSession<PeerData = unknown> extends AsyncDisposable {
   /** What one peer adds. */
   peer(peer: Peer<PeerData>): KernelState;
   /**
+   * What a peer publishes that this node must have alone, as a cloned machine's does: "VTEP MAC 02:…".
+   * Such a peer is not followed.
+   */
+  clash?(peer: Peer<PeerData>): string | undefined;
+  /**
    * Whether `peer` answers from what `routeTo` says of the underlay. Where it does, `peer` is asked again
    * of every peer when the underlay's routes or devices change.
    */

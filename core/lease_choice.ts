@@ -53,7 +53,9 @@ export function chooseLease(
   const keys = [...others()];
   if (request.only) {
     const rival = keys.find((key) => overlaps(key, request.previousSubnets));
-    if (rival !== undefined) throw new LeaseLostError(`${wanted} is another node's now: ${rival}`);
+    if (rival !== undefined) {
+      throw new LeaseLostError(`the lease ${wanted} is another node's now (${rival})`);
+    }
     if (!fitsConfig(config, request.previousSubnets)) {
       throw new LeaseLostError(`net-conf does not allow ${wanted} any more`);
     }

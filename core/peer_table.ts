@@ -16,6 +16,8 @@ export interface PeerChanges<PeerData> {
   readonly put: readonly Peer<PeerData>[];
   /** The keys of peers that left. */
   readonly removed: readonly string[];
+  /** The leases that have what this node must have alone, as sentences for people. */
+  readonly clashes: readonly string[];
 }
 
 /** What is known of a lease. */
@@ -38,23 +40,28 @@ export class PeerTable<PeerData> {
   /** Every lease seen, by key. */
   readonly #seen = new Map<string, Seen<PeerData>>();
   readonly #keep: boolean;
+  readonly #clash: (peer: Peer<PeerData>) => string | undefined;
   #size = 0;
   #ownKey: string | undefined;
 
   /**
    * A table without peers, for one backend in one cluster network. With `keep` it holds on to them, for
-   * those who have to look at all of them again: 1 KB each.
+   * those who have to look at all of them again: 1 KB each. `clash` is `BackendSession.clash`.
    */
   constructor(
     backend: Pick<Backend<never, PeerData>, "leaseType" | "peerData">,
     config: NetworkConfig,
     log: Logger,
-    options: { readonly keep?: boolean } = {},
+    options: {
+      readonly keep?: boolean;
+      readonly clash?: (peer: Peer<PeerData>) => string | undefined;
+    } = {},
   ) {
     this.#backend = backend;
     this.#config = config;
     this.#log = log;
     this.#keep = options.keep ?? false;
+    this.#clash = options.clash ?? (() => undefined);
   }
 
   /** The number of peers. */
@@ -85,6 +92,7 @@ export class PeerTable<PeerData> {
   /** Takes one event of the store's watch and tells what changed. */
   apply(event: LeaseEvent): PeerChanges<PeerData> {
     const put: Peer<PeerData>[] = [];
+    const clashes: string[] = [];
     const leases = event.kind === "snapshot" ? event.leases : event.put;
     const removed = event.kind === "snapshot"
       ? this.#absentFrom(new Set(leases.map((lease) => lease.key)))
@@ -94,7 +102,7 @@ export class PeerTable<PeerData> {
       if (lease.key === this.#ownKey) continue;
       const text = `${lease.backendType} ${JSON.stringify(lease.halves)}`;
       if (this.#seen.get(lease.key)?.text === text) continue;
-      const peer = this.#read(lease);
+      const peer = this.#read(lease, clashes);
       const wasPeer = this.#forget(lease.key);
       this.#seen.set(lease.key, { text, peer: this.#keep && peer || peer !== undefined });
       if (peer !== undefined) {
@@ -102,7 +110,7 @@ export class PeerTable<PeerData> {
         this.#size++;
       } else if (wasPeer) gone.push(lease.key);
     }
-    return { put, removed: gone };
+    return { put, removed: gone, clashes };
   }
 
   #absentFrom(keys: ReadonlySet<string>): string[] {
@@ -117,7 +125,7 @@ export class PeerTable<PeerData> {
     return peer;
   }
 
-  #read(lease: Lease): Peer<PeerData> | undefined {
+  #read(lease: Lease, clashes: string[]): Peer<PeerData> | undefined {
     const skip = (reason: string) => {
       this.#log.warn(`lease ${lease.key} is not followed: ${reason}`, { lease: lease.key });
       return undefined;
@@ -141,6 +149,12 @@ export class PeerTable<PeerData> {
       }
       halves.push({ subnet, publicIp, data: data.data });
     }
-    return halves.length > 0 ? { key: lease.key, halves } : skip("it has no family in common");
+    if (halves.length === 0) return skip("it has no family in common");
+    const peer = { key: lease.key, halves };
+    const clash = this.#clash(peer);
+    if (clash === undefined) return peer;
+    const addresses = halves.map(({ publicIp }) => publicIp).join(" ");
+    clashes.push(`the node ${addresses} has this node's ${clash}`);
+    return skip(`${clashes.at(-1)}; look for a cloned machine`);
   }
 }

@@ -164,6 +164,13 @@ class VxlanSession implements BackendSession<VxlanPeerData> {
     });
   }
 
+  clash({ halves }: Peer<VxlanPeerData>): string | undefined {
+    const half = halves.find(({ subnet, data }) =>
+      this.#links.get(subnet.family)?.mac.equals(data.VtepMAC)
+    );
+    return half && `VTEP MAC ${half.data.VtepMAC}`;
+  }
+
   /** DirectRouting: a peer on the same link needs no tunnel. */
   #direct(half: PeerHalf<VxlanPeerData>): KernelState | undefined {
     return this.followsUnderlay ? directRoute(this.#node, half) : undefined;

@@ -130,7 +130,7 @@ export interface ReconcileResult {
 
 /** What the kernel told of routes and devices that are not denim's; neither where all may be other now. */
 export interface UnderlayNews {
-  /** A device that went down, or away, or has another name. */
+  /** A device that came up, or went down or away, or has another name, MTU or address. */
   readonly device?: string;
   /** Where a route leads that came, changed or went. */
   readonly destination?: Cidr;
@@ -393,8 +393,9 @@ export class Reconciler implements Disposable {
     }
   }
 
-  /** Of what is not denim's, routes and the nexthops that they go by say how packets leave. */
+  /** Of what is not denim's, addresses, routes and the nexthops that they go by say how packets leave. */
   #tellUnderlay(object: Entry): void {
+    if (object.kind === "address") this.#onUnderlay({ device: object.device });
     if (object.kind === "route") this.#onUnderlay({ destination: object.destination });
     if (object.kind === "nexthop") this.#onUnderlay({});
   }
@@ -421,8 +422,10 @@ export class Reconciler implements Disposable {
       this.#linksTouched = true;
     }
     // The routes of a device that goes down go without a word of their own.
-    if (before?.up && (gone || !link.up || before.name !== link.name) && want === undefined) {
-      this.#onUnderlay({ device: before.name });
+    const same = before?.up === link.up && before.name === link.name &&
+      before.mtuBytes === link.mtuBytes;
+    if ((gone || !same) && want === undefined) {
+      this.#onUnderlay({ device: before?.name ?? link.name });
     }
     // What could not be done on a device that was away or down may be possible now.
     if (link.up && !before?.up) this.#checkDue = true;

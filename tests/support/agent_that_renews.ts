@@ -23,5 +23,5 @@ await runNode({
   subnetFile,
   renewMarginMs: LEASE_TTL_MS - 100,
   log,
-  onReady: () => {},
+  onReadiness: () => {},
 }, stopping.signal);

@@ -1,0 +1,245 @@
+/**
+ * A node's hold on its lease: renews it in time, writes it anew where the node publishes something else, claims
+ * it again where it was lost, and notices who else writes it.
+ *
+ * @module
+ */
+
+import {
+  EventCounter,
+  formatLeaseValue,
+  type Lease,
+  type LeaseEvent,
+  LeaseLostError,
+  type LeaseRequest,
+  type LeaseStore,
+  type Logger,
+  messageOf,
+  overlaps,
+  RuntimeError,
+} from "@denim/core";
+
+/** What a keeper works with. */
+export interface LeaseKeeperOptions {
+  /** Where the lease lives. */
+  readonly store: LeaseStore;
+  /** How long before its end the lease is renewed, in milliseconds. */
+  readonly renewMarginMs: number;
+  /** What the node asks for, as things are now. */
+  readonly request: () => LeaseRequest;
+  /** Told when another node has the subnet, and when it is this node's again. */
+  readonly onTaken: (taken: boolean) => void;
+  /** Where it is said what happens to the lease. */
+  readonly log: Logger;
+}
+
+/** Waits between attempts at what fails from outside: from this, doubling … */
+const MIN_RETRY_MS = 1_000;
+/** … to this. */
+const MAX_RETRY_MS = 60_000;
+/** A lease whose margin is over already is renewed after this. */
+const MIN_RENEW_WAIT_MS = 1_000;
+/**
+ * Of two nodes that write one lease the one that started less than this ago is the newcomer. Whoever runs
+ * already answers within moments.
+ */
+const NEWCOMER_MS = 10_000;
+
+/** Keeps one lease. All that it does in the store it does one after another. */
+export class LeaseKeeper {
+  readonly #options: LeaseKeeperOptions;
+  #lease!: Lease;
+  #acquiredAtMs = 0;
+  #taken = false;
+  /** When it is to be renewed, and when to be written; as `performance.now()` tells the time. */
+  #renewAtMs = Infinity;
+  #writeAtMs = Infinity;
+  #written = Promise.withResolvers<void>();
+  /** The latest revision of the lease that the store told of. */
+  #toldRevision = 0;
+  /** The wait before the next writing over another's; none before the first. */
+  #contestMs = 0;
+  readonly #reasons = new EventCounter();
+
+  /** A keeper without a lease yet. */
+  constructor(options: LeaseKeeperOptions) {
+    this.#options = options;
+  }
+
+  /** The lease; there is one once {@link LeaseKeeper.acquire} has resolved. */
+  get lease(): Lease {
+    return this.#lease;
+  }
+
+  /** Gets the node its lease. Rejects as {@link LeaseStore.acquire} does. */
+  async acquire(signal: AbortSignal): Promise<Lease> {
+    const { store, request } = this.#options;
+    this.#take(await store.acquire(request(), signal));
+    this.#acquiredAtMs = performance.now();
+    return this.#lease;
+  }
+
+  /** Has the lease written as the node asks for it now; resolves when it is, or another node has the subnet. */
+  publish(): Promise<void> {
+    this.#writeAtMs = 0;
+    this.#reasons.add();
+    return this.#written.promise;
+  }
+
+  /** Takes an event of the store's watch. */
+  hear(event: LeaseEvent): void {
+    const { key } = this.#lease;
+    const leases = event.kind === "snapshot" ? event.leases : event.put;
+    const own = leases.find((lease) => lease.key === key);
+    if (this.#taken) {
+      if (event.kind === "snapshot" || event.removed.some((other) => this.#inTheWay(other))) {
+        void this.publish();
+      }
+      return;
+    }
+    if (own === undefined && (event.kind === "snapshot" || event.removed.includes(key))) {
+      this.#options.log.warn(`the lease ${key} is gone from the store; claiming it again`);
+      void this.publish();
+    }
+    if (own?.revision === undefined || own.revision <= this.#toldRevision) return;
+    this.#toldRevision = own.revision;
+    this.#reasons.add();
+  }
+
+  /**
+   * Keeps the lease until the signal is aborted. Rejects with a RuntimeError where the node turns out to be
+   * the newcomer of two with one public IP.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    let retryMs = MIN_RETRY_MS;
+    for (;;) {
+      const { count } = this.#reasons;
+      let waitMs: number;
+      try {
+        await this.#attend(signal);
+        retryMs = MIN_RETRY_MS;
+        waitMs = Math.min(this.#writeAtMs, this.#renewAtMs) - performance.now();
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error instanceof NewcomerError) throw error;
+        this.#options.log.error(`the lease could not be written: ${messageOf(error)}`);
+        waitMs = retryMs * (0.5 + Math.random() / 2);
+        retryMs = Math.min(retryMs * 2, MAX_RETRY_MS);
+      }
+      if (!await this.#reasons.after(count, waitMs, signal)) return;
+    }
+  }
+
+  async #attend(signal: AbortSignal): Promise<void> {
+    if (this.#writeAtMs === Infinity && this.#toldRevision > this.#lease.revision!) {
+      await this.#compare(signal);
+    }
+    if (this.#renewAtMs <= performance.now()) await this.#renew(signal);
+    if (this.#writeAtMs > performance.now()) return;
+    this.#writeAtMs = Infinity;
+    try {
+      await this.#claim(signal);
+    } catch (error) {
+      if (!(error instanceof LeaseLostError)) {
+        this.#writeAtMs = 0;
+        throw error;
+      }
+      if (!this.#taken) this.#giveUp(error.message);
+    }
+    this.#written.resolve();
+    this.#written = Promise.withResolvers();
+  }
+
+  async #renew(signal: AbortSignal): Promise<void> {
+    const { store, log } = this.#options;
+    try {
+      this.#take(await store.renew(this.#lease, signal));
+    } catch (error) {
+      if (!(error instanceof LeaseLostError)) throw error;
+      log.warn(`${error.message}; claiming it again`);
+      this.#writeAtMs = 0;
+      return;
+    }
+    const { expiresAtMs } = this.#lease;
+    const until = expiresAtMs === undefined ? undefined : new Date(expiresAtMs).toISOString();
+    log.info("lease renewed", { until });
+    this.#contestMs = 0;
+  }
+
+  /** Writes the lease, of the subnets that it has: pods live in them. */
+  async #claim(signal: AbortSignal): Promise<void> {
+    const { store, request, log } = this.#options;
+    const { halves, key } = this.#lease;
+    const lease = await store.acquire({
+      ...request(),
+      previousSubnets: halves.map(({ subnet }) => subnet),
+      previousPublicIps: new Map(halves.map(({ subnet, publicIp }) => [subnet.family, publicIp])),
+      only: true,
+    }, signal);
+    this.#take(lease);
+    if (!this.#taken) return;
+    log.info(`the lease ${key} is this node's again`);
+    this.#taken = false;
+    this.#options.onTaken(false);
+  }
+
+  /** Somebody else wrote the lease: a person who makes it a reservation, or another node. */
+  async #compare(signal: AbortSignal): Promise<void> {
+    const { store, log } = this.#options;
+    const { halves, key, revision, expiresAtMs } = this.#lease;
+    const publicIps = new Map(halves.map(({ subnet, publicIp }) => [subnet.family, publicIp]));
+    const previousSubnets = halves.map(({ subnet }) => subnet);
+    const held = await store.held({ publicIps, previousSubnets }, signal);
+    if (held?.key === key) {
+      if (held.revision! <= revision!) return;
+      const reserved = expiresAtMs !== undefined && held.expiresAtMs === undefined;
+      if (reserved && formatLeaseValue(held) === formatLeaseValue(this.#lease)) {
+        log.info(`the lease ${key} is a reservation now`);
+        this.#take(held);
+        return;
+      }
+      const address = [...publicIps.values()].join(" ");
+      if (performance.now() - this.#acquiredAtMs < NEWCOMER_MS) {
+        throw new NewcomerError(
+          `another node has the public IP ${address} and holds the lease ${key}; if this machine is a clone ` +
+            "of it, give this one an address of its own, and start the agent again",
+        );
+      }
+      log.error(
+        `somebody else wrote this node's lease ${key}: look for another machine with the public IP ` +
+          `${address}, as a clone has; the lease is written again`,
+      );
+      // The first time at once: the newcomer shall hear of it before it is ready.
+      this.#writeAtMs = performance.now() + this.#contestMs;
+      this.#contestMs = Math.min(Math.max(this.#contestMs * 2, MIN_RETRY_MS), MAX_RETRY_MS);
+      return;
+    }
+    this.#writeAtMs = 0;
+  }
+
+  /** The lease is as the store has it now. A reservation is never renewed. */
+  #take(lease: Lease): void {
+    this.#lease = lease;
+    const { expiresAtMs = Infinity } = lease;
+    const leftMs = expiresAtMs - this.#options.renewMarginMs - Date.now();
+    this.#renewAtMs = performance.now() + Math.max(leftMs, MIN_RENEW_WAIT_MS);
+  }
+
+  /** Another node has the subnet: pods' traffic would be the stranger's. */
+  #giveUp(why: string): void {
+    this.#options.log.error(
+      `${why}; this node keeps what it has but is not ready: drain its pods and start the agent again, or ` +
+        "have the other lease released",
+    );
+    this.#taken = true;
+    this.#renewAtMs = Infinity;
+    this.#options.onTaken(true);
+  }
+
+  #inTheWay(key: string): boolean {
+    return overlaps(key, this.#lease.halves.map(({ subnet }) => subnet));
+  }
+}
+
+/** This node is the newcomer of two that have one public IP. */
+class NewcomerError extends RuntimeError {}

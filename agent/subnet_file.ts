@@ -1,0 +1,150 @@
+/**
+ * subnet.env on disk, kept there for as long as the node is ready; and beside it, for the agent itself, under
+ * which addresses the node held its subnets, so that it is known again when they are others after a restart.
+ *
+ * @module
+ */
+
+import {
+  type Cidr,
+  FAMILIES,
+  formatSubnetEnv,
+  IpAddress,
+  leaseKey,
+  type Logger,
+  messageOf,
+  type NodeIdentity,
+  parseLeaseKey,
+  parseSubnetEnv,
+  RuntimeError,
+  sleep,
+  type SubnetEnv,
+} from "@denim/core";
+
+/** What the node was in its last run. */
+export type LastRun = Omit<NodeIdentity, "publicIps">;
+
+/** How often it is looked whether the file is there still. */
+const LOOK_MS = 250;
+
+/** The file of one node. */
+export class SubnetFile {
+  readonly #path: string;
+  readonly #log: Logger;
+  /** What it says; `undefined` while it must not be there. */
+  #text: string | undefined;
+
+  /** The file at a path. Nothing is read or written yet. */
+  constructor(path: string, log: Logger) {
+    this.#path = path;
+    this.#log = log;
+  }
+
+  /** What the last run left; nothing where it left nothing, or what can't be read. */
+  lastRun(): LastRun {
+    const env = this.#read(
+      this.#path,
+      (text) => parseSubnetEnv(text, this.#path).halves.map(({ subnet }) => subnet),
+    );
+    const record = this.#read(this.#recordPath, parseRecord);
+    // Where flanneld ran since, its subnet.env is the newer one.
+    if (env === undefined || record && leaseKey(env) === leaseKey(record.previousSubnets)) {
+      return record ?? { previousSubnets: [] };
+    }
+    return { previousSubnets: env };
+  }
+
+  /** Writes it. Throws a RuntimeError that names it where that can't be done. */
+  write(env: SubnetEnv, publicIps: NodeIdentity["publicIps"]): void {
+    const subnets = env.halves.map(({ subnet }) => subnet);
+    const record = JSON.stringify({
+      lease: leaseKey(subnets),
+      publicIps: [...publicIps.values()].map(String),
+    });
+    replaceFile(this.#recordPath, record, 0o600);
+    this.#text = formatSubnetEnv(env);
+    replaceFile(this.#path, this.#text, 0o644);
+  }
+
+  /** Takes it away: no pod may be attached any more. */
+  remove(): void {
+    this.#text = undefined;
+    try {
+      Deno.removeSync(this.#path);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return;
+      this.#log.error(`${this.#path} can't be removed: ${messageOf(error)}`);
+    }
+  }
+
+  /** Writes it again wherever it is gone or says something else, until the signal is aborted. */
+  async keep(signal: AbortSignal): Promise<void> {
+    let complaint = "";
+    while (await sleep(LOOK_MS, signal)) {
+      if (this.#text === undefined) continue;
+      try {
+        if (readIfThere(this.#path) === this.#text) continue;
+        replaceFile(this.#path, this.#text, 0o644);
+        this.#log.warn(`${this.#path} was removed or changed; it is written again`);
+        complaint = "";
+      } catch (error) {
+        if (messageOf(error) !== complaint) this.#log.error(complaint = messageOf(error));
+      }
+    }
+  }
+
+  get #recordPath(): string {
+    return `${this.#path}.last`;
+  }
+
+  #read<T>(path: string, parse: (text: string) => T): T | undefined {
+    try {
+      const text = readIfThere(path);
+      return text === undefined ? undefined : parse(text);
+    } catch (error) {
+      this.#log.warn(`the last run's subnet is not known: ${messageOf(error)}`);
+      return undefined;
+    }
+  }
+}
+
+function parseRecord(text: string): LastRun {
+  const { lease, publicIps } = JSON.parse(text) as { lease: string; publicIps: string[] };
+  const subnets: readonly Cidr[] = parseLeaseKey(lease) ?? [];
+  const addresses = publicIps.map((address) => IpAddress.parse(address));
+  return {
+    previousSubnets: subnets,
+    previousPublicIps: new Map(
+      FAMILIES.flatMap((family) => addresses.filter((address) => address.family === family))
+        .map((address) => [address.family, address]),
+    ),
+  };
+}
+
+function readIfThere(path: string): string | undefined {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/** Written beside its place and renamed into it, so that no reader sees half of it. */
+function replaceFile(path: string, text: string, mode: number): void {
+  const temporary = `${path}.${Deno.pid}`;
+  try {
+    Deno.mkdirSync(path.replace(/\/[^/]*$/, "") || ".", { recursive: true });
+    Deno.writeTextFileSync(temporary, text, { mode });
+    Deno.renameSync(temporary, path);
+  } catch (error) {
+    try {
+      Deno.removeSync(temporary);
+    } catch {
+      // It was not made.
+    }
+    throw new RuntimeError(
+      `${path} can't be written: ${messageOf(error)}; make room, or choose another --subnet-file`,
+    );
+  }
+}
