@@ -31,6 +31,8 @@ export interface LeaseKeeperOptions {
   readonly onTaken: (taken: boolean) => void;
   /** Where it is said what happens to the lease. */
   readonly log: Logger;
+  /** The time in milliseconds since any moment, by which the node's age counts; the system's unless given. */
+  readonly now?: () => number;
 }
 
 /** Waits between attempts at what fails from outside: from this, doubling … */
@@ -48,6 +50,7 @@ const NEWCOMER_MS = 10_000;
 /** Keeps one lease. All that it does in the store it does one after another. */
 export class LeaseKeeper {
   readonly #options: LeaseKeeperOptions;
+  readonly #now: () => number;
   #lease!: Lease;
   #acquiredAtMs = 0;
   #taken = false;
@@ -64,6 +67,7 @@ export class LeaseKeeper {
   /** A keeper without a lease yet. */
   constructor(options: LeaseKeeperOptions) {
     this.#options = options;
+    this.#now = options.now ?? (() => performance.now());
   }
 
   /** The lease; there is one once {@link LeaseKeeper.acquire} has resolved. */
@@ -75,7 +79,7 @@ export class LeaseKeeper {
   async acquire(signal: AbortSignal): Promise<Lease> {
     const { store, request } = this.#options;
     this.#take(await store.acquire(request(), signal));
-    this.#acquiredAtMs = performance.now();
+    this.#acquiredAtMs = this.#now();
     return this.#lease;
   }
 
@@ -199,7 +203,7 @@ export class LeaseKeeper {
         return;
       }
       const address = [...publicIps.values()].join(" ");
-      if (performance.now() - this.#acquiredAtMs < NEWCOMER_MS) {
+      if (this.#now() - this.#acquiredAtMs < NEWCOMER_MS) {
         throw new NewcomerError(
           `another node has the public IP ${address} and holds the lease ${key}; if this machine is a clone ` +
             "of it, give this one an address of its own, and start the agent again",

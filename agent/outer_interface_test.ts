@@ -1,9 +1,14 @@
 import { ConfigError, type Family, IpAddress } from "@denim/core";
 import { NetlinkSocket } from "@denim/core/linux";
 import assert from "node:assert/strict";
+import { RecordingLog } from "../tests/support/recording_log.ts";
 import { rootTest } from "../tests/support/root_test.ts";
 import { ScratchNamespace } from "../tests/support/scratch_namespace.ts";
-import { findOuterInterface, type InterfaceChoice } from "./outer_interface.ts";
+import {
+  findOuterInterface,
+  type InterfaceChoice,
+  OuterInterfaceFollower,
+} from "./outer_interface.ts";
 
 const NOTHING: InterfaceChoice = {
   iface: [],
@@ -88,4 +93,73 @@ rootTest("the outer interface is chosen as flannel chooses it", async (t) => {
         return true;
       }));
   }
+});
+
+rootTest("the outer interface is followed through what happens to it", () => {
+  using ns = new ScratchNamespace();
+  for (const number of [1, 2]) {
+    ns.ip(`link add eth${number} type veth peer name peer${number}`);
+    ns.ip(`link set eth${number} up`);
+    ns.ip(`link set peer${number} up`);
+    ns.ip(`addr add 10.0.${number}.1/24 dev eth${number}`);
+  }
+  ns.ip("route add default via 10.0.1.254 dev eth1");
+  const log = new RecordingLog();
+  ns.run(() => {
+    using socket = new NetlinkSocket();
+    const follower = new OuterInterfaceFollower(socket, NOTHING, [4], log);
+    for (
+      const [what, commands, expected, said] of [
+        ["another MTU", ["link set eth1 mtu 1400"], "eth1 1400 10.0.1.1", []],
+        [
+          "the default route elsewhere",
+          [
+            "route replace default via 10.0.2.254 dev eth2",
+          ],
+          "eth1 1400 10.0.1.1",
+          [],
+        ],
+        ["down", ["link set eth1 down"], "eth1 1400 10.0.1.1", [/error device eth1.* is down/]],
+        ["another name", ["link set eth1 name lan0", "link set lan0 up"], "lan0 1400 10.0.1.1", [
+          /info device lan0 leads to other nodes again/,
+        ]],
+        [
+          "another address, and no default route",
+          [
+            "route del default",
+            "addr del 10.0.1.1/24 dev lan0",
+            "addr add 10.0.1.9/24 dev lan0",
+          ],
+          "lan0 1400 10.0.1.9",
+          [],
+        ],
+        ["no address", ["addr del 10.0.1.9/24 dev lan0"], "lan0 1400 10.0.1.9", [
+          /error device lan0 has no IPv4 address/,
+        ]],
+        ["a second look", [], "lan0 1400 10.0.1.9", []],
+        [
+          "a way by another device",
+          ["route add default via 10.0.2.254 dev eth2"],
+          "eth2 1500 10.0.2.1",
+          [
+            /info device eth2 leads/,
+          ],
+        ],
+        ["gone", ["link del eth2"], "eth2 1500 10.0.2.1", [/error there is no default route/]],
+      ] as const
+    ) {
+      log.lines.length = 0;
+      for (const command of commands) ns.ip(command);
+      follower.look();
+      const { name, mtuBytes, addresses, publicIps } = follower.current;
+      assert.equal(`${name} ${mtuBytes} ${addresses.get(4)}`, expected, what);
+      assert.deepEqual(publicIps, addresses, what);
+      assert.equal(log.lines.length, said.length, `${what}: ${log.lines}`);
+      said.forEach((pattern, index) => assert.match(log.lines[index]!, pattern, what));
+      assert.equal(
+        follower.concerns({ device: "veth7" }),
+        /^error/.test(`${log.lines}`) || what === "a second look",
+      );
+    }
+  });
 });

@@ -102,7 +102,7 @@ export class SubnetFile {
       const text = readIfThere(path);
       return text === undefined ? undefined : parse(text);
     } catch (error) {
-      this.#log.warn(`the last run's subnet is not known: ${messageOf(error)}`);
+      this.#log.warn(`the last run's subnet is not known from ${path}: ${messageOf(error)}`);
       return undefined;
     }
   }

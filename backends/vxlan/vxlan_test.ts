@@ -181,3 +181,10 @@ Deno.test("an MTU too small for a family is refused, naming both ends", async ()
   });
   await assert.rejects(open({ mtuBytes: 1300, netConf: DUAL }), /IPv6 .* fewer than 1280/);
 });
+
+Deno.test("a peer that has the node's own MAC is a clash", async () => {
+  await using session = await open({ device: MAC });
+  assert.equal(session.clash!(asPeer(LEASE)), `VTEP MAC ${MAC}`);
+  await using other = await open({ device: "02:00:00:00:00:0d" });
+  assert.equal(other.clash!(asPeer(LEASE)), undefined);
+});

@@ -1,0 +1,162 @@
+import { type Family, IpAddress, type Lease, leaseHalf } from "@denim/core";
+import { SqliteStore } from "@denim/core/stores/sqlite";
+import assert from "node:assert/strict";
+import { node } from "../tests/contracts/lease_store.ts";
+import { RecordingLog } from "../tests/support/recording_log.ts";
+import { eventually } from "../tests/support/wait.ts";
+import { LeaseKeeper } from "./lease_keeper.ts";
+
+const NEVER = new AbortController().signal;
+const OTHER = IpAddress.parse("10.99.7.7");
+
+/** A node that does nothing but keep its lease, in a file that several have open. */
+class Keeping implements AsyncDisposable {
+  readonly log = new RecordingLog();
+  readonly told: boolean[] = [];
+  readonly store: SqliteStore;
+  readonly keeper: LeaseKeeper;
+  readonly #stopping = new AbortController();
+  #nowMs = 0;
+  /** The node's public IP. */
+  publicIps: ReadonlyMap<Family, IpAddress> = node(1).publicIps;
+  /** Settled when the keeper ends. */
+  ended: Promise<unknown> = Promise.resolve();
+
+  constructor(path: string) {
+    this.store = SqliteStore.open(path, { log: this.log });
+    this.keeper = new LeaseKeeper({
+      store: this.store,
+      renewMarginMs: 60_000,
+      log: this.log,
+      request: () => node(1, { publicIps: this.publicIps }),
+      onTaken: (taken) => this.told.push(taken),
+      now: () => this.#nowMs,
+    });
+  }
+
+  async start(): Promise<Lease> {
+    const lease = await this.keeper.acquire(NEVER);
+    const { signal } = this.#stopping;
+    const hearing = async () => {
+      for await (const event of this.store.watch(signal)) this.keeper.hear(event);
+    };
+    this.ended = Promise.all([this.keeper.run(signal), hearing()]);
+    this.ended.catch(() => this.#stopping.abort());
+    return lease;
+  }
+
+  /** Lets time pass, as far as the keeper's age goes. */
+  grow(): void {
+    this.#nowMs += 60_000;
+  }
+
+  said(pattern: RegExp): boolean {
+    return this.log.lines.some((line) => pattern.test(line));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping.abort();
+    await Promise.allSettled([this.ended]);
+    await this.store[Symbol.asyncDispose]();
+  }
+}
+
+function keeperTest(
+  name: string,
+  body: (node: Keeping, held: Lease, path: string) => Promise<void>,
+): void {
+  Deno.test(`lease keeper: ${name}`, async () => {
+    const directory = await Deno.makeTempDir();
+    try {
+      await using keeping = new Keeping(`${directory}/denim.db`);
+      const conf = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}';
+      await keeping.store.setNetworkConfig(conf, { ifAbsent: true }, NEVER);
+      await body(keeping, await keeping.start(), `${directory}/denim.db`);
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  });
+}
+
+async function publicIpOf(node: Keeping, key: string): Promise<string | undefined> {
+  const lease = (await node.store.leases(NEVER)).find((lease) => lease.key === key);
+  return lease && `${leaseHalf(lease, 4)?.publicIp}`;
+}
+
+const under = (lease: Lease, publicIp: IpAddress): Lease => ({
+  ...lease,
+  halves: lease.halves.map((half) => ({ ...half, publicIp })),
+});
+
+keeperTest("what was deleted is claimed again, for the same subnet", async (node, held) => {
+  await node.store.release(held.key, NEVER);
+  await eventually(
+    "the lease is there",
+    async () => await publicIpOf(node, held.key) !== undefined,
+  );
+  assert.deepEqual(node.told, []);
+  assert.ok(node.said(/warn the lease .* is gone from the store/));
+});
+
+keeperTest(
+  "a subnet that another node took is left to it, until it lets go",
+  async (node, held) => {
+    await node.store.putLeases([under(held, OTHER)], NEVER);
+    await eventually("the node knows", () => node.told.length > 0);
+    assert.deepEqual(node.told, [true]);
+    assert.ok(
+      node.said(/error the lease .* another node's now.*drain its pods and start the agent/),
+    );
+    assert.equal(await publicIpOf(node, held.key), `${OTHER}`);
+    assert.equal((await node.store.leases(NEVER)).length, 1, "no other subnet is leased");
+    await node.keeper.publish();
+    assert.deepEqual(node.told, [true]);
+    await node.store.release(held.key, NEVER);
+    await eventually("the node has it again", () => node.told.length > 1);
+    assert.deepEqual(node.told, [true, false]);
+    assert.equal(await publicIpOf(node, held.key), "10.99.0.1");
+  },
+);
+
+keeperTest("a person may make it a reservation", async (node, held) => {
+  const subnets = held.halves.map(({ subnet }) => subnet);
+  const reserved = await node.store.reserve({ subnets, publicIps: node.publicIps }, NEVER);
+  await eventually("the node knows", () => node.said(/info .* is a reservation now/));
+  assert.equal(
+    (await node.store.held({ publicIps: node.publicIps, previousSubnets: [] }, NEVER))!.revision,
+    reserved.revision,
+  );
+});
+
+keeperTest("another address is published under the same subnet", async (node, held) => {
+  node.publicIps = new Map([[4, OTHER]]);
+  await node.keeper.publish();
+  assert.equal(await publicIpOf(node, held.key), `${OTHER}`);
+  assert.equal(node.keeper.lease.key, held.key);
+  assert.equal((await node.store.leases(NEVER)).length, 1);
+});
+
+keeperTest("of two nodes with one public IP the newcomer ends", async (node, held, path) => {
+  node.grow();
+  await using clone = new Keeping(path);
+  assert.equal((await clone.start()).key, held.key);
+  await assert.rejects(clone.ended, {
+    name: "RuntimeError",
+    message: /another node has the public IP 10\.99\.0\.1 .* give this one an address of its own/,
+  });
+  assert.ok(
+    node.said(/error somebody else wrote .* another machine with the public IP 10\.99\.0\.1/),
+  );
+  assert.equal(await publicIpOf(node, held.key), "10.99.0.1");
+  assert.deepEqual(node.told, []);
+});
+
+keeperTest("a lease that was written over by hand is written again", async (node, held) => {
+  node.grow();
+  const halves = held.halves.map((half) => ({ ...half, backendData: { VNI: 99 } }));
+  await node.store.putLeases([{ ...held, halves }], NEVER);
+  await eventually("it is right again", async () => {
+    const [lease] = await node.store.leases(NEVER);
+    return JSON.stringify(lease!.halves) === JSON.stringify(held.halves);
+  });
+});

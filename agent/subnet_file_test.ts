@@ -1,0 +1,98 @@
+import { Cidr, IpAddress, type SubnetEnv } from "@denim/core";
+import assert from "node:assert/strict";
+import { RecordingLog } from "../tests/support/recording_log.ts";
+import { eventually } from "../tests/support/wait.ts";
+import { SubnetFile } from "./subnet_file.ts";
+
+function env(subnet: string): SubnetEnv {
+  const networks = [Cidr.parse("10.5.0.0/16")];
+  return { halves: [{ networks, subnet: Cidr.parse(subnet) }], mtuBytes: 1450, ipMasq: false };
+}
+
+const PUBLIC_IPS = new Map([[4 as const, IpAddress.parse("10.99.0.1")]]);
+
+function fileTest(
+  name: string,
+  body: (path: string, log: RecordingLog) => Promise<void> | void,
+): void {
+  Deno.test(`subnet.env: ${name}`, async () => {
+    const directory = await Deno.makeTempDir();
+    try {
+      await body(`${directory}/run/subnet.env`, new RecordingLog());
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  });
+}
+
+fileTest("the last run is known from it, and under which addresses", (path, log) => {
+  assert.deepEqual(new SubnetFile(path, log).lastRun(), { previousSubnets: [] });
+  new SubnetFile(path, log).write(env("10.5.7.0/24"), PUBLIC_IPS);
+  const last = { previousSubnets: [Cidr.parse("10.5.7.0/24")], previousPublicIps: PUBLIC_IPS };
+  assert.deepEqual(new SubnetFile(path, log).lastRun(), last);
+  assert.equal(Deno.statSync(`${path}.last`).mode! & 0o777, 0o600);
+  Deno.removeSync(path);
+  assert.deepEqual(new SubnetFile(path, log).lastRun(), last, "without the file");
+  // flanneld ran since, which writes but the one.
+  Deno.writeTextFileSync(
+    path,
+    "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.9.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n",
+  );
+  const { previousSubnets, previousPublicIps } = new SubnetFile(path, log).lastRun();
+  assert.deepEqual([`${previousSubnets}`, previousPublicIps], ["10.5.9.0/24", undefined]);
+  assert.deepEqual(log.lines, []);
+});
+
+fileTest("what can't be read is said, and is no last run", (path, log) => {
+  new SubnetFile(path, log).write(env("10.5.7.0/24"), PUBLIC_IPS);
+  Deno.writeTextFileSync(path, "FLANNEL_SUB");
+  Deno.writeTextFileSync(`${path}.last`, '{"lea');
+  assert.deepEqual(new SubnetFile(path, log).lastRun(), { previousSubnets: [] });
+  assert.equal(log.lines.length, 2);
+  assert.match(log.lines[0]!, /subnet\.env is cut short/);
+  assert.match(log.lines[1]!, /subnet\.env\.last/);
+});
+
+fileTest("it is written again while it is to be there, and only then", async (path, log) => {
+  const file = new SubnetFile(path, log);
+  const stopping = new AbortController();
+  const keeping = file.keep(stopping.signal);
+  const is = (text: string | undefined) => () => {
+    try {
+      return Deno.readTextFileSync(path) === text;
+    } catch {
+      return text === undefined;
+    }
+  };
+  file.write(env("10.5.7.0/24"), PUBLIC_IPS);
+  const text = Deno.readTextFileSync(path);
+  for (
+    const [what, spoil] of [
+      ["removed", () => Deno.removeSync(path)],
+      ["cut short", () => Deno.truncateSync(path, 20)],
+      [
+        "its directory removed",
+        () => Deno.removeSync(path.replace(/\/[^/]*$/, ""), { recursive: true }),
+      ],
+    ] as const
+  ) {
+    spoil();
+    assert.ok(await eventually(what, is(text)) < 1_000, what);
+  }
+  assert.equal(log.lines.filter((line) => /it is written again/.test(line)).length, 3);
+  // A directory in its place: one complaint, and an end to it.
+  Deno.removeSync(path);
+  Deno.mkdirSync(`${path}/in-the-way`, { recursive: true });
+  await eventually(
+    "a complaint",
+    () => log.lines.some((line) => /^error .*subnet\.env/.test(line)),
+  );
+  Deno.removeSync(path, { recursive: true });
+  await eventually("written again", is(text));
+  file.remove();
+  assert.ok(is(undefined)());
+  Deno.writeTextFileSync(path, "a stranger's");
+  stopping.abort();
+  await keeping;
+  assert.ok(is("a stranger's")());
+});
