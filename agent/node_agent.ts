@@ -396,8 +396,8 @@ class Node implements AsyncDisposable {
     const proven = held === undefined || held.key === leaseKey(lastRun.previousSubnets);
     if (!proven && !await sleep(OBJECTION_MS, this.#signal) || this.#signal.aborted) return;
     for (const { family } of this.#config.families) enableForwarding(family);
-    this.#wasReady = true;
     this.#tellReadiness();
+    this.#wasReady = true;
     this.#options.log.info("ready", {
       subnets: this.#lease.halves.map(({ subnet }) => subnet).join(" "),
       peers: this.#paths.current.peers.size,
@@ -414,15 +414,21 @@ class Node implements AsyncDisposable {
 
   #writeSubnetEnv(): void {
     const { halves } = this.#lease;
-    this.#place.subnetFile.write({
-      halves: halves.map(({ subnet }) => ({
-        networks: this.#config.families.filter(({ family }) => family === subnet.family)
-          .map(({ network }) => network),
-        subnet,
-      })),
-      mtuBytes: this.#paths.current.session.mtuBytes,
-      ipMasq: false,
-    }, new Map(halves.map(({ subnet, publicIp }) => [subnet.family, publicIp])));
+    try {
+      this.#place.subnetFile.write({
+        halves: halves.map(({ subnet }) => ({
+          networks: this.#config.families.filter(({ family }) => family === subnet.family)
+            .map(({ network }) => network),
+          subnet,
+        })),
+        mtuBytes: this.#paths.current.session.mtuBytes,
+        ipMasq: false,
+      }, new Map(halves.map(({ subnet, publicIp }) => [subnet.family, publicIp])));
+    } catch (error) {
+      if (!this.#wasReady) throw error;
+      // It is tried again, for as long as it takes.
+      this.#options.log.error(messageOf(error));
+    }
   }
 
   /** Looks again at the peers whose state hangs on the underlay, where news of it may concern them. */

@@ -54,15 +54,17 @@ export class SubnetFile {
     return { previousSubnets: env };
   }
 
-  /** Writes it. Throws a RuntimeError that names it where that can't be done. */
+  /**
+   * Writes it. Throws a RuntimeError that names it where that can't be done; {@link SubnetFile.keep} tries again.
+   */
   write(env: SubnetEnv, publicIps: NodeIdentity["publicIps"]): void {
+    this.#text = formatSubnetEnv(env);
     const subnets = env.halves.map(({ subnet }) => subnet);
     const record = JSON.stringify({
       lease: leaseKey(subnets),
       publicIps: [...publicIps.values()].map(String),
     });
     replaceFile(this.#recordPath, record, 0o600);
-    this.#text = formatSubnetEnv(env);
     replaceFile(this.#path, this.#text, 0o644);
   }
 
