@@ -192,6 +192,8 @@ class Node implements AsyncDisposable {
     all.addEventListener("abort", () => this.#allRead.resolve());
     const first = await this.#open(config, this.#place.held);
     this.#config = this.#wanted = config;
+    // What the last run left is denim's to remove, also where net-conf's Network is another now.
+    this.#reconciler.networks = [...config.families, ...this.#place.lastRun.networks];
     this.#paths = new DataPaths(first, () => {
       sleep(HOLD_MS, all).then((over) => over ? this.#readAll() : undefined);
     });
@@ -395,6 +397,7 @@ class Node implements AsyncDisposable {
     const { held, lastRun } = this.#place;
     const proven = held === undefined || held.key === leaseKey(lastRun.previousSubnets);
     if (!proven && !await sleep(OBJECTION_MS, this.#signal) || this.#signal.aborted) return;
+    this.#reconciler.networks = this.#config.families;
     for (const { family } of this.#config.families) enableForwarding(family);
     this.#tellReadiness();
     this.#wasReady = true;
@@ -542,6 +545,7 @@ class Node implements AsyncDisposable {
     }
     this.#paths.change(next);
     this.#config = config;
+    this.#reconciler.networks = config.families;
     if (replaces) {
       this.#reconciler.delete(before.owner);
       await this.#close(before);

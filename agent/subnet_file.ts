@@ -16,13 +16,17 @@ import {
   type NodeIdentity,
   parseLeaseKey,
   parseSubnetEnv,
+  type PodNetwork,
   RuntimeError,
   sleep,
   type SubnetEnv,
 } from "@denim/core";
 
 /** What the node was in its last run. */
-export type LastRun = Omit<NodeIdentity, "publicIps">;
+export interface LastRun extends Omit<NodeIdentity, "publicIps"> {
+  /** The cluster's networks as they were then, as far as subnet.env says. */
+  readonly networks: readonly PodNetwork[];
+}
 
 /** How often it is looked whether the file is there still. */
 const LOOK_MS = 250;
@@ -42,16 +46,16 @@ export class SubnetFile {
 
   /** What the last run left; nothing where it left nothing, or what can't be read. */
   lastRun(): LastRun {
-    const env = this.#read(
-      this.#path,
-      (text) => parseSubnetEnv(text, this.#path).halves.map(({ subnet }) => subnet),
-    );
+    const env = this.#read(this.#path, (text) => parseSubnetEnv(text, this.#path).halves);
     const record = this.#read(this.#recordPath, parseRecord);
+    if (env === undefined) return { previousSubnets: [], ...record, networks: [] };
+    const previousSubnets = env.map(({ subnet }) => subnet);
+    const networks = env.flatMap(({ networks, subnet }) =>
+      networks.map((network) => ({ network, subnetLength: subnet.prefixLength }))
+    );
     // Where flanneld ran since, its subnet.env is the newer one.
-    if (env === undefined || record && leaseKey(env) === leaseKey(record.previousSubnets)) {
-      return record ?? { previousSubnets: [] };
-    }
-    return { previousSubnets: env };
+    const same = record && leaseKey(previousSubnets) === leaseKey(record.previousSubnets);
+    return { previousSubnets, networks, ...(same ? record : {}) };
   }
 
   /**
@@ -110,7 +114,7 @@ export class SubnetFile {
   }
 }
 
-function parseRecord(text: string): LastRun {
+function parseRecord(text: string): Omit<LastRun, "networks"> {
   const { lease, publicIps } = JSON.parse(text) as { lease: string; publicIps: string[] };
   const subnets: readonly Cidr[] = parseLeaseKey(lease) ?? [];
   const addresses = publicIps.map((address) => IpAddress.parse(address));

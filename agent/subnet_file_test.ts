@@ -26,13 +26,18 @@ function fileTest(
 }
 
 fileTest("the last run is known from it, and under which addresses", (path, log) => {
-  assert.deepEqual(new SubnetFile(path, log).lastRun(), { previousSubnets: [] });
+  assert.deepEqual(new SubnetFile(path, log).lastRun(), { previousSubnets: [], networks: [] });
   new SubnetFile(path, log).write(env("10.5.7.0/24"), PUBLIC_IPS);
   const last = { previousSubnets: [Cidr.parse("10.5.7.0/24")], previousPublicIps: PUBLIC_IPS };
-  assert.deepEqual(new SubnetFile(path, log).lastRun(), last);
+  const networks = [{ network: Cidr.parse("10.5.0.0/16"), subnetLength: 24 }];
+  assert.deepEqual(new SubnetFile(path, log).lastRun(), { ...last, networks });
   assert.equal(Deno.statSync(`${path}.last`).mode! & 0o777, 0o600);
   Deno.removeSync(path);
-  assert.deepEqual(new SubnetFile(path, log).lastRun(), last, "without the file");
+  assert.deepEqual(
+    new SubnetFile(path, log).lastRun(),
+    { ...last, networks: [] },
+    "without the file",
+  );
   // flanneld ran since, which writes but the one.
   Deno.writeTextFileSync(
     path,
@@ -47,7 +52,7 @@ fileTest("what can't be read is said, and is no last run", (path, log) => {
   new SubnetFile(path, log).write(env("10.5.7.0/24"), PUBLIC_IPS);
   Deno.writeTextFileSync(path, "FLANNEL_SUB");
   Deno.writeTextFileSync(`${path}.last`, '{"lea');
-  assert.deepEqual(new SubnetFile(path, log).lastRun(), { previousSubnets: [] });
+  assert.deepEqual(new SubnetFile(path, log).lastRun(), { previousSubnets: [], networks: [] });
   assert.equal(log.lines.length, 2);
   assert.match(log.lines[0]!, /subnet\.env is cut short/);
   assert.match(log.lines[1]!, /subnet\.env\.last/);

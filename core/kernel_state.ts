@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Cidr, IpAddress } from "./ip.ts";
+import { Cidr, IpAddress } from "./ip.ts";
 import type { MacAddress } from "./mac.ts";
 
 /** What a VXLAN device is made with (`IFLA_VXLAN_*` in linux/if_link.h). */
@@ -148,16 +148,39 @@ export type KernelObject = Link | DeviceAddress | Neighbour | FdbEntry | Nexthop
 /** All that the kernel should have on somebody's behalf; the order says nothing. */
 export type KernelState = readonly KernelObject[];
 
+/** A network of pods, and how it is dealt out. */
+export interface PodNetwork {
+  /** The address space of a whole cluster, in one family. */
+  readonly network: Cidr;
+  /** The prefix length of each node's subnet. */
+  readonly subnetLength: number;
+}
+
 /**
  * The number of the nexthop object of a peer's subnet: the same after each restart, and different for
  * each subnet of a network, so that an earlier run's objects are found again rather than made anew.
  *
- * IPv4: the subnet's address as a number. IPv6: the subnet's place among those of its length, in the
- * range of IPv4 multicast and above, which no IPv4 subnet uses and where no routing daemon counts
- * up to. Two IPv6 subnets share a number only if they are 2²⁹ subnets apart.
+ * IPv4: the subnet's address as a number. IPv6: a number in the range of IPv4 multicast and above, which no
+ * IPv4 subnet uses and where no routing daemon counts up to. It is the subnet's place among the 2²⁹ of its
+ * length that share the bits above, moved by what these bits come to (Fibonacci hashing): so that the
+ * networks of two clusters, which differ up there, hardly ever meet.
  */
 export function nexthopId(subnet: Cidr): number {
   if (subnet.family === 4) return Number(subnet.address.value);
   const index = subnet.address.value >> BigInt(128 - subnet.prefixLength);
-  return 0xe000_0000 + Number(index & 0x1fff_ffffn);
+  const hash = BigInt.asUintN(64, (index >> IPV6_ID_BITS) * 0x9e37_79b9_7f4a_7c15n);
+  return FIRST_IPV6_ID + Number(BigInt.asUintN(29, index ^ (hash >> 35n)));
+}
+
+const FIRST_IPV6_ID = 0xe000_0000;
+const IPV6_ID_BITS = 29n;
+
+/** Whether a nexthop object's number is that of a subnet of a network. */
+export function isNexthopIdOf(id: number, { network, subnetLength }: PodNetwork): boolean {
+  if (network.family === 4) return network.contains(new IpAddress(4, BigInt(id)));
+  const placeBits = BigInt(subnetLength - network.prefixLength);
+  if (placeBits >= IPV6_ID_BITS) return id >= FIRST_IPV6_ID;
+  // Numbers of one network differ in the bits that tell its subnets apart, and in no others.
+  const first = nexthopId(new Cidr(network.address, subnetLength));
+  return (id ^ first) >>> Number(placeBits) === 0;
 }

@@ -22,7 +22,9 @@ import {
 import {
   IF_OPER_UP,
   IFF_LOOPBACK,
+  IFF_LOWER_UP,
   IFF_PROMISC,
+  IFF_RUNNING,
   IFF_UP,
   IFINFOMSG_LEN,
   IFLA_ADDRESS,
@@ -63,6 +65,8 @@ export interface LinkState {
   readonly up: boolean;
   /** Whether it carries packets now (`IF_OPER_UP`). */
   readonly operUp: boolean;
+  /** Whether it is up and has a carrier: without, the kernel lets no nexthop go by it. */
+  readonly running: boolean;
   /** Whether it is a loopback. */
   readonly loopback: boolean;
   /** Whether it was set to take every packet (`IFF_PROMISC`). */
@@ -112,6 +116,7 @@ export function parseLink(reader: MessageReader): LinkState | undefined {
     mac: address?.length === 6 ? MacAddress.fromBytes(address) : undefined,
     up: (flags & IFF_UP) !== 0,
     operUp: reader.u8Attribute(IFLA_OPERSTATE) === IF_OPER_UP,
+    running: (flags & IFF_UP) !== 0 && (flags & (IFF_RUNNING | IFF_LOWER_UP)) !== 0,
     loopback: (flags & IFF_LOOPBACK) !== 0,
     promiscuous: (flags & IFF_PROMISC) !== 0,
     masterIndex: reader.u32Attribute(IFLA_MASTER),

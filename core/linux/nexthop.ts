@@ -5,7 +5,7 @@
  */
 
 import { IpAddress } from "../ip.ts";
-import type { Nexthop } from "../kernel_state.ts";
+import { isNexthopIdOf, type Nexthop } from "../kernel_state.ts";
 import { addressFamily, type ObjectKind, putFlags, RTPROT_DENIM } from "./object_kind.ts";
 import {
   NHA_GATEWAY,
@@ -62,7 +62,10 @@ export const nexthopKind: ObjectKind<Nexthop> = {
     };
     return found;
   },
-  ours: (found) => protocolOf(found) === RTPROT_DENIM,
+  ours: (found, devices, held) =>
+    protocolOf(found) === RTPROT_DENIM &&
+    (held || devices.owned(found.device) ||
+      devices.networks.some((network) => isNexthopIdOf(found.id, network))),
   dump: (socket, devices) =>
     socket.dump(
       "list nexthops",

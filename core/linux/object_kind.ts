@@ -6,7 +6,7 @@
  */
 
 import { addressBits, type Family, type IpAddress } from "../ip.ts";
-import type { KernelObject } from "../kernel_state.ts";
+import type { KernelObject, PodNetwork } from "../kernel_state.ts";
 import type { MessageReader, MessageWriter } from "./netlink_codec.ts";
 import type { NetlinkSocket } from "./netlink_socket.ts";
 import { NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from "./uapi/netlink.ts";
@@ -18,7 +18,7 @@ import { AF_INET, AF_INET6 } from "./uapi/socket.ts";
  */
 export const RTPROT_DENIM = 155;
 
-/** Names and indexes of the namespace's devices. */
+/** Names and indexes of the namespace's devices, and what in the namespace is denim's. */
 export interface Devices {
   /** A device's index; throws a LinuxError (ENODEV) where there is no such device. */
   indexOf(name: string): number;
@@ -26,6 +26,8 @@ export interface Devices {
   nameOf(index: number): string | undefined;
   /** Whether the device is denim's own, so that what others put on it goes. */
   owned(name: string): boolean;
+  /** The cluster's networks: what leads elsewhere may be another agent's, for another cluster. */
+  readonly networks: readonly PodNetwork[];
 }
 
 /** One kind of object: how it is known again, compared, written and read. */
@@ -40,8 +42,11 @@ export interface ObjectKind<T extends KernelObject> {
   remove(writer: MessageWriter, object: T, devices: Devices): void;
   /** Reads a message of `RTM_NEW…` or `RTM_DEL…`; `undefined` for what can't be an object of the kind. */
   parse(reader: MessageReader, devices: Devices): T | undefined;
-  /** Whether an object that the kernel has is denim's, so that it goes where nobody wants it. */
-  ours(found: T, devices: Devices): boolean;
+  /**
+   * Whether an object that the kernel has is denim's, so that it goes where nobody wants it. `held` says
+   * that the reconciler had one under the same key.
+   */
+  ours(found: T, devices: Devices, held: boolean): boolean;
   /** The objects of the kind that are, or may be, denim's. */
   dump(socket: NetlinkSocket, devices: Devices, ownedDevices: readonly string[]): T[];
 }

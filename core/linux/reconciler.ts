@@ -11,7 +11,14 @@
 import { messageOf } from "../errors.ts";
 import { EventCounter } from "../event_counter.ts";
 import type { Cidr } from "../ip.ts";
-import type { KernelObject, KernelState, Link, Nexthop, VxlanLink } from "../kernel_state.ts";
+import type {
+  KernelObject,
+  KernelState,
+  Link,
+  Nexthop,
+  PodNetwork,
+  VxlanLink,
+} from "../kernel_state.ts";
 import type { Logger } from "../log.ts";
 import { sleep } from "../sleep.ts";
 import { addressKind } from "./address.ts";
@@ -32,7 +39,7 @@ import { type MessageReader, MessageWriter } from "./netlink_codec.ts";
 import { NetlinkSocket } from "./netlink_socket.ts";
 import { fdbKind, neighbourKind } from "./neighbour.ts";
 import { nexthopKind } from "./nexthop.ts";
-import type { Devices, ObjectKind } from "./object_kind.ts";
+import { type Devices, type ObjectKind, RTPROT_DENIM } from "./object_kind.ts";
 import { routeKind, routeTo } from "./route.ts";
 import { openTun } from "./tun.ts";
 import {
@@ -149,6 +156,8 @@ export class Reconciler implements Disposable {
   readonly #wantedLinks = new Wants<Link>();
   /** The keys of each owner; a device's key is its name. */
   readonly #owners = new Map<string, readonly string[]>();
+  /** The devices that owners named: of the many that come and go, those that matter. */
+  readonly #named = new Set<string>();
   /** What the kernel has of it, as far as is known. */
   #applied = new Map<string, Entry>();
 
@@ -164,7 +173,7 @@ export class Reconciler implements Disposable {
 
   readonly #linksByIndex = new Map<number, LinkState>();
   readonly #indexes = new Map<string, number>();
-  readonly #devices: Devices = {
+  readonly #devices: Devices & { networks: readonly PodNetwork[] } = {
     indexOf: (name) => {
       const index = this.#indexes.get(name);
       if (index === undefined) throw new LinuxError(ENODEV, `device ${name}`);
@@ -172,6 +181,7 @@ export class Reconciler implements Disposable {
     },
     nameOf: (index) => this.#linksByIndex.get(index)?.name,
     owned: (name) => this.#wantedLinks.has(name),
+    networks: [],
   };
 
   /**
@@ -182,6 +192,15 @@ export class Reconciler implements Disposable {
     this.#log = log;
     this.#onUnderlay = onUnderlay;
     this.#readLinks();
+  }
+
+  /**
+   * The cluster's networks; none until they are told. Routes to them, and those routes' nexthops, are
+   * denim's where they bear its protocol number. Any other that does is so only on denim's own devices,
+   * or where an owner wants it: there may be an agent of another cluster in the namespace.
+   */
+  set networks(networks: readonly PodNetwork[]) {
+    this.#devices.networks = networks;
   }
 
   /** Closes the sockets. What is in the kernel stays. */
@@ -196,12 +215,15 @@ export class Reconciler implements Disposable {
     for (const object of state) {
       if (object.kind === "link") {
         keys.add(object.name);
+        this.#named.add(object.name);
+        if (object.mac !== undefined) this.#named.add(object.info.outerDevice);
         this.#wantedLinks.set(object.name, owner, object);
         this.#unwantedLinks.delete(object.name);
         this.#linksTouched = true;
       } else {
         const key = KINDS[object.kind].key(object);
         keys.add(key);
+        if ("device" in object) this.#named.add(object.device);
         this.#wanted.set(key, owner, object);
         this.#touched.add(key);
       }
@@ -282,7 +304,7 @@ export class Reconciler implements Disposable {
         const before = found.get(key);
         const pair = want !== undefined && before !== undefined && right !== (before === want);
         const other = right ? before : object;
-        if (pair && ours(other!, this.#devices)) {
+        if (pair && ours(other!, this.#devices, false)) {
           besides.push({
             action: "remove",
             object: other!,
@@ -292,8 +314,9 @@ export class Reconciler implements Disposable {
         }
         // Of two that are the same one is enough to keep: there may be hundreds of thousands.
         if (right) found.set(key, want);
-        else if (!pair && (want !== undefined || ours(object, this.#devices))) {
-          found.set(key, object);
+        else if (!pair) {
+          const held = this.#applied.has(key);
+          if (want !== undefined || ours(object, this.#devices, held)) found.set(key, object);
         }
       }
     }
@@ -377,12 +400,12 @@ export class Reconciler implements Disposable {
         // Routes that name the address as their source go as well, on kernels before 6.6 without a word.
         if (kind === "address" && want !== undefined) this.#checkDue = true;
         if (want === undefined) {
-          if (!had && !KINDS[kind].ours(object, this.#devices)) this.#tellUnderlay(object);
+          if (!had && !KINDS[kind].ours(object, this.#devices, false)) this.#tellUnderlay(object);
           continue;
         }
         this.#touched.add(key);
         if (kind === "nexthop") this.#forgetRoutes(want.owner);
-      } else if (this.#applied.has(key) || KINDS[kind].ours(object, this.#devices)) {
+      } else if (this.#applied.has(key) || KINDS[kind].ours(object, this.#devices, false)) {
         this.#applied.set(key, object);
         if (want === undefined || !KINDS[kind].equal(want.object, object)) this.#touched.add(key);
       } else {
@@ -393,8 +416,12 @@ export class Reconciler implements Disposable {
     }
   }
 
-  /** Of what is not denim's, addresses, routes and the nexthops that they go by say how packets leave. */
+  /**
+   * Of what is not denim's, addresses, routes and the nexthops that they go by say how packets leave; those of
+   * another cluster's agent lead to its pods, not to nodes.
+   */
   #tellUnderlay(object: Entry): void {
+    if ((object as { readonly protocol?: number }).protocol === RTPROT_DENIM) return;
     if (object.kind === "address") this.#onUnderlay({ device: object.device });
     if (object.kind === "route") this.#onUnderlay({ destination: object.destination });
     if (object.kind === "nexthop") this.#onUnderlay({});
@@ -427,8 +454,8 @@ export class Reconciler implements Disposable {
     if ((gone || !same) && want === undefined) {
       this.#onUnderlay({ device: before?.name ?? link.name });
     }
-    // What could not be done on a device that was away or down may be possible now.
-    if (link.up && !before?.up) this.#checkDue = true;
+    // What lay on a device that was away, down or without a carrier is gone, in part without a word.
+    if (link.running && !before?.running && this.#named.has(link.name)) this.#checkDue = true;
   }
 
   #readLinks(): void {

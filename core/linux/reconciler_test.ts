@@ -4,9 +4,10 @@ import { rootTest } from "../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../tests/support/scratch_namespace.ts";
 import { eventually } from "../../tests/support/wait.ts";
 import { Cidr, IpAddress } from "../ip.ts";
-import { type KernelState, nexthopId, type VxlanLink } from "../kernel_state.ts";
+import { type KernelState, nexthopId, type PodNetwork, type VxlanLink } from "../kernel_state.ts";
 import { MacAddress } from "../mac.ts";
-import { diff, Reconciler } from "./reconciler.ts";
+import { NetlinkSocket } from "./netlink_socket.ts";
+import { diff, Reconciler, type UnderlayNews } from "./reconciler.ts";
 
 const DEVICE = "flannel.1";
 
@@ -26,8 +27,10 @@ class Node implements Disposable {
     this.reconciler = this.open();
   }
 
-  open(): Reconciler {
-    return this.ns.run(() => new Reconciler(this.log));
+  open(cluster = 5, onUnderlay?: (news: UnderlayNews) => void): Reconciler {
+    const reconciler = this.ns.run(() => new Reconciler(this.log, onUnderlay));
+    reconciler.networks = networks(cluster);
+    return reconciler;
   }
 
   /** Every route that is not the kernel's own, of both families, as `destination device`. */
@@ -90,21 +93,44 @@ function device(
   };
 }
 
-function own(link: VxlanLink = device()): KernelState {
+/** The networks of a cluster; all tests but one have one cluster, number 5. */
+function networks(cluster: number): PodNetwork[] {
   return [
-    link,
-    { kind: "address", device: DEVICE, address: IpAddress.parse("10.5.0.0"), prefixLength: 32 },
+    { network: Cidr.parse(`10.${cluster}.0.0/16`), subnetLength: 24 },
+    { network: Cidr.parse(`fc00:${cluster}::/48`), subnetLength: 64 },
   ];
 }
 
-function peer(number: number, family: 4 | 6 = 4): KernelState {
-  const subnet = Cidr.parse(family === 4 ? `10.5.${number}.0/24` : `fc00:5:0:${number}::/64`);
+function subnetOf(number: number, family: 4 | 6 = 4, cluster = 5): Cidr {
+  return Cidr.parse(
+    family === 4 ? `10.${cluster}.${number}.0/24` : `fc00:${cluster}:0:${number}::/64`,
+  );
+}
+
+function own(link: VxlanLink = device(), cluster = 5): KernelState {
+  const { address } = subnetOf(0, 4, cluster);
+  return [link, { kind: "address", device: link.name, address, prefixLength: 32 }];
+}
+
+function peer(number: number, family: 4 | 6 = 4, cluster = 5, device = DEVICE): KernelState {
+  const subnet = subnetOf(number, family, cluster);
   const mac = MacAddress.fromBytes(new Uint8Array([2, 0, 0, 0, family, number]));
   const id = nexthopId(subnet);
   return [
-    { kind: "fdb", device: DEVICE, mac, remote: IpAddress.parse(`10.99.0.${number}`) },
-    { kind: "neighbour", device: DEVICE, address: subnet.address, mac },
-    { kind: "nexthop", id, device: DEVICE, via: subnet.address },
+    { kind: "fdb", device, mac, remote: IpAddress.parse(`10.99.0.${number}`) },
+    { kind: "neighbour", device, address: subnet.address, mac },
+    { kind: "nexthop", id, device, via: subnet.address },
+    { kind: "route", destination: subnet, nexthopId: id },
+  ];
+}
+
+/** A peer on the same link, reached without a tunnel. */
+function directPeer(number: number, family: 4 | 6 = 4, cluster = 5): KernelState {
+  const subnet = subnetOf(number, family, cluster);
+  const via = IpAddress.parse(family === 4 ? `10.99.0.${number}` : `fd99::${number}`);
+  const id = nexthopId(subnet);
+  return [
+    { kind: "nexthop", id, device: "eth0", via },
     { kind: "route", destination: subnet, nexthopId: id },
   ];
 }
@@ -315,6 +341,87 @@ rootTest(
   },
 );
 
+rootTest("agents of two clusters in one namespace leave each other alone", async () => {
+  using node = new Node();
+  const { ns } = node;
+  const news: UnderlayNews[] = [];
+  const clusters = [5, 6].map((cluster) => {
+    const name = `flannel.${cluster - 4}`;
+    const reconciler = node.open(cluster, (it) => news.push(it));
+    const peers = (first: number) => [
+      ...peer(first, 4, cluster, name),
+      ...peer(first, 6, cluster, name),
+      ...directPeer(first + 1, 4, cluster),
+      ...directPeer(first + 1, 6, cluster),
+    ];
+    reconciler.set("node", own(device({ name }, { vni: cluster - 4 }), cluster));
+    reconciler.set("peers", peers(2));
+    return { reconciler, peers };
+  });
+  const [a, b] = clusters as [typeof clusters[0], typeof clusters[0]];
+  using _a = a.reconciler;
+  using _b = b.reconciler;
+  for (const { reconciler } of clusters) assert.deepEqual(reconciler.check().failures, []);
+  for (let round = 0; round < 3; round++) {
+    for (const { reconciler } of clusters) assert.equal(reconciler.check().changes, 0);
+  }
+  assert.equal(node.routes().length, 8);
+
+  const stop = new AbortController();
+  const running = a.reconciler.run(stop.signal);
+  // What the kernel says of this comes after all that it said before.
+  const heardAll = () => {
+    ns.ip("route del 10.5.2.0/24");
+    return eventually("the route", () => node.routes().includes("10.5.2.0/24 flannel.1"));
+  };
+  await heardAll();
+  news.length = 0;
+  const { dump } = NetlinkSocket.prototype;
+  let dumps = 0;
+  NetlinkSocket.prototype.dump = function (...args) {
+    dumps++;
+    return dump.apply(this, args) as [];
+  };
+  try {
+    for (const first of [12, 22]) {
+      b.reconciler.set("peers", b.peers(first));
+      assert.deepEqual(b.reconciler.apply().failures, []);
+    }
+    ns.ip("link set flannel.2 down");
+    ns.ip("link set flannel.2 up");
+    await heardAll();
+  } finally {
+    NetlinkSocket.prototype.dump = dump;
+  }
+  stop.abort();
+  await running;
+  assert.equal(dumps, 0, "the other's doings are no cause for a check");
+  assert.deepEqual(
+    [...new Set(news.map(({ device, destination }) => `${device ?? destination}`))],
+    [
+      "flannel.2",
+      "fe80::/64",
+    ],
+  );
+  assert.deepEqual(
+    node.log.lines,
+    Array(2).fill("warn mended what others changed: put route 10.5.2.0/24"),
+  );
+
+  // A later run that wants nothing of what this one made, and knows nothing of it.
+  using later = node.open(5);
+  later.set("node", own());
+  assert.deepEqual(later.check().failures, []);
+  assert.equal(b.reconciler.check().changes, 6, "what lay on flannel.2 when it was set down");
+  assert.deepEqual(node.routes().toSorted(), [
+    "10.6.22.0/24 flannel.2",
+    "10.6.23.0/24 eth0",
+    "fc00:6:0:22::/64 flannel.2",
+    "fc00:6:0:23::/64 eth0",
+  ]);
+  assert.equal(ns.ipJson("nexthop show").length, 4);
+});
+
 rootTest("a stranger's route in the way is named and left, until it goes", async () => {
   using node = new Node();
   const { ns, reconciler } = node;
@@ -367,6 +474,31 @@ rootTest("what can't be written for want of its device fails alone, and at once"
   assert.equal(failures.length, 2, failures.join("\n"));
   for (const failure of failures) assert.match(failure, /no such device \(ENODEV\)/);
   assert.match(ns.ip("addr show eth0"), /10\.88\.0\.1\/32/);
+});
+
+rootTest("routes by the outer device come back with it, and with its carrier", async (t) => {
+  using node = new Node();
+  const { ns, reconciler } = node;
+  reconciler.set("peer", directPeer(2));
+  assert.deepEqual(reconciler.check().failures, []);
+  const stop = new AbortController();
+  const running = reconciler.run(stop.signal);
+  for (
+    const [fault, end] of [
+      // Carrier: the other end of the cable.
+      ["link set eth1 down", "link set eth1 up"],
+      ["link set eth0 down", "link set eth0 up"],
+    ] as const
+  ) {
+    await t.step(fault, async () => {
+      ns.ip(fault);
+      await eventually("the loss", () => ns.ipJson("nexthop show").length === 0);
+      ns.ip(end);
+      await eventually("its mending", () => node.routes().length === 1, 1000);
+    });
+  }
+  stop.abort();
+  await running;
 });
 
 rootTest("drift is mended", async (t) => {

@@ -268,10 +268,11 @@ export const routeKind: ObjectKind<Route> = {
     const found: FoundRoute = { kind: "route", ...rest, device: devices.nameOf(index) };
     return found as Route;
   },
-  ours(found, devices) {
-    const { protocol, device } = anyRoute(found);
-    return protocol === RTPROT_DENIM ||
-      protocol !== RTPROT_KERNEL && device !== undefined && devices.owned(device);
+  ours(found, devices, held) {
+    const { protocol, device, destination } = anyRoute(found);
+    if (protocol !== RTPROT_KERNEL && device !== undefined && devices.owned(device)) return true;
+    return protocol === RTPROT_DENIM &&
+      (held || devices.networks.some(({ network }) => network.contains(destination!)));
   },
   dump(socket, devices, ownedDevices) {
     const filters = [

@@ -19,7 +19,8 @@ export const RTNLGRP_NEXTHOP = 32;
 
 // struct ifinfomsg, IFLA_*
 export const IFINFOMSG_LEN = 16;
-export const IFF_UP = 0x1, IFF_LOOPBACK = 0x8, IFF_PROMISC = 0x100;
+export const IFF_UP = 0x1, IFF_LOOPBACK = 0x8, IFF_RUNNING = 0x40, IFF_PROMISC = 0x100;
+export const IFF_LOWER_UP = 0x10000;
 export const IFLA_ADDRESS = 1, IFLA_IFNAME = 3, IFLA_MTU = 4, IFLA_LINK = 5, IFLA_MASTER = 10;
 export const IFLA_PROTINFO = 12, IFLA_TXQLEN = 13, IFLA_OPERSTATE = 16, IFLA_LINKINFO = 18;
 export const IFLA_NET_NS_FD = 28, IFLA_EXT_MASK = 29, IFLA_PROMISCUITY = 30;
