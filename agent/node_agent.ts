@@ -5,12 +5,14 @@
  */
 
 import {
+  ALL_DEVICES,
   Cidr,
   ConfigError,
   EventCounter,
   type Family,
   fitsConfig,
   type KernelReader,
+  type KernelState,
   type Lease,
   type LeaseEvent,
   leaseKey,
@@ -26,14 +28,7 @@ import {
   RuntimeError,
   sleep,
 } from "@denim/core";
-import {
-  FORWARDING,
-  kernelReader,
-  NetlinkSocket,
-  Reconciler,
-  type UnderlayNews,
-  writeSysctl,
-} from "@denim/core/linux";
+import { kernelReader, NetlinkSocket, Reconciler, type UnderlayNews } from "@denim/core/linux";
 import { type AnyBackend, type DataPath, DataPaths, HOLD_MS } from "./data_paths.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { findBackend, readBackendOptions } from "./net_conf.ts";
@@ -398,7 +393,10 @@ class Node implements AsyncDisposable {
     const proven = held === undefined || held.key === leaseKey(lastRun.previousSubnets);
     if (!proven && !await sleep(OBJECTION_MS, this.#signal) || this.#signal.aborted) return;
     this.#reconciler.networks = this.#config.families;
-    for (const { family } of this.#config.families) enableForwarding(family);
+    this.#reconciler.set(HOST, hostState(this.#config, []));
+    const { failures } = this.#reconciler.apply();
+    if (failures.length > 0) throw new RuntimeError(failures.join("; "));
+    this.#keepHost();
     this.#tellReadiness();
     this.#wasReady = true;
     this.#options.log.info("ready", {
@@ -413,6 +411,14 @@ class Node implements AsyncDisposable {
     if (this.#taken) this.#place.subnetFile.remove();
     else this.#writeSubnetEnv();
     this.#options.onReadiness(this.#taken ? "its subnet is another node's" : undefined);
+  }
+
+  /** Says what the node needs for its pods, whatever carries their packets to other nodes. */
+  #keepHost(): void {
+    const links = this.#paths.all.flatMap(({ session }) => session.node(this.#lease))
+      .flatMap((object) => object.kind === "link" ? [object.name] : []);
+    this.#reconciler.set(HOST, hostState(this.#config, [this.#outer.name, ...links]));
+    this.#apply();
   }
 
   #writeSubnetEnv(): void {
@@ -556,6 +562,7 @@ class Node implements AsyncDisposable {
       await this.#readAll();
       await this.#keeper.publish();
     }
+    this.#keepHost();
     if (this.#wasReady && !this.#taken) this.#writeSubnetEnv();
     const { type } = next.backend;
     log.info(replaces ? `${type} is made anew` : `changed from ${before.backend.type} to ${type}`, {
@@ -624,12 +631,14 @@ function settingsOf({ backend, families }: NetworkConfig, outer: OuterInterface)
   return JSON.stringify([backend, families, name, mtuBytes, [...addresses], [...publicIps]]);
 }
 
-function enableForwarding(family: Family): void {
-  try {
-    writeSysctl(FORWARDING[family], "1");
-  } catch (error) {
-    throw new RuntimeError(
-      `IPv${family} forwarding can't be switched on (${FORWARDING[family]}): ${messageOf(error)}`,
-    );
-  }
+/** On whose behalf the reconciler keeps what {@link hostState} says. */
+const HOST = "host";
+
+/** What a node needs for its pods, whose packets to and from elsewhere come in by these devices. */
+function hostState({ families }: NetworkConfig, devices: readonly string[]): KernelState {
+  return families.flatMap(({ family }) => {
+    // IPv6 heeds the node's switch alone; a device's says whether it takes advertised routes.
+    const switches = family === 4 ? [ALL_DEVICES, ...devices] : [ALL_DEVICES];
+    return switches.map((device) => ({ kind: "forwarding", family, device }) as const);
+  });
 }

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { Cidr, IpAddress } from "./ip.ts";
+import { Cidr, type Family, IpAddress } from "./ip.ts";
 import type { MacAddress } from "./mac.ts";
 
 /** What a VXLAN device is made with (`IFLA_VXLAN_*` in linux/if_link.h). */
@@ -142,8 +142,31 @@ export interface DeviceRoute {
 /** A route of the main table. */
 export type Route = NexthopRoute | DeviceRoute;
 
+/** The device that stands for all of them, under the kernel's name for it in `net.ipv4.conf`. */
+export const ALL_DEVICES = "all";
+
+/**
+ * A switch for forwarding, on. IPv6 asks the one for all devices; IPv4 the one of the device that a packet
+ * comes in by, and when the one for all is thrown the kernel throws every device's.
+ */
+export interface Forwarding {
+  /** Tells the kinds of object apart. */
+  readonly kind: "forwarding";
+  /** Whose packets are forwarded. */
+  readonly family: Family;
+  /** The device that they come in by, or {@link ALL_DEVICES}. One that is not there lacks nothing. */
+  readonly device: string;
+}
+
 /** One thing that the kernel should have. */
-export type KernelObject = Link | DeviceAddress | Neighbour | FdbEntry | Nexthop | Route;
+export type KernelObject =
+  | Link
+  | DeviceAddress
+  | Neighbour
+  | FdbEntry
+  | Nexthop
+  | Route
+  | Forwarding;
 
 /** All that the kernel should have on somebody's behalf; the order says nothing. */
 export type KernelState = readonly KernelObject[];

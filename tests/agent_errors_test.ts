@@ -167,3 +167,22 @@ rootTest("without root the agent says what it lacks, and makes no file", async (
   assert.match(log, /lacks CAP_NET_ADMIN; run it as root/);
   assert.throws(() => Deno.statSync(`${lab.directory}/other`));
 });
+
+rootTest("where /proc/sys can't be written, a node that does not forward says so", async () => {
+  await using lab = await Lab.create({
+    nodes: 1,
+    netConf: { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } },
+  });
+  const [node] = lab.nodes;
+  using namespace = node!.open();
+  namespace.run(() => Deno.writeTextFileSync("/proc/sys/net/ipv4/ip_forward", "0"));
+  const readOnly = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys";
+  const { code, log } = await runAgent(node!, node!.agentArguments, [
+    ...["unshare", "--mount", "sh", "-c", `${readOnly} && exec "$@"`, "sh"] as const,
+    ...denimProgram("agent"),
+  ]);
+  assert.equal(code, 1, log);
+  assert.match(log, /IPv4 forwarding can't be switched on \(net\/ipv4\/ip_forward\): Read-only/);
+  assert.throws(() => Deno.statSync(node!.subnetFile));
+  assert.doesNotMatch(devices(node!), /flannel/);
+});

@@ -1,5 +1,5 @@
 /**
- * The kernel's own news of changes to devices, addresses, neighbours, nexthops and routes.
+ * The kernel's own news of changes to devices, addresses, neighbours, nexthops, routes and forwarding.
  *
  * @module
  */
@@ -18,8 +18,10 @@ import { openNetlink } from "./netlink_socket.ts";
 import { NETLINK_ADD_MEMBERSHIP, SOL_NETLINK } from "./uapi/netlink.ts";
 import {
   RTNLGRP_IPV4_IFADDR,
+  RTNLGRP_IPV4_NETCONF,
   RTNLGRP_IPV4_ROUTE,
   RTNLGRP_IPV6_IFADDR,
+  RTNLGRP_IPV6_NETCONF,
   RTNLGRP_IPV6_ROUTE,
   RTNLGRP_LINK,
   RTNLGRP_NEIGH,
@@ -35,6 +37,8 @@ const GROUPS = [
   RTNLGRP_IPV6_IFADDR,
   RTNLGRP_IPV6_ROUTE,
   RTNLGRP_NEXTHOP,
+  RTNLGRP_IPV4_NETCONF,
+  RTNLGRP_IPV6_NETCONF,
 ];
 /** FDB entries of one's own making are told of as well: room for tens of thousands at once. */
 const RECEIVE_BUFFER_BYTES = 64 * 1024 * 1024;

@@ -50,13 +50,18 @@ export class NetworkNamespace implements Disposable {
     }
   }
 
+  /** Opens the one that this thread is in. */
+  static current(): NetworkNamespace {
+    return new NetworkNamespace(open(THIS_THREAD, O_RDONLY | O_CLOEXEC), THIS_THREAD);
+  }
+
   /** Makes a namespace with a name, as `ip netns add` does, with its loopback still down. */
   static create(name: string): NetworkNamespace {
     const path = `${NETNS_RUN_DIR}/${name}`;
     Deno.mkdirSync(NETNS_RUN_DIR, { recursive: true, mode: 0o755 });
     Deno.openSync(path, { write: true, createNew: true, mode: 0o444 }).close();
     try {
-      using home = NetworkNamespace.open(THIS_THREAD);
+      using home = NetworkNamespace.current();
       try {
         unshare(CLONE_NEWNET);
         mount(THIS_THREAD, path, MS_BIND);
@@ -91,6 +96,12 @@ export class NetworkNamespace implements Disposable {
     } finally {
       setns(home, CLONE_NEWNET, THIS_THREAD);
     }
+  }
+
+  /** As {@link NetworkNamespace.run}, also without CAP_SYS_ADMIN where the thread is there already. */
+  runHere<T>(fn: () => T extends Promise<unknown> ? never : T): T {
+    const here = Deno.statSync(THIS_THREAD), there = Deno.statSync(`/proc/self/fd/${this.fd}`);
+    return here.ino === there.ino && here.dev === there.dev ? fn() : this.run(fn);
   }
 
   /** Moves this thread into the namespace for good: for a worker that lives there. */

@@ -1,6 +1,6 @@
 /**
  * What the reconciler needs to know of a kind of kernel object. Each kind is one file with the kernel's
- * word for it: link.ts, address.ts, neighbour.ts, fdb.ts, nexthop.ts, route.ts.
+ * word for it: link.ts, address.ts, neighbour.ts, nexthop.ts, route.ts, forwarding.ts.
  *
  * @module
  */
@@ -36,10 +36,13 @@ export interface ObjectKind<T extends KernelObject> {
   key(object: T): string;
   /** Whether the kernel's object is as it should be. */
   equal(wanted: T, found: T): boolean;
-  /** Writes the message that makes the object, or, where `known` to be there, makes it right. */
+  /**
+   * Writes the message that makes the object, or, where `known` to be there, makes it right. Of a kind that
+   * has no message, does it.
+   */
   put(writer: MessageWriter, object: T, devices: Devices, known: boolean): void;
-  /** Writes the message that takes the object away. */
-  remove(writer: MessageWriter, object: T, devices: Devices): void;
+  /** Writes the message that takes the object away. Settings of the node have none, and stay. */
+  remove?(writer: MessageWriter, object: T, devices: Devices): void;
   /** Reads a message of `RTM_NEW…` or `RTM_DEL…`; `undefined` for what can't be an object of the kind. */
   parse(reader: MessageReader, devices: Devices): T | undefined;
   /**

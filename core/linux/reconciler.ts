@@ -1,6 +1,7 @@
 /**
  * The reconciler: makes the kernel look as it should, and keeps it so. It alone changes the links,
- * addresses, neighbours, FDB entries, nexthops and routes by which packets travel between nodes.
+ * addresses, neighbours, FDB entries, nexthops and routes by which packets travel between nodes, and has the
+ * node forward them.
  *
  * What should be there is said by owners (the node itself, each peer), each of whom replaces its own
  * objects as a whole. An owner's news costs one owner's work. A check compares everything.
@@ -8,21 +9,23 @@
  * @module
  */
 
-import { messageOf } from "../errors.ts";
+import { messageOf, RuntimeError } from "../errors.ts";
 import { EventCounter } from "../event_counter.ts";
 import type { Cidr } from "../ip.ts";
-import type {
-  KernelObject,
-  KernelState,
-  Link,
-  Nexthop,
-  PodNetwork,
-  VxlanLink,
+import {
+  ALL_DEVICES,
+  type KernelObject,
+  type KernelState,
+  type Link,
+  type Nexthop,
+  type PodNetwork,
+  type VxlanLink,
 } from "../kernel_state.ts";
 import type { Logger } from "../log.ts";
 import { sleep } from "../sleep.ts";
 import { addressKind } from "./address.ts";
 import { EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, EOPNOTSUPP, ESRCH, LinuxError } from "./libc.ts";
+import { forwardingKind } from "./forwarding.ts";
 import {
   findLink,
   linkAdoptable,
@@ -36,6 +39,7 @@ import {
 } from "./link.ts";
 import { Monitor } from "./monitor.ts";
 import { type MessageReader, MessageWriter } from "./netlink_codec.ts";
+import { NetworkNamespace } from "./namespace.ts";
 import { NetlinkSocket } from "./netlink_socket.ts";
 import { fdbKind, neighbourKind } from "./neighbour.ts";
 import { nexthopKind } from "./nexthop.ts";
@@ -46,11 +50,13 @@ import {
   RTM_DELADDR,
   RTM_DELLINK,
   RTM_DELNEIGH,
+  RTM_DELNETCONF,
   RTM_DELNEXTHOP,
   RTM_DELROUTE,
   RTM_NEWADDR,
   RTM_NEWLINK,
   RTM_NEWNEIGH,
+  RTM_NEWNETCONF,
   RTM_NEWNEXTHOP,
   RTM_NEWROUTE,
 } from "./uapi/rtnetlink.ts";
@@ -66,6 +72,7 @@ const KINDS = {
   neighbour: neighbourKind,
   nexthop: nexthopKind,
   route: routeKind,
+  forwarding: forwardingKind,
 } as { readonly [K in EntryKind]: ObjectKind<Entry> };
 const ORDER = Object.keys(KINDS) as readonly EntryKind[];
 
@@ -115,7 +122,7 @@ export function diff(
     puts.get(object.kind)!.push({ action: "put", object, key, known });
   }
   for (const [key, object] of found) {
-    if (!wanted.has(key)) {
+    if (!wanted.has(key) && KINDS[object.kind].remove !== undefined) {
       removes.get(object.kind)!.push({ action: "remove", object, key, known: true });
     }
   }
@@ -145,6 +152,7 @@ export interface UnderlayNews {
 
 /** Makes one network namespace as it should be: that of the thread that opens it. */
 export class Reconciler implements Disposable {
+  readonly #namespace = NetworkNamespace.current();
   readonly #socket = new NetlinkSocket();
   readonly #monitor = new Monitor(this.#socket.portId);
   readonly #writer = new MessageWriter();
@@ -207,6 +215,7 @@ export class Reconciler implements Disposable {
   [Symbol.dispose](): void {
     this.#monitor[Symbol.dispose]();
     this.#socket[Symbol.dispose]();
+    this.#namespace[Symbol.dispose]();
   }
 
   /** Replaces what an owner wants. Nothing happens before {@link Reconciler.apply}. */
@@ -241,7 +250,12 @@ export class Reconciler implements Disposable {
   }
 
   #disown(owner: string, key: string): void {
-    if (this.#wanted.delete(key, owner)) this.#touched.add(key);
+    const object = this.#wanted.get(key)?.object;
+    if (this.#wanted.delete(key, owner)) {
+      if (KINDS[object!.kind].remove === undefined && !this.#wanted.has(key)) {
+        this.#applied.delete(key);
+      } else this.#touched.add(key);
+    }
     if (this.#wantedLinks.delete(key, owner)) {
       if (!this.#wantedLinks.has(key)) this.#unwantedLinks.add(key);
       this.#linksTouched = true;
@@ -260,7 +274,7 @@ export class Reconciler implements Disposable {
       for (const key of this.#touched) {
         const want = this.#wanted.get(key)?.object;
         const have = this.#applied.get(key);
-        if (want !== undefined) wanted.set(key, want);
+        if (want !== undefined && this.#hasPlace(want)) wanted.set(key, want);
         if (have !== undefined) found.set(key, have);
       }
       return sum(links, this.#carryOut(diff(wanted, found)));
@@ -284,10 +298,18 @@ export class Reconciler implements Disposable {
       this.#checked = true;
       this.#checkDue = false;
       const wanted = new Map<string, Entry>();
-      for (const [key, { object }] of this.#wanted) wanted.set(key, object);
+      for (const [key, { object }] of this.#wanted) {
+        if (this.#hasPlace(object)) wanted.set(key, object);
+      }
       const changes = diff(wanted, found, (key) => held.has(key));
       return sum(links, this.#carryOut([...changes, ...besides]));
     });
+  }
+
+  /** A setting of a device that is not there is nothing to be mended; the device's coming is heard. */
+  #hasPlace(object: Entry): boolean {
+    return object.kind !== "forwarding" || object.device === ALL_DEVICES ||
+      this.#indexes.has(object.device);
   }
 
   /** Everything that is, or may be, denim's; and what stands beside what is right, and has to go. */
@@ -327,7 +349,8 @@ export class Reconciler implements Disposable {
   #attempt(body: () => ReconcileResult): ReconcileResult {
     let result: ReconcileResult;
     try {
-      result = body();
+      // A TUN device is made, and a setting written, where this thread is.
+      result = this.#namespace.runHere(body);
     } catch (error) {
       if (!(error instanceof LinuxError)) throw error;
       this.#checkDue = true;
@@ -397,6 +420,8 @@ export class Reconciler implements Disposable {
       const want = this.#wanted.get(key);
       if (news.gone) {
         const had = this.#applied.delete(key);
+        // A setting goes with its device.
+        if (KINDS[kind].remove === undefined) continue;
         // Routes that name the address as their source go as well, on kernels before 6.6 without a word.
         if (kind === "address" && want !== undefined) this.#checkDue = true;
         if (want === undefined) {
@@ -539,6 +564,11 @@ export class Reconciler implements Disposable {
     let batch: Change<Entry>[] = [];
     let first: Change<Entry> | undefined;
     let done = 0;
+    const succeed = (change: Change<Entry>) => {
+      this.#done(change);
+      first ??= change;
+      done++;
+    };
     const flush = () => {
       const failed = new Map(
         this.#socket.send(this.#writer).map(({ index, error }) => [index, error]),
@@ -548,9 +578,7 @@ export class Reconciler implements Disposable {
         if (error !== undefined && !this.#settled(change, error)) {
           failures.push(describe(change, error));
         } else {
-          this.#done(change);
-          first ??= change;
-          done++;
+          succeed(change);
         }
       });
       this.#writer.clear();
@@ -560,9 +588,11 @@ export class Reconciler implements Disposable {
     for (const change of changes) {
       const kind = KINDS[change.object.kind];
       try {
-        if (change.action === "remove") kind.remove(this.#writer, change.object, this.#devices);
+        const { count } = this.#writer;
+        if (change.action === "remove") kind.remove?.(this.#writer, change.object, this.#devices);
         else kind.put(this.#writer, change.object, this.#devices, change.known);
-        batch.push(change);
+        if (this.#writer.count > count) batch.push(change);
+        else succeed(change);
       } catch (error) {
         this.#writer.abandon();
         // Nothing is left on a device that is gone.
@@ -693,6 +723,8 @@ const NEWS: ReadonlyMap<number, { readonly kinds: readonly EntryKind[]; readonly
     [RTM_DELNEXTHOP, { kinds: ["nexthop"], gone: true }],
     [RTM_NEWROUTE, { kinds: ["route"], gone: false }],
     [RTM_DELROUTE, { kinds: ["route"], gone: true }],
+    [RTM_NEWNETCONF, { kinds: ["forwarding"], gone: false }],
+    [RTM_DELNETCONF, { kinds: ["forwarding"], gone: true }],
   ]);
 
 function sum(first: ReconcileResult, second: ReconcileResult): ReconcileResult {
@@ -708,6 +740,7 @@ function stepText({ action, key }: Change<Entry>): string {
 }
 
 function describe(change: Change<Entry>, error: unknown): string {
+  if (error instanceof RuntimeError) return error.message;
   const what = stepText(change);
   if (!(error instanceof LinuxError)) return `${what}: ${messageOf(error)}`;
   const hint = error.errno === EEXIST && change.action === "put"

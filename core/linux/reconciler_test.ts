@@ -4,10 +4,17 @@ import { rootTest } from "../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../tests/support/scratch_namespace.ts";
 import { eventually } from "../../tests/support/wait.ts";
 import { Cidr, IpAddress } from "../ip.ts";
-import { type KernelState, nexthopId, type PodNetwork, type VxlanLink } from "../kernel_state.ts";
+import {
+  ALL_DEVICES,
+  type KernelState,
+  nexthopId,
+  type PodNetwork,
+  type VxlanLink,
+} from "../kernel_state.ts";
 import { MacAddress } from "../mac.ts";
 import { NetlinkSocket } from "./netlink_socket.ts";
 import { diff, Reconciler, type UnderlayNews } from "./reconciler.ts";
+import { readSysctl, writeSysctl } from "./sysctl.ts";
 
 const DEVICE = "flannel.1";
 
@@ -474,6 +481,65 @@ rootTest("what can't be written for want of its device fails alone, and at once"
   assert.equal(failures.length, 2, failures.join("\n"));
   for (const failure of failures) assert.match(failure, /no such device \(ENODEV\)/);
   assert.match(ns.ip("addr show eth0"), /10\.88\.0\.1\/32/);
+});
+
+rootTest("a node that stops forwarding is made to forward again", async (t) => {
+  using node = new Node();
+  const { ns, reconciler } = node;
+  const read = (path: string) => ns.run(() => readSysctl(`net/${path}`));
+  const write = (path: string, value: string) => ns.run(() => writeSysctl(`net/${path}`, value));
+  const names = ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/conf/eth0/forwarding"];
+  const forwarding = (family: 4 | 6, device: string) =>
+    ({ kind: "forwarding", family, device }) as const;
+  for (const name of names) write(name, "0");
+  reconciler.set("node", own());
+  reconciler.set("host", [
+    forwarding(4, ALL_DEVICES),
+    forwarding(6, ALL_DEVICES),
+    forwarding(4, "eth0"),
+    forwarding(4, "eth7"), // not there: nothing is amiss
+    forwarding(4, DEVICE),
+  ]);
+  assert.deepEqual(reconciler.check().failures, []);
+  for (const name of names) assert.equal(read(name), "1", name);
+  assert.equal(reconciler.check().changes, 0);
+
+  const stop = new AbortController();
+  const running = reconciler.run(stop.signal);
+  for (const name of [...names, `ipv4/conf/${DEVICE}/forwarding`]) {
+    await t.step(name, async () => {
+      if (name === "ipv4/conf/eth0/forwarding") {
+        // A stranger's, on no way of pods' packets.
+        write("ipv4/conf/eth1/forwarding", "0");
+      }
+      write(name, "0");
+      await eventually("its mending", () => read(name) === "1", 1000);
+    });
+  }
+  assert.equal(read("ipv4/conf/eth1/forwarding"), "0");
+  assert.ok(
+    node.log.lines.includes("warn mended what others changed: put IPv6 forwarding"),
+    node.log.lines.join("\n"),
+  );
+
+  await t.step("a device that comes later", async () => {
+    write("ipv4/conf/default/forwarding", "0");
+    ns.ip("link add eth7 type veth peer name eth8");
+    ns.ip("link set eth8 up");
+    ns.ip("link set eth7 up");
+    await eventually("its mending", () => read("ipv4/conf/eth7/forwarding") === "1", 1000);
+    assert.equal(read("ipv4/conf/eth8/forwarding"), "0");
+  });
+
+  reconciler.delete("host");
+  assert.equal(reconciler.apply().changes, 0);
+  assert.equal(read("ipv4/ip_forward"), "1", "others may rely on it by now");
+  write("ipv4/ip_forward", "0");
+  assert.equal(reconciler.check().changes, 0);
+  assert.equal(read("ipv4/ip_forward"), "0");
+  stop.abort();
+  await running;
+  assert.deepEqual(node.log.lines.filter((line) => line.startsWith("error")), []);
 });
 
 rootTest("routes by the outer device come back with it, and with its carrier", async (t) => {

@@ -1,6 +1,6 @@
 /**
- * linux/rtnetlink.h, if_link.h, if_addr.h, neighbour.h and nexthop.h (Linux 6.1), as far as denim uses
- * them.
+ * linux/rtnetlink.h, if_link.h, if_addr.h, neighbour.h, netconf.h and nexthop.h (Linux 6.1), as far as denim
+ * uses them.
  *
  * @module
  */
@@ -10,12 +10,13 @@ export const RTM_NEWLINK = 16, RTM_DELLINK = 17, RTM_GETLINK = 18, RTM_SETLINK =
 export const RTM_NEWADDR = 20, RTM_DELADDR = 21, RTM_GETADDR = 22;
 export const RTM_NEWROUTE = 24, RTM_DELROUTE = 25, RTM_GETROUTE = 26;
 export const RTM_NEWNEIGH = 28, RTM_DELNEIGH = 29, RTM_GETNEIGH = 30;
+export const RTM_NEWNETCONF = 80, RTM_DELNETCONF = 81, RTM_GETNETCONF = 82;
 export const RTM_NEWNEXTHOP = 104, RTM_DELNEXTHOP = 105, RTM_GETNEXTHOP = 106;
 
 export const RTNLGRP_LINK = 1, RTNLGRP_NEIGH = 3;
 export const RTNLGRP_IPV4_IFADDR = 5, RTNLGRP_IPV4_ROUTE = 7;
 export const RTNLGRP_IPV6_IFADDR = 9, RTNLGRP_IPV6_ROUTE = 11;
-export const RTNLGRP_NEXTHOP = 32;
+export const RTNLGRP_IPV4_NETCONF = 24, RTNLGRP_IPV6_NETCONF = 25, RTNLGRP_NEXTHOP = 32;
 
 // struct ifinfomsg, IFLA_*
 export const IFINFOMSG_LEN = 16;
@@ -45,6 +46,11 @@ export const NDMSG_LEN = 12;
 export const NDA_DST = 1, NDA_LLADDR = 2, NDA_IFINDEX = 8;
 export const NUD_PERMANENT = 0x80;
 export const NTF_SELF = 0x02;
+
+// struct netconfmsg, NETCONFA_*; an index of -1, unsigned
+export const NETCONFMSG_LEN = 1;
+export const NETCONFA_IFINDEX = 1, NETCONFA_FORWARDING = 2;
+export const NETCONFA_IFINDEX_ALL = 0xffff_ffff;
 
 // struct nhmsg, NHA_*
 export const NHMSG_LEN = 8;
