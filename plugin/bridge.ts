@@ -76,19 +76,23 @@ export function ensureBridge(socket: NetlinkSocket, conf: BridgeConf): LinkState
   if (found === undefined) {
     // A bridge that was given an address keeps it; else it has that of its lowest port, which comes and goes.
     const mac = MacAddress.random();
-    tolerate("EEXIST", () =>
-      apply(socket, [
-        [`make bridge ${name}`, (w) => writeNewBridge(w, name, { ...settings, mtuBytes, mac })],
-      ]));
+    tolerate(
+      "EEXIST",
+      () =>
+        apply(socket, [[`make bridge ${name}`, (w) => writeNewBridge(w, name, { mtuBytes, mac })]]),
+    );
     found = findLink(socket, name);
   }
   if (found?.type !== "bridge") throw noBridge(name, found);
   const { index, up, promiscuous } = found;
+  // The node's routes on the bridge are denim's to make, not a pod's that plays router.
+  trySysctl(`net/ipv6/conf/${name}/accept_ra`, "0");
+  // Before it is up: while the bridge's own link-local address is probed for duplicates, for a second or two,
+  // the kernel has none to ask for a pod's Ethernet address with, and what it forwards to pods waits.
+  trySysctl(`net/ipv6/conf/${name}/accept_dad`, "0");
   if (!up || promiscMode && !promiscuous) {
     apply(socket, [[`set up ${name}`, (w) => writeLinkSettings(w, index, settings)]]);
   }
-  // The node's routes on the bridge are denim's to make, not a pod's that plays router.
-  trySysctl(`net/ipv6/conf/${name}/accept_ra`, "0");
   return found;
 }
 

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { IpAddress } from "@denim/core/ip";
 import { findLink, NetlinkSocket } from "@denim/core/linux/pod";
 import { hostInterfaceName, waitForPort } from "../../plugin/bridge.ts";
 import { rootTest } from "../support/root_test.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
+import { eventually } from "../support/wait.ts";
 import { answersPing, GATEWAY, MTU_BYTES, PluginNode, SUBNET, SUBNET6 } from "./plugin_node.ts";
 
 /** An interface of a pod, as iproute2 sees it. */
@@ -83,6 +85,37 @@ rootTest("ADD serves both families", () => {
   node.succeed("DEL", first);
   node.succeed("DEL", second);
   assert.deepEqual(node.leftovers(), []);
+});
+
+rootTest("the first pod's IPv6 works at once, also for who writes to it first", async () => {
+  using node = new PluginNode({ dualStack: true });
+  using outside = new ScratchNamespace();
+  const pod = node.pod();
+  node.namespace.ip(`link add uplink type veth peer name eth0 netns ${outside.name}`);
+  for (
+    const [namespace, device, host] of [[node.namespace, "uplink", 1], [
+      outside,
+      "eth0",
+      2,
+    ]] as const
+  ) {
+    namespace.ip(`addr add fc00:99::${host}/64 dev ${device} nodad`);
+    namespace.ip(`link set ${device} up`);
+  }
+  outside.ip("route add fc00:231::/48 via fc00:99::1");
+  // The test's own link may be probed; the plugin's shall not.
+  await eventually("the way is there", () => answersPing(outside, IpAddress.parse("fc00:99::1")));
+  node.succeed("ADD", pod, { conf: node.conf({ ipam: { routes: [{ dst: "fc00:99::/64" }] } }) });
+  for (const [namespace, device] of [[node.namespace, "cni0"], [pod, "eth0"]] as const) {
+    const addresses = () => namespace.ipJson(`-6 addr show dev ${device}`)[0].addr_info;
+    await eventually(
+      `${device} has a link-local address`,
+      () => addresses().some(({ scope }: { scope: string }) => scope === "link"),
+    );
+    const isTentative = ({ tentative }: { tentative?: boolean }) => tentative;
+    assert.deepEqual(addresses().filter(isTentative), []);
+  }
+  assert.ok(answersPing(outside, SUBNET6.at(2n)));
 });
 
 rootTest("with enabledad an IPv6 address has been probed when ADD is done", () => {
