@@ -36,7 +36,8 @@ import { lockRecords, saveConf } from "./saved_conf.ts";
  * then.
  */
 export function add(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
-  const delegate = renderDelegate(conf, readSubnetEnv(conf.subnetFile));
+  const env = readSubnetEnv(conf.subnetFile);
+  const delegate = renderDelegate(conf, env);
   if (typeOf(delegate) !== BUILT_IN) {
     return import("./delegate.ts").then((it) => it.delegateAdd(conf, variables, delegate));
   }
@@ -52,7 +53,9 @@ export function add(conf: NetworkConf, variables: CniVariables): string | Promis
   undo.defer(() => giveBack(bridgeConf, held));
   const routes = podRoutes(bridgeConf);
   const bridge = ensureBridge(socket, bridgeConf);
-  if (bridgeConf.isGateway) ensureGateway(socket, bridgeConf, bridge, held);
+  if (bridgeConf.isGateway) {
+    ensureGateway(socket, bridgeConf, bridge, env.halves.flatMap(({ networks }) => networks));
+  }
   const veth = makeVeth(socket, pod, variables, bridgeConf, bridge);
   undo.defer(() => removeLink(socket, veth.host.name));
   configurePod(pod, veth.pod, bridgeConf, held, routes);

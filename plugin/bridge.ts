@@ -9,6 +9,7 @@ import type { IpAddress } from "@denim/core/ip";
 import { Cidr } from "@denim/core/ip";
 import { MacAddress } from "@denim/core/mac";
 import {
+  type AddressState,
   findLink,
   FORWARDING,
   type LinkState,
@@ -32,7 +33,7 @@ import type { HeldAddress } from "./address_store.ts";
 import { CNI_CODE, CniError } from "./cni_error.ts";
 import type { BridgeConf } from "./delegate_conf.ts";
 import type { Attachment } from "./environment.ts";
-import type { RouteConf } from "./host_local_conf.ts";
+import type { AddressRange, RouteConf } from "./host_local_conf.ts";
 import type { PodNamespace } from "./namespace.ts";
 
 /** How long the bridge's port may take to carry packets; the bridge plugin's own patience. */
@@ -110,48 +111,45 @@ export function ensureGateway(
   socket: NetlinkSocket,
   conf: BridgeConf,
   bridge: LinkState,
-  held: readonly HeldAddress[],
+  networks: readonly Cidr[],
 ): void {
-  for (const { range } of held) {
-    const { gateway, subnet } = range;
-    const steps = gatewaySteps(socket, conf, bridge, gateway, subnet.prefixLength);
+  for (const range of conf.ipam.ranges) {
+    const steps = gatewaySteps(socket, conf, bridge, range, networks);
     if (steps.length > 0) apply(socket, steps);
-    writeSysctl(FORWARDING[subnet.family], "1");
+    writeSysctl(FORWARDING[range.subnet.family], "1");
   }
 }
 
 /**
- * What it takes to give the bridge a gateway's address; nothing where it has it. Throws a CniError where
- * another address is in its place.
+ * What it takes to give the bridge a gateway's address; nothing where it has it. Another address of the
+ * cluster's networks, left from a subnet that the node no longer has, would draw another node's packets
+ * here, and goes; one from outside is somebody's, and stays unless `forceAddress` says otherwise.
  */
-export function gatewaySteps(
+function gatewaySteps(
   socket: NetlinkSocket,
   { forceAddress }: BridgeConf,
   { index, name, mac }: LinkState,
-  gateway: IpAddress,
-  prefixLength: number,
+  { gateway, subnet }: AddressRange,
+  networks: readonly Cidr[],
 ): Step[] {
-  const steps: Step[] = [];
-  const wanted = new Cidr(gateway, prefixLength);
-  for (const other of listAddresses(socket, gateway.family, index)) {
-    const same = other.prefixLength === prefixLength && other.address.equals(gateway);
-    if (same) return [];
-    // IPv6 has several addresses on a device as a matter of course; IPv4 here means an old subnet.
-    const network = new Cidr(other.address, other.prefixLength);
-    if (gateway.family === 6 && !network.overlaps(wanted)) continue;
-    const text = `${other.address}/${other.prefixLength}`;
-    if (!forceAddress) {
-      throw new CniError(
-        CNI_CODE.conflict,
-        `${name} already has the address ${text}, different from ${gateway}/${prefixLength}: ` +
-          "remove it, or set delegate.forceAddress",
-      );
-    }
-    steps.push([
-      `take ${text} from ${name}`,
-      (w) => writeRemovedAddress(w, index, other.address, other.prefixLength),
-    ]);
-  }
+  const { family, prefixLength } = subnet;
+  const found = listAddresses(socket, family, index);
+  const isGateway = (it: AddressState) =>
+    it.prefixLength === prefixLength && it.address.equals(gateway);
+  const isThere = found.some(isGateway);
+  // As the bridge plugin has it: IPv6 has several addresses on a device as a matter of course.
+  const isForced = (it: AddressState) =>
+    forceAddress && !isThere &&
+    (family === 4 || new Cidr(it.address, it.prefixLength).overlaps(subnet));
+  const unwanted = found.filter((it) =>
+    !isGateway(it) && (networks.some((network) => network.contains(it.address)) || isForced(it))
+  );
+  if (isThere && unwanted.length === 0) return [];
+  const steps = unwanted.map(({ address, prefixLength }): Step => [
+    `take ${address}/${prefixLength} from ${name}`,
+    (w) => writeRemovedAddress(w, index, address, prefixLength),
+  ]);
+  // Even where it is there: with the first IPv4 address of a subnet the kernel takes away the others.
   steps.push([
     `give ${name} the address ${gateway}/${prefixLength}`,
     (w) => writeNewAddress(w, index, gateway, prefixLength),

@@ -6,7 +6,7 @@
  */
 
 import { findLink, NetlinkSocket } from "@denim/core/linux/pod";
-import { gatewaySteps, noBridge } from "./bridge.ts";
+import { noBridge } from "./bridge.ts";
 import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
 import {
   BUILT_IN,
@@ -31,15 +31,8 @@ export function status(conf: NetworkConf, variables: CniVariables): string | Pro
   const bridgeConf = readBridgeConf(delegate, readArgs(""));
   using socket = new NetlinkSocket();
   const bridge = findLink(socket, bridgeConf.bridge);
-  if (bridge === undefined) return "";
-  orNotReady(() => {
-    if (bridge.type !== "bridge") throw noBridge(bridge.name, bridge);
-    if (!bridgeConf.isGateway) return;
-    for (const { gateway, subnet } of bridgeConf.ipam.ranges) {
-      gatewaySteps(socket, bridgeConf, bridge, gateway, subnet.prefixLength);
-    }
-  });
-  return "";
+  if (bridge === undefined || bridge.type === "bridge") return "";
+  throw new CniError(CNI_CODE.notReady, noBridge(bridge.name, bridge).message);
 }
 
 function orNotReady<T>(run: () => T): T {

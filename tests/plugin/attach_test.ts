@@ -7,9 +7,9 @@ import { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { eventually } from "../support/wait.ts";
 import { answersPing, GATEWAY, MTU_BYTES, PluginNode, SUBNET, SUBNET6 } from "./plugin_node.ts";
 
-/** An interface of a pod, as iproute2 sees it. */
-function eth0(pod: ScratchNamespace) {
-  const [link] = pod.ipJson("addr show dev eth0");
+/** An interface, as iproute2 sees it. */
+function interfaceOf(namespace: ScratchNamespace, device: string) {
+  const [link] = namespace.ipJson(`addr show dev ${device}`);
   return {
     mac: link.address,
     mtu: link.mtu,
@@ -18,6 +18,8 @@ function eth0(pod: ScratchNamespace) {
       .map(({ local, prefixlen }: { local: string; prefixlen: number }) => `${local}/${prefixlen}`),
   };
 }
+
+const eth0 = (pod: ScratchNamespace) => interfaceOf(pod, "eth0");
 
 function routes(pod: ScratchNamespace, family = "-4"): string[] {
   return pod.ipJson(`${family} route show`)
@@ -314,23 +316,58 @@ rootTest("an ADD removes what one before it left when it was cut off", () => {
   assert.ok(answersPing(again, GATEWAY));
 });
 
-rootTest("forceAddress makes room for the gateway's address; without it ADD refuses", () => {
-  using node = new PluginNode();
-  const pod = node.pod();
-  node.namespace.ip("link add cni0 type bridge");
-  node.namespace.ip("addr add 10.231.9.1/24 dev cni0");
-  const { code, json } = node.call("ADD", pod);
-  assert.match(
-    json.msg,
-    /cni0 already has the address 10\.231\.9\.1\/24, different from 10\.231\.7\.1\/24/,
-  );
-  assert.deepEqual([code, json.code], [1, 101]);
-  assert.deepEqual(node.leftovers(), []);
-  node.succeed("ADD", pod, { conf: node.conf({ delegate: { forceAddress: true } }) });
-  const [{ addr_info }] = node.namespace.ipJson("-4 addr show dev cni0");
-  assert.deepEqual(addr_info.map(({ local }: { local: string }) => local), ["10.231.7.1"]);
-  assert.ok(answersPing(pod, GATEWAY));
-});
+/** What a bridge has before an ADD, and has after it. */
+const ADDRESSES: readonly [
+  string,
+  readonly string[],
+  readonly string[],
+  { readonly forceAddress?: boolean },
+][] = [
+  [
+    "an address of a subnet that the node no longer has goes",
+    ["10.231.9.1/24", "fc00:231:0:9::1/64"],
+    ["10.231.7.1/24", "fc00:231:0:7::1/64"],
+    {},
+  ],
+  [
+    "one that is in the gateway's place goes",
+    ["10.231.7.9/24", "10.231.7.1/24", "fc00:231:0:7::1/48"],
+    ["10.231.7.1/24", "fc00:231:0:7::1/64"],
+    {},
+  ],
+  [
+    "one of a larger subnet goes, beside the gateway's",
+    ["10.231.0.1/16", "10.231.7.1/24"],
+    ["10.231.7.1/24", "fc00:231:0:7::1/64"],
+    {},
+  ],
+  [
+    "one from outside the cluster's network stays",
+    ["192.168.9.1/24", "10.0.0.1/8", "fd00:9::1/64"],
+    ["10.0.0.1/8", "10.231.7.1/24", "192.168.9.1/24", "fc00:231:0:7::1/64", "fd00:9::1/64"],
+    {},
+  ],
+  [
+    "forceAddress makes room for the gateway's",
+    ["192.168.9.1/24", "fd00:9::1/64", "fc00::1/16"],
+    ["10.231.7.1/24", "fc00:231:0:7::1/64", "fd00:9::1/64"],
+    { forceAddress: true },
+  ],
+];
+for (const [name, before, after, delegate] of ADDRESSES) {
+  rootTest(`cni0's addresses: ${name}`, () => {
+    using node = new PluginNode({ dualStack: true });
+    const pods = [node.pod(), node.pod()];
+    node.namespace.ip("link add cni0 type bridge");
+    for (const address of before) node.namespace.ip(`addr add ${address} dev cni0`);
+    // The second time there is nothing left to do.
+    for (const pod of pods) {
+      node.succeed("ADD", pod, { conf: node.conf({ delegate }) });
+      assert.deepEqual(interfaceOf(node.namespace, "cni0").addresses.sort(), after);
+      assert.ok(answersPing(pod, GATEWAY) && answersPing(pod, SUBNET6.at(1n)));
+    }
+  });
+}
 
 /** Changes that make an ADD fail late, and what it says. */
 const LATE: readonly [string, (node: PluginNode) => unknown, number, RegExp][] = [

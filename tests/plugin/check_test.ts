@@ -203,14 +203,6 @@ const UNREADY: readonly [string, (node: PluginNode) => void, RegExp][] = [
     (node) => node.namespace.ip("link add cni0 type veth peer name other"),
     /cni0 is no bridge \(it is veth\)/,
   ],
-  [
-    "the bridge has an old subnet's address",
-    (node) => {
-      node.namespace.ip("link add cni0 type bridge");
-      node.namespace.ip("addr add 10.231.9.1/24 dev cni0");
-    },
-    /cni0 already has the address 10\.231\.9\.1\/24/,
-  ],
 ];
 for (const [what, prepare, message] of UNREADY) {
   rootTest(`STATUS is not ready where ${what}`, async () => {
