@@ -12,6 +12,7 @@ import {
   type AddressState,
   findLink,
   FORWARDING,
+  isLocal,
   type LinkState,
   LinuxError,
   listAddresses,
@@ -38,8 +39,8 @@ import type { PodNamespace } from "./namespace.ts";
 
 /** How long the bridge's port may take to carry packets; the bridge plugin's own patience. */
 const PORT_TIMEOUT_MS = 2500;
-/** How long the kernel may take to find that nobody else has an IPv6 address. */
-const DAD_TIMEOUT_MS = 5000;
+/** How long the kernel may take to take up an IPv6 address: where it probes for duplicates, 1 to 2 s. */
+const ADDRESS_TIMEOUT_MS = 5000;
 
 /** One message of a batch, and what it is for. */
 type Step = readonly [what: string, write: (writer: MessageWriter) => void];
@@ -115,7 +116,10 @@ export function ensureGateway(
 ): void {
   for (const range of conf.ipam.ranges) {
     const steps = gatewaySteps(socket, conf, bridge, range, networks);
-    if (steps.length > 0) apply(socket, steps);
+    if (steps.length > 0) {
+      apply(socket, steps);
+      waitForAddress(socket, bridge.index, range.gateway);
+    }
     writeSysctl(FORWARDING[range.subnet.family], "1");
   }
 }
@@ -231,9 +235,10 @@ export function configurePod(
     // Routes come after the addresses have been probed, where that was asked for.
     ...(enableDad ? [] : routeSteps(index, held, routes)),
   ]);
-  if (!enableDad) return;
-  for (const { address } of ipv6) waitForAddress(pod, index, address);
-  apply(pod.socket, routeSteps(index, held, routes));
+  pod.namespace.run(() => {
+    for (const { address } of ipv6) waitForAddress(pod.socket, index, address);
+  });
+  if (enableDad) apply(pod.socket, routeSteps(index, held, routes));
 }
 
 function routeSteps(
@@ -269,19 +274,28 @@ function allowIpv6(device: string): void {
   if (readSysctl(name) === "1") writeSysctl(name, "0");
 }
 
-function waitForAddress(pod: PodNamespace, index: number, address: IpAddress): void {
+/**
+ * Waits until the kernel takes packets for an address of a device of this thread's namespace. Throws a CniError
+ * where another host has it, or may have it.
+ */
+export function waitForAddress(
+  socket: NetlinkSocket,
+  index: number,
+  address: IpAddress,
+): void {
   const state = () =>
-    listAddresses(pod.socket, 6, index).find((other) => other.address.equals(address));
-  const settled = pod.namespace.run(() =>
-    waitForKernel(() => state()?.tentative !== true, DAD_TIMEOUT_MS)
+    listAddresses(socket, address.family, index).find((other) => other.address.equals(address));
+  waitForKernel(
+    () => isLocal(socket, address) || state()?.duplicate !== false,
+    ADDRESS_TIMEOUT_MS,
   );
-  const { duplicate } = state() ?? { duplicate: true };
-  if (settled && !duplicate) return;
+  const { duplicate, tentative } = state() ?? { duplicate: true };
+  if (!duplicate && !tentative) return;
   throw new CniError(
     CNI_CODE.conflict,
     duplicate
       ? `another host has ${address} already (duplicate address detection)`
-      : `${address} is still being probed for duplicates after ${DAD_TIMEOUT_MS} ms`,
+      : `${address} is still being probed for duplicates after ${ADDRESS_TIMEOUT_MS} ms`,
   );
 }
 

@@ -24,6 +24,6 @@ export {
   writeNewBridge,
   writeNewVeth,
 } from "./pod_link.ts";
-export { listRoutes, type PlainRoute, type RouteState, writeNewRoute } from "./route.ts";
+export { isLocal, listRoutes, type PlainRoute, type RouteState, writeNewRoute } from "./route.ts";
 export { FORWARDING, readSysctl, writeSysctl } from "./sysctl.ts";
 export { waitForKernel } from "./wait_for_kernel.ts";

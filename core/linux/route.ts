@@ -39,6 +39,7 @@ import {
   RTM_GETROUTE,
   RTM_NEWROUTE,
   RTMSG_LEN,
+  RTN_LOCAL,
   RTN_UNICAST,
   RTPROT_BOOT,
   RTPROT_KERNEL,
@@ -205,15 +206,33 @@ export function routeTo(
   address: IpAddress,
   options: { readonly match?: boolean } = {},
 ): RouteState | undefined {
+  return lookUp(socket, address, options.match ? RTM_F_FIB_MATCH : 0, parseRoute);
+}
+
+/**
+ * Whether the kernel takes packets for an address as its own. An IPv6 address that it was just given, and shows,
+ * it takes up only a little later; what comes for it before is lost.
+ */
+export function isLocal(socket: NetlinkSocket, address: IpAddress): boolean {
+  return lookUp(socket, address, 0, (reader) => reader.u8(7)) === RTN_LOCAL;
+}
+
+/** Asks by which route the kernel would send a packet to an address; `undefined` where there is none. */
+function lookUp<T>(
+  socket: NetlinkSocket,
+  address: IpAddress,
+  flags: number,
+  parse: (reader: MessageReader) => T | undefined,
+): T | undefined {
   try {
     return socket.get(
       `look up the route to ${address}`,
       (writer) =>
         writer.begin(RTM_GETROUTE, 0)
           .u8(addressFamily(address.family)).u8(hostPrefix(address)).u8(0).u8(0)
-          .u8(RT_TABLE_UNSPEC).u8(0).u8(0).u8(0).u32(options.match ? RTM_F_FIB_MATCH : 0)
+          .u8(RT_TABLE_UNSPEC).u8(0).u8(0).u8(0).u32(flags)
           .addressAttribute(RTA_DST, address).end(),
-      parseRoute,
+      parse,
     );
   } catch (error) {
     if (error instanceof LinuxError && NO_WAY.has(error.errno)) return undefined;

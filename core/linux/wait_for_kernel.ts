@@ -7,20 +7,20 @@
 import { pollInput, receive, setsockopt } from "./libc.ts";
 import { openNetlink } from "./netlink_socket.ts";
 import { NETLINK_ADD_MEMBERSHIP, SOL_NETLINK } from "./uapi/netlink.ts";
-import { RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK } from "./uapi/rtnetlink.ts";
+import { RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK } from "./uapi/rtnetlink.ts";
 import { MSG_DONTWAIT } from "./uapi/socket.ts";
 
 const MESSAGE_BYTES = 64 * 1024;
 
 /**
- * Asks `done` now and again after each change of a device, or of an IPv6 address, in this thread's
+ * Asks `done` now and again after each change of a device, or of an IPv6 address or route, in this thread's
  * namespace, until it says yes. False where it never did in time.
  */
 export function waitForKernel(done: () => boolean, timeoutMs: number): boolean {
   if (done()) return true;
   const { fd } = openNetlink();
   using _ = fd;
-  for (const group of [RTNLGRP_LINK, RTNLGRP_IPV6_IFADDR]) {
+  for (const group of [RTNLGRP_LINK, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE]) {
     setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, new Uint32Array([group]));
   }
   const buffer = new Uint8Array(new ArrayBuffer(MESSAGE_BYTES));

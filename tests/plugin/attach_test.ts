@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { IpAddress } from "@denim/core/ip";
-import { findLink, NetlinkSocket } from "@denim/core/linux/pod";
-import { hostInterfaceName, waitForPort } from "../../plugin/bridge.ts";
+import {
+  findLink,
+  isLocal,
+  MessageWriter,
+  NetlinkSocket,
+  writeNewAddress,
+} from "@denim/core/linux/pod";
+import { hostInterfaceName, waitForAddress, waitForPort } from "../../plugin/bridge.ts";
 import { rootTest } from "../support/root_test.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { eventually } from "../support/wait.ts";
@@ -118,6 +124,25 @@ rootTest("the first pod's IPv6 works at once, also for who writes to it first", 
     assert.deepEqual(addresses().filter(isTentative), []);
   }
   assert.ok(answersPing(outside, SUBNET6.at(2n)));
+});
+
+rootTest("after waitForAddress the kernel takes packets for an IPv6 address that is new", () => {
+  using node = new ScratchNamespace();
+  node.ip("link add name port type veth peer name other");
+  for (const device of ["port", "other"]) node.ip(`link set ${device} up`);
+  node.run(() => {
+    using socket = new NetlinkSocket();
+    const { index } = findLink(socket, "port")!;
+    // The kernel is not always late.
+    for (let host = 1n; host <= 250n; host++) {
+      const address = SUBNET6.at(host);
+      const batch = new MessageWriter();
+      writeNewAddress(batch, index, address, SUBNET6.prefixLength);
+      socket.send(batch);
+      waitForAddress(socket, index, address);
+      assert.ok(isLocal(socket, address), `${address}`);
+    }
+  });
 });
 
 rootTest("with enabledad an IPv6 address has been probed when ADD is done", () => {
