@@ -87,18 +87,22 @@ const leaseValue = z.object({
   BackendV6Data: z.unknown().optional(),
 });
 
+/** flannel's backend whose nodes write `BackendData`, and read it, also where there is no IPv4. */
+const EXTENSION = "extension";
+
 /**
  * A lease's value as flannel writes it: JSON with `PublicIP`, `PublicIPv6`, and, where the backend has
  * them, `BackendType`, `BackendData` and `BackendV6Data`.
  */
 export function formatLeaseValue(lease: Lease): string {
   const [ipv4, ipv6] = FAMILIES.map((family) => leaseHalf(lease, family));
+  const asIpv4 = ipv4 === undefined && lease.backendType === EXTENSION;
   return JSON.stringify({
     PublicIP: ipv4?.publicIp ?? "0.0.0.0",
     PublicIPv6: ipv6?.publicIp ?? null,
     BackendType: lease.backendType || undefined,
-    BackendData: ipv4?.backendData,
-    BackendV6Data: ipv6?.backendData,
+    BackendData: (asIpv4 ? ipv6 : ipv4)?.backendData,
+    BackendV6Data: asIpv4 ? undefined : ipv6?.backendData,
   });
 }
 
@@ -126,7 +130,8 @@ export function parseLease(key: string, value: string, expiresAtMs: number | und
     if (publicIp?.family !== subnet.family) {
       throw new RuntimeError(`lease ${key}: no public IPv${subnet.family} address`);
     }
-    const backendData = subnet.family === 4 ? data.BackendData : data.BackendV6Data;
+    const asIpv4 = subnets.length === 1 && data.BackendType === EXTENSION;
+    const backendData = subnet.family === 4 || asIpv4 ? data.BackendData : data.BackendV6Data;
     return { subnet, publicIp, backendData: backendData ?? undefined };
   });
   return { key, backendType: data.BackendType, halves, expiresAtMs };

@@ -46,6 +46,25 @@ const FLANNELS: readonly {
     halves: [["10.5.7.0/24", "10.99.0.1", undefined]],
   },
   {
+    name: "extension, dual stack",
+    key: "10.5.33.0-24&fc00:5:0:e::-64",
+    value: '{"PublicIP":"10.99.0.2","PublicIPv6":"fd99::1","BackendType":"extension",' +
+      '"BackendData":"02:0a:05:21:00:01"}',
+    backendType: "extension",
+    halves: [
+      ["10.5.33.0/24", "10.99.0.2", "02:0a:05:21:00:01"],
+      ["fc00:5:0:e::/64", "fd99::1", undefined],
+    ],
+  },
+  {
+    name: "extension, IPv6 alone",
+    key: "0.0.0.0-0&fc00:5:0:3c::-64",
+    value: '{"PublicIP":"0.0.0.0","PublicIPv6":"fd99::1","BackendType":"extension",' +
+      '"BackendData":"02:0a:05:3c:00:01"}',
+    backendType: "extension",
+    halves: [["fc00:5:0:3c::/64", "fd99::1", "02:0a:05:3c:00:01"]],
+  },
+  {
     name: "udp and alloc",
     key: "10.5.8.0-24",
     value: '{"PublicIP":"10.99.0.1","PublicIPv6":null}',
