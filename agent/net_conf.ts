@@ -7,12 +7,13 @@
 import { ConfigError, type NetworkConfig, parseNetworkConfig, readConfig } from "@denim/core";
 import type { AnyBackend } from "./data_paths.ts";
 
-/** The backend that net-conf names. Throws a ConfigError where there is none of that name. */
+/** The backend that net-conf names, in any case, as flannel has it. Throws a ConfigError where there is none of that name. */
 export function findBackend(
   config: NetworkConfig,
   backends: readonly AnyBackend[],
 ): AnyBackend {
-  const backend = backends.find(({ type }) => type === config.backend.type);
+  const wanted = config.backend.type.toLowerCase();
+  const backend = backends.find(({ type }) => type.toLowerCase() === wanted);
   if (backend !== undefined) return backend;
   const known = backends.map(({ type }) => `"${type}"`).join(", ");
   throw new ConfigError(
