@@ -140,7 +140,15 @@ function mtu(node: LabNode): string {
   return /FLANNEL_MTU=(\d+)/.exec(Deno.readTextFileSync(node.subnetFile))![1]!;
 }
 
-labTest("VXLAN → host-gw → VXLAN → UDP → host-gw while all pairs ping: no pod notices", {
+/** host-gw as flannel's documentation has it done by commands. */
+const EXTENSION = {
+  Type: "extension",
+  MTU: 1490,
+  SubnetAddCommand: 'ip route replace "$SUBNET" via "$PUBLIC_IP"',
+  SubnetRemoveCommand: 'ip route del "$SUBNET" via "$PUBLIC_IP"',
+};
+
+labTest("the backend changes while all pairs ping: no pod notices", {
   nodes: 3,
   netConf: netConf({ Type: "vxlan" }),
 }, async (lab, t) => {
@@ -149,15 +157,19 @@ labTest("VXLAN → host-gw → VXLAN → UDP → host-gw while all pairs ping: n
   await allReach(lab, pods);
   const subnets = lab.nodes.map((node) => `${node.subnet()}`);
   for (
-    const [type, device, mtuBytes] of [
-      ["host-gw", "eth0", "1500"],
-      ["vxlan", "flannel.1", "1450"],
-      ["udp", "", "1472"],
-      ["host-gw", "eth0", "1500"],
-      ["alloc", "", "1500"],
-      ["vxlan", "flannel.1", "1450"],
+    const [backend, device, mtuBytes] of [
+      [{ Type: "host-gw" }, "eth0", "1500"],
+      [{ Type: "vxlan" }, "flannel.1", "1450"],
+      [{ Type: "udp" }, "", "1472"],
+      [{ Type: "host-gw" }, "eth0", "1500"],
+      [EXTENSION, "eth0", "1490"],
+      [{ Type: "host-gw" }, "eth0", "1500"],
+      [EXTENSION, "eth0", "1490"],
+      [{ Type: "alloc" }, "", "1500"],
+      [{ Type: "vxlan" }, "flannel.1", "1450"],
     ] as const
   ) {
+    const type = backend.Type;
     await t.step(`to ${type}`, async () => {
       const changed = () =>
         lab.nodes.every((node) => mtu(node) === mtuBytes) &&
@@ -166,7 +178,7 @@ labTest("VXLAN → host-gw → VXLAN → UDP → host-gw while all pairs ping: n
         );
       let tookMs = 0;
       const lost = await worstLoss(pods, async () => {
-        await setNetConf(store, netConf({ Type: type }));
+        await setNetConf(store, netConf(backend));
         tookMs = await eventually(`every node runs ${type}`, changed);
         // A former path that went too early would be missed now.
         await new Promise((resolve) => setTimeout(resolve, 1_000));
@@ -178,6 +190,27 @@ labTest("VXLAN → host-gw → VXLAN → UDP → host-gw while all pairs ping: n
     });
   }
   assert.deepEqual(lab.nodes.map((node) => `${node.subnet()}`), subnets);
+});
+
+labTest("extension: a command that hangs for one peer holds up no other, and is tried again", {
+  nodes: 3,
+  netConf: netConf({
+    ...EXTENSION,
+    CommandTimeoutSeconds: 1,
+    SubnetAddCommand: '[ "$PUBLIC_IP" != 10.99.0.3 ] || ip -o addr | grep -q 10.77.0.1 || ' +
+      `{ echo not yet >&2; sleep 600; }; ${EXTENSION.SubnetAddCommand}`,
+  }),
+}, async (lab) => {
+  const [a, b, c] = await addPods(lab) as [Pod, Pod, Pod];
+  const [node, , late] = lab.nodes as [LabNode, LabNode, LabNode];
+  await allReach(lab, [a, b]);
+  const complaint = /ERROR SubnetAddCommand took longer than 1 s and was killed: not yet; trying/g;
+  const said = () => Deno.readTextFileSync(node.logFile).match(complaint)?.length;
+  await eventually("a word about it", () => said() === 1);
+  assert.equal(way(node, late), "none");
+  for (const each of lab.nodes) ip(each, "addr add 10.77.0.1/32 dev lo");
+  await eventually("its peer is reached", () => reaches(a, c), 5_000);
+  assert.equal(said(), 1);
 });
 
 labTest("a node that can't follow the change is reached as before, until it does", {

@@ -1,10 +1,17 @@
-import { type Family, IpAddress, parseLease, parseNetworkConfig, type Peer } from "@denim/core";
+import {
+  type Family,
+  IpAddress,
+  type Lease,
+  parseLease,
+  parseNetworkConfig,
+  type Peer,
+} from "@denim/core";
 import assert from "node:assert/strict";
 import { RecordingLog } from "../../tests/support/recording_log.ts";
 import { eventually } from "../../tests/support/wait.ts";
 import { extension } from "./mod.ts";
-import { PeerCommands } from "./peer_commands.ts";
-import { runCommand } from "./run_command.ts";
+import { PeerCommands, type PeerSteps } from "./peer_commands.ts";
+import { MAX_OUTPUT_BYTES, runCommand } from "./run_command.ts";
 
 const NEVER = new AbortController().signal;
 
@@ -14,13 +21,14 @@ function run(command: string, changes: Partial<Parameters<typeof runCommand>[1]>
 }
 
 Deno.test("a command line is a small program of the shell's", async () => {
-  const { output, errors } = await run('read LINE; echo "$LINE $SUBNET"; echo hm >&2', {
+  const written = await run('read LINE; echo "$LINE $SUBNET"; echo hm >&2', {
     variables: { SUBNET: "10.5.1.0/24; echo no" },
     input: "02:00:00:00:00:01",
   });
-  assert.deepEqual({ output, errors }, {
+  assert.deepEqual(written, {
     output: "02:00:00:00:00:01 10.5.1.0/24; echo no",
     errors: "hm",
+    cut: false,
   });
   assert.equal((await run("true", { input: "x".repeat(1_000_000) })).output, "", "nobody reads it");
 });
@@ -32,6 +40,14 @@ Deno.test("a command that fails is said with its exit code and its words", async
   });
 });
 
+Deno.test("of a command that writes without end only the beginning is kept", async () => {
+  const { output, cut } = await run(`head -c ${MAX_OUTPUT_BYTES + 1} /dev/zero | tr '\\0' x`);
+  assert.deepEqual([output.length, cut], [MAX_OUTPUT_BYTES, true]);
+  const { message } = await run("yes", { timeoutMs: 300 }).catch((error) => error);
+  assert.match(message, /^Command took longer than 0\.3 s and was killed: y\ny/);
+  assert.ok(message.length < 2 * MAX_OUTPUT_BYTES);
+});
+
 Deno.test("a command that takes too long is killed with all that it started", async () => {
   const started = await Deno.makeTempFile();
   try {
@@ -39,6 +55,11 @@ Deno.test("a command that takes too long is killed with all that it started", as
     await assert.rejects(
       run(`sleep 300 & echo $! >${started}; echo begun; sleep 300`, { timeoutMs: 300 }),
       /Command took longer than 0\.3 s and was killed: begun/,
+    );
+    await assert.rejects(
+      run(`sleep 300 & echo begun`, { timeoutMs: 300 }),
+      /Command took longer/,
+      "also where the shell is gone, and its child holds the output",
     );
     assert.ok(performance.now() - startMs < 3_000);
     const pid = (await Deno.readTextFile(started)).trim();
@@ -68,11 +89,16 @@ class Steps {
   readonly hanging = new Set<string>();
   readonly stop = new AbortController();
   readonly log = new RecordingLog();
-  readonly commands = new PeerCommands<string>(
-    { add: (peer) => this.#step(`+${peer}`), remove: (peer) => this.#step(`-${peer}`) },
-    this.log,
-    this.stop.signal,
-  );
+  readonly commands = new PeerCommands(this.log, this.stop.signal);
+
+  want(key: string, peer: string): PeerSteps {
+    const steps = {
+      add: () => this.#step(`+${peer}`),
+      remove: () => this.#step(`-${peer}`),
+    };
+    this.commands.want(key, steps);
+    return steps;
+  }
 
   fail(step: string, times: number): void {
     this.#fails.set(step, times);
@@ -98,112 +124,165 @@ class Steps {
 
 Deno.test("peers' commands: what comes is added, what changes removed first, what leaves removed", async () => {
   const steps = new Steps();
-  steps.commands.want("a", "a1");
+  steps.want("a", "a1");
   await steps.sees("+a1");
-  steps.commands.want("a", "a2");
+  const a2 = steps.want("a", "a2");
   await steps.sees("+a1", "-a1", "+a2");
-  steps.commands.want("a", undefined);
+  steps.commands.drop("a", a2);
   await steps.sees("+a1", "-a1", "+a2", "-a2");
   assert.deepEqual(steps.log.lines, []);
 });
 
-Deno.test("peers' commands: a failure is said, and tried again, until it is not wanted any more", async () => {
+Deno.test("peers' commands: a failure is said once, and tried again, until it is not wanted any more", async () => {
   const steps = new Steps();
   steps.fail("+a", 1);
   steps.fail("+b", 1_000);
   steps.fail("-c", 1);
-  for (const peer of ["a", "b", "c"]) steps.commands.want(peer, peer);
+  const [, b] = ["a", "b", "c"].map((peer) => steps.want(peer, peer));
   await steps.sees("+a", "+b", "+c", "+a", "+b");
-  assert.deepEqual(steps.log.lines, ["error +a failed", "error +b failed", "error +b failed"]);
-  steps.commands.want("b", undefined);
+  assert.deepEqual(
+    steps.log.lines,
+    ["error +a failed; trying again", "error +b failed; trying again"],
+  );
+  // What failed may have left something.
+  steps.commands.drop("b", b!);
+  await steps.sees("+a", "+b", "+c", "+a", "+b", "-b");
   // One that fails to go does not keep the next from coming.
-  steps.commands.want("c", "c2");
-  await steps.sees("+a", "+b", "+c", "+a", "+b", "-c", "+c2");
+  steps.want("c", "c2");
+  await steps.sees("+a", "+b", "+c", "+a", "+b", "-b", "-c", "+c2");
+  assert.deepEqual(steps.log.lines.slice(2), ["error -c failed; left at that"]);
+});
+
+Deno.test("peers' commands: of two who ask for a peer the latter has it, once the former's is removed", async () => {
+  const steps = new Steps();
+  const a1 = steps.want("a", "a1");
+  await steps.sees("+a1");
+  const a2 = steps.want("a", "a2");
+  steps.commands.drop("a", a1);
+  await steps.sees("+a1", "-a1", "+a2");
+  steps.commands.drop("a", a2);
+  steps.want("a", "a3");
+  await steps.sees("+a1", "-a1", "+a2", "-a2", "+a3");
 });
 
 Deno.test("peers' commands: those that hang hold up nobody", async () => {
   const steps = new Steps();
   const hanging = Array.from({ length: 50 }, (_, index) => `h${index}`);
   for (const peer of hanging) steps.hanging.add(`+${peer}`);
-  for (const peer of hanging) steps.commands.want(peer, peer);
-  steps.commands.want("a", "a");
+  for (const peer of hanging) steps.want(peer, peer);
+  steps.want("a", "a");
   const tookMs = await eventually("the last one's turn", () => steps.begun.includes("+a"), 5_000);
   assert.ok(tookMs > 100, "not all run at the same time");
   steps.stop.abort();
 });
 
-Deno.test("flannel's four commands, with its environment and standard input", async () => {
-  const directory = await Deno.makeTempDir();
-  try {
-    const record = (name: string) => `(read LINE; echo "$LINE"; env) >${directory}/${name}`;
-    const options = extension.options.parse({
-      prestartupcommand: "echo warned >&2; echo '{\"key\": 7}'",
-      PostStartupCommand: record("post"),
-      SubnetAddCommand: record("add"),
-      SubnetRemoveCommand: record("remove"),
-    });
+/** A node with the backend, and a directory that its commands write to. */
+class Node implements AsyncDisposable {
+  readonly directory = Deno.makeTempDirSync();
+  readonly log = new RecordingLog();
+  readonly stopping = new AbortController();
+
+  open(options: Record<string, unknown>) {
     const addresses = new Map<Family, IpAddress>([
       [4, IpAddress.parse("10.99.0.1")],
       [6, IpAddress.parse("fd99::1")],
     ]);
-    const log = new RecordingLog();
     const netConf = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00:5::/48"}`;
-    const session = await extension.open({
+    return extension.open({
       config: parseNetworkConfig(netConf),
       outer: { name: "eth0", mtuBytes: 1500, addresses, publicIps: addresses },
       held: undefined,
       kernel: { macOf: () => undefined, hasDevice: () => false, routeTo: () => undefined },
-      log,
-      signal: NEVER,
-    }, options);
-    assert.deepEqual([...session.publishes], [[4, '{"key": 7}']]);
-    assert.ok(log.lines.includes("info PreStartupCommand ran"));
-
-    const lease = (number: number) =>
-      parseLease(
-        `10.5.${number}.0-24&fc00:5:0:${number}::-64`,
-        `{"PublicIP":"10.99.0.${number}","PublicIPv6":"fd99::${number}","BackendType":"extension"}`,
-        undefined,
-      );
-    await session.leased!(lease(1));
-    const peer: Peer<string> = {
-      key: lease(2).key,
-      halves: lease(2).halves.map((half, index) => ({ ...half, data: index === 0 ? "told" : "" })),
-    };
-    session.peersChanged!([peer], []);
-    const text = (name: string) => {
-      try {
-        return Deno.readTextFileSync(`${directory}/${name}`).split("\n");
-      } catch {
-        return [];
-      }
-    };
-    await eventually("the peer added", () => text("add").length > 1);
-    await eventually("said", () => log.lines.includes("info SubnetAddCommand ran for 10.5.2.0/24"));
-    session.peersChanged!([], [peer.key]);
-    await eventually("the peer removed", () => text("remove").length > 1);
-    const post = text("post");
-    for (
-      const [name, number, input] of [["post", 1, ""], ["add", 2, "told"], [
-        "remove",
-        2,
-        "told",
-      ]] as const
-    ) {
-      const lines = text(name);
-      assert.equal(lines[0], input, name);
-      for (
-        const variable of [
-          `SUBNET=10.5.${number}.0/24`,
-          `IPV6SUBNET=fc00:5:0:${number}::/64`,
-          `PUBLIC_IP=10.99.0.${number}`,
-          `PUBLIC_IPV6=fd99::${number}`,
-        ]
-      ) assert.ok(lines.includes(variable), `${name}: ${variable}`);
-    }
-    assert.ok(post.includes("NETWORK=10.5.0.0/16") && post.includes("IPV6NETWORK=fc00:5::/48"));
-    await session[Symbol.asyncDispose]();
-  } finally {
-    await Deno.remove(directory, { recursive: true });
+      log: this.log,
+      signal: this.stopping.signal,
+    }, extension.options.parse(options));
   }
+
+  /** A command that writes its input's first line and its environment. */
+  record(name: string): string {
+    return `(read LINE; echo "$LINE"; env) >${this.directory}/${name}`;
+  }
+
+  async recorded(name: string): Promise<string[]> {
+    await eventually(
+      `${name} ran`,
+      () => this.log.lines.some((line) => line.startsWith(`info ${name} ran`)),
+    );
+    return Deno.readTextFileSync(`${this.directory}/${name}`).split("\n");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.stopping.abort();
+    await Deno.remove(this.directory, { recursive: true });
+  }
+}
+
+function lease(number: number): Lease {
+  return parseLease(
+    `10.5.${number}.0-24&fc00:5:0:${number}::-64`,
+    `{"PublicIP":"10.99.0.${number}","PublicIPv6":"fd99::${number}","BackendType":"extension"}`,
+    undefined,
+  );
+}
+
+const PEER: Peer<string> = {
+  key: lease(2).key,
+  halves: lease(2).halves.map((half, index) => ({ ...half, data: index === 0 ? "told" : "" })),
+};
+
+Deno.test("flannel's four commands, with its environment and standard input", async () => {
+  await using node = new Node();
+  const session = await node.open({
+    prestartupcommand: "echo warned >&2; echo '{\"key\": 7}'",
+    PostStartupCommand: node.record("PostStartupCommand"),
+    SubnetAddCommand: node.record("SubnetAddCommand"),
+    SubnetRemoveCommand: node.record("SubnetRemoveCommand"),
+  });
+  assert.deepEqual([...session.publishes], [[4, '{"key": 7}']]);
+  assert.ok(node.log.lines.includes("info PreStartupCommand ran"));
+  await session.leased!(lease(1));
+  const post = await node.recorded("PostStartupCommand");
+  session.peersChanged!([PEER], []);
+  const added = await node.recorded("SubnetAddCommand");
+  session.peersChanged!([], [PEER.key]);
+  const removed = await node.recorded("SubnetRemoveCommand");
+  assert.deepEqual([post[0], added[0], removed[0]], ["", "told", "told"]);
+  for (const [lines, number] of [[post, 1], [added, 2], [removed, 2]] as const) {
+    for (
+      const variable of [
+        `SUBNET=10.5.${number}.0/24`,
+        `IPV6SUBNET=fc00:5:0:${number}::/64`,
+        `PUBLIC_IP=10.99.0.${number}`,
+        `PUBLIC_IPV6=fd99::${number}`,
+      ]
+    ) assert.ok(lines.includes(variable), variable);
+  }
+  assert.ok(post.includes("NETWORK=10.5.0.0/16") && post.includes("IPV6NETWORK=fc00:5::/48"));
+});
+
+Deno.test("a node that goes on without the backend removes its peers, one that stops leaves them", async () => {
+  await using goesOn = new Node();
+  await using stops = new Node();
+  for (const node of [stops, goesOn]) {
+    const session = await node.open({
+      SubnetAddCommand: node.record("SubnetAddCommand"),
+      SubnetRemoveCommand: node.record("SubnetRemoveCommand"),
+    });
+    session.peersChanged!([PEER], []);
+    await node.recorded("SubnetAddCommand");
+    if (node === stops) node.stopping.abort();
+    await session[Symbol.asyncDispose]();
+  }
+  await goesOn.recorded("SubnetRemoveCommand");
+  assert.deepEqual([...Deno.readDirSync(stops.directory)].map(({ name }) => name), [
+    "SubnetAddCommand",
+  ]);
+});
+
+Deno.test("what is too much to be published is not published in part", async () => {
+  await using node = new Node();
+  await assert.rejects(node.open({ PreStartupCommand: "head -c 100000 /dev/zero" }), {
+    name: "RuntimeError",
+    message: "PreStartupCommand wrote more than 65536 bytes, too much to be published",
+  });
 });

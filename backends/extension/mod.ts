@@ -22,8 +22,8 @@ import {
   sleep,
 } from "@denim/core";
 import { z, type ZodType } from "zod";
-import { PeerCommands } from "./peer_commands.ts";
-import { type CommandOutput, runCommand } from "./run_command.ts";
+import { PeerCommands, type PeerSteps } from "./peer_commands.ts";
+import { type CommandOutput, MAX_OUTPUT_BYTES, runCommand } from "./run_command.ts";
 
 /** How often a command without which the node can't go on is tried … */
 const START_ATTEMPTS = 5;
@@ -78,38 +78,26 @@ class ExtensionSession implements BackendSession<string> {
   readonly publishes: ReadonlyMap<Family, string>;
   readonly #node: NodeContext;
   readonly #options: ExtensionOptions;
-  readonly #ending: AbortController;
-  readonly #signal: AbortSignal;
-  readonly #peers: PeerCommands<Peer<string>>;
+  readonly #commands: PeerCommands;
+  readonly #peers = new Map<string, PeerSteps>();
 
-  private constructor(
-    node: NodeContext,
-    options: ExtensionOptions,
-    ending: AbortController,
-    published: string,
-  ) {
+  private constructor(node: NodeContext, options: ExtensionOptions, published: string) {
     this.#node = node;
     this.#options = options;
-    this.#ending = ending;
-    this.#signal = AbortSignal.any([node.signal, ending.signal]);
+    this.#commands = commandsOf(node);
     this.mtuBytes = options.MTU || node.outer.mtuBytes;
     // flannel writes it once, whatever the families.
     this.publishes = new Map(
       published === "" ? [] : [[node.config.families[0]!.family, published]],
     );
-    const steps = {
-      add: (peer: Peer<string>) => this.#runForPeer("SubnetAddCommand", peer),
-      remove: (peer: Peer<string>) => this.#runForPeer("SubnetRemoveCommand", peer),
-    };
-    this.#peers = new PeerCommands(steps, node.log, this.#signal);
   }
 
   static async open(node: NodeContext, options: ExtensionOptions): Promise<ExtensionSession> {
-    const { PreStartupCommand } = options;
-    const published = PreStartupCommand === ""
-      ? ""
-      : await insist(node, () => run(node, options, "PreStartupCommand", {}, "", node.signal));
-    return new ExtensionSession(node, options, new AbortController(), published);
+    const { output, cut } = await insist(node, () => run(node, options, "PreStartupCommand"));
+    if (!cut) return new ExtensionSession(node, options, output);
+    throw new RuntimeError(
+      `PreStartupCommand wrote more than ${MAX_OUTPUT_BYTES} bytes, too much to be published`,
+    );
   }
 
   node(): KernelState {
@@ -121,7 +109,6 @@ class ExtensionSession implements BackendSession<string> {
   }
 
   async leased(own: Lease): Promise<void> {
-    if (this.#options.PostStartupCommand === "") return;
     const network = (family: Family) =>
       this.#node.config.families.find((config) => config.family === family)?.network;
     const variables = {
@@ -131,30 +118,55 @@ class ExtensionSession implements BackendSession<string> {
     };
     await insist(
       this.#node,
-      () => run(this.#node, this.#options, "PostStartupCommand", variables, "", this.#signal),
+      () => run(this.#node, this.#options, "PostStartupCommand", variables),
     );
   }
 
   peersChanged(put: Iterable<Peer<string>>, removed: Iterable<string>): void {
-    for (const key of removed) this.#peers.want(key, undefined);
-    for (const peer of put) this.#peers.want(peer.key, peer);
+    for (const key of removed) this.#drop(key);
+    for (const peer of put) {
+      const steps = {
+        add: () => this.#runForPeer("SubnetAddCommand", peer),
+        remove: () => this.#runForPeer("SubnetRemoveCommand", peer),
+      };
+      this.#peers.set(peer.key, steps);
+      this.#commands.want(peer.key, steps);
+    }
+  }
+
+  #drop(key: string): void {
+    const steps = this.#peers.get(key);
+    if (steps === undefined) return;
+    this.#peers.delete(key);
+    this.#commands.drop(key, steps);
   }
 
   async #runForPeer(
     name: "SubnetAddCommand" | "SubnetRemoveCommand",
     { halves }: Peer<string>,
   ): Promise<void> {
-    if (this.#options[name] === "") return;
     const variables = lookOf((family) => halves.find(({ subnet }) => subnet.family === family));
     const input = halves.find(({ data }) => data !== "")?.data ?? "";
-    await run(this.#node, this.#options, name, variables, input, this.#signal);
+    await run(this.#node, this.#options, name, variables, input);
   }
 
-  /** Kills what still runs. */
+  /** Where the node goes on without it, its peers are removed; where the node stops, they stay. */
   [Symbol.asyncDispose](): Promise<void> {
-    this.#ending.abort();
+    for (const key of this.#peers.keys()) this.#drop(key);
     return Promise.resolve();
   }
+}
+
+const commandsOfNodes = new WeakMap<AbortSignal, PeerCommands>();
+
+/**
+ * A node's commands for its peers, told by the signal that ends the node. They outlive a session: where
+ * net-conf has other commands, a peer that the former ones added is removed before the new ones add it.
+ */
+function commandsOf({ log, signal }: NodeContext): PeerCommands {
+  const commands = commandsOfNodes.get(signal) ?? new PeerCommands(log, signal);
+  commandsOfNodes.set(signal, commands);
+  return commands;
 }
 
 /** A node's subnets and addresses, under flannel's names. */
@@ -171,27 +183,25 @@ function lookOf(
 
 type CommandName = Exclude<keyof ExtensionOptions, "CommandTimeoutSeconds" | "MTU">;
 
-/** Runs one of the commands and resolves to what it wrote to standard output. */
+/** Runs one of the commands, unless it is empty. */
 async function run(
-  { log }: NodeContext,
+  { log, signal }: NodeContext,
   options: ExtensionOptions,
   name: CommandName,
-  variables: Readonly<Record<string, string>>,
-  input: string,
-  signal: AbortSignal,
-): Promise<string> {
+  variables: Readonly<Record<string, string>> = {},
+  input = "",
+): Promise<CommandOutput> {
+  const command = options[name];
+  if (command === "") return { output: "", errors: "", cut: false };
   const timeoutMs = options.CommandTimeoutSeconds * 1000;
-  const written: CommandOutput = await runCommand(
-    options[name],
-    { name, variables, input, timeoutMs, signal },
-  );
+  const written = await runCommand(command, { name, variables, input, timeoutMs, signal });
   const { output, errors } = written;
   const subject = variables.SUBNET || variables.IPV6SUBNET;
   log.info(`${name} ran${subject ? ` for ${subject}` : ""}`, {
     ...output && { output },
     ...errors && { errors },
   });
-  return output;
+  return written;
 }
 
 /** Tries what must succeed several times. */

@@ -19,82 +19,100 @@ const MAX_RUNNING = 16;
 const SLOW_MS = 250;
 
 /** What is done about a peer. Both reject where they fail. */
-export interface PeerSteps<Peer> {
+export interface PeerSteps {
   /** Makes it reachable. */
-  add(peer: Peer): Promise<void>;
+  add(): Promise<void>;
   /** Takes that back. */
-  remove(peer: Peer): Promise<void>;
+  remove(): Promise<void>;
 }
 
-interface Entry<Peer> {
+interface Entry {
   /** What there should be. */
-  wanted: Peer | undefined;
-  /** What there is. */
-  present: Peer | undefined;
+  wanted: PeerSteps | undefined;
+  /** What there is, in whole or in part: what failed to be added may have left something. */
+  present: PeerSteps | undefined;
+  /** Whether it is there in whole. */
+  whole: boolean;
   /** Aborted when there is another wish. */
   news: AbortController;
   working: boolean;
 }
 
-/** The peers, as they should be and as they are. */
-export class PeerCommands<Peer> {
-  readonly #steps: PeerSteps<Peer>;
+/** The peers of a node, as they should be and as they are. */
+export class PeerCommands {
   readonly #log: Logger;
   readonly #signal: AbortSignal;
-  readonly #entries = new Map<string, Entry<Peer>>();
+  readonly #entries = new Map<string, Entry>();
   readonly #waiting: (() => void)[] = [];
   #running = 0;
 
-  /** Runs `steps` until the signal is aborted. */
-  constructor(steps: PeerSteps<Peer>, log: Logger, signal: AbortSignal) {
-    this.#steps = steps;
+  /** Runs steps until the signal is aborted. */
+  constructor(log: Logger, signal: AbortSignal) {
     this.#log = log;
     this.#signal = signal;
   }
 
-  /** Asks for a peer as it is now, or, with `undefined`, for none. A changed peer is removed first. */
-  want(key: string, peer: Peer | undefined): void {
-    let entry = this.#entries.get(key);
-    if (entry === undefined) {
-      entry = {
-        wanted: undefined,
-        present: undefined,
-        news: new AbortController(),
-        working: false,
-      };
-      this.#entries.set(key, entry);
-    }
-    entry.wanted = peer;
+  /** Asks for a peer. What was there under the same key, whoever asked for it, is removed first. */
+  want(key: string, steps: PeerSteps): void {
+    const entry = this.#entries.get(key) ?? {
+      wanted: undefined,
+      present: undefined,
+      whole: true,
+      news: new AbortController(),
+      working: false,
+    };
+    this.#entries.set(key, entry);
+    this.#change(key, entry, steps);
+  }
+
+  /** Asks for no such peer any more, unless others have asked for one in the meantime. */
+  drop(key: string, steps: PeerSteps): void {
+    const entry = this.#entries.get(key);
+    if (entry?.wanted === steps) this.#change(key, entry, undefined);
+  }
+
+  #change(key: string, entry: Entry, wanted: PeerSteps | undefined): void {
+    entry.wanted = wanted;
     entry.news.abort();
     if (!entry.working) this.#work(key, entry);
   }
 
-  async #work(key: string, entry: Entry<Peer>): Promise<void> {
+  async #work(key: string, entry: Entry): Promise<void> {
     entry.working = true;
     let retryMs = MIN_RETRY_MS;
     let removals = 0;
-    while (entry.present !== entry.wanted && !this.#signal.aborted) {
+    let said: string | undefined;
+    while ((entry.present !== entry.wanted || !entry.whole) && !this.#signal.aborted) {
       const { present, wanted } = entry;
+      const removing = present !== undefined && present !== wanted;
       entry.news = new AbortController();
       try {
-        if (present !== undefined) {
+        if (removing) {
           removals++;
-          await this.#run(() => this.#steps.remove(present));
+          await this.#run(() => present.remove());
           entry.present = undefined;
         } else {
-          await this.#run(() => this.#steps.add(wanted!));
           entry.present = wanted;
+          entry.whole = false;
+          await this.#run(() => wanted!.add());
         }
+        entry.whole = true;
         retryMs = MIN_RETRY_MS;
+        removals = 0;
+        said = undefined;
         continue;
       } catch (error) {
         if (this.#signal.aborted) break;
-        this.#log.error(messageOf(error), { peer: key });
-      }
-      if (present !== undefined && (entry.wanted !== undefined || removals >= REMOVE_ATTEMPTS)) {
         // A peer that is there in another form matters more than what its former one left.
-        entry.present = undefined;
-        continue;
+        const over = removing && (entry.wanted !== undefined || removals === REMOVE_ATTEMPTS);
+        const line = `${messageOf(error)}; ${over ? "left at that" : "trying again"}`;
+        if (line !== said) this.#log.error(line, { peer: key });
+        said = line;
+        if (over) {
+          entry.present = undefined;
+          entry.whole = true;
+          continue;
+        }
       }
       await sleep(retryMs, AbortSignal.any([this.#signal, entry.news.signal]));
       retryMs = Math.min(retryMs * 2, MAX_RETRY_MS);

@@ -20,13 +20,18 @@ export interface CommandOptions {
   readonly signal: AbortSignal;
 }
 
-/** What a command wrote, without white space around it. */
+/** What a command wrote, without white space around it; of each no more than {@link MAX_OUTPUT_BYTES}. */
 export interface CommandOutput {
   /** To standard output. */
   readonly output: string;
   /** To standard error. */
   readonly errors: string;
+  /** Whether it wrote more than that to standard output. */
+  readonly cut: boolean;
 }
+
+/** How much of what a command writes is kept, in bytes. */
+export const MAX_OUTPUT_BYTES = 65_536;
 
 /**
  * Runs a command line through `sh`, as flannel's documentation has it, so that it may be a small program.
@@ -48,7 +53,9 @@ export async function runCommand(
   }).spawn();
   const late = AbortSignal.timeout(timeoutMs);
   const ending = AbortSignal.any([signal, late]);
+  let killed = false;
   const kill = () => {
+    killed = true;
     try {
       Deno.kill(-child.pid, "SIGKILL");
     } catch {
@@ -57,20 +64,36 @@ export async function runCommand(
   };
   ending.addEventListener("abort", kill);
   try {
-    const [result] = await Promise.all([child.output(), write(child.stdin, `${input}\n`)]);
-    const decoder = new TextDecoder();
-    const output = decoder.decode(result.stdout).trim();
-    const errors = decoder.decode(result.stderr).trim();
-    if (result.success) return { output, errors };
+    const [{ success, code }, stdout, stderr] = await Promise.all([
+      child.status,
+      read(child.stdout),
+      read(child.stderr),
+      write(child.stdin, `${input}\n`),
+    ]);
+    const [output, errors] = [stdout.text, stderr.text];
+    if (success && !killed) return { output, errors, cut: stdout.cut };
     signal.throwIfAborted();
-    const how = late.aborted
+    const how = killed
+      // Also where the shell has ended, but left something behind that holds its output.
       ? `took longer than ${timeoutMs / 1000} s and was killed`
-      : `failed with exit code ${result.code}`;
+      : `failed with exit code ${code}`;
     const said = [errors, output].filter((text) => text !== "").join("; ");
     throw new RuntimeError(`${name} ${how}${said && `: ${said}`}`);
   } finally {
     ending.removeEventListener("abort", kill);
   }
+}
+
+/** Reads a stream to its end, but keeps its beginning alone: a command may write without end. */
+async function read(stream: ReadableStream<Uint8Array>): Promise<{ text: string; cut: boolean }> {
+  const kept: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of stream) {
+    if (bytes < MAX_OUTPUT_BYTES) kept.push(chunk.subarray(0, MAX_OUTPUT_BYTES - bytes));
+    bytes += chunk.length;
+  }
+  const text = await new Blob(kept as Uint8Array<ArrayBuffer>[]).text();
+  return { text: text.trim(), cut: bytes > MAX_OUTPUT_BYTES };
 }
 
 /** A command need not read its input. */
