@@ -4,7 +4,8 @@
  * @module
  */
 
-import { builtin } from "@denim/backends";
+import type { AnyBackend } from "./data_paths.ts";
+import { denimProgram } from "./lab/program.ts";
 import { runAgent } from "./run_agent.ts";
 import config from "./deno.json" with { type: "json" };
 
@@ -22,16 +23,26 @@ Usage: denim COMMAND [flags]
 denim COMMAND --help says more. With CNI_COMMAND set, denim is a CNI plugin.
 `;
 
-/** Runs a command and resolves to the exit code: 0 fine, 1 failed, 2 wrong usage or configuration. */
-export async function runCommandLine(args: readonly string[]): Promise<number> {
+/**
+ * Runs a command and resolves to the exit code: 0 fine, 1 failed, 2 wrong usage or configuration.
+ *
+ * @param backends those that net-conf may name
+ */
+export async function runCommandLine(
+  args: readonly string[],
+  backends: readonly AnyBackend[],
+): Promise<number> {
   const [command, ...rest] = args;
   switch (command) {
     case "agent":
-      return await runAgent({ backends: builtin, args: rest });
+      return await runAgent({ backends, args: rest });
     case "demo":
-      return await (await import("./demo/demo.ts")).runDemo(rest);
+      return await (await import("./demo/demo.ts")).runDemo(
+        rest,
+        denimProgram("agent", Deno.mainModule),
+      );
     case "config":
-      return await (await import("./config_command.ts")).runConfig(builtin, rest);
+      return await (await import("./config_command.ts")).runConfig(backends, rest);
     case "leases":
       return await (await import("./leases_command.ts")).runLeases(rest);
     case "version":

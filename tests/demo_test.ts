@@ -103,3 +103,19 @@ Deno.test("a wrong flag of the demo is named, with exit code 2", async () => {
     assert.match(text(result), new RegExp(args[0]!));
   }
 });
+
+rootTest(
+  "the demo with a backend that carries nothing says so, and does not wait for it",
+  async () => {
+    const startMs = performance.now();
+    const result = await demo("--nodes", "2", "--backend", "alloc").output();
+    const output = text(result);
+    assert.equal(result.code, 1, output);
+    assert.match(
+      output,
+      /no answer[^]*Not every pod reaches every other; the agents' logs say more/,
+    );
+    assert.ok(performance.now() - startMs < 20_000);
+    assert.deepEqual(leftovers(prefixOf(output)), []);
+  },
+);

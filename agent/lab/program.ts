@@ -11,12 +11,18 @@
 export const AGENT_V8_FLAGS =
   "--max-semi-space-size=1,--optimize-for-size,--heap-growing-percent=10";
 
-/** The words that start one of denim's programs. */
-export function denimProgram(part: "agent" | "plugin"): readonly [string, ...string[]] {
+/**
+ * The words that start one of denim's programs.
+ *
+ * @param main the URL of the agent's main module, which calls `runDenim`; denim's own unless given
+ */
+export function denimProgram(
+  part: "agent" | "plugin",
+  main: string = import.meta.resolve("../main.ts"),
+): readonly [string, ...string[]] {
   const self = Deno.execPath();
   if (Deno.build.standalone) return part === "agent" ? [self, "agent"] : [self];
-  const script = (path: string) => new URL(path, import.meta.url).pathname;
   return part === "agent"
-    ? [self, "run", "-A", `--v8-flags=${AGENT_V8_FLAGS}`, script("../main.ts"), "agent"]
-    : [self, "run", "-A", script("../../plugin/main.ts")];
+    ? [self, "run", "-A", `--v8-flags=${AGENT_V8_FLAGS}`, main, "agent"]
+    : [self, "run", "-A", import.meta.resolve("../../plugin/main.ts")];
 }

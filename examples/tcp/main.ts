@@ -1,16 +1,9 @@
 /**
- * denim with one more backend: the agent, and, where a container runtime runs it, the CNI plugin.
+ * denim with one more backend.
  *
  * @module
  */
 
-import { tcp } from "./tcp_backend.ts";
+import { runDenim } from "@denim/agent/run-denim";
 
-if (Deno.env.has("CNI_COMMAND")) {
-  const { runPlugin } = await import("@denim/plugin");
-  await runPlugin();
-} else {
-  const { runAgent } = await import("@denim/agent");
-  const { builtin } = await import("@denim/backends");
-  Deno.exit(await runAgent({ backends: [...builtin, tcp] }));
-}
+await runDenim(async (builtin) => [...builtin, (await import("./tcp_backend.ts")).tcp]);

@@ -1,13 +1,41 @@
 /** The example keeps the contract for backends, and carries what pods send. */
 
-import { backendContract, Lab, rootTest } from "@denim/tests";
+import { backendContract, denimProgram, Lab, rootTest } from "@denim/tests";
 import assert from "node:assert/strict";
 
-const MAIN = new URL("./main.ts", import.meta.url).pathname;
-const agentProgram = [Deno.execPath(), "run", "-A", MAIN] as const;
+const agentProgram = denimProgram("agent", import.meta.resolve("./main.ts"));
 const backend = { Type: "tcp", Port: 8478 };
 
 backendContract("tcp", { backend, agentProgram, outlivesAgent: false });
+
+/** Runs the example's program and returns what it prints. */
+function run(args: readonly string[], env: Record<string, string> = {}): string {
+  const { success, stdout, stderr } = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", import.meta.resolve("./main.ts"), ...args],
+    env,
+  }).outputSync();
+  const decoder = new TextDecoder();
+  assert.ok(success, decoder.decode(stderr));
+  return decoder.decode(stdout);
+}
+
+Deno.test("the program's commands know the backend, and it is a CNI plugin", () => {
+  const conf = Deno.makeTempFileSync();
+  try {
+    Deno.writeTextFileSync(conf, JSON.stringify({ Network: "10.5.0.0/16", Backend: backend }));
+    assert.match(run(["config", "check", conf]), /; backend tcp$/m);
+  } finally {
+    Deno.removeSync(conf);
+  }
+  assert.match(run([], { CNI_COMMAND: "VERSION" }), /"supportedVersions"/);
+});
+
+rootTest("the program's demo shows the backend", () => {
+  assert.match(
+    run(["demo", "--nodes", "2", "--backend", "tcp"]),
+    /node1 denim-tcp +IPv4 [^]*Every pod reaches every other/,
+  );
+});
 
 rootTest("tcp carries 10 MiB from pod to pod, whole, in TCP connections", async () => {
   await using lab = await Lab.create({
