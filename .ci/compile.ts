@@ -10,8 +10,10 @@ import { dirname, resolve } from "node:path";
 import { denortMissing, findDenort } from "./denort.ts";
 import { filesUnder, ROOT } from "./source_files.ts";
 
+/** Where the task was called, whose paths its arguments are: tasks run where their `deno.json` is. */
+const calledIn = Deno.env.get("INIT_CWD") ?? Deno.cwd();
 const [output = `${ROOT}/dist/denim`, main = `${ROOT}/agent/main.ts`] = Deno.args;
-Deno.exit(compile(resolve(output), resolve(main)));
+Deno.exit(compile(resolve(calledIn, output), resolve(calledIn, main)));
 
 /** Compiles and returns the exit code. */
 function compile(output: string, main: string): number {
