@@ -183,6 +183,7 @@ class Kernel implements Disposable {
       indexOf: () => index,
       nameOf: (candidate) => candidate === index ? DEVICE : undefined,
       owned: (name) => name === DEVICE,
+      networks: [],
     };
   }
 
@@ -219,7 +220,7 @@ class Kernel implements Disposable {
   counts(): Readonly<Record<string, number>> {
     const count = <T extends KernelObject>(kind: ObjectKind<T>) => {
       const found = kind.dump(this.#socket, this.#devices, [DEVICE])
-        .filter((object) => kind.ours(object, this.#devices));
+        .filter((object) => kind.ours(object, this.#devices, false));
       // A dump may hand on the same object twice: routes are asked for by protocol and by device.
       return new Set(found.map((object) => kind.key(object))).size;
     };
