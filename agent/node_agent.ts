@@ -254,7 +254,7 @@ class Node implements AsyncDisposable {
       ...(clash ? { clash } : {}),
     });
     const settings = settingsOf(config, this.#outer);
-    return { owner: `node ${++this.#opened}`, settings, backend, session, peers };
+    return { owner: `node ${++this.#opened}`, settings, config, backend, session, peers };
   }
 
   /**
@@ -266,6 +266,8 @@ class Node implements AsyncDisposable {
     const { current } = this.#paths;
     const { held } = this.#place;
     if (held === undefined || held.backendType === current.backend.leaseType) return;
+    // Of those without a type, udp and alloc, only denim's udp says something, and leaves something.
+    if (held.backendType === "" && held.halves[0]!.backendData === undefined) return;
     const backend = backends.find(({ leaseType }) => leaseType === held.backendType);
     // What a node publishes bears the names of the options that it follows from.
     const options = backend?.options.safeParse(held.halves[0]!.backendData ?? {}).data;
@@ -531,24 +533,11 @@ class Node implements AsyncDisposable {
     }
     const settings = settingsOf(config, this.#outer);
     const replaces = findBackend(config, backends) === before.backend;
-    const former = this.#paths.all.find((path) => path.settings === settings);
-    const next = former ?? await this.#openBeside(before, replaces, config);
-    next.peers.ownKey = lease.key;
-    try {
-      // What fails already is not this change's fault.
-      const { failures } = this.#reconciler.check();
-      this.#makeNode(next, lease, failures);
-      await next.session.leased?.(lease);
-    } catch (error) {
-      if (former === undefined) {
-        // What the two have in common is the former's again.
-        this.#reconciler.set(before.owner, before.session.node(lease));
-        this.#reconciler.delete(next.owner);
-        this.#apply();
-        await this.#close(next);
-      }
-      throw error;
-    }
+    const former = this.#paths.all.find((path) =>
+      path.settings === settings && !this.#closed.has(path)
+    );
+    const next = former ??
+      (replaces ? await this.#replace(before, config) : await this.#build(config));
     this.#paths.change(next);
     this.#config = config;
     this.#reconciler.networks = config.families;
@@ -574,19 +563,43 @@ class Node implements AsyncDisposable {
     if (!replaces) this.#retire(before);
   }
 
-  /** Opens a data path; the one so far makes room where it must, as for the same port. */
-  async #openBeside(
-    before: DataPath,
-    replaces: boolean,
-    config: NetworkConfig,
-  ): Promise<DataPath> {
+  /** Builds a data path beside those that there are; leaves nothing of it where that fails. */
+  async #build(config: NetworkConfig): Promise<DataPath> {
+    const path = await this.#open(config, this.#lease);
+    path.peers.ownKey = this.#lease.key;
     try {
-      return await this.#open(config, this.#lease);
+      // What fails already is not its fault.
+      const { failures } = this.#reconciler.check();
+      this.#makeNode(path, this.#lease, failures);
+      await path.session.leased?.(this.#lease);
+      return path;
     } catch (error) {
-      if (!replaces || error instanceof ConfigError) throw error;
+      this.#reconciler.delete(path.owner);
+      this.#apply();
+      await this.#close(path);
+      throw error;
+    }
+  }
+
+  /**
+   * Builds a data path that takes another's place. That one makes room where it must, as for the same port,
+   * and is built again where it did so in vain.
+   */
+  async #replace(before: DataPath, config: NetworkConfig): Promise<DataPath> {
+    try {
+      return await this.#build(config);
+    } catch (error) {
+      if (error instanceof ConfigError) throw error;
     }
     await this.#close(before);
-    return await this.#open(config, this.#lease);
+    try {
+      return await this.#build(config);
+    } catch (error) {
+      this.#paths.change(await this.#build(before.config));
+      this.#reconciler.delete(before.owner);
+      void this.#readAll().then(() => this.#paths.delete(before));
+      throw error;
+    }
   }
 
   /** Ends a data path's backend, once. */

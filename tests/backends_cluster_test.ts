@@ -1,9 +1,11 @@
 /** Backends on whole nodes: two segments, and a cluster that changes its backend while its pods talk. */
 
 import type { LeaseStore } from "@denim/core";
+import { openTunnelSockets } from "@denim/core/linux/udp-socket";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
 import type { Lab, LabNode } from "../agent/lab/lab.ts";
+import { denimProgram } from "../agent/lab/program.ts";
 import type { Pod } from "../agent/lab/pod.ts";
 import { ip, ipJson } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
@@ -136,6 +138,11 @@ async function worstLoss(pods: readonly Pod[], work: () => Promise<void>): Promi
   return Math.max(...counts.map(({ sent, received }) => sent - received));
 }
 
+/** Lets pings go on for a while: what went too early would be missed now. */
+function lookOn(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
 function mtu(node: LabNode): string {
   return /FLANNEL_MTU=(\d+)/.exec(Deno.readTextFileSync(node.subnetFile))![1]!;
 }
@@ -156,6 +163,7 @@ labTest("the backend changes while all pairs ping: no pod notices", {
   await using store = openStore(lab);
   await allReach(lab, pods);
   const subnets = lab.nodes.map((node) => `${node.subnet()}`);
+  let carried = true;
   for (
     const [backend, device, mtuBytes] of [
       [{ Type: "host-gw" }, "eth0", "1500"],
@@ -169,7 +177,7 @@ labTest("the backend changes while all pairs ping: no pod notices", {
       [{ Type: "vxlan" }, "flannel.1", "1450"],
     ] as const
   ) {
-    const type = backend.Type;
+    const type = backend.Type, carries = type !== "alloc";
     await t.step(`to ${type}`, async () => {
       const changed = () =>
         lab.nodes.every((node) => mtu(node) === mtuBytes) &&
@@ -180,16 +188,68 @@ labTest("the backend changes while all pairs ping: no pod notices", {
       const lost = await worstLoss(pods, async () => {
         await setNetConf(store, netConf(backend));
         tookMs = await eventually(`every node runs ${type}`, changed);
-        // A former path that went too early would be missed now.
-        await new Promise((resolve) => setTimeout(resolve, 1_000));
+        await lookOn(1_000);
       });
       console.log(`to ${type} in ${tookMs.toFixed()} ms; at most ${lost} pings lost on a pair`);
-      // alloc carries nothing, so what it replaces is missed.
-      if (type !== "alloc") assert.ok(lost <= MAX_LOST, `${lost} lost`);
-      if (type !== "alloc") await allReach(lab, pods);
+      // alloc carries nothing: what goes before it, and what comes after it, is missed.
+      if (carried && carries) assert.ok(lost <= MAX_LOST, `${lost} lost`);
+      if (carries) await allReach(lab, pods);
+      carried = carries;
     });
   }
   assert.deepEqual(lab.nodes.map((node) => `${node.subnet()}`), subnets);
+});
+
+const TCP_PROGRAM = denimProgram("agent", import.meta.resolve("../examples/tcp/main.ts"));
+
+for (
+  const [before, after, says, agentProgram] of [
+    [{ Type: "udp" }, { Type: "udp", Port: 9001 }, /by UDP port 9001/],
+    [{ Type: "udp" }, { Type: "udp", MTU: 1400 }, /mtuBytes=1372/],
+    [EXTENSION, { ...EXTENSION, MTU: 1480, CommandTimeoutSeconds: 7 }, /mtuBytes=1480/],
+    [{ Type: "vxlan" }, { Type: "vxlan", VNI: 3 }, /vxlan is made anew/],
+    [{ Type: "tcp" }, { Type: "tcp", Port: 9001 }, /tcp is made anew/, TCP_PROGRAM],
+  ] as const
+) {
+  labTest(`${before.Type} follows a change of options: ${says.source}`, {
+    nodes: 2,
+    netConf: netConf(before),
+    ...agentProgram && { agentProgram },
+  }, async (lab) => {
+    const pods = await addPods(lab);
+    await allReach(lab, pods);
+    await using store = openStore(lab);
+    const lost = await worstLoss(pods, async () => {
+      await setNetConf(store, netConf(after));
+      await eventually(
+        "the change",
+        () => lab.nodes.every(({ logFile }) => says.test(Deno.readTextFileSync(logFile))),
+      );
+      await lookOn(1_000);
+    });
+    console.log(`${before.Type}: at most ${lost} pings lost on a pair`);
+    // A connection that comes before the other node has changed is tried again after 200 ms.
+    assert.ok(lost <= (before.Type === "tcp" ? 50 : MAX_LOST), `${lost} lost`);
+    await allReach(lab, pods);
+  });
+}
+
+labTest("a data path in user space that can't be had with other options goes on as it was", {
+  nodes: 2,
+  netConf: netConf({ Type: "udp" }),
+}, async (lab) => {
+  const pods = await addPods(lab);
+  await allReach(lab, pods);
+  await using store = openStore(lab);
+  const [node] = lab.nodes as [LabNode];
+  const log = () => Deno.readTextFileSync(node.logFile);
+  using namespace = node.open();
+  using _taken = namespace.run(() => openTunnelSockets(node.publicIp, 9001, 1, false)[0]!);
+  await setNetConf(store, netConf({ Type: "udp", Port: 9001 }));
+  await eventually("a word", () => /goes on as it was: udp: bind UDP port 9001/.test(log()));
+  // The other node could follow, and comes back.
+  await setNetConf(store, netConf({ Type: "udp" }));
+  await allReach(lab, pods);
 });
 
 labTest("extension: a command that hangs for one peer holds up no other, and is tried again", {
@@ -242,6 +302,19 @@ labTest("a node that can't follow the change is reached as before, until it does
   assert.ok(lost <= MAX_LOST, `${lost} lost`);
 });
 
+labTest("alloc, which carried nothing, leaves nothing to follow", {
+  nodes: 1,
+  netConf: netConf({ Type: "alloc" }),
+}, async (lab) => {
+  const [node] = lab.nodes as [LabNode];
+  await node.startAgent(NEVER);
+  await node.stopAgent();
+  await using store = openStore(lab);
+  await setNetConf(store, netConf({ Type: "vxlan" }));
+  await node.startAgent(NEVER);
+  assert.doesNotMatch(ip(node, "link"), /flannel0/);
+});
+
 labTest("a net-conf that can't be followed is said, and changes nothing", {
   nodes: 2,
   netConf: netConf({ Type: "vxlan" }),
@@ -275,7 +348,7 @@ labTest("a net-conf that can't be followed is said, and changes nothing", {
             complaint.test(line)
           );
         });
-        await new Promise((resolve) => setTimeout(resolve, 600));
+        await lookOn(600);
       });
       assert.ok(lost <= MAX_LOST, `${lost} lost`);
       assert.equal(way(node, other), `flannel.1 ${other.subnet().address}`);
@@ -302,7 +375,7 @@ labTest("a change that the kernel refuses leaves the old data path as it was", {
       "a word",
       () => /goes on as it was: make device flannel\.7/.test(Deno.readTextFileSync(node.logFile)),
     );
-    await new Promise((resolve) => setTimeout(resolve, 600));
+    await lookOn(600);
   });
   assert.ok(lost <= MAX_LOST, `${lost} lost`);
   assert.equal(way(node, other), `flannel.1 ${other.subnet().address}`);
