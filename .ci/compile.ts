@@ -1,6 +1,6 @@
 /**
  * `deno task compile [OUTPUT [MAIN]]`: makes denim one binary, `dist/denim` unless another path is given; or
- * a denim of one's own, by its main module.
+ * a denim of one's own, by its main module, with the `*_worker.ts` beside and below it.
  *
  * @module
  */
@@ -25,7 +25,7 @@ function compile(output: string, main: string): number {
   const folder = dirname(output);
   const folderIsNew = !existsSync(folder);
   const result = new Deno.Command(Deno.execPath(), {
-    args: ["compile", "-A", ...v8Flags(), ...workers().flatMap((file) => ["--include", file])]
+    args: ["compile", "-A", ...v8Flags(), ...workers(main).flatMap((file) => ["--include", file])]
       .concat("--output", output, main),
     cwd: ROOT,
     stdin: "null",
@@ -48,8 +48,10 @@ function v8Flags(): string[] {
 }
 
 /** The modules that run in workers: deno can't see from the imports that the program needs them. */
-function workers(): string[] {
-  return filesUnder(ROOT).filter((file) =>
-    /^(agent|backends|core|plugin)\/.*_worker\.ts$/.test(file)
+function workers(main: string): string[] {
+  const folders = ["agent", "backends", "core", "plugin"].map((name) => `${ROOT}/${name}`);
+  const files = [...folders, dirname(main)].flatMap((folder) =>
+    filesUnder(folder).map((file) => `${folder}/${file}`)
   );
+  return [...new Set(files)].filter((file) => file.endsWith("_worker.ts"));
 }

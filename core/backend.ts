@@ -95,6 +95,9 @@ export interface Backend<Options = unknown, PeerData = unknown> {
  * A backend at work on a node. `node` and `peer` are pure: the same arguments, the same kernel state,
  * so that a backend is tested by a table. They are apart so that the news of one peer costs the work
  * of one peer, however many there are.
+ *
+ * It is disposed of when the node stops, and when the node goes on without it: then before a session of
+ * the same backend with other options is opened, else once it reaches no peer any more.
  */
 export interface BackendSession<PeerData = unknown> extends AsyncDisposable {
   /** The largest packet that a pod may send, in bytes. */
