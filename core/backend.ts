@@ -6,9 +6,9 @@
 
 import type { ZodType } from "zod";
 import { ConfigError } from "./errors.ts";
-import type { Cidr, Family, IpAddress } from "./ip.ts";
+import { addressBits, type Cidr, type Family, type IpAddress } from "./ip.ts";
 import { type KernelState, nexthopId } from "./kernel_state.ts";
-import type { Lease } from "./lease.ts";
+import { type Lease, leaseHalf } from "./lease.ts";
 import type { Logger } from "./log.ts";
 import type { MacAddress } from "./mac.ts";
 import type { NetworkConfig } from "./net_conf.ts";
@@ -145,6 +145,38 @@ export function directRoute(
   return [
     { kind: "nexthop", id, device: outer.name, via: publicIp },
     { kind: "route", destination: subnet, nexthopId: id },
+  ];
+}
+
+/** Room for what comes while the program that reads a TUN device has no processor. */
+const TUN_QUEUE_LENGTH = 1000;
+
+/**
+ * What a node needs whose packets to all others go by one TUN device: the device, and with a lease, in each
+ * family, its address and the one route for the whole network.
+ *
+ * @param name the device's name, at most 15 octets
+ * @param mtuBytes the largest packet that a pod may send
+ * @param own the node's lease
+ */
+export function tunState(
+  { config }: Pick<NodeContext, "config">,
+  { name, mtuBytes }: { readonly name: string; readonly mtuBytes: number },
+  own: Lease | undefined,
+): KernelState {
+  const info = { type: "tun", queueLength: TUN_QUEUE_LENGTH } as const;
+  return [
+    { kind: "link", name, mtuBytes, info },
+    ...config.families.flatMap(({ family, network }): KernelState => {
+      const source = own && leaseHalf(own, family)?.subnet.address;
+      if (source === undefined) return [];
+      // A host's prefix: it names a source for the node's own packets, and makes no route.
+      const prefixLength = addressBits(family);
+      return [
+        { kind: "address", device: name, address: source, prefixLength },
+        { kind: "route", destination: network, device: name, source },
+      ];
+    }),
   ];
 }
 

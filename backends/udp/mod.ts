@@ -9,20 +9,17 @@
  */
 
 import {
-  addressBits,
   anyCase,
   type Backend,
   type BackendSession,
   type Cidr,
-  ConfigError,
-  FAMILIES,
   type Family,
   type KernelState,
   type Lease,
-  leaseHalf,
   type NodeContext,
   type Peer,
   tunnelMtuBytes,
+  tunState,
 } from "@denim/core";
 import { z, type ZodType } from "zod";
 import { DataPath, type UdpCounts } from "./data_path.ts";
@@ -37,8 +34,6 @@ const DEVICE = "flannel0";
 /** flannel's port. */
 const DEFAULT_PORT = 8285;
 const MAX_MTU_BYTES = 65_535;
-/** Room for what comes while the thread that reads has no processor. */
-const QUEUE_LENGTH = 1000;
 /** More peers than the network has room for may come, each with a smaller subnet. */
 const MIN_CAPACITY = 1 << 12;
 const MAX_CAPACITY = 1 << 18;
@@ -97,7 +92,7 @@ export class UdpSession implements BackendSession<UdpPeerData> {
   readonly mtuBytes: number;
   /** What this node can take that flannel's can't, for each family. */
   readonly publishes: ReadonlyMap<Family, UdpPeerData>;
-  readonly #networks: ReadonlyMap<Family, Cidr>;
+  readonly #node: NodeContext;
   readonly #dataPath: DataPath;
   /** The subnets of each peer, by its lease's key. */
   readonly #subnets = new Map<string, readonly Cidr[]>();
@@ -105,15 +100,8 @@ export class UdpSession implements BackendSession<UdpPeerData> {
   /** Opens sockets and starts threads, which wait for {@link UdpSession.leased}. */
   constructor(node: NodeContext, options: UdpOptions) {
     const { config, outer, log } = node;
-    this.#networks = new Map(config.families.map(({ family, network }) => [family, network]));
-    const families = FAMILIES.filter((family) => this.#networks.has(family));
-    for (const family of families) {
-      if (outer.addresses.has(family)) continue;
-      throw new ConfigError(
-        `udp: device ${outer.name} has no IPv${family} address, which net-conf's ` +
-          `EnableIPv${family} needs`,
-      );
-    }
+    this.#node = node;
+    const families = config.families.map(({ family }) => family);
     this.mtuBytes = Math.min(
       ...families.map((family) =>
         tunnelMtuBytes("udp", options.MTU || outer.mtuBytes, OVERHEAD_BYTES[family], family)
@@ -138,24 +126,10 @@ export class UdpSession implements BackendSession<UdpPeerData> {
 
   /** The TUN device, and with a lease its address and the one route for the whole network. */
   node(own: Lease | undefined): KernelState {
-    const link = {
-      kind: "link",
-      name: DEVICE,
-      mtuBytes: this.mtuBytes,
-      info: { type: "tun", queueLength: QUEUE_LENGTH },
-    } as const;
-    const halves = [...this.#networks].flatMap(([family, destination]) => {
-      const address = own && leaseHalf(own, family)?.subnet.address;
-      return address === undefined ? [] : [
-        // A host's prefix: it names a source for the node's own packets, and makes no route.
-        { kind: "address", device: DEVICE, address, prefixLength: addressBits(family) },
-        { kind: "route", destination, device: DEVICE, source: address },
-      ] as const;
-    });
-    return [link, ...halves];
+    return tunState(this.#node, { name: DEVICE, mtuBytes: this.mtuBytes }, own);
   }
 
-  /** Nothing: peers are the threads' affair: one route leads to all. */
+  /** Nothing: peers are the threads' affair, since one route leads to all. */
   peer(): KernelState {
     return [];
   }

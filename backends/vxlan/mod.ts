@@ -10,7 +10,6 @@ import {
   anyCase,
   type Backend,
   type BackendSession,
-  ConfigError,
   directRoute,
   type Family,
   type KernelState,
@@ -110,13 +109,6 @@ class VxlanSession implements BackendSession<VxlanPeerData> {
   #link(family: Family): VxlanLink {
     const { VNI, Port, Learning, GBP } = this.#options;
     const name = family === 4 ? `flannel.${VNI}` : `flannel-v6.${VNI}`;
-    const local = this.#node.outer.addresses.get(family);
-    if (local === undefined) {
-      throw new ConfigError(
-        `vxlan: device ${this.#node.outer.name} has no IPv${family} address, which net-conf's ` +
-          `EnableIPv${family} needs`,
-      );
-    }
     return {
       kind: "link",
       name,
@@ -132,7 +124,7 @@ class VxlanSession implements BackendSession<VxlanPeerData> {
         vni: VNI,
         port: Port || DEFAULT_PORT,
         outerDevice: this.#node.outer.name,
-        local,
+        local: this.#node.outer.addresses.get(family)!,
         learning: Learning,
         gbp: GBP,
       },

@@ -5,11 +5,17 @@
  * @module
  */
 
-import type { BackendSession, NodeContext, Peer, PeerHalf } from "../backend.ts";
+import {
+  type BackendSession,
+  type NodeContext,
+  type Peer,
+  type PeerHalf,
+  tunState,
+} from "../backend.ts";
 import { messageOf } from "../errors.ts";
-import { addressBits, Cidr, type Family, IpAddress } from "../ip.ts";
+import { Cidr, type Family, IpAddress } from "../ip.ts";
 import type { KernelState } from "../kernel_state.ts";
-import { type Lease, leaseHalf } from "../lease.ts";
+import type { Lease } from "../lease.ts";
 import { sleep } from "../sleep.ts";
 import { TunPackets } from "./tun_packets.ts";
 
@@ -32,8 +38,6 @@ export interface TunSessionOptions<PeerData> {
   ) => (to: PeerHalf<PeerData>, packet: Uint8Array<ArrayBuffer>) => void;
 }
 
-/** How many packets wait to be read before the kernel drops more. */
-const QUEUE_LENGTH = 1000;
 /** The wait before a device that was taken away is opened again; by then the reconciler has made it. */
 const REOPEN_MS = 100;
 /** Where source and destination stand in a packet (RFC 791, RFC 8200), and how long they are. */
@@ -67,19 +71,8 @@ class TunSession<PeerData> implements BackendSession<PeerData> {
   }
 
   node(own: Lease | undefined): KernelState {
-    const { device, mtuBytes } = this.#options;
-    const info = { type: "tun", queueLength: QUEUE_LENGTH } as const;
-    return [
-      { kind: "link", name: device, mtuBytes, info },
-      ...this.#node.config.families.flatMap(({ family, network }): KernelState => {
-        const source = own && leaseHalf(own, family)?.subnet.address;
-        if (source === undefined) return [];
-        return [
-          { kind: "address", device, address: source, prefixLength: addressBits(family) },
-          { kind: "route", destination: network, device, source },
-        ];
-      }),
-    ];
+    const { device: name, mtuBytes } = this.#options;
+    return tunState(this.#node, { name, mtuBytes }, own);
   }
 
   peer(): KernelState {
