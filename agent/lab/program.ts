@@ -18,11 +18,15 @@ export const AGENT_V8_FLAGS =
  */
 export function denimProgram(
   part: "agent" | "plugin",
-  main: string = import.meta.resolve("../main.ts"),
+  main: string = script("../main.ts"),
 ): readonly [string, ...string[]] {
   const self = Deno.execPath();
   if (Deno.build.standalone) return part === "agent" ? [self, "agent"] : [self];
   return part === "agent"
     ? [self, "run", "-A", `--v8-flags=${AGENT_V8_FLAGS}`, main, "agent"]
-    : [self, "run", "-A", import.meta.resolve("../../plugin/main.ts")];
+    : [self, "run", "-A", script("../../plugin/main.ts")];
+}
+
+function script(path: string): string {
+  return new URL(path, import.meta.url).href;
 }
