@@ -504,12 +504,14 @@ class Node implements AsyncDisposable {
       } catch (error) {
         if (signal.aborted) return;
         const why = messageOf(error);
+        const same = settings === settingsOf(this.#config, this.#outer);
         if (why !== complaint) {
-          const same = settings === settingsOf(this.#config, this.#outer);
           const what = same ? "the outer interface" : "net-conf";
           this.#options.log.error(`${what} is new, but this node goes on as it was: ${why}`);
         }
         complaint = why;
+        // Each try costs packets: what works goes on until there is news.
+        if (!same && !this.#closed.has(this.#paths.current)) continue;
         waitMs = retryMs;
         retryMs = Math.min(retryMs * 2, MAX_RETRY_MS);
       }
