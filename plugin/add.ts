@@ -10,6 +10,7 @@ import {
   configurePod,
   ensureBridge,
   ensureGateway,
+  hostInterfaceName,
   makeVeth,
   removeLink,
   waitForPort,
@@ -25,10 +26,10 @@ import {
 } from "./delegate_conf.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
 import { type Dns, parseResolvConf } from "./host_local_conf.ts";
-import { openPod } from "./namespace.ts";
+import { openPod, refuseSecondAdd } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import { type AttachmentResult, formatResult } from "./result.ts";
-import { lockRecords, saveConf } from "./saved_conf.ts";
+import { lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
 
 /**
  * Attaches a container and answers with the result. Everything is checked before anything is made; where
@@ -49,7 +50,9 @@ export function add(conf: NetworkConf, variables: CniVariables): string | Promis
   using _lock = lockRecords(conf.dataDir, "shared");
   using undo = new DisposableStack();
 
-  const held = reserve(variables, bridgeConf);
+  const attached = isAttached(socket, conf, variables);
+  refuseSecondAdd(pod, variables);
+  const held = reserve(variables, bridgeConf, attached);
   undo.defer(() => giveBack(bridgeConf, held));
   const routes = podRoutes(bridgeConf);
   const bridge = ensureBridge(socket, bridgeConf);
@@ -88,9 +91,28 @@ function readPodDns({ dns, ipam: { resolvConf } }: BridgeConf): Dns | undefined 
   return parseResolvConf(Deno.readTextFileSync(resolvConf));
 }
 
-function reserve(variables: CniVariables, { addressDirectory, ipam }: BridgeConf): HeldAddress[] {
+/**
+ * Whether an ADD before this one attached the container. The record is the last that an ADD writes: an
+ * interface without one was left by an ADD that was killed, and is taken away.
+ */
+function isAttached(
+  socket: NetlinkSocket,
+  { dataDir }: NetworkConf,
+  variables: CniVariables,
+): boolean {
+  const name = hostInterfaceName(variables);
+  if (readSavedConf(dataDir, variables) !== undefined) return findLink(socket, name) !== undefined;
+  removeLink(socket, name);
+  return false;
+}
+
+function reserve(
+  variables: CniVariables,
+  { addressDirectory, ipam }: BridgeConf,
+  attached: boolean,
+): HeldAddress[] {
   using store = AddressStore.open(addressDirectory);
-  return store.reserve(variables, ipam.ranges, ipam.requested);
+  return store.reserve(variables, ipam, attached);
 }
 
 function giveBack({ addressDirectory }: BridgeConf, held: readonly HeldAddress[]): void {

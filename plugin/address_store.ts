@@ -9,9 +9,9 @@
 
 import { IpAddress } from "@denim/core/ip";
 import { CNI_CODE, CniError } from "./cni_error.ts";
-import type { Attachment } from "./environment.ts";
-import type { AddressRange } from "./host_local_conf.ts";
-import { removeIfThere } from "./saved_conf.ts";
+import { type Attachment, isCniName } from "./environment.ts";
+import { lockFile, removeIfPossible, removeIfThere, unlessGone, writeWhole } from "./files.ts";
+import type { AddressRange, HostLocalConf } from "./host_local_conf.ts";
 
 const LOCK = "lock";
 /** host-local counts the sets of ranges from 0; denim has one set a family. */
@@ -33,8 +33,8 @@ export interface HeldAddress {
 export interface Holder {
   /** The address. */
   readonly address: IpAddress;
-  /** The container's id. */
-  readonly containerId: string;
+  /** The container's id; `undefined` where the file names nobody: a power cut, or a host-local that was killed. */
+  readonly containerId: string | undefined;
   /** The interface; `undefined` in a file of a host-local older than 0.8. */
   readonly ifName: string | undefined;
   /** When the address was given, in ms since 1970. */
@@ -44,9 +44,9 @@ export interface Holder {
 /** One network's folder, locked against every other plugin for as long as it is open. */
 export class AddressStore implements Disposable {
   readonly #directory: string;
-  readonly #lock: Deno.FsFile;
+  readonly #lock: Disposable;
 
-  private constructor(directory: string, lock: Deno.FsFile) {
+  private constructor(directory: string, lock: Disposable) {
     this.#directory = directory;
     this.#lock = lock;
   }
@@ -54,38 +54,35 @@ export class AddressStore implements Disposable {
   /** Opens a network's folder, made where it is missing, and waits for its lock (flock(2), as host-local). */
   static open(directory: string): AddressStore {
     Deno.mkdirSync(directory, { recursive: true, mode: 0o755 });
-    const lock = Deno.openSync(`${directory}/${LOCK}`, { write: true, create: true, mode: 0o600 });
-    lock.lockSync(true);
-    return new AddressStore(directory, lock);
+    return new AddressStore(directory, lockFile(`${directory}/${LOCK}`, "alone"));
   }
 
   /** As {@link AddressStore.open}, with `undefined` where there is no such folder. */
   static openExisting(directory: string): AddressStore | undefined {
-    try {
-      Deno.statSync(directory);
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return undefined;
-      throw error;
-    }
-    return AddressStore.open(directory);
+    return unlessGone(() => Deno.statSync(directory)) && AddressStore.open(directory);
   }
 
   /** Gives up the lock. */
   [Symbol.dispose](): void {
-    this.#lock.close();
+    this.#lock[Symbol.dispose]();
   }
 
   /**
    * Reserves one address of each range for an attachment: the one of `requested` that is in the range, else
    * the next free one after the last that was given. All or none. Throws a CniError where a range has none
-   * left, where a requested address is not to be had, or where the attachment holds one already.
+   * left, or where a requested address is not to be had. What the attachment holds already is what a plugin
+   * that was killed left, and is given back; but where it is `attached` it is in use, and a CniError says so.
    */
   reserve(
     attachment: Attachment,
-    ranges: readonly AddressRange[],
-    requested: readonly IpAddress[],
+    { ranges, requested }: Pick<HostLocalConf, "ranges" | "requested">,
+    attached: boolean,
   ): HeldAddress[] {
     const { names, held } = this.#list(attachment);
+    if (!attached) {
+      this.#remove(held);
+      for (const name of held.splice(0)) names.delete(name);
+    }
     const unmet = new Set(requested.map(String));
     const plan = ranges.map((range, index): HeldAddress => {
       const before = held.map((name) => IpAddress.tryParse(name)).find((a) =>
@@ -117,7 +114,12 @@ export class AddressStore implements Disposable {
     }
     using undo = new DisposableStack();
     plan.forEach(({ address }, index) => {
-      this.#write(`${address}`, contentOf(attachment));
+      // Half of this file, without its holder, could not be given back.
+      writeWhole(
+        `${this.#directory}/${address}`,
+        `${this.#directory}/${DRAFT}`,
+        `${attachment.containerId}${LINE_BREAK}${attachment.ifName}`,
+      );
       undo.defer(() => this.remove([address]));
       // Half of this file would cost no more than the turn.
       Deno.writeTextFileSync(`${this.#directory}/${LAST_RESERVED}${index}`, `${address}`, {
@@ -134,7 +136,7 @@ export class AddressStore implements Disposable {
    */
   release(attachment: Attachment): boolean {
     const { held, sameContainer } = this.#list(attachment);
-    for (const name of held) removeIfThere(`${this.#directory}/${name}`);
+    this.#remove(held);
     return sameContainer;
   }
 
@@ -143,77 +145,75 @@ export class AddressStore implements Disposable {
     return this.#list(attachment).held;
   }
 
-  /** Who holds which address. Files that say nothing of a holder are nobody's. */
+  /** Who holds which address. */
   holders(): Holder[] {
-    const decoder = new TextDecoder();
     return this.#files().flatMap((name) => {
-      const address = IpAddress.tryParse(name);
-      const [containerId, ifName] = decoder.decode(this.#read(name)).trim().split(LINE_BREAK);
-      if (address === undefined || !containerId) return [];
-      const writtenMs = Deno.statSync(`${this.#directory}/${name}`).mtime!.getTime();
-      return [{ address, containerId, ifName, writtenMs }];
+      const address = IpAddress.tryParse(name), names = this.#read(name);
+      return address && names ? [{ address, ...names, writtenMs: this.#writtenMs(name) }] : [];
     });
   }
 
   /** Gives back these addresses. */
   remove(addresses: readonly IpAddress[]): void {
-    for (const address of addresses) removeIfThere(`${this.#directory}/${address}`);
+    this.#remove(addresses.map(String));
+  }
+
+  #remove(names: readonly string[]): void {
+    for (const name of names) removeIfThere(`${this.#directory}/${name}`);
   }
 
   /** Looks through the folder, once. */
-  #list(attachment: Attachment): {
+  #list({ containerId, ifName }: Attachment): {
     /** Every address that is held, as its file's name. */
-    readonly names: ReadonlySet<string>;
+    readonly names: Set<string>;
     /** Those that the attachment holds. */
-    readonly held: readonly string[];
+    readonly held: string[];
     /** Whether another interface of the container holds one. */
     readonly sameContainer: boolean;
   } {
-    const names = this.#files();
-    const own = encoder.encode(contentOf(attachment));
-    // host-local's files had the container's id alone until its release 0.8.
-    const old = encoder.encode(attachment.containerId);
-    const container = encoder.encode(attachment.containerId + LINE_BREAK);
+    const names = new Set<string>();
     const held: string[] = [], heldAsOld: string[] = [];
     let sameContainer = false;
-    for (const name of names) {
-      const content = this.#read(name);
-      if (isContent(content, own)) held.push(name);
-      else if (isContent(content, old)) heldAsOld.push(name);
-      else if (startsWith(content, container)) sameContainer = true;
+    for (const name of this.#files()) {
+      const holder = this.#read(name);
+      // Whoever had it before the machine was started anew lives no more.
+      if (holder && !holder.containerId && this.#writtenMs(name) < bootMs()) continue;
+      names.add(name);
+      if (holder?.containerId !== containerId) continue;
+      if (holder.ifName === ifName) held.push(name);
+      // host-local's files had the container's id alone until its release 0.8.
+      else if (holder.ifName === undefined) heldAsOld.push(name);
+      else sameContainer = true;
     }
-    return { names: new Set(names), held: held.length > 0 ? held : heldAsOld, sameContainer };
+    return { names, held: held.length > 0 ? held : heldAsOld, sameContainer };
   }
 
   #files(): string[] {
     const names: string[] = [];
     for (const { name, isFile } of Deno.readDirSync(this.#directory)) {
       // Nobody writes one while the lock is held: a plugin was killed.
-      if (name === DRAFT) {
-        removeIfThere(`${this.#directory}/${DRAFT}`);
-        continue;
-      }
-      if (isFile && name !== LOCK && !name.startsWith(LAST_RESERVED)) names.push(name);
+      if (name === DRAFT) removeIfPossible(`${this.#directory}/${DRAFT}`);
+      else if (isFile && name !== LOCK && !name.startsWith(LAST_RESERVED)) names.push(name);
     }
     return names;
   }
 
-  #read(name: string): Uint8Array {
+  /** Whom a file names; `undefined` where it can't be read: it is somebody else's. */
+  #read(name: string): Pick<Holder, "containerId" | "ifName"> | undefined {
+    let text: string;
     try {
-      return Deno.readFileSync(`${this.#directory}/${name}`);
+      text = Deno.readTextFileSync(`${this.#directory}/${name}`);
     } catch {
-      return new Uint8Array(); // somebody else's, and gone
+      return undefined;
     }
+    const [containerId = "", ifName] = text.trim().split(LINE_BREAK);
+    return isCniName(containerId)
+      ? { containerId, ifName }
+      : { containerId: undefined, ifName: undefined };
   }
 
-  /**
-   * Writes a file so that it is there whole or not at all: one without its holder could never be given back.
-   * The lock, and a look at the folder under it, make the name free.
-   */
-  #write(name: string, content: string): void {
-    const draft = `${this.#directory}/${DRAFT}`;
-    Deno.writeTextFileSync(draft, content, { mode: 0o600 });
-    Deno.renameSync(draft, `${this.#directory}/${name}`);
+  #writtenMs(name: string): number {
+    return Deno.statSync(`${this.#directory}/${name}`).mtime!.getTime();
   }
 
   #nextFree(range: AddressRange, index: number, names: ReadonlySet<string>): IpAddress {
@@ -244,10 +244,9 @@ export class AddressStore implements Disposable {
   }
 }
 
-const encoder = new TextEncoder();
-
-function contentOf({ containerId, ifName }: Attachment): string {
-  return `${containerId}${LINE_BREAK}${ifName}`;
+/** When the machine was started, in ms since 1970. */
+function bootMs(): number {
+  return Date.now() - Deno.osUptime() * 1000;
 }
 
 function inRange(address: IpAddress, { subnet, first, last }: AddressRange): boolean {
@@ -271,13 +270,4 @@ function checkFree(
     : undefined;
   if (reason === undefined) return address;
   throw new CniError(CNI_CODE.noAddress, `${address} can't be given as asked: ${reason}`);
-}
-
-function startsWith(content: Uint8Array, start: Uint8Array): boolean {
-  return start.every((byte, index) => content[index] === byte);
-}
-
-/** Whether a file says this and no more; white space behind it does not count. */
-function isContent(content: Uint8Array, wanted: Uint8Array): boolean {
-  return startsWith(content, wanted) && content.subarray(wanted.length).every((byte) => byte <= 32);
 }

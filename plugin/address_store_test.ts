@@ -18,11 +18,13 @@ function withFolder(fn: (folder: string) => void): void {
 function reserve(
   folder: string,
   containerId: string,
-  options: { ranges?: typeof SMALL[]; requested?: string[]; ifName?: string } = {},
+  options: { ranges?: typeof SMALL[]; requested?: string[]; ifName?: string; attached?: boolean } =
+    {},
 ): string[] {
-  const { ranges = [SMALL], requested = [], ifName = "eth0" } = options;
+  const { ranges = [SMALL], ifName = "eth0", attached = false } = options;
+  const requested = (options.requested ?? []).map(IpAddress.parse);
   using store = AddressStore.open(folder);
-  return store.reserve({ containerId, ifName }, ranges, requested.map(IpAddress.parse))
+  return store.reserve({ containerId, ifName }, { ranges, requested }, attached)
     .map(({ address }) => `${address}`);
 }
 
@@ -78,11 +80,18 @@ Deno.test("files say what host-local's say", () => {
 Deno.test("a second address for the same interface is refused, for another one given", () => {
   withFolder((folder) => {
     reserve(folder, "a");
-    assert.throws(() => reserve(folder, "a"), {
+    assert.throws(() => reserve(folder, "a", { attached: true }), {
       code: 101,
       message: /a eth0 has 10\.5\.3\.2 already/,
     });
     assert.deepEqual(reserve(folder, "a", { ifName: "net1" }), ["10.5.3.3"]);
+    // Where it is not attached, a plugin was killed.
+    assert.deepEqual(reserve(folder, "a", { requested: ["10.5.3.2"] }), ["10.5.3.2"]);
+    assert.deepEqual(reserve(folder, "a", { ranges: [SMALL, IPV6] }), [
+      "10.5.3.4",
+      "fc00:5:0:e::2",
+    ]);
+    assert.deepEqual(addressFiles(folder), ["10.5.3.3", "10.5.3.4", "fc00:5:0:e::2"]);
   });
 });
 
@@ -156,3 +165,23 @@ Deno.test("where the second address can't be written, the first is given back", 
     assert.ok(!addressFiles(folder).includes("10.5.3.2"));
   });
 });
+
+for (
+  const [what, content] of [["is empty", ""], ["holds zeros", "\0\0\0"], ["holds junk", "%\xff"]]
+) {
+  Deno.test(`a file that ${what} is taken until the machine is started anew`, () => {
+    withFolder((folder) => {
+      Deno.mkdirSync(folder);
+      Deno.writeTextFileSync(`${folder}/10.5.3.2`, content!);
+      assert.deepEqual(reserve(folder, "a"), ["10.5.3.3"]);
+      assert.throws(() => reserve(folder, "b", { requested: ["10.5.3.2"] }), { code: 100 });
+      Deno.utimeSync(`${folder}/10.5.3.2`, 0, 0);
+      // A file that names somebody is taken however old it is.
+      Deno.utimeSync(`${folder}/10.5.3.3`, 0, 0);
+      for (const id of ["c", "d", "e"]) reserve(folder, id);
+      assert.deepEqual(reserve(folder, "f"), ["10.5.3.2"]);
+      assert.equal(Deno.readTextFileSync(`${folder}/10.5.3.2`), "f\r\neth0");
+      assert.throws(() => reserve(folder, "g"), { code: 100 });
+    });
+  });
+}

@@ -31,7 +31,7 @@ import {
 } from "./delegate_conf.ts";
 import { type CniVariables, parseMac, readArgs } from "./environment.ts";
 import { gatewayOf } from "./host_local_conf.ts";
-import { openNamespace, PodNamespace } from "./namespace.ts";
+import { openPod, type PodNamespace } from "./namespace.ts";
 import { type NetworkConf, requireVersion } from "./network_conf.ts";
 import { readOwnConf } from "./saved_conf.ts";
 
@@ -123,9 +123,7 @@ function problemsOf(
     );
   }
   const addresses = previous.addresses.filter((ip) => (ip.interface ?? place) === place);
-  const namespace = openNamespace(variables);
-  if (namespace instanceof CniError) throw namespace;
-  using pod = new PodNamespace(namespace);
+  using pod = openPod(variables);
   using node = new NetlinkSocket();
   const bridge = findLink(node, conf.bridge);
   return [

@@ -14,7 +14,7 @@ import { type CniVariables, isCniName } from "./environment.ts";
 import { addressDirectory } from "./host_local_conf.ts";
 import { openNamespace, PodNamespace } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
-import { readSavedConf, removeSavedConf } from "./saved_conf.ts";
+import { readSavedConf, removeDraft, removeSavedConf } from "./saved_conf.ts";
 
 /**
  * Detaches a container. Needs neither the agent's subnet.env nor the record of the ADD: the interface, and
@@ -23,6 +23,7 @@ import { readSavedConf, removeSavedConf } from "./saved_conf.ts";
  * another interface of the container may need it.
  */
 export function del(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
+  removeDraft(conf.dataDir, variables);
   const saved = readSavedConf(conf.dataDir, variables);
   const own = saved?.get("name") === conf.name ? saved : undefined;
   if (typeOf(own ?? conf.json.object("delegate")) !== BUILT_IN) {
@@ -47,14 +48,16 @@ function savedAddressDirectory(saved: ConfObject): string | undefined {
   return ours ? addressDirectory(saved) : undefined;
 }
 
-/** Takes away the interface, by its name in the container, or by the node's end where that is gone. */
+/**
+ * Takes away the interface, by its name in the container and by that of the node's end: the container's
+ * namespace may be gone, or another one, or have another name for it.
+ */
 function removeInterface(variables: CniVariables): void {
   const namespace = openNamespace(variables);
-  if (namespace instanceof CniError) {
-    using socket = new NetlinkSocket();
-    removeLink(socket, hostInterfaceName(variables));
-  } else {
+  if (!(namespace instanceof CniError)) {
     using pod = new PodNamespace(namespace);
     removeLink(pod.socket, variables.ifName);
   }
+  using socket = new NetlinkSocket();
+  removeLink(socket, hostInterfaceName(variables));
 }

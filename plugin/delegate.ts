@@ -9,9 +9,11 @@ import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
 import { ConfObject, type JsonObject, show } from "./conf_object.ts";
 import { readSubnetEnv, renderDelegate, typeOf } from "./delegate_conf.ts";
 import type { CniVariables } from "./environment.ts";
-import { openPod } from "./namespace.ts";
+import { openPod, refuseSecondAdd } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import {
+  awaitRecord,
+  holdRecord,
   lockRecords,
   readSavedConf,
   removeSavedConf,
@@ -29,11 +31,14 @@ export async function delegateAdd(
   delegate: ConfObject,
 ): Promise<string> {
   const plugin = findPlugin(typeOf(delegate), variables);
-  // Told to undo a second ADD, a delegate would take down what the first one made.
-  openPod(variables)[Symbol.dispose]();
+  using pod = openPod(variables);
   using _lock = lockRecords(conf.dataDir, "shared");
+  awaitRecord(conf.dataDir, variables);
+  // Told to undo a second ADD, a delegate would take down what the first one made.
+  refuseSecondAdd(pod, variables);
   const before = readSavedConf(conf.dataDir, variables);
   saveConf(conf.dataDir, variables, delegate);
+  using _record = holdRecord(conf.dataDir, variables);
   try {
     const result = await run(plugin, "ADD", delegate.json, variables);
     renewSavedConf(conf.dataDir, variables);
@@ -59,6 +64,7 @@ export async function delegateDel(
   const del = (delegate: ConfObject) =>
     run(findPlugin(typeOf(delegate), variables), "DEL", delegate.json, variables);
   if (record !== undefined) {
+    awaitRecord(conf.dataDir, variables);
     await del(record);
     removeSavedConf(conf.dataDir, variables);
     return "";

@@ -5,16 +5,24 @@
  * @module
  */
 
+import { FAMILIES } from "@denim/core/ip";
 import { findLink, NetlinkSocket } from "@denim/core/linux/pod";
 import { AddressStore, type Holder } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
 import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
 import type { ConfObject } from "./conf_object.ts";
 import { bridgeOf, BUILT_IN, readSubnetEnv, renderDelegate, typeOf } from "./delegate_conf.ts";
-import type { CniVariables } from "./environment.ts";
+import type { Attachment, CniVariables } from "./environment.ts";
 import { addressDirectory } from "./host_local_conf.ts";
 import { type NetworkConf, requireVersion } from "./network_conf.ts";
-import { listSavedConfs, lockRecords, removeDrafts, removeSavedConf } from "./saved_conf.ts";
+import {
+  awaitRecord,
+  listSavedConfs,
+  lockRecords,
+  removeDrafts,
+  removeSavedConf,
+  type SavedConf,
+} from "./saved_conf.ts";
 
 /** The attachments that there are, as the runtime has them. */
 const VALID_ATTACHMENTS = "cni.dev/valid-attachments";
@@ -35,15 +43,9 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   const valid = readAttachments(conf.json);
   using _lock = lockRecords(conf.dataDir, "alone");
   const records = listSavedConfs(conf.dataDir, conf.name);
-  const young = new Set(
-    records.filter(({ writtenMs }) => writtenMs >= startMs).map(({ containerId }) => containerId),
-  );
-  const isStale = (holder: Omit<Holder, "address">) =>
-    holder.writtenMs < startMs && !young.has(holder.containerId) &&
-    !valid.some(({ containerId, ifName }) =>
-      containerId === holder.containerId && (holder.ifName ?? ifName) === ifName
-    );
-  const staleRecords = records.filter((record) => isStale({ ...record, ifName: undefined }));
+  const census = new Census(valid, records, startMs);
+  const staleRecords = records.filter((record) => census.isGone({ ...record, ifName: undefined }));
+  for (const record of staleRecords) awaitRecord(conf.dataDir, record);
   const delegates = delegatesOf(conf, staleRecords.map((record) => record.conf));
 
   const failures: unknown[] = [];
@@ -60,8 +62,8 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   for (const delegate of delegates) {
     const type = typeOf(delegate);
     if (type === BUILT_IN) {
-      await attempt(type, () => freeAddresses(delegate, isStale));
-    } else if (young.size > 0) {
+      await attempt(type, () => freeAddresses(delegate, census));
+    } else if (census.young.size > 0) {
       // A delegate does not know what is younger than the list. There will be another GC.
       pending.add(type);
     } else {
@@ -73,8 +75,8 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
     }
   }
   await attempt(BUILT_IN, () => {
-    for (const { containerId, conf: record } of staleRecords) {
-      if (!pending.has(typeOf(record))) removeSavedConf(conf.dataDir, { containerId, ifName: "" });
+    for (const record of staleRecords) {
+      if (!pending.has(typeOf(record.conf))) removeSavedConf(conf.dataDir, record);
     }
     removeDrafts(conf.dataDir);
   });
@@ -83,9 +85,51 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   return "";
 }
 
-function readAttachments(
-  json: ConfObject,
-): readonly { readonly containerId: string; readonly ifName: string }[] {
+/** Who is no more. */
+class Census {
+  readonly #valid: readonly Attachment[];
+  readonly #startMs: number;
+  /** Containers that are younger than the runtime's list. */
+  readonly young: ReadonlySet<string | undefined>;
+
+  constructor(valid: readonly Attachment[], records: readonly SavedConf[], startMs: number) {
+    this.#valid = valid;
+    this.#startMs = startMs;
+    const young = records.filter(({ writtenMs }) => writtenMs >= startMs);
+    this.young = new Set(young.map(({ containerId }) => containerId));
+  }
+
+  /** Whether whoever is named in a file is no more. */
+  isGone(file: NamedFile): boolean {
+    return file.writtenMs < this.#startMs && !this.young.has(file.containerId) &&
+      !this.#valid.some((attachment) => names(file, attachment));
+  }
+
+  /**
+   * Those that are no more. A file that names nobody may be that of a valid attachment which no other file of
+   * the family names: only where there is none it is nobody's.
+   */
+  gone(holders: readonly Holder[]): Holder[] {
+    const accounted = FAMILIES.filter((family) =>
+      this.#valid.every((attachment) =>
+        holders.some((holder) => holder.address.family === family && names(holder, attachment))
+      )
+    );
+    return holders.filter((holder) =>
+      this.isGone(holder) &&
+      (holder.containerId !== undefined || accounted.includes(holder.address.family))
+    );
+  }
+}
+
+/** A file that names an attachment, or a container. */
+type NamedFile = Omit<Holder, "address">;
+
+function names(file: NamedFile, { containerId, ifName }: Attachment): boolean {
+  return file.containerId === containerId && (file.ifName ?? ifName) === ifName;
+}
+
+function readAttachments(json: ConfObject): readonly Attachment[] {
   // Left out is not the same as none: it would cost every pod its address.
   if (!Object.hasOwn(json.json, VALID_ATTACHMENTS)) {
     throw new CniError(
@@ -128,19 +172,19 @@ function current(conf: NetworkConf): ConfObject | undefined {
 }
 
 /** Frees addresses of a folder, and the node's ends of their veth pairs where they are ports of the bridge. */
-function freeAddresses(delegate: ConfObject, isStale: (holder: Holder) => boolean): void {
+function freeAddresses(delegate: ConfObject, census: Census): void {
   using store = AddressStore.openExisting(addressDirectory(delegate));
   if (store === undefined) return;
   using socket = new NetlinkSocket();
   const bridge = findLink(socket, bridgeOf(delegate));
-  for (const { address, containerId, ifName } of store.holders().filter(isStale)) {
-    if (ifName !== undefined && bridge !== undefined) {
-      const name = hostInterfaceName({ containerId, ifName });
-      if (findLink(socket, name)?.masterIndex === bridge.index) removeLink(socket, name);
-    }
-    // Last, so that a GC that is killed leaves the next one a trace.
-    store.remove([address]);
+  const stale = census.gone(store.holders());
+  for (const { containerId, ifName } of stale) {
+    if (containerId === undefined || ifName === undefined || bridge === undefined) continue;
+    const name = hostInterfaceName({ containerId, ifName });
+    if (findLink(socket, name)?.masterIndex === bridge.index) removeLink(socket, name);
   }
+  // Last, so that a GC that is killed leaves the next one a trace.
+  store.remove(stale.map(({ address }) => address));
 }
 
 function joined(failures: readonly unknown[]): CniError {

@@ -71,14 +71,16 @@ export class PodNamespace implements Disposable {
   }
 }
 
-/** Opens the container's namespace for an ADD. Throws a CniError where the interface is there already. */
+/** Opens the container's namespace, which must be there. Throws a CniError where it is not. */
 export function openPod(variables: CniVariables): PodNamespace {
-  const { netns, ifName } = variables;
   const namespace = openNamespace(variables);
   if (namespace instanceof CniError) throw namespace;
-  const pod = new PodNamespace(namespace);
-  if (findLink(pod.socket, ifName) === undefined) return pod;
-  pod[Symbol.dispose]();
+  return new PodNamespace(namespace);
+}
+
+/** Throws a CniError where the container has the interface that an ADD shall make. */
+export function refuseSecondAdd({ socket }: PodNamespace, { netns, ifName }: CniVariables): void {
+  if (findLink(socket, ifName) === undefined) return;
   throw new CniError(
     CNI_CODE.conflict,
     `${netns} has an interface ${ifName} already: a second ADD needs a DEL first`,

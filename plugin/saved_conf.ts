@@ -6,8 +6,18 @@
  * @module
  */
 
+import { InheritedLock } from "@denim/core/linux/pod";
 import { ConfObject } from "./conf_object.ts";
 import { type Attachment, isCniName } from "./environment.ts";
+import {
+  lockFile,
+  lockIfThere,
+  removeIfPossible,
+  removeIfThere,
+  type Sharing,
+  unlessGone,
+  writeWhole,
+} from "./files.ts";
 
 /** No container's id begins with a dot, so this can be no container's record. */
 const LOCK = ".lock";
@@ -22,24 +32,28 @@ function draftOf(dataDir: string, attachment: Attachment): string {
 }
 
 /**
- * Waits for the folder's lock (flock(2)), which ADDs share and a GC has alone: what it finds is then what
- * ADDs have finished, or will never finish. The kernel frees it when a plugin is killed.
+ * Waits for the folder's lock, which ADDs share and a GC has alone: what it finds is then what ADDs have
+ * finished, or will never finish.
  */
-export function lockRecords(dataDir: string, how: "shared" | "alone"): Disposable {
+export function lockRecords(dataDir: string, sharing: Sharing): Disposable {
   Deno.mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-  const file = Deno.openSync(`${dataDir}/${LOCK}`, { write: true, create: true, mode: 0o600 });
-  file.lockSync(how === "alone");
-  return file;
+  return lockFile(`${dataDir}/${LOCK}`, sharing);
 }
 
-/**
- * Writes the record, whole or not at all, into a folder that is there. Not synced to the disk: after a power cut there are no containers
- * left, and denim's DEL does without the record.
- */
+/** Holds a record for as long as a program does what it says, which goes on where denim is killed. */
+export function holdRecord(dataDir: string, attachment: Attachment): Disposable {
+  return new InheritedLock(pathOf(dataDir, attachment));
+}
+
+/** Waits until nobody holds the record any more; there need not be one. */
+export function awaitRecord(dataDir: string, container: Pick<Attachment, "containerId">): void {
+  using _ = lockIfThere(pathOf(dataDir, container), "alone");
+}
+
+/** Writes the record into a folder that is there. denim's DEL does without, where it is lost. */
 export function saveConf(dataDir: string, attachment: Attachment, conf: ConfObject): void {
-  const draft = draftOf(dataDir, attachment);
-  Deno.writeTextFileSync(draft, JSON.stringify(conf.json), { mode: 0o600 });
-  Deno.renameSync(draft, pathOf(dataDir, attachment));
+  const text = JSON.stringify(conf.json);
+  writeWhole(pathOf(dataDir, attachment), draftOf(dataDir, attachment), text);
 }
 
 /** The record, where it is one of this network: a container's record is that of its last ADD. */
@@ -87,10 +101,10 @@ export function listSavedConfs(dataDir: string, network: string): SavedConf[] {
   return records;
 }
 
-/** Removes what ADDs that were killed had begun to write. Needs the lock, alone. */
+/** As {@link removeDraft}, of all attachments. Needs the lock, alone. */
 export function removeDrafts(dataDir: string): void {
   for (const { name } of Deno.readDirSync(dataDir)) {
-    if (name.includes(":")) removeIfThere(`${dataDir}/${name}`);
+    if (name.includes(":")) removeIfPossible(`${dataDir}/${name}`);
   }
 }
 
@@ -100,22 +114,15 @@ export function renewSavedConf(dataDir: string, attachment: Attachment): void {
   Deno.utimeSync(pathOf(dataDir, attachment), now, now);
 }
 
-/** Takes the record away, and what a killed ADD wrote of it; fine where there is none. */
-export function removeSavedConf(dataDir: string, attachment: Attachment): void {
-  removeIfThere(pathOf(dataDir, attachment));
-  removeIfThere(draftOf(dataDir, attachment));
+/** Takes a container's record away; fine where there is none. */
+export function removeSavedConf(
+  dataDir: string,
+  container: Pick<Attachment, "containerId">,
+): void {
+  removeIfThere(pathOf(dataDir, container));
 }
 
-/** Deletes a file; fine where there is none. */
-export function removeIfThere(path: string): void {
-  unlessGone(() => Deno.removeSync(path));
-}
-
-function unlessGone<T>(run: () => T): T | undefined {
-  try {
-    return run();
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
+/** Takes away what an ADD of the attachment that was killed had begun to write, if it can be. */
+export function removeDraft(dataDir: string, attachment: Attachment): void {
+  removeIfPossible(draftOf(dataDir, attachment));
 }

@@ -96,6 +96,7 @@ const SIGNATURES = {
   close: { parameters: ["i32"], result: "i32" },
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
+  flock: { parameters: ["i32", "i32"], result: "i32" },
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" },
@@ -188,6 +189,14 @@ export class FileDescriptor implements Disposable {
 /** open(2) */
 export function open(path: string, flags: number, mode = 0): FileDescriptor {
   return new FileDescriptor(checked(libc.symbols.open(cString(path), flags, mode), `open ${path}`));
+}
+
+/** flock(2), which waits. */
+export function flock(fd: FileDescriptor, operation: number): void {
+  while (libc.symbols.flock(fd.fd, operation) < 0) {
+    const error = errno();
+    if (error !== EINTR) throw new LinuxError(error, "flock");
+  }
 }
 
 /** socket(2) */

@@ -11,6 +11,7 @@ export {
   writeNewAddress,
   writeRemovedAddress,
 } from "./address.ts";
+export { InheritedLock } from "./inherited_lock.ts";
 export { FileDescriptor, LinuxError } from "./libc.ts";
 export { findLink, type LinkState, type TunState, writeRemovedLink } from "./link.ts";
 export { NetworkNamespace } from "./namespace.ts";

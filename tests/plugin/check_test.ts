@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { hostInterfaceName } from "../../plugin/bridge.ts";
 import { rootTest } from "../support/root_test.ts";
 import type { ScratchNamespace } from "../support/scratch_namespace.ts";
-import { type CniAnswer, PluginNode } from "./plugin_node.ts";
+import { type CniAnswer, DONE, PluginNode } from "./plugin_node.ts";
 
 function check(
   node: PluginNode,
@@ -21,13 +21,10 @@ for (const cniVersion of ["0.4.0", "1.0.0", "1.1.0"]) {
     const route = { dst: "10.9.0.0/16", gw: "10.231.7.9", table: 1000 };
     const ipam = { routes: [route] };
     const result = node.succeed("ADD", pod, { conf: node.conf({ ...conf, ipam }) });
-    assert.deepEqual(await check(node, pod, result, conf), { code: 0, json: undefined });
+    assert.deepEqual(await check(node, pod, result, conf), DONE);
     // Without the record, what an ADD would make now counts.
     Deno.removeSync(`${node.dataDir}/${pod.name}`);
-    assert.deepEqual(await check(node, pod, result, { ...conf, ipam }), {
-      code: 0,
-      json: undefined,
-    });
+    assert.deepEqual(await check(node, pod, result, { ...conf, ipam }), DONE);
   });
 }
 
@@ -129,10 +126,7 @@ rootTest("CHECK knows the route by one interface from that by another", async ()
   pod.ip("route del 10.231.0.0/16 dev eth0");
   const conf = (prevResult: unknown) => ({ ...node.conf(), prevResult });
   assert.match((await check(node, pod, first)).json.msg, /^the route to .* by eth0 is gone$/);
-  assert.deepEqual(await node.run("CHECK", pod, { ifName: "eth1", conf: conf(second) }), {
-    code: 0,
-    json: undefined,
-  });
+  assert.deepEqual(await node.run("CHECK", pod, { ifName: "eth1", conf: conf(second) }), DONE);
 });
 
 rootTest("CHECK misses the namespace", async () => {
@@ -172,7 +166,7 @@ rootTest("CHECK takes what flannel's chain set up", async () => {
     result.interfaces[1].name,
     hostInterfaceName({ containerId: pod.name, ifName: "eth0" }),
   );
-  assert.deepEqual(await check(node, pod, result, conf), { code: 0, json: undefined });
+  assert.deepEqual(await check(node, pod, result, conf), DONE);
   node.namespace.ip(`link set ${result.interfaces[1].name} nomaster`);
   assert.match((await check(node, pod, result, conf)).json.msg, /is no port of cni0/);
 });
@@ -217,9 +211,8 @@ for (const [what, prepare, message] of UNREADY) {
 rootTest("STATUS is ready before and after the first ADD, and makes nothing", async () => {
   using node = new PluginNode();
   const pod = node.pod();
-  const ready = { code: 0, json: undefined };
-  assert.deepEqual(await node.run("STATUS", pod), ready);
+  assert.deepEqual(await node.run("STATUS", pod), DONE);
   assert.deepEqual(node.namespace.ipJson("link show type bridge"), []);
   node.succeed("ADD", pod);
-  assert.deepEqual(await node.run("STATUS", pod), ready);
+  assert.deepEqual(await node.run("STATUS", pod), DONE);
 });

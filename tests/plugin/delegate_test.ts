@@ -1,19 +1,21 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { rootTest } from "../support/root_test.ts";
 import type { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { eventually } from "../support/wait.ts";
 import {
   answersPing,
+  attachment,
   type CniAnswer,
   type CniCall,
   DEBIAN_PLUGINS,
+  DONE,
   GATEWAY,
   MTU_BYTES,
   PluginNode,
   SUBNET,
+  waiting,
 } from "./plugin_node.ts";
-
-const DONE = { code: 0, json: undefined };
 
 /** A configuration for another plugin; Debian's speak 1.0.0 at most. */
 function confFor(
@@ -166,6 +168,12 @@ if [ -f "$CNI_COMMAND.sh" ]; then . "./$CNI_COMMAND.sh"; fi
   /** What it does when it is told a command; nothing, successfully, unless told. */
   on(command: string, script: string): void {
     Deno.writeTextFileSync(`${this.folder}/${command}.sh`, script);
+  }
+
+  /** Whether it has been handed what a command says. */
+  hasBegun(command: string): boolean {
+    return existsSync(`${this.folder}/calls`) &&
+      Deno.readTextFileSync(`${this.folder}/calls`).includes(command);
   }
 
   /** Its variables in each call since the last time. */
@@ -362,29 +370,53 @@ rootTest("GC passes a delegate by that does not know it, and frees the record", 
   assert.deepEqual([fake.commands(), node.records()], [["VERSION"], []]);
 });
 
+/** Has a delegate's ADD begin, and wait until it is told to go on. */
+async function beginAdd(node: PluginNode, pod: ScratchNamespace, fake: FakePlugin) {
+  new Deno.Command("mkfifo", { args: [`${fake.folder}/fifo`] }).outputSync();
+  fake.on("ADD", "read -r line < fifo; echo ADDED >> calls");
+  const adding = await node.start("ADD", pod, fake.call());
+  await eventually("the delegate works", () => fake.hasBegun("ADD"));
+  return { adding, goOn: () => Deno.writeTextFile(`${fake.folder}/fifo`, "go\n") };
+}
+
 rootTest("a GC beside a delegated ADD waits for it, and leaves it alone", async () => {
   using node = new PluginNode();
   const [pod, gone] = [node.pod(), node.pod()], fake = new FakePlugin(node);
   await succeed(node, "ADD", gone, fake.call());
   fake.commands();
-  fake.on("ADD", "until [ -e go ]; do read -r line < fifo; done");
-  new Deno.Command("mkfifo", { args: [`${fake.folder}/fifo`] }).outputSync();
-  const adding = node.run("ADD", pod, fake.call());
-  await eventually("the delegate works", () => node.records().length === 2);
+  const { adding, goOn } = await beginAdd(node, pod, fake);
+  node.age();
   const none = { "cni.dev/valid-attachments": [] };
-  node.age();
   const collecting = node.run("GC", pod, fake.call(none));
-  const lockInode = Deno.statSync(`${node.dataDir}/.lock`).ino;
-  await eventually("GC waits", () =>
-    Deno.readTextFileSync("/proc/locks").split("\n")
-      .some((line) => line.includes("->") && line.includes(`:${lockInode} `)));
-  Deno.writeTextFileSync(`${fake.folder}/go`, "");
-  await Deno.writeTextFile(`${fake.folder}/fifo`, "go\n");
-  assert.equal((await adding).code, 0);
+  await eventually("GC waits", () => waiting(`${node.dataDir}/.lock`) === 1);
+  await goOn();
+  assert.ok((await adding.output()).success);
   assert.deepEqual(await collecting, DONE);
-  assert.deepEqual([fake.commands(), node.records()], [["ADD"], [pod.name, gone.name].sort()]);
+  assert.deepEqual(fake.commands(), ["ADD", "ADDED"]);
+  assert.deepEqual(node.records(), [pod.name, gone.name].sort());
   node.age();
-  const rest = { "cni.dev/valid-attachments": [{ containerID: pod.name, ifname: "eth0" }] };
+  const rest = { "cni.dev/valid-attachments": [attachment(pod)] };
   assert.deepEqual(await node.run("GC", pod, fake.call(rest)), DONE);
   assert.deepEqual(node.records(), [pod.name]);
 });
+
+for (const command of ["DEL", "GC", "ADD"]) {
+  rootTest(`denim killed over a delegated ADD: ${command} waits until it has ended`, async () => {
+    using node = new PluginNode();
+    const pod = node.pod(), fake = new FakePlugin(node);
+    const { adding, goOn } = await beginAdd(node, pod, fake);
+    adding.kill("SIGKILL");
+    assert.equal((await adding.output()).signal, "SIGKILL");
+    fake.on("ADD", "");
+    node.age();
+    const none = { "cni.dev/valid-attachments": [] };
+    const next = node.run(command, pod, fake.call(command === "GC" ? none : {}));
+    await eventually(`${command} waits`, () => waiting(`${node.dataDir}/${pod.name}`) === 1);
+    await goOn();
+    assert.equal((await next).code, 0);
+    const asked = command === "GC" ? ["VERSION", "GC"] : [command];
+    assert.deepEqual(fake.commands(), ["ADD", "ADDED", ...asked]);
+    if (command === "ADD") assert.deepEqual(await node.run("DEL", pod, fake.call()), DONE);
+    assert.deepEqual(node.leftovers(), []);
+  });
+}

@@ -35,6 +35,20 @@ export interface CniCall {
   readonly conf?: unknown;
 }
 
+/** An attachment in a runtime's list for GC. */
+export interface ValidAttachment {
+  readonly containerID: string;
+  readonly ifname: string;
+}
+
+/** How a runtime lists a pod's interface for GC. */
+export function attachment({ name }: ScratchNamespace, ifname = "eth0"): ValidAttachment {
+  return { containerID: name, ifname };
+}
+
+/** The answer of a command that has nothing to say. */
+export const DONE: CniAnswer = { code: 0, json: undefined };
+
 /** Where Debian's containernetworking-plugins has its plugins. */
 export const DEBIAN_PLUGINS = "/usr/lib/cni";
 /** The plugin's network on the node. */
@@ -139,6 +153,15 @@ export class PluginNode implements Disposable {
     return { code, json: text === "" ? undefined : JSON.parse(text) };
   }
 
+  /** Runs GC as a process, with the attachments that there are. */
+  gc(
+    valid: readonly ValidAttachment[] | null,
+    program: readonly [string, ...string[]] = PLUGIN,
+  ): Promise<CniAnswer> {
+    const conf = { ...this.conf(), "cni.dev/valid-attachments": valid };
+    return this.run("GC", this.namespace, { conf }, program);
+  }
+
   /** Starts the process, and gives it its input. */
   async start(
     command: string,
@@ -158,8 +181,8 @@ export class PluginNode implements Disposable {
       }).spawn()
     );
     const writer = child.stdin.getWriter();
-    await writer.write(new TextEncoder().encode(input));
-    await writer.close();
+    // One that is killed early does not read.
+    await writer.write(new TextEncoder().encode(input)).then(() => writer.close()).catch(() => {});
     return child;
   }
 
@@ -217,12 +240,13 @@ function done(answered: Answer | Promise<Answer>): Answer {
   return answered;
 }
 
-const PLUGIN: readonly [string, ...string[]] = [
-  Deno.execPath(),
-  "run",
-  "-A",
-  new URL("../../plugin/main.ts", import.meta.url).pathname,
-];
+/** What starts a plugin that is a module. */
+export function programOf(module: string, ...args: string[]): readonly [string, ...string[]] {
+  const path = new URL(module, import.meta.url).pathname;
+  return [Deno.execPath(), "run", "-A", path, ...args];
+}
+
+const PLUGIN = programOf("../../plugin/main.ts");
 
 /** Whether an address answers a pod within a second. */
 export function answersPing(pod: ScratchNamespace, address: IpAddress, payloadBytes = 56): boolean {
@@ -230,4 +254,21 @@ export function answersPing(pod: ScratchNamespace, address: IpAddress, payloadBy
     using pinger = new Pinger(address.family);
     return pinger.ping(address, 1000, payloadBytes) !== undefined;
   });
+}
+
+/** How many wait for a file's lock (proc_locks(5)). */
+export function waiting(path: string): number {
+  let inode: number | null;
+  try {
+    inode = Deno.statSync(path).ino;
+  } catch {
+    return 0;
+  }
+  return Deno.readTextFileSync("/proc/locks").split("\n")
+    .filter((line) => line.includes("->") && line.includes(`:${inode} `)).length;
+}
+
+/** Whether a pod's gateways of both families answer it. */
+export function reachesGateways(pod: ScratchNamespace): boolean {
+  return answersPing(pod, GATEWAY) && answersPing(pod, SUBNET6.at(1n));
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { rootTest } from "../support/root_test.ts";
 import type { ScratchNamespace } from "../support/scratch_namespace.ts";
-import { answersPing, type CniCall, GATEWAY, PluginNode } from "./plugin_node.ts";
+import { answersPing, type CniCall, DONE, GATEWAY, PluginNode } from "./plugin_node.ts";
 
 rootTest("40 ADDs at once give 40 working pods; 40 DELs at once leave nothing", async () => {
   using node = new PluginNode();
@@ -13,7 +13,7 @@ rootTest("40 ADDs at once give 40 working pods; 40 DELs at once leave nothing", 
   assert.deepEqual(node.addressFiles(), addresses.toSorted());
   for (const pod of pods) assert.ok(answersPing(pod, GATEWAY), pod.name);
   const deleted = await Promise.all(pods.map((pod) => node.run("DEL", pod)));
-  assert.deepEqual(deleted, pods.map(() => ({ code: 0, json: undefined })));
+  assert.deepEqual(deleted, pods.map(() => DONE));
   assert.deepEqual(node.leftovers(), []);
   assert.deepEqual(node.namespace.ipJson("link show master cni0"), []);
 });

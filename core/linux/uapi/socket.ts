@@ -25,6 +25,7 @@ export const ETH_P_ALL = 0x0003;
 // asm-generic/fcntl.h
 export const O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0x40, O_EXCL = 0x80;
 export const O_NONBLOCK = 0x800, O_CLOEXEC = 0x80000;
+export const LOCK_SH = 1, LOCK_UN = 8;
 // linux/sched.h
 export const CLONE_NEWNET = 0x40000000;
 // linux/mount.h

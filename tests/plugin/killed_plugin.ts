@@ -1,0 +1,62 @@
+/**
+ * denim's CNI plugin, which kills itself before the Nth thing that it does to the disk, the kernel or another
+ * process, N being its first argument. A file's text is two things: half of it is there in between. What it was
+ * about to do it leaves in the file that its second argument names.
+ *
+ * @module
+ */
+
+import { NetlinkSocket } from "@denim/core/linux/pod";
+
+const [at, log] = Deno.args;
+let done = 0;
+
+/** Puts a function in a function's place. */
+function replace<T, K extends keyof T>(object: T, name: K, by: (real: T[K]) => T[K]): void {
+  object[name] = by(object[name]);
+}
+
+const realWrite = Deno.writeTextFileSync;
+function step(what: string): void {
+  if (++done !== Number(at)) return;
+  realWrite(log!, what);
+  Deno.kill(Deno.pid, "SIGKILL");
+}
+
+for (const name of ["mkdirSync", "renameSync", "removeSync", "utimeSync"] as const) {
+  // deno-lint-ignore no-explicit-any -- four signatures in one
+  replace(Deno as any, name, (real) => (...args: unknown[]) => {
+    step(`${name} ${args[0]}`);
+    return real(...args);
+  });
+}
+replace(Deno, "openSync", (real) => (path, options) => {
+  if (options?.write) step(`openSync ${path}`);
+  return real(path, options);
+});
+replace(Deno, "writeTextFileSync", (real) => (path, text, options) => {
+  step(`writeTextFileSync ${path}`);
+  // A setting of the kernel's is written in one go.
+  if (!`${path}`.startsWith("/proc/")) {
+    const half = `${text}`.slice(0, `${text}`.length / 2);
+    real(path, half, options);
+    step(`writeTextFileSync ${path}, the second half`);
+  }
+  real(path, text, options);
+});
+replace(NetlinkSocket.prototype, "send", (real) =>
+  function (this: NetlinkSocket, batch) {
+    step("send to the kernel");
+    return real.call(this, batch);
+  });
+replace(Deno.Command.prototype, "spawn", (real) =>
+  function (this: Deno.Command) {
+    step("run a plugin");
+    return real.call(this);
+  });
+replace(Deno, "exit", (real) => (code) => {
+  step("exit");
+  return real(code);
+});
+
+await import("../../plugin/main.ts");
