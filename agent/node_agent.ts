@@ -395,7 +395,7 @@ class Node implements AsyncDisposable {
     const proven = held === undefined || held.key === leaseKey(lastRun.previousSubnets);
     if (!proven && !await sleep(OBJECTION_MS, this.#signal) || this.#signal.aborted) return;
     this.#reconciler.networks = this.#config.families;
-    this.#reconciler.set(HOST, hostState(this.#config, []));
+    this.#reconciler.set(HOST, hostState(this.#config));
     const { failures } = this.#reconciler.apply();
     if (failures.length > 0) throw new RuntimeError(failures.join("; "));
     this.#keepHost();
@@ -419,7 +419,9 @@ class Node implements AsyncDisposable {
   #keepHost(): void {
     const links = this.#paths.all.flatMap(({ session }) => session.node(this.#lease))
       .flatMap((object) => object.kind === "link" ? [object.name] : []);
-    this.#reconciler.set(HOST, hostState(this.#config, [this.#outer.name, ...links]));
+    const devices = [this.#outer.name, ...links];
+    const subnets = this.#lease.halves.map(({ subnet }) => subnet);
+    this.#reconciler.set(HOST, hostState(this.#config, devices, subnets));
     this.#apply();
   }
 
@@ -649,11 +651,22 @@ function settingsOf({ backend, families }: NetworkConfig, outer: OuterInterface)
 /** On whose behalf the reconciler keeps what {@link hostState} says. */
 const HOST = "host";
 
-/** What a node needs for its pods, whose packets to and from elsewhere come in by these devices. */
-function hostState({ families }: NetworkConfig, devices: readonly string[]): KernelState {
-  return families.flatMap(({ family }) => {
+/**
+ * What a node needs for its pods, whose subnets these are, and whose packets to and from elsewhere come in by
+ * these devices. Without both it is what the node can't do without.
+ */
+function hostState(
+  { families }: NetworkConfig,
+  devices: readonly string[] = [],
+  subnets: readonly Cidr[] = [],
+): KernelState {
+  const switches = families.flatMap(({ family }) =>
     // IPv6 heeds the node's switch alone; a device's says whether it takes advertised routes.
-    const switches = family === 4 ? [ALL_DEVICES, ...devices] : [ALL_DEVICES];
-    return switches.map((device) => ({ kind: "forwarding", family, device }) as const);
-  });
+    [ALL_DEVICES, ...family === 4 ? devices : []]
+      .map((device) => ({ kind: "forwarding", family, device }) as const)
+  );
+  const gateways = subnets.map((subnet) => (
+    { kind: "gateway", address: subnet.at(1n), prefixLength: subnet.prefixLength } as const
+  ));
+  return [...switches, ...gateways];
 }

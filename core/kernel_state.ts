@@ -158,6 +158,19 @@ export interface Forwarding {
   readonly device: string;
 }
 
+/**
+ * An address of the pods' bridge, by which pods reach everyone else. The CNI plugin makes the bridge: while
+ * there is none, nothing is amiss; while there is one it is up, forwards, and has the address.
+ */
+export interface Gateway {
+  /** Tells the kinds of object apart. */
+  readonly kind: "gateway";
+  /** The address, the first of the node's subnet … */
+  readonly address: IpAddress;
+  /** … and that subnet's prefix length. */
+  readonly prefixLength: number;
+}
+
 /** One thing that the kernel should have. */
 export type KernelObject =
   | Link
@@ -166,7 +179,8 @@ export type KernelObject =
   | FdbEntry
   | Nexthop
   | Route
-  | Forwarding;
+  | Forwarding
+  | Gateway;
 
 /** All that the kernel should have on somebody's behalf; the order says nothing. */
 export type KernelState = readonly KernelObject[];

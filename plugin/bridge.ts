@@ -19,6 +19,7 @@ import {
   MessageWriter,
   type NetlinkSocket,
   readSysctl,
+  trySysctl,
   waitForKernel,
   writeHairpin,
   writeLinkSettings,
@@ -329,14 +330,5 @@ function tolerate(code: string, run: () => void): boolean {
   } catch (error) {
     if (error instanceof LinuxError && error.code === code) return false;
     throw error;
-  }
-}
-
-/** Sets what is better set, but not worth a pod: kernels without IPv6 have no such setting. */
-function trySysctl(name: string, value: string): void {
-  try {
-    writeSysctl(name, value);
-  } catch {
-    // As it is, then.
   }
 }

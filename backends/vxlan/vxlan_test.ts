@@ -96,8 +96,8 @@ function lines(state: KernelState): string[] {
       case "route":
         return `route ${object.destination} ` +
           ("nexthopId" in object ? `nexthop ${object.nexthopId}` : `dev ${object.device}`);
-      case "forwarding":
-        return `forwarding ${object.family} ${object.device}`;
+      default:
+        return object.kind;
     }
   });
 }

@@ -126,6 +126,16 @@ function dumpAddresses<T>(
   );
 }
 
+/**
+ * Whether an address goes along when another of its device is taken away: IPv4's first of a network takes
+ * the others with it, and IPv6 has each address once, whatever its prefix.
+ */
+export function goesAlong(gone: DeviceAddress, other: DeviceAddress): boolean {
+  return gone.device === other.device && (gone.address.equals(other.address) ||
+    gone.prefixLength === other.prefixLength &&
+      new Cidr(gone.address, gone.prefixLength).contains(other.address));
+}
+
 /** Addresses, for the reconciler. */
 export const addressKind: ObjectKind<DeviceAddress> = {
   key: ({ device, address, prefixLength }) => `address ${device} ${address}/${prefixLength}`,
@@ -137,14 +147,21 @@ export const addressKind: ObjectKind<DeviceAddress> = {
   parse(reader, devices) {
     const state = parseAddress(reader);
     const device = state && devices.nameOf(state.index);
-    // Link-local addresses are the kernel's own.
-    return device !== undefined && state!.scope === RT_SCOPE_UNIVERSE
+    // Link-local addresses are the kernel's own, but for the pods' bridge's.
+    const counts = state?.scope === RT_SCOPE_UNIVERSE || device === devices.podBridge;
+    return device !== undefined && counts
       ? { kind: "address", device, address: state!.address, prefixLength: state!.prefixLength }
       : undefined;
   },
-  ours: ({ device }, devices) => devices.owned(device),
+  ours: ({ device, address }, devices) =>
+    devices.owned(device) ||
+    // What an earlier lease left; others may be an operator's.
+    device === devices.podBridge &&
+      devices.networks.some(({ network }) => network.contains(address)),
   dump: (socket, devices, ownedDevices) =>
-    ownedDevices.flatMap((device) =>
+    [...ownedDevices, ...devices.podBridge === undefined ? [] : [devices.podBridge]].flatMap((
+      device,
+    ) =>
       FAMILIES.flatMap((family) =>
         dumpAddresses(
           socket,

@@ -10,7 +10,7 @@ import { MacAddress } from "../mac.ts";
 import { ENODEV, LinuxError } from "./libc.ts";
 import type { MessageReader, MessageWriter } from "./netlink_codec.ts";
 import type { NetlinkSocket } from "./netlink_socket.ts";
-import type { Devices } from "./object_kind.ts";
+import type { Devices, ObjectKind } from "./object_kind.ts";
 import { NLM_F_CREATE, NLM_F_EXCL } from "./uapi/netlink.ts";
 import {
   IFF_TUN,
@@ -240,6 +240,37 @@ function writeChangeable(writer: MessageWriter, info: VxlanInfo, devices: Device
 export function writeRemovedLink(writer: MessageWriter, index: number): void {
   writeLinkHeader(writer.begin(RTM_DELLINK, 0), { index }).end();
 }
+
+/** A device that is not denim's, set up. */
+export interface DeviceUp {
+  /** Tells the kinds of object apart. */
+  readonly kind: "up";
+  /** The device's name. */
+  readonly device: string;
+}
+
+interface FoundUp extends DeviceUp {
+  readonly up: boolean;
+}
+
+/** Whether the pods' bridge is up, for the reconciler. What nobody wants up stays as it is. */
+export const upKind: ObjectKind<DeviceUp> = {
+  key: ({ device }) => `${device} up`,
+  equal: (_wanted, found) => (found as Partial<FoundUp>).up !== false,
+  put: (writer, { device }, devices) =>
+    writeLinkHeader(writer.begin(RTM_NEWLINK, 0), { index: devices.indexOf(device), ...UP }).end(),
+  parse(reader, devices) {
+    const device = devices.nameOf(reader.i32(4));
+    if (reader.u8(0) !== AF_UNSPEC || device === undefined || device !== devices.podBridge) return;
+    const found: FoundUp = { kind: "up", device, up: (reader.u32(8) & IFF_UP) !== 0 };
+    return found;
+  },
+  ours: () => false,
+  dump(socket, { podBridge }) {
+    const link = podBridge === undefined ? undefined : findLink(socket, podBridge);
+    return link === undefined ? [] : [{ kind: "up", device: link.name, up: link.up } as FoundUp];
+  },
+};
 
 /** Whether a device is as it should be. */
 export function linkEqual(wanted: Link, found: LinkState, devices: Devices): boolean {

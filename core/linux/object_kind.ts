@@ -6,7 +6,7 @@
  */
 
 import { addressBits, type Family, type IpAddress } from "../ip.ts";
-import type { KernelObject, PodNetwork } from "../kernel_state.ts";
+import type { PodNetwork } from "../kernel_state.ts";
 import type { MessageReader, MessageWriter } from "./netlink_codec.ts";
 import type { NetlinkSocket } from "./netlink_socket.ts";
 import { NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from "./uapi/netlink.ts";
@@ -26,12 +26,14 @@ export interface Devices {
   nameOf(index: number): string | undefined;
   /** Whether the device is denim's own, so that what others put on it goes. */
   owned(name: string): boolean;
+  /** The pods' bridge, which is not denim's own; `undefined` where there is none. */
+  readonly podBridge: string | undefined;
   /** The cluster's networks: what leads elsewhere may be another agent's, for another cluster. */
   readonly networks: readonly PodNetwork[];
 }
 
 /** One kind of object: how it is known again, compared, written and read. */
-export interface ObjectKind<T extends KernelObject> {
+export interface ObjectKind<T> {
   /** What makes two objects of the kind the same one to the kernel, as text. */
   key(object: T): string;
   /** Whether the kernel's object is as it should be. */

@@ -26,5 +26,5 @@ export {
   writeNewVeth,
 } from "./pod_link.ts";
 export { isLocal, listRoutes, type PlainRoute, type RouteState, writeNewRoute } from "./route.ts";
-export { FORWARDING, readSysctl, writeSysctl } from "./sysctl.ts";
+export { FORWARDING, readSysctl, trySysctl, writeSysctl } from "./sysctl.ts";
 export { waitForKernel } from "./wait_for_kernel.ts";

@@ -11,9 +11,11 @@
 
 import { messageOf, RuntimeError } from "../errors.ts";
 import { EventCounter } from "../event_counter.ts";
-import type { Cidr } from "../ip.ts";
+import { type Cidr, FAMILIES } from "../ip.ts";
 import {
   ALL_DEVICES,
+  type DeviceAddress,
+  type Gateway,
   type KernelObject,
   type KernelState,
   type Link,
@@ -23,16 +25,18 @@ import {
 } from "../kernel_state.ts";
 import type { Logger } from "../log.ts";
 import { sleep } from "../sleep.ts";
-import { addressKind } from "./address.ts";
+import { addressKind, goesAlong, listAddresses } from "./address.ts";
 import { EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, EOPNOTSUPP, ESRCH, LinuxError } from "./libc.ts";
 import { forwardingKind } from "./forwarding.ts";
 import {
+  type DeviceUp,
   findLink,
   linkAdoptable,
   linkEqual,
   type LinkState,
   listLinks,
   parseLink,
+  upKind,
   writeChangedLink,
   writeNewLink,
   writeRemovedLink,
@@ -44,6 +48,7 @@ import { NetlinkSocket } from "./netlink_socket.ts";
 import { fdbKind, neighbourKind } from "./neighbour.ts";
 import { nexthopKind } from "./nexthop.ts";
 import { type Devices, type ObjectKind, RTPROT_DENIM } from "./object_kind.ts";
+import { choosePodBridge, type PodBridge, podBridgeState } from "./pod_bridge.ts";
 import { routeKind, routeTo } from "./route.ts";
 import { openTun } from "./tun.ts";
 import {
@@ -62,11 +67,12 @@ import {
 } from "./uapi/rtnetlink.ts";
 
 /** What lies on devices; devices themselves are dealt with first. */
-type Entry = Exclude<KernelObject, Link>;
+type Entry = Exclude<KernelObject, Link | Gateway> | DeviceUp;
 type EntryKind = Entry["kind"];
 
 /** In the order in which things are made: each needs what stands before it. */
 const KINDS = {
+  up: upKind,
   address: addressKind,
   fdb: fdbKind,
   neighbour: neighbourKind,
@@ -75,6 +81,9 @@ const KINDS = {
   forwarding: forwardingKind,
 } as { readonly [K in EntryKind]: ObjectKind<Entry> };
 const ORDER = Object.keys(KINDS) as readonly EntryKind[];
+
+/** On whose behalf there is what the pods' bridge needs. */
+const POD_BRIDGE = "pods' bridge";
 
 /** A batch's size in bytes: some 60 KB a system call was the fastest when measured. */
 const BATCH_BYTES = 60_000;
@@ -162,6 +171,7 @@ export class Reconciler implements Disposable {
   /** What should be there, by key, and on whose behalf. */
   readonly #wanted = new Wants<Entry>();
   readonly #wantedLinks = new Wants<Link>();
+  readonly #gateways = new Wants<Gateway>();
   /** The keys of each owner; a device's key is its name. */
   readonly #owners = new Map<string, readonly string[]>();
   /** The devices that owners named: of the many that come and go, those that matter. */
@@ -173,6 +183,9 @@ export class Reconciler implements Disposable {
   #touched = new Set<string>();
   #linksTouched = false;
   readonly #unwantedLinks = new Set<string>();
+  #bridge: PodBridge | undefined;
+  /** Whether another bridge may be the pods' now. */
+  #bridgeDue = false;
   #checked = false;
   #checkDue = false;
   #failing = false;
@@ -181,16 +194,18 @@ export class Reconciler implements Disposable {
 
   readonly #linksByIndex = new Map<number, LinkState>();
   readonly #indexes = new Map<string, number>();
-  readonly #devices: Devices & { networks: readonly PodNetwork[] } = {
-    indexOf: (name) => {
-      const index = this.#indexes.get(name);
-      if (index === undefined) throw new LinuxError(ENODEV, `device ${name}`);
-      return index;
-    },
-    nameOf: (index) => this.#linksByIndex.get(index)?.name,
-    owned: (name) => this.#wantedLinks.has(name),
-    networks: [],
-  };
+  readonly #devices: Devices & { networks: readonly PodNetwork[]; podBridge: string | undefined } =
+    {
+      indexOf: (name) => {
+        const index = this.#indexes.get(name);
+        if (index === undefined) throw new LinuxError(ENODEV, `device ${name}`);
+        return index;
+      },
+      nameOf: (index) => this.#linksByIndex.get(index)?.name,
+      owned: (name) => this.#wantedLinks.has(name),
+      podBridge: undefined,
+      networks: [],
+    };
 
   /**
    * Opens the sockets; `log` hears what is mended, `onUnderlay`, while {@link Reconciler.run} does, what
@@ -220,9 +235,18 @@ export class Reconciler implements Disposable {
 
   /** Replaces what an owner wants. Nothing happens before {@link Reconciler.apply}. */
   set(owner: string, state: KernelState): void {
+    this.#set(owner, state);
+  }
+
+  #set(owner: string, objects: readonly (KernelObject | Entry)[]): void {
     const keys = new Set<string>();
-    for (const object of state) {
-      if (object.kind === "link") {
+    for (const object of objects) {
+      if (object.kind === "gateway") {
+        const key = `gateway ${object.address}/${object.prefixLength}`;
+        keys.add(key);
+        this.#gateways.set(key, owner, object);
+        this.#bridgeDue = true;
+      } else if (object.kind === "link") {
         keys.add(object.name);
         this.#named.add(object.name);
         if (object.mac !== undefined) this.#named.add(object.info.outerDevice);
@@ -256,6 +280,7 @@ export class Reconciler implements Disposable {
         this.#applied.delete(key);
       } else this.#touched.add(key);
     }
+    if (this.#gateways.delete(key, owner)) this.#bridgeDue = true;
     if (this.#wantedLinks.delete(key, owner)) {
       if (!this.#wantedLinks.has(key)) this.#unwantedLinks.add(key);
       this.#linksTouched = true;
@@ -266,6 +291,7 @@ export class Reconciler implements Disposable {
   apply(): ReconcileResult {
     const before = this.#failing;
     const result = this.#attempt(() => {
+      if (this.#bridgeDue) this.#findBridge();
       const links = this.#linksTouched ? this.#makeLinks() : NOTHING;
       // With a new device all that lies on devices is to be looked at anew.
       if (links.changes > 0 && this.#checked) return sum(links, this.check());
@@ -292,9 +318,17 @@ export class Reconciler implements Disposable {
     return this.#attempt(() => {
       this.#readLinks();
       const links = this.#makeLinks();
+      this.#findBridge();
       const held = this.#applied;
       const { found, besides } = this.#dump();
       this.#applied = found;
+      for (const key of this.#touched) {
+        const had = held.get(key);
+        // Addresses of a bridge that is not the pods' any more are nowhere in the dump.
+        if (had?.kind === "address" && !this.#wanted.has(key) && !found.has(key)) {
+          found.set(key, had);
+        }
+      }
       this.#checked = true;
       this.#checkDue = false;
       const wanted = new Map<string, Entry>();
@@ -304,6 +338,32 @@ export class Reconciler implements Disposable {
       const changes = diff(wanted, found, (key) => held.has(key));
       return sum(links, this.#carryOut([...changes, ...besides]));
     });
+  }
+
+  /** Has what the pods' bridge needs wanted where there is such a bridge. */
+  #findBridge(): void {
+    this.#bridgeDue = false;
+    const gateways = [...this.#gateways.values()].map(({ object }) => object);
+    const addresses = gateways.length === 0
+      ? []
+      : FAMILIES.flatMap((family) => listAddresses(this.#socket, family));
+    const links = [...this.#linksByIndex.values()];
+    const { networks } = this.#devices;
+    const before = this.#bridge?.link;
+    this.#bridge = choosePodBridge(links, addresses, gateways, networks, this.#bridge);
+    const device = this.#devices.podBridge = this.#bridge?.link.name;
+    this.#set(POD_BRIDGE, device === undefined ? [] : podBridgeState(device, gateways));
+    if (device === undefined) return;
+    if (before?.index === this.#bridge!.link.index && before.name === device) return;
+    // What is so already: nobody tells of it any more.
+    for (const kind of ["up", "address", "forwarding"] as const) {
+      for (const object of KINDS[kind].dump(this.#socket, this.#devices, [])) {
+        const key = KINDS[kind].key(object);
+        if (!this.#wanted.has(key) && !KINDS[kind].ours(object, this.#devices, false)) continue;
+        this.#applied.set(key, object);
+        this.#touched.add(key);
+      }
+    }
   }
 
   /** A setting of a device that is not there is nothing to be mended; the device's coming is heard. */
@@ -376,7 +436,7 @@ export class Reconciler implements Disposable {
       this.#onUnderlay({});
     };
     while (await this.#monitor.next(signal, (reader) => this.#hear(reader), lost)) {
-      if (this.#touched.size > 0 || this.#linksTouched || this.#checkDue) {
+      if (this.#touched.size > 0 || this.#linksTouched || this.#bridgeDue || this.#checkDue) {
         this.#reasons.add();
       }
     }
@@ -389,7 +449,7 @@ export class Reconciler implements Disposable {
       if (performance.now() - mendedAtMs > CALM_MS) settleMs = SETTLE_MS;
       if (!await sleep(settleMs, signal)) return;
       const partial = !this.#failing && !this.#checkDue && !this.#linksTouched &&
-        this.#touched.size > 0;
+        (this.#touched.size > 0 || this.#bridgeDue);
       const { changes, first, failures } = partial ? this.apply() : this.check();
       seen = this.#reasons.count;
       retryMs = failures.length > 0 ? Math.min(retryMs * 2, MAX_RETRY_MS) : MIN_RETRY_MS;
@@ -423,7 +483,9 @@ export class Reconciler implements Disposable {
         // A setting goes with its device.
         if (KINDS[kind].remove === undefined) continue;
         // Routes that name the address as their source go as well, on kernels before 6.6 without a word.
-        if (kind === "address" && want !== undefined) this.#checkDue = true;
+        if (object.kind === "address" && want !== undefined && this.#devices.owned(object.device)) {
+          this.#checkDue = true;
+        }
         if (want === undefined) {
           if (!had && !KINDS[kind].ours(object, this.#devices, false)) this.#tellUnderlay(object);
           continue;
@@ -438,6 +500,7 @@ export class Reconciler implements Disposable {
         if (want !== undefined) this.#touched.add(key);
         this.#tellUnderlay(object);
       }
+      if (object.kind === "address" && this.#mayTell(object)) this.#bridgeDue = true;
     }
   }
 
@@ -468,6 +531,7 @@ export class Reconciler implements Disposable {
     const before = this.#linksByIndex.get(link.index);
     this.#forgetLink(link.index);
     if (!gone) this.#rememberLink(link);
+    this.#hearBridge(before, gone ? undefined : link);
     const want = this.#wantedLinks.get(link.name)?.object;
     const right = want !== undefined && !gone && linkEqual(want, link, this.#devices);
     if (want !== undefined && !right || before !== undefined && before.name !== link.name) {
@@ -481,6 +545,22 @@ export class Reconciler implements Disposable {
     }
     // What lay on a device that was away, down or without a carrier is gone, in part without a word.
     if (link.running && !before?.running && this.#named.has(link.name)) this.#checkDue = true;
+  }
+
+  /** Whether an address that a device was given may tell which bridge is the pods'. */
+  #mayTell({ device }: DeviceAddress): boolean {
+    const { type } = this.#linksByIndex.get(this.#indexes.get(device)!) ?? {};
+    return type === "bridge" && this.#gateways.size > 0 && this.#bridge?.assumed !== false;
+  }
+
+  /** A bridge that comes, goes or has another name; while none is known to be the pods', its ports too. */
+  #hearBridge(before: LinkState | undefined, now: LinkState | undefined): void {
+    if (this.#gateways.size === 0) return;
+    if (before?.type === "bridge" || now?.type === "bridge") {
+      if (before?.name !== now?.name) this.#bridgeDue = true;
+    } else if (this.#bridge === undefined && now?.masterIndex !== before?.masterIndex) {
+      this.#bridgeDue = true;
+    }
   }
 
   #readLinks(): void {
@@ -558,7 +638,27 @@ export class Reconciler implements Disposable {
     return { changes: steps.length, first: steps[0], failures };
   }
 
-  #carryOut(changes: readonly Change<Entry>[]): ReconcileResult {
+  /** Addresses that take wanted ones along go before everything else, and those are then put again. */
+  #orderAddresses(changes: readonly Change<Entry>[]): readonly Change<Entry>[] {
+    const removes = changes.filter(({ action, object }) =>
+      action === "remove" && object.kind === "address"
+    );
+    const first = new Set<Change<Entry>>();
+    const again = new Map<string, Change<Entry>>();
+    for (const [key, { object }] of removes.length > 0 ? this.#wanted : []) {
+      if (object.kind !== "address") continue;
+      for (const remove of removes) {
+        if (!goesAlong(remove.object as DeviceAddress, object)) continue;
+        first.add(remove);
+        again.set(key, { action: "put", object, key, known: true });
+      }
+    }
+    const rest = changes.filter((change) => !first.has(change) && !again.has(change.key));
+    return [...first, ...again.values(), ...rest];
+  }
+
+  #carryOut(steps: readonly Change<Entry>[]): ReconcileResult {
+    const changes = this.#orderAddresses(steps);
     this.#touched = new Set();
     const failures: string[] = [];
     let batch: Change<Entry>[] = [];
@@ -569,17 +669,17 @@ export class Reconciler implements Disposable {
       first ??= change;
       done++;
     };
+    const fail = (change: Change<Entry>, error: unknown) => {
+      if (!this.#bridgeIsGone(change.key)) failures.push(describe(change, error));
+    };
     const flush = () => {
       const failed = new Map(
         this.#socket.send(this.#writer).map(({ index, error }) => [index, error]),
       );
       batch.forEach((change, index) => {
         const error = failed.get(index);
-        if (error !== undefined && !this.#settled(change, error)) {
-          failures.push(describe(change, error));
-        } else {
-          succeed(change);
-        }
+        if (error === undefined || this.#settled(change, error)) succeed(change);
+        else fail(change, error);
       });
       this.#writer.clear();
       batch = [];
@@ -597,12 +697,18 @@ export class Reconciler implements Disposable {
         this.#writer.abandon();
         // Nothing is left on a device that is gone.
         if (change.action === "remove") this.#done(change);
-        else failures.push(describe(change, error));
+        else fail(change, error);
       }
       if (this.#writer.length > BATCH_BYTES) flush();
     }
     flush();
     return { changes: done, first: first && stepText(first), failures };
+  }
+
+  /** The plugin's bridge may go at any time, which is no fault; the kernel's word of it is under way. */
+  #bridgeIsGone(key: string): boolean {
+    return this.#wanted.get(key)?.owner === POD_BRIDGE &&
+      findLink(this.#socket, this.#bridge!.link.index) === undefined;
   }
 
   #done({ action, object, key }: Change<Entry>): void {
@@ -653,6 +759,10 @@ class Wants<T> {
   readonly #current = new Map<string, Want<T>>();
   /** Those that have to wait, for the few keys that several want. */
   readonly #waiting = new Map<string, readonly Want<T>[]>();
+
+  get size(): number {
+    return this.#current.size;
+  }
 
   get(key: string): Want<T> | undefined {
     return this.#current.get(key);
@@ -715,6 +825,8 @@ const GONE: ReadonlySet<number> = new Set([ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL]
 /** Which kinds of object a message may be about, and whether it says that they are gone. */
 const NEWS: ReadonlyMap<number, { readonly kinds: readonly EntryKind[]; readonly gone: boolean }> =
   new Map([
+    [RTM_NEWLINK, { kinds: ["up"], gone: false }],
+    [RTM_DELLINK, { kinds: ["up"], gone: true }],
     [RTM_NEWADDR, { kinds: ["address"], gone: false }],
     [RTM_DELADDR, { kinds: ["address"], gone: true }],
     [RTM_NEWNEIGH, { kinds: ["fdb", "neighbour"], gone: false }],

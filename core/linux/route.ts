@@ -6,7 +6,7 @@
 
 import { Cidr, FAMILIES, type Family, IpAddress } from "../ip.ts";
 import type { Route } from "../kernel_state.ts";
-import { EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, LinuxError } from "./libc.ts";
+import { EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENOENT, LinuxError } from "./libc.ts";
 import type { MessageReader, MessageWriter } from "./netlink_codec.ts";
 import type { NetlinkSocket } from "./netlink_socket.ts";
 import {
@@ -179,13 +179,19 @@ function dumpRoutes<T>(
   filter: RouteFilter,
   parse: (reader: MessageReader) => T | undefined,
 ): T[] {
-  return socket.dump("list routes", (writer) => {
-    writer.begin(RTM_GETROUTE, 0).u8(addressFamily(family)).u8(0).u8(0).u8(0)
-      .u8(RT_TABLE_UNSPEC).u8(filter.protocol ?? 0).u8(0).u8(RTN_UNICAST).u32(0)
-      .u32Attribute(RTA_TABLE, filter.table ?? RT_TABLE_MAIN);
-    if (filter.index) writer.u32Attribute(RTA_OIF, filter.index);
-    writer.end();
-  }, parse);
+  try {
+    return socket.dump("list routes", (writer) => {
+      writer.begin(RTM_GETROUTE, 0).u8(addressFamily(family)).u8(0).u8(0).u8(0)
+        .u8(RT_TABLE_UNSPEC).u8(filter.protocol ?? 0).u8(0).u8(RTN_UNICAST).u32(0)
+        .u32Attribute(RTA_TABLE, filter.table ?? RT_TABLE_MAIN);
+      if (filter.index) writer.u32Attribute(RTA_OIF, filter.index);
+      writer.end();
+    }, parse);
+  } catch (error) {
+    // A table comes into being with its first route: IPv4's main one is not there on a host of IPv6 alone.
+    if (error instanceof LinuxError && error.errno === ENOENT) return [];
+    throw error;
+  }
 }
 
 /** The unicast routes of a table, of one family. */

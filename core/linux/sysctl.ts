@@ -38,3 +38,12 @@ export function writeSysctl(name: string, value: string): void {
   // truncate: an open with O_CREAT would be refused on procfs.
   Deno.writeTextFileSync(sysctlPath(name), value, { create: false });
 }
+
+/** Sets what is better set, but not worth a failure: kernels without IPv6 have no such setting. */
+export function trySysctl(name: string, value: string): void {
+  try {
+    writeSysctl(name, value);
+  } catch {
+    // As it is, then.
+  }
+}

@@ -184,6 +184,7 @@ class Kernel implements Disposable {
       nameOf: (candidate) => candidate === index ? DEVICE : undefined,
       owned: (name) => name === DEVICE,
       networks: [],
+      podBridge: undefined,
     };
   }
 
