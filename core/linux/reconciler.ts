@@ -25,18 +25,24 @@ import {
 } from "../kernel_state.ts";
 import type { Logger } from "../log.ts";
 import { sleep } from "../sleep.ts";
-import { addressKind, goesAlong, listAddresses } from "./address.ts";
-import { EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, EOPNOTSUPP, ESRCH, LinuxError } from "./libc.ts";
-import { forwardingKind } from "./forwarding.ts";
+import { listAddresses } from "./address.ts";
 import {
-  type DeviceUp,
+  type Change,
+  diff,
+  type Entry,
+  type EntryKind,
+  KINDS,
+  ORDER,
+  orderAddresses,
+} from "./diff.ts";
+import { EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, EOPNOTSUPP, ESRCH, LinuxError } from "./libc.ts";
+import {
   findLink,
   linkAdoptable,
   linkEqual,
   type LinkState,
   listLinks,
   parseLink,
-  upKind,
   writeChangedLink,
   writeNewLink,
   writeRemovedLink,
@@ -45,9 +51,8 @@ import { Monitor } from "./monitor.ts";
 import { type MessageReader, MessageWriter } from "./netlink_codec.ts";
 import { NetworkNamespace } from "./namespace.ts";
 import { NetlinkSocket } from "./netlink_socket.ts";
-import { fdbKind, neighbourKind } from "./neighbour.ts";
 import { nexthopKind } from "./nexthop.ts";
-import { type Devices, type ObjectKind, RTPROT_DENIM } from "./object_kind.ts";
+import { type Devices, RTPROT_DENIM } from "./object_kind.ts";
 import { choosePodBridge, type PodBridge, podBridgeState } from "./pod_bridge.ts";
 import { routeKind, routeTo } from "./route.ts";
 import { openTun } from "./tun.ts";
@@ -65,22 +70,7 @@ import {
   RTM_NEWNEXTHOP,
   RTM_NEWROUTE,
 } from "./uapi/rtnetlink.ts";
-
-/** What lies on devices; devices themselves are dealt with first. */
-type Entry = Exclude<KernelObject, Link | Gateway> | DeviceUp;
-type EntryKind = Entry["kind"];
-
-/** In the order in which things are made: each needs what stands before it. */
-const KINDS = {
-  up: upKind,
-  address: addressKind,
-  fdb: fdbKind,
-  neighbour: neighbourKind,
-  nexthop: nexthopKind,
-  route: routeKind,
-  forwarding: forwardingKind,
-} as { readonly [K in EntryKind]: ObjectKind<Entry> };
-const ORDER = Object.keys(KINDS) as readonly EntryKind[];
+import { Wants } from "./wants.ts";
 
 /** On whose behalf there is what the pods' bridge needs. */
 const POD_BRIDGE = "pods' bridge";
@@ -99,47 +89,6 @@ const CALM_MS = 2_000;
 const MIN_RETRY_MS = 50;
 /** … to this. */
 const MAX_RETRY_MS = 10_000;
-
-/** A step that makes the kernel more like what it should be. */
-export interface Change<T> {
-  /** "put" makes it or makes it right; "remove" takes it away. */
-  readonly action: "put" | "remove";
-  /** What it is about … */
-  readonly object: T;
-  /** … and its key. */
-  readonly key: string;
-  /** Whether the kernel has an object of ours under the same key. */
-  readonly known: boolean;
-}
-
-/**
- * The steps from what is `found` to what is `wanted`, both by key: first all that is to be made, then, in
- * the other direction, what has to go, so that no packet finds a gap. What was `held` before is denim's
- * even where another's stands in its place now.
- */
-export function diff(
-  wanted: ReadonlyMap<string, Entry>,
-  found: ReadonlyMap<string, Entry>,
-  held: (key: string) => boolean = () => false,
-): Change<Entry>[] {
-  const puts = new Map<EntryKind, Change<Entry>[]>(ORDER.map((kind) => [kind, []]));
-  const removes = new Map<EntryKind, Change<Entry>[]>(ORDER.map((kind) => [kind, []]));
-  for (const [key, object] of wanted) {
-    const there = found.get(key);
-    if (there !== undefined && KINDS[object.kind].equal(object, there)) continue;
-    const known = there !== undefined || held(key);
-    puts.get(object.kind)!.push({ action: "put", object, key, known });
-  }
-  for (const [key, object] of found) {
-    if (!wanted.has(key) && KINDS[object.kind].remove !== undefined) {
-      removes.get(object.kind)!.push({ action: "remove", object, key, known: true });
-    }
-  }
-  return [
-    ...ORDER.flatMap((kind) => puts.get(kind)!),
-    ...ORDER.toReversed().flatMap((kind) => removes.get(kind)!),
-  ];
-}
 
 /** What an attempt came to. */
 export interface ReconcileResult {
@@ -638,27 +587,8 @@ export class Reconciler implements Disposable {
     return { changes: steps.length, first: steps[0], failures };
   }
 
-  /** Addresses that take wanted ones along go before everything else, and those are then put again. */
-  #orderAddresses(changes: readonly Change<Entry>[]): readonly Change<Entry>[] {
-    const removes = changes.filter(({ action, object }) =>
-      action === "remove" && object.kind === "address"
-    );
-    const first = new Set<Change<Entry>>();
-    const again = new Map<string, Change<Entry>>();
-    for (const [key, { object }] of removes.length > 0 ? this.#wanted : []) {
-      if (object.kind !== "address") continue;
-      for (const remove of removes) {
-        if (!goesAlong(remove.object as DeviceAddress, object)) continue;
-        first.add(remove);
-        again.set(key, { action: "put", object, key, known: true });
-      }
-    }
-    const rest = changes.filter((change) => !first.has(change) && !again.has(change.key));
-    return [...first, ...again.values(), ...rest];
-  }
-
   #carryOut(steps: readonly Change<Entry>[]): ReconcileResult {
-    const changes = this.#orderAddresses(steps);
+    const changes = orderAddresses(steps, this.#wanted);
     this.#touched = new Set();
     const failures: string[] = [];
     let batch: Change<Entry>[] = [];
@@ -742,78 +672,6 @@ export class Reconciler implements Disposable {
     } catch {
       return false;
     }
-  }
-}
-
-/** What one owner wants. */
-interface Want<T> {
-  readonly owner: string;
-  readonly object: T;
-}
-
-/**
- * What owners want, by key. Where several want something of the same key, as two leases of one VTEP do, the
- * last to say so has it; when that one gives it up, the one before.
- */
-class Wants<T> {
-  readonly #current = new Map<string, Want<T>>();
-  /** Those that have to wait, for the few keys that several want. */
-  readonly #waiting = new Map<string, readonly Want<T>[]>();
-
-  get size(): number {
-    return this.#current.size;
-  }
-
-  get(key: string): Want<T> | undefined {
-    return this.#current.get(key);
-  }
-
-  has(key: string): boolean {
-    return this.#current.has(key);
-  }
-
-  keys(): Iterable<string> {
-    return this.#current.keys();
-  }
-
-  values(): Iterable<Want<T>> {
-    return this.#current.values();
-  }
-
-  [Symbol.iterator](): Iterator<[string, Want<T>]> {
-    return this.#current.entries();
-  }
-
-  set(key: string, owner: string, object: T): void {
-    const before = this.#current.get(key);
-    if (before !== undefined && before.owner !== owner) {
-      this.#wait(key, [...this.#others(key, owner), before]);
-    }
-    this.#current.set(key, { owner, object });
-  }
-
-  /** Tells whether the key has another object now, or none. */
-  delete(key: string, owner: string): boolean {
-    const current = this.#current.get(key);
-    if (current === undefined) return false;
-    const others = this.#others(key, owner);
-    const wins = current.owner === owner;
-    if (wins) {
-      const next = others.at(-1);
-      if (next === undefined) this.#current.delete(key);
-      else this.#current.set(key, next);
-    }
-    this.#wait(key, wins ? others.slice(0, -1) : others);
-    return wins;
-  }
-
-  #others(key: string, owner: string): readonly Want<T>[] {
-    return this.#waiting.get(key)?.filter((want) => want.owner !== owner) ?? [];
-  }
-
-  #wait(key: string, wants: readonly Want<T>[]): void {
-    if (wants.length > 0) this.#waiting.set(key, wants);
-    else this.#waiting.delete(key);
   }
 }
 

@@ -13,7 +13,8 @@ import {
 } from "../kernel_state.ts";
 import { MacAddress } from "../mac.ts";
 import { NetlinkSocket } from "./netlink_socket.ts";
-import { diff, Reconciler, type UnderlayNews } from "./reconciler.ts";
+import { diff } from "./diff.ts";
+import { Reconciler, type UnderlayNews } from "./reconciler.ts";
 import { readSysctl, writeSysctl } from "./sysctl.ts";
 
 const DEVICE = "flannel.1";
