@@ -279,6 +279,27 @@ Deno.test("a node that goes on without the backend removes its peers, one that s
   ]);
 });
 
+Deno.test("other commands add a peer once the former ones have removed it", async () => {
+  await using node = new Node();
+  const story = `${node.directory}/story`;
+  const open = (name: string) =>
+    node.open({
+      SubnetAddCommand: `echo +${name} >>${story}`,
+      SubnetRemoveCommand: `sleep 0.2; echo -${name} >>${story}`,
+    });
+  const former = await open("former");
+  former.peersChanged!([PEER], []);
+  await eventually(
+    "the peer added",
+    () => node.log.lines.some((line) => /AddCommand ran/.test(line)),
+  );
+  const latter = await open("latter");
+  await former[Symbol.asyncDispose]();
+  latter.peersChanged!([PEER], []);
+  await eventually("three commands", () => Deno.readTextFileSync(story).split("\n").length > 3);
+  assert.equal(Deno.readTextFileSync(story), "+former\n-former\n+latter\n");
+});
+
 Deno.test("what is too much to be published is not published in part", async () => {
   await using node = new Node();
   await assert.rejects(node.open({ PreStartupCommand: "head -c 100000 /dev/zero" }), {
