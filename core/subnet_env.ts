@@ -41,7 +41,7 @@ export function formatSubnetEnv(env: SubnetEnv): string {
 
 /**
  * Reads subnet.env. Throws a ConfigError that names the file and every key that is missing, or the one
- * that is wrong: a file that is cut short gives no half of an answer.
+ * that is wrong, or a subnet outside its network: a file that is cut short gives no half of an answer.
  */
 export function parseSubnetEnv(text: string, path: string): SubnetEnv {
   const values = new Map<string, string>();
@@ -80,6 +80,13 @@ export function parseSubnetEnv(text: string, path: string): SubnetEnv {
   if (missing.length > 0) {
     throw new ConfigError(
       `${path} is cut short: ${missing.join(", ")} missing; restart the agent to write it anew`,
+    );
+  }
+  for (const { networks, subnet } of halves as SubnetEnvHalf[]) {
+    if (networks.some((network) => network.contains(subnet))) continue;
+    throw new ConfigError(
+      `${path}: the subnet ${subnet} is not in the network ${networks.join(",")}; ` +
+        "restart the agent to write it anew",
     );
   }
   return { halves: halves as SubnetEnvHalf[], mtuBytes: mtuBytes!, ipMasq: ipMasq! };

@@ -93,3 +93,31 @@ Deno.test("subnet.env: what can't be read is named", () => {
     });
   }
 });
+
+Deno.test("subnet.env: a subnet outside its network is refused, in either family", () => {
+  for (
+    const [line, other, subnet, network] of [
+      ["FLANNEL_SUBNET=10.5.33.1/24", "FLANNEL_SUBNET=10.6.33.1/24", "10.6.33.0/24", "10.5.0.0/16"],
+      ["FLANNEL_SUBNET=10.5.33.1/24", "FLANNEL_SUBNET=10.5.33.1/8", "10.0.0.0/8", "10.5.0.0/16"],
+      [
+        "FLANNEL_NETWORK=10.5.0.0/16",
+        "FLANNEL_NETWORK=10.6.0.0/16,10.7.0.0/16",
+        "10.5.33.0/24",
+        "10.6.0.0/16,10.7.0.0/16",
+      ],
+      [
+        "FLANNEL_IPV6_SUBNET=fc00:5:0:e::1/64",
+        "FLANNEL_IPV6_SUBNET=fc00:6:0:e::1/64",
+        "fc00:6:0:e::/64",
+        "fc00:5::/48",
+      ],
+    ] as const
+  ) {
+    const text = FLANNELS[1]![0].replace(line, other);
+    assert.throws(() => parseSubnetEnv(text, "/run/subnet.env"), {
+      name: "ConfigError",
+      message: `/run/subnet.env: the subnet ${subnet} is not in the network ${network}; ` +
+        "restart the agent to write it anew",
+    });
+  }
+});

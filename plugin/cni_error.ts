@@ -88,6 +88,43 @@ export class DelegateError extends Error {
   }
 }
 
+/** What fails on the way of a command that goes on all the same. */
+export class Failures {
+  readonly #errors: unknown[] = [];
+
+  /** Whether anything has failed. */
+  get some(): boolean {
+    return this.#errors.length > 0;
+  }
+
+  /** Keeps what was thrown. */
+  add(error: unknown): void {
+    this.#errors.push(error);
+  }
+
+  /** Runs a function, and keeps what it throws. */
+  attempt<T>(run: () => T): T | undefined {
+    try {
+      return run();
+    } catch (error) {
+      this.add(error);
+      return undefined;
+    }
+  }
+
+  /** Throws the failure; of several a CniError that names all; nothing where there is none. */
+  rethrow(): void {
+    if (this.#errors.length === 1) throw this.#errors[0];
+    if (!this.some) return;
+    const errors = this.#errors.map((error) =>
+      error instanceof DelegateError
+        ? new CniError(CNI_CODE.delegate, error.message)
+        : toCniError(error)
+    );
+    throw new CniError(errors[0]!.code, errors.map(({ message }) => message).join("; "));
+  }
+}
+
 /** Anything that was thrown, with the code that says the most about it. */
 export function toCniError(error: unknown): CniError {
   if (error instanceof CniError) return error;
@@ -96,13 +133,21 @@ export function toCniError(error: unknown): CniError {
     const { code, message } = toCniError(error.suppressed);
     return new CniError(code, message, `and while it was undone: ${messageOf(error.error)}`);
   }
-  return new CniError(codeOf(error), messageOf(error));
+  const message = messageOf(error);
+  if (error instanceof ConfigError) return new CniError(CNI_CODE.invalidConfig, message);
+  if (error instanceof LinuxError) return new CniError(CNI_CODE.kernel, message);
+  // Deno.errors.*: what the file system says, and of which file.
+  const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;
+  if (typeof code !== "string") return new CniError(CNI_CODE.internal, message);
+  const remedy = REMEDIES[code];
+  return new CniError(CNI_CODE.ioFailure, remedy ? `${message}: ${remedy}` : message);
 }
 
-function codeOf(error: unknown): CniCode {
-  if (error instanceof ConfigError) return CNI_CODE.invalidConfig;
-  if (error instanceof LinuxError) return CNI_CODE.kernel;
-  // Deno.errors.*: what the file system says.
-  const system = error instanceof Error && typeof (error as { code?: unknown }).code === "string";
-  return system ? CNI_CODE.ioFailure : CNI_CODE.internal;
-}
+/** What to do about what a file system says (errno(3)). */
+const REMEDIES: Readonly<Record<string, string>> = {
+  EACCES: "the plugin needs root's rights there",
+  EDQUOT: "make room on that file system",
+  ENOSPC: "make room on that file system",
+  EPERM: "the plugin needs root's rights there, and files that may be changed",
+  EROFS: "mount that file system read-write",
+};

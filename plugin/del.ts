@@ -7,7 +7,7 @@
 import { NetlinkSocket } from "@denim/core/linux/pod";
 import { AddressStore } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
-import { CniError } from "./cni_error.ts";
+import { CniError, Failures } from "./cni_error.ts";
 import type { ConfObject } from "./conf_object.ts";
 import { BUILT_IN, typeOf } from "./delegate_conf.ts";
 import { type CniVariables, isCniName } from "./environment.ts";
@@ -20,24 +20,30 @@ import { readSavedConf, removeDraft, removeSavedConf } from "./saved_conf.ts";
  * Detaches a container. Needs neither the agent's subnet.env nor the record of the ADD: the interface, and
  * the addresses that it held, are found by the container's id and the interface's name. flannel's record, a
  * file for each container, is that of its last ADD: it says where else to look, and stays for as long as
- * another interface of the container may need it.
+ * another interface of the container may need it. Where something can't be read or deleted the rest goes all
+ * the same, the interface first, and the failure is told: the next DEL, or GC, does what is left.
  */
 export function del(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
+  const failures = new Failures();
   removeDraft(conf.dataDir, variables);
-  const saved = readSavedConf(conf.dataDir, variables);
+  const saved = failures.attempt(() => readSavedConf(conf.dataDir, variables));
   const own = saved?.get("name") === conf.name ? saved : undefined;
   if (typeOf(own ?? conf.json.object("delegate")) !== BUILT_IN) {
+    failures.rethrow();
     return import("./delegate.ts").then((it) => it.delegateDel(conf, variables, own));
   }
   const savedDirectory = saved && savedAddressDirectory(saved);
   removeInterface(variables);
   let needed = false;
   for (const directory of new Set([addressDirectory(conf.json), savedDirectory])) {
-    using store = directory === undefined ? undefined : AddressStore.openExisting(directory);
-    const others = store?.release(variables) ?? false;
-    if (directory === savedDirectory) needed = others;
+    failures.attempt(() => {
+      using store = directory === undefined ? undefined : AddressStore.openExisting(directory);
+      const others = store?.release(variables) ?? false;
+      if (directory === savedDirectory) needed = others;
+    });
   }
-  if (!needed) removeSavedConf(conf.dataDir, variables);
+  if (!needed && !failures.some) removeSavedConf(conf.dataDir, variables);
+  failures.rethrow();
   return "";
 }
 

@@ -9,7 +9,7 @@ import { FAMILIES } from "@denim/core/ip";
 import { findLink, NetlinkSocket } from "@denim/core/linux/pod";
 import { AddressStore, type Holder } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
-import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
+import { CNI_CODE, CniError, Failures } from "./cni_error.ts";
 import type { ConfObject } from "./conf_object.ts";
 import { bridgeOf, BUILT_IN, readSubnetEnv, renderDelegate, typeOf } from "./delegate_conf.ts";
 import type { Attachment, CniVariables } from "./environment.ts";
@@ -48,14 +48,14 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   for (const record of staleRecords) awaitRecord(conf.dataDir, record);
   const delegates = delegatesOf(conf, staleRecords.map((record) => record.conf));
 
-  const failures: unknown[] = [];
+  const failures = new Failures();
   /** Types whose attachments may still hold something. */
   const pending = new Set<string>();
   const attempt = async (type: string, run: () => void | Promise<void>) => {
     try {
       await run();
     } catch (error) {
-      failures.push(error);
+      failures.add(error);
       pending.add(type);
     }
   };
@@ -80,8 +80,7 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
     }
     removeDrafts(conf.dataDir);
   });
-  if (failures.length === 1) throw failures[0];
-  if (failures.length > 1) throw joined(failures);
+  failures.rethrow();
   return "";
 }
 
@@ -185,13 +184,4 @@ function freeAddresses(delegate: ConfObject, census: Census): void {
   }
   // Last, so that a GC that is killed leaves the next one a trace.
   store.remove(stale.map(({ address }) => address));
-}
-
-function joined(failures: readonly unknown[]): CniError {
-  const errors = failures.map((failure) =>
-    failure instanceof DelegateError
-      ? new CniError(CNI_CODE.delegate, failure.message)
-      : toCniError(failure)
-  );
-  return new CniError(errors[0]!.code, errors.map(({ message }) => message).join("; "));
 }

@@ -78,6 +78,12 @@ for (
       "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.3.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=tr",
       /FLANNEL_IPMASQ=tr/,
     ],
+    ["junk", "\0\0\0\0\0\0\xff\n=\n", /cut short: .*FLANNEL_SUBNET/],
+    [
+      "of another network's subnet",
+      "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.6.3.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n",
+      /the subnet 10\.6\.3\.0\/24 is not in the network 10\.5\.0\.0\/16; restart the agent/,
+    ],
   ] as const
 ) {
   Deno.test(`ADD refuses a subnet.env that is ${name}`, async () => {
