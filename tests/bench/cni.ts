@@ -5,9 +5,12 @@
  * @module
  */
 
+import { existsSync } from "node:fs";
 import { Cidr, formatSubnetEnv, RuntimeError } from "@denim/core";
 import { Lab, type LabNode } from "../../agent/lab/lab.ts";
 import { denimProgram } from "../../agent/lab/program.ts";
+import { DEBIAN_PLUGINS, debianPlugin } from "../support/debian_plugins.ts";
+import { all } from "../support/wait.ts";
 import { type Measure, Samples } from "./stats.ts";
 
 /** How the bench is run. */
@@ -23,8 +26,6 @@ export interface CniOptions {
 /** A subnet of a node has no more addresses for pods than that. */
 export const MAX_PODS = 250;
 
-/** Where Debian's containernetworking-plugins are. */
-const PLUGIN_DIRECTORY = "/usr/lib/cni";
 /** GNU time, which tells what a process had resident at the most. */
 const TIME = "/usr/bin/time";
 const NETWORK = Cidr.parse("10.244.0.0/16");
@@ -51,7 +52,7 @@ export async function cni(
   say: (line: string) => void,
   signal: AbortSignal,
 ): Promise<{ readonly measures: readonly Measure[]; readonly programs: unknown }> {
-  for (const plugin of ["bridge", "host-local"]) requireFile(`${PLUGIN_DIRECTORY}/${plugin}`);
+  for (const plugin of ["bridge", "host-local"]) debianPlugin(plugin);
   const samples = new Samples();
   await using lab = await Lab.create({ nodes: 1, netConf: { Network: `${NETWORK}` } });
   const node = lab.nodes[0]!;
@@ -62,7 +63,7 @@ export async function cni(
     return namespace.path;
   });
 
-  const memory = exists(TIME);
+  const memory = existsSync(TIME);
   if (!memory) say(`peak memory is not measured: there is no ${TIME} (Debian package time)`);
   // What is done for the first time takes longer (the bridge, the compiler's cache), and so does a call under
   // GNU time: the first round is for these, and its times do not count.
@@ -118,7 +119,7 @@ async function denim(node: LabNode): Promise<Contestant> {
   );
   return {
     name: "denim",
-    program: exists(compiled) ? [compiled] : denimProgram("plugin"),
+    program: existsSync(compiled) ? [compiled] : denimProgram("plugin"),
     config: {
       ...node.cniConfig,
       cniVersion: CNI_VERSION,
@@ -131,7 +132,7 @@ async function denim(node: LabNode): Promise<Contestant> {
 function bridge(node: LabNode): Contestant {
   return {
     name: "bridge + host-local",
-    program: [`${PLUGIN_DIRECTORY}/bridge`],
+    program: [debianPlugin("bridge")],
     config: {
       cniVersion: CNI_VERSION,
       name: "bridge",
@@ -165,7 +166,7 @@ async function call(
       CNI_CONTAINERID: pod.slice(pod.lastIndexOf("/") + 1),
       CNI_NETNS: pod,
       CNI_IFNAME: "eth0",
-      CNI_PATH: PLUGIN_DIRECTORY,
+      CNI_PATH: DEBIAN_PLUGINS,
     },
     stdin: "piped",
     stdout: "piped",
@@ -199,26 +200,4 @@ async function timed(action: () => Promise<unknown>): Promise<number> {
   const startMs = performance.now();
   await action();
   return performance.now() - startMs;
-}
-
-/** Waits for every one, since what still runs would be in the way of cleaning up; throws what failed first. */
-async function all(calls: readonly Promise<unknown>[]): Promise<void> {
-  const settled = await Promise.allSettled(calls);
-  const failed = settled.find(({ status }) => status === "rejected");
-  if (failed !== undefined) throw (failed as PromiseRejectedResult).reason;
-}
-
-function requireFile(path: string): void {
-  if (exists(path)) return;
-  throw new RuntimeError(
-    `${path} is not there, which denim is compared with; install Debian's containernetworking-plugins`,
-  );
-}
-
-function exists(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
-  }
 }

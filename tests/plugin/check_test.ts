@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { hostInterfaceName } from "../../plugin/bridge.ts";
+import { debianPlugin } from "../support/debian_plugins.ts";
 import { rootTest } from "../support/root_test.ts";
 import type { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { type CniAnswer, DONE, PluginNode } from "./plugin_node.ts";
@@ -157,7 +158,7 @@ rootTest("CHECK takes what flannel's chain set up", async () => {
   const conf = node.conf({ cniVersion: "1.0.0" });
   node.succeed("ADD", scratch, { conf });
   const record = JSON.parse(Deno.readTextFileSync(`${node.dataDir}/${scratch.name}`));
-  const { json: result } = await node.run("ADD", pod, { conf: record }, ["/usr/lib/cni/bridge"]);
+  const { json: result } = await node.run("ADD", pod, { conf: record }, [debianPlugin("bridge")]);
   Deno.writeTextFileSync(
     `${node.dataDir}/${pod.name}`,
     JSON.stringify({ ...record, ipMasq: true }),

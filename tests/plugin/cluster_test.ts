@@ -5,9 +5,10 @@
 import assert from "node:assert/strict";
 import { IpAddress } from "@denim/core/ip";
 import { Lab, type LabNode } from "../../agent/lab/lab.ts";
+import { DEBIAN_PLUGINS } from "../support/debian_plugins.ts";
 import { rootTest } from "../support/root_test.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
-import { answersPing, DEBIAN_PLUGINS } from "./plugin_node.ts";
+import { answersPing } from "./plugin_node.ts";
 
 /** The most that fits into the pods' MTU of 1450 bytes, less the headers of IPv4 and ICMP. */
 const LARGEST_PAYLOAD = 1450 - 28;

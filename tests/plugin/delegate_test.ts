@@ -1,14 +1,13 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
+import { debianPlugin } from "../support/debian_plugins.ts";
 import { rootTest } from "../support/root_test.ts";
 import type { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { eventually } from "../support/wait.ts";
 import {
   answersPing,
   attachment,
-  type CniAnswer,
   type CniCall,
-  DEBIAN_PLUGINS,
   DONE,
   GATEWAY,
   MTU_BYTES,
@@ -27,25 +26,14 @@ function confFor(
   return { ...conf, delegate };
 }
 
-async function succeed(
-  node: PluginNode,
-  command: string,
-  pod: ScratchNamespace,
-  call: CniCall,
-): Promise<CniAnswer["json"]> {
-  const { code, json } = await node.run(command, pod, call);
-  if (code !== 0) throw new Error(`${command}: ${JSON.stringify(json)}`);
-  return json;
-}
-
 rootTest(
   "ptp attaches pods of both families, CHECK asks it, and DEL needs no subnet.env",
   async () => {
     using node = new PluginNode({ dualStack: true });
     const [first, second] = [node.pod(), node.pod()];
     const conf = confFor(node, { type: "ptp" });
-    const result = await succeed(node, "ADD", first, { conf });
-    await succeed(node, "ADD", second, { conf });
+    const result = await node.succeedAsProcess("ADD", first, { conf });
+    await node.succeedAsProcess("ADD", second, { conf });
     assert.deepEqual(
       result.ips.map(({ address }: { address: string }) => address),
       ["10.231.7.2/24", "fc00:231:0:7::2/64"],
@@ -77,7 +65,7 @@ rootTest("several interfaces of a container, one by ptp and one by denim's bridg
   using node = new PluginNode();
   const pod = node.pod();
   const ptp = { ifName: "net1", conf: confFor(node, { type: "ptp" }, { name: "othernet" }) };
-  await succeed(node, "ADD", pod, ptp);
+  await node.succeedAsProcess("ADD", pod, ptp);
   node.succeed("ADD", pod);
   // The record is the bridge's now; ptp's DEL does without.
   assert.deepEqual(await node.run("DEL", pod, ptp), DONE);
@@ -91,10 +79,10 @@ rootTest("flannel and denim take down what the other had ptp set up", async () =
   using node = new PluginNode();
   const [ours, theirs] = [node.pod(), node.pod()];
   const conf = confFor(node, { type: "ptp" });
-  await succeed(node, "ADD", ours, { conf });
+  await node.succeedAsProcess("ADD", ours, { conf });
   const path = (pod: ScratchNamespace) => `${node.dataDir}/${pod.name}`;
   const record = Deno.readTextFileSync(path(ours));
-  const ptp = [`${DEBIAN_PLUGINS}/ptp`] as const;
+  const ptp = [debianPlugin("ptp")] as const;
   // flannel's part is the record.
   assert.equal((await node.run("ADD", theirs, { conf: record }, ptp)).code, 0);
   Deno.writeTextFileSync(path(theirs), record);
@@ -118,7 +106,7 @@ for (const type of ["macvlan", "ipvlan"]) {
       assert.match(json.msg, /failed to create ipvlan/);
     } else {
       assert.equal(code, 0, json?.msg);
-      await succeed(node, "ADD", second, { conf });
+      await node.succeedAsProcess("ADD", second, { conf });
       assert.equal(first.ipJson("link show eth0")[0].mtu, MTU_BYTES);
       assert.ok(answersPing(first, SUBNET.at(3n)));
     }
@@ -136,7 +124,7 @@ rootTest("a delegate runs the user's own ipam", async () => {
     addresses: [{ address: "10.231.7.50/24", gateway: "10.231.7.1" }],
   };
   const conf = confFor(node, { type: "ptp" }, { ipam });
-  const result = await succeed(node, "ADD", pod, { conf });
+  const result = await node.succeedAsProcess("ADD", pod, { conf });
   assert.equal(result.ips[0].address, "10.231.7.50/24");
   assert.deepEqual(node.addressFiles(), []);
   assert.ok(answersPing(pod, GATEWAY));
@@ -230,14 +218,14 @@ rootTest("a delegate is handed what flannel hands it, and its result is passed o
   assert.deepEqual(JSON.parse(Deno.readTextFileSync(`${node.dataDir}/${pod.name}`)), handed);
   const env = Deno.readTextFileSync(node.subnetFile);
   Deno.removeSync(node.subnetFile);
-  await succeed(node, "CHECK", pod, fake.call({ prevResult: result }));
+  await node.succeedAsProcess("CHECK", pod, fake.call({ prevResult: result }));
   const { runtimeConfig, ...withoutWishes } = handed;
   assert.deepEqual(fake.handed("CHECK"), { ...withoutWishes, runtimeConfig, prevResult: result });
-  await succeed(node, "DEL", pod, fake.call());
+  await node.succeedAsProcess("DEL", pod, fake.call());
   assert.deepEqual(fake.handed("DEL"), handed);
   assert.deepEqual(node.records(), []);
   Deno.writeTextFileSync(node.subnetFile, env.replace("IPMASQ=true", "IPMASQ=false"));
-  await succeed(node, "ADD", pod, fake.call());
+  await node.succeedAsProcess("ADD", pod, fake.call());
   assert.equal(fake.handed("ADD").ipMasq, true);
 });
 
@@ -338,7 +326,7 @@ rootTest("STATUS asks the delegate", async () => {
 rootTest("GC has the delegate free its own, and keeps the record where it fails", async () => {
   using node = new PluginNode();
   const [valid, gone] = [node.pod(), node.pod()], fake = new FakePlugin(node);
-  for (const pod of [valid, gone]) await succeed(node, "ADD", pod, fake.call());
+  for (const pod of [valid, gone]) await node.succeedAsProcess("ADD", pod, fake.call());
   node.age();
   const attachments = {
     "cni.dev/valid-attachments": [{ containerID: valid.name, ifname: "eth0" }],
@@ -361,7 +349,7 @@ rootTest("GC has the delegate free its own, and keeps the record where it fails"
 rootTest("GC passes a delegate by that does not know it, and frees the record", async () => {
   using node = new PluginNode();
   const pod = node.pod(), fake = new FakePlugin(node);
-  await succeed(node, "ADD", pod, fake.call());
+  await node.succeedAsProcess("ADD", pod, fake.call());
   node.age();
   fake.on("VERSION", `echo '{"cniVersion":"1.1.0","supportedVersions":["1.0.0"]}'`);
   fake.commands();
@@ -382,7 +370,7 @@ async function beginAdd(node: PluginNode, pod: ScratchNamespace, fake: FakePlugi
 rootTest("a GC beside a delegated ADD waits for it, and leaves it alone", async () => {
   using node = new PluginNode();
   const [pod, gone] = [node.pod(), node.pod()], fake = new FakePlugin(node);
-  await succeed(node, "ADD", gone, fake.call());
+  await node.succeedAsProcess("ADD", gone, fake.call());
   fake.commands();
   const { adding, goOn } = await beginAdd(node, pod, fake);
   node.age();

@@ -5,11 +5,10 @@
  */
 
 import assert from "node:assert/strict";
+import { debianPlugin } from "../support/debian_plugins.ts";
 import { rootTest } from "../support/root_test.ts";
 import type { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { answersPing, type CniAnswer, type CniCall, GATEWAY, PluginNode } from "./plugin_node.ts";
-
-const DIRECTORY = "/usr/lib/cni";
 
 /** The node's configuration as flannel would hand it on: Debian's plugins speak 1.0.0 at most. */
 function delegated(node: PluginNode): Record<string, unknown> {
@@ -20,26 +19,14 @@ function delegated(node: PluginNode): Record<string, unknown> {
   return record;
 }
 
-async function other(
+function other(
   plugin: "bridge" | "host-local",
   node: PluginNode,
   command: string,
   pod: ScratchNamespace,
   call: CniCall,
 ): Promise<CniAnswer["json"]> {
-  const path = `${DIRECTORY}/${plugin}`;
-  assert.ok(exists(path), `there is no ${path}: install Debian's containernetworking-plugins`);
-  const { code, json } = await node.run(command, pod, call, [path]);
-  if (code !== 0) throw new Error(`${plugin} ${command}: ${JSON.stringify(json)}`);
-  return json;
-}
-
-function exists(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
-  }
+  return node.succeedAsProcess(command, pod, call, [debianPlugin(plugin)]);
 }
 
 rootTest("denim and host-local give addresses in turn, and free each other's", async () => {

@@ -8,6 +8,7 @@ import { Cidr, type IpAddress } from "@denim/core/ip";
 import { Pinger } from "@denim/core/linux/ping";
 import { formatSubnetEnv } from "@denim/core/subnet-env";
 import { type Answer, answer } from "@denim/plugin";
+import { DEBIAN_PLUGINS } from "../support/debian_plugins.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
 
 /** What a plugin said, and how its process ended. */
@@ -49,8 +50,6 @@ export function attachment({ name }: ScratchNamespace, ifname = "eth0"): ValidAt
 /** The answer of a command that has nothing to say. */
 export const DONE: CniAnswer = { code: 0, json: undefined };
 
-/** Where Debian's containernetworking-plugins has its plugins. */
-export const DEBIAN_PLUGINS = "/usr/lib/cni";
 /** The plugin's network on the node. */
 export const NETWORK = Cidr.parse("10.231.0.0/16");
 /** The node's subnet. */
@@ -151,6 +150,15 @@ export class PluginNode implements Disposable {
     const { code, stdout } = await (await this.start(command, pod, call, program)).output();
     const text = new TextDecoder().decode(stdout);
     return { code, json: text === "" ? undefined : JSON.parse(text) };
+  }
+
+  /** Runs a process as {@link PluginNode.run}, and throws where it fails. */
+  async succeedAsProcess(
+    ...[command, pod, call, program]: Parameters<PluginNode["run"]>
+  ): Promise<CniAnswer["json"]> {
+    const { code, json } = await this.run(command, pod, call, program);
+    if (code !== 0) throw new Error(`${command}: ${JSON.stringify(json)}`);
+    return json;
   }
 
   /** Runs GC as a process, with the attachments that there are. */

@@ -7,6 +7,7 @@ import { IpAddress } from "@denim/core/ip";
 import { hostInterfaceName } from "../../plugin/bridge.ts";
 import { rootTest } from "../support/root_test.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
+import { all } from "../support/wait.ts";
 import { answersPing, PluginNode, reachesGateways } from "./plugin_node.ts";
 
 /** How many containers come and go, how many there are at the most, and how many commands run at a time. */
@@ -171,16 +172,17 @@ rootTest(
     using elsewhere = new ScratchNamespace();
     const { node } = runtime;
     connect(node.namespace, elsewhere);
-    let next = 0;
-    const work = async () => {
-      while (next < CONTAINERS) {
-        const index = next++;
+    // A generator, which ends for all where one fails.
+    const indices = function* () {
+      yield* Array(CONTAINERS).keys();
+    }();
+    await all(Array.from({ length: AT_ONCE }, async () => {
+      for (const index of indices) {
         await runtime.attach(index);
         await runtime.makeRoom();
         if (index % COLLECT_EACH === 0) await runtime.collect();
       }
-    };
-    await Promise.all(Array.from({ length: AT_ONCE }, work));
+    }));
     const known = new Set([...runtime.containers.keys()].map(({ id }) => id));
     const ofDeleted = holders(node).filter(([, id]) =>
       !known.has(id) && !runtime.forgotten.has(id)

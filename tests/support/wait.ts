@@ -19,3 +19,10 @@ export async function eventually(
   }
   return performance.now() - startMs;
 }
+
+/** Waits for every one, since what still runs would be in the way of cleaning up; throws what failed first. */
+export async function all(calls: readonly Promise<unknown>[]): Promise<void> {
+  const settled = await Promise.allSettled(calls);
+  const failed = settled.find(({ status }) => status === "rejected");
+  if (failed !== undefined) throw (failed as PromiseRejectedResult).reason;
+}
