@@ -34,7 +34,7 @@ import { lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
 /**
  * Attaches a container and answers with the result. Everything is checked before anything is made; where
  * something fails later, all that this call made is taken back, but for the bridge, which others may use by
- * then.
+ * then. What an ADD before it left that was killed is in nobody's way.
  */
 export function add(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
   const env = readSubnetEnv(conf.subnetFile);
