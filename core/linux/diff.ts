@@ -41,6 +41,8 @@ export interface Change<T> {
   readonly key: string;
   /** Whether the kernel has an object of ours under the same key. */
   readonly known: boolean;
+  /** Whether it was right, and is put again since another step takes it along. */
+  readonly again?: boolean;
 }
 
 /**
@@ -88,7 +90,7 @@ export function orderAddresses(
     for (const remove of removes) {
       if (!goesAlong(remove.object as DeviceAddress, object)) continue;
       first.add(remove);
-      again.set(key, { action: "put", object, key, known: true });
+      again.set(key, { action: "put", object, key, known: true, again: true });
     }
   }
   const rest = changes.filter((change) => !first.has(change) && !again.has(change.key));

@@ -284,7 +284,13 @@ export function linkEqual(wanted: Link, found: LinkState, devices: Devices): boo
 
 function infoEqual(wanted: VxlanInfo, { vxlan }: LinkState, devices: Devices): boolean {
   return vxlan !== undefined && vxlan.local.equals(wanted.local) &&
-    vxlan.learning === wanted.learning && devices.nameOf(vxlan.outerIndex) === wanted.outerDevice;
+    vxlan.learning === wanted.learning && outerEqual(wanted, vxlan.outerIndex, devices);
+}
+
+/** Where there is no such device any more, the one that it was has another name now: it serves as before. */
+function outerEqual({ outerDevice }: VxlanInfo, index: number, devices: Devices): boolean {
+  const name = devices.nameOf(index);
+  return name === outerDevice || name !== undefined && !devices.has(outerDevice);
 }
 
 /** Whether a device can be made as it should be without being taken away first. */

@@ -22,6 +22,8 @@ export const RTPROT_DENIM = 155;
 export interface Devices {
   /** A device's index; throws a LinuxError (ENODEV) where there is no such device. */
   indexOf(name: string): number;
+  /** Whether there is such a device. */
+  has(name: string): boolean;
   /** A device's name. */
   nameOf(index: number): string | undefined;
   /** Whether the device is denim's own, so that what others put on it goes. */

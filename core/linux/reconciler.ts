@@ -11,7 +11,7 @@
 
 import { messageOf, RuntimeError } from "../errors.ts";
 import { EventCounter } from "../event_counter.ts";
-import { type Cidr, FAMILIES } from "../ip.ts";
+import { addressBits, type Cidr, FAMILIES } from "../ip.ts";
 import {
   ALL_DEVICES,
   type DeviceAddress,
@@ -25,7 +25,7 @@ import {
 } from "../kernel_state.ts";
 import type { Logger } from "../log.ts";
 import { sleep } from "../sleep.ts";
-import { listAddresses } from "./address.ts";
+import { addressKind, listAddresses } from "./address.ts";
 import {
   type Change,
   diff,
@@ -52,6 +52,7 @@ import { type MessageReader, MessageWriter } from "./netlink_codec.ts";
 import { NetworkNamespace } from "./namespace.ts";
 import { NetlinkSocket } from "./netlink_socket.ts";
 import { nexthopKind } from "./nexthop.ts";
+import { Pace, type Restless } from "./pace.ts";
 import { type Devices, RTPROT_DENIM } from "./object_kind.ts";
 import { choosePodBridge, type PodBridge, podBridgeState } from "./pod_bridge.ts";
 import { routeKind, routeTo } from "./route.ts";
@@ -79,12 +80,8 @@ const POD_BRIDGE = "pods' bridge";
 const BATCH_BYTES = 60_000;
 /** A full check, against news that was missed for whatever reason. */
 const CHECK_INTERVAL_MS = 60_000;
-/** News that belongs together arrives together: the wait for the rest of it … */
+/** News that belongs together arrives together: the wait for the rest of it. */
 const SETTLE_MS = 10;
-/** … which grows to this while the same things change again and again … */
-const MAX_SETTLE_MS = 500;
-/** … and shrinks again when nothing had to be mended for this long. */
-const CALM_MS = 2_000;
 /** The wait before what failed is tried again, unless there is news before: from this, doubling … */
 const MIN_RETRY_MS = 50;
 /** … to this. */
@@ -94,8 +91,6 @@ const MAX_RETRY_MS = 10_000;
 export interface ReconcileResult {
   /** The number of steps that were taken. */
   readonly changes: number;
-  /** The first of them, for people. */
-  readonly first: string | undefined;
   /** The steps that failed, as messages for people. */
   readonly failures: readonly string[];
 }
@@ -132,6 +127,10 @@ export class Reconciler implements Disposable {
   #touched = new Set<string>();
   #linksTouched = false;
   readonly #unwantedLinks = new Set<string>();
+  /** The indexes of denim's devices that were given other names, by the names that they should have. */
+  readonly #renamed = new Map<string, number>();
+  /** Whether an address of denim's devices had to be put back. */
+  #addressMended = false;
   #bridge: PodBridge | undefined;
   /** Whether another bridge may be the pods' now. */
   #bridgeDue = false;
@@ -140,6 +139,19 @@ export class Reconciler implements Disposable {
   #failing = false;
   /** Counts the reasons to mend something soon. */
   readonly #reasons = new EventCounter();
+
+  readonly #pace = new Pace();
+  /** Keys of what owners say anew: making it so is no mend, and waits for nothing. */
+  readonly #ordered = new Set<string>();
+  /** Keys of what is wrong and has to wait, and until when. */
+  readonly #held = new Map<string, number>();
+  /** Devices that came up so often that the check for their sake has to wait, and until when. */
+  readonly #lateChecks = new Map<string, number>();
+  /** What was mended and is not told yet. */
+  #mends = 0;
+  #firstMend: string | undefined;
+  #restless: Restless[] = [];
+  #running = false;
 
   readonly #linksByIndex = new Map<number, LinkState>();
   readonly #indexes = new Map<string, number>();
@@ -150,6 +162,7 @@ export class Reconciler implements Disposable {
         if (index === undefined) throw new LinuxError(ENODEV, `device ${name}`);
         return index;
       },
+      has: (name) => this.#indexes.has(name),
       nameOf: (index) => this.#linksByIndex.get(index)?.name,
       owned: (name) => this.#wantedLinks.has(name),
       podBridge: undefined,
@@ -199,15 +212,20 @@ export class Reconciler implements Disposable {
         keys.add(object.name);
         this.#named.add(object.name);
         if (object.mac !== undefined) this.#named.add(object.info.outerDevice);
+        const before = this.#wantedLinks.get(object.name)?.object;
+        if (JSON.stringify(before) !== JSON.stringify(object)) this.#order(deviceKey(object.name));
         this.#wantedLinks.set(object.name, owner, object);
         this.#unwantedLinks.delete(object.name);
-        this.#linksTouched = true;
+        this.#touchLink(object.name);
       } else {
-        const key = KINDS[object.kind].key(object);
+        const { key: keyOf, equal } = KINDS[object.kind];
+        const key = keyOf(object);
         keys.add(key);
         if ("device" in object) this.#named.add(object.device);
+        const before = this.#wanted.get(key)?.object;
+        if (before === undefined || !equal(object, before)) this.#order(key);
         this.#wanted.set(key, owner, object);
-        this.#touched.add(key);
+        this.#touch(key);
       }
     }
     for (const key of this.#owners.get(owner) ?? []) {
@@ -227,13 +245,32 @@ export class Reconciler implements Disposable {
     if (this.#wanted.delete(key, owner)) {
       if (KINDS[object!.kind].remove === undefined && !this.#wanted.has(key)) {
         this.#applied.delete(key);
-      } else this.#touched.add(key);
+      } else {
+        this.#order(key);
+        this.#touch(key);
+      }
     }
     if (this.#gateways.delete(key, owner)) this.#bridgeDue = true;
     if (this.#wantedLinks.delete(key, owner)) {
       if (!this.#wantedLinks.has(key)) this.#unwantedLinks.add(key);
-      this.#linksTouched = true;
+      this.#order(deviceKey(key));
+      this.#touchLink(key);
     }
+  }
+
+  /** An owner wants something else under a key than before. */
+  #order(key: string): void {
+    this.#ordered.add(key);
+    this.#held.delete(key);
+  }
+
+  /** What is under a key may be wrong. What is known to be, and has to wait, is no news. */
+  #touch(key: string): void {
+    if (!this.#held.has(key)) this.#touched.add(key);
+  }
+
+  #touchLink(name: string): void {
+    if (!this.#held.has(deviceKey(name))) this.#linksTouched = true;
   }
 
   /** Makes what was set or deleted since the last time true. Costs what those objects cost. */
@@ -243,7 +280,7 @@ export class Reconciler implements Disposable {
       if (this.#bridgeDue) this.#findBridge();
       const links = this.#linksTouched ? this.#makeLinks() : NOTHING;
       // With a new device all that lies on devices is to be looked at anew.
-      if (links.changes > 0 && this.#checked) return sum(links, this.check());
+      if (links.changes > 0 && this.#checked) return sum(links, this.#checkAll(true));
       const wanted = new Map<string, Entry>();
       const found = new Map<string, Entry>();
       for (const key of this.#touched) {
@@ -252,7 +289,9 @@ export class Reconciler implements Disposable {
         if (want !== undefined && this.#hasPlace(want)) wanted.set(key, want);
         if (have !== undefined) found.set(key, have);
       }
-      return sum(links, this.#carryOut(diff(wanted, found)));
+      const result = sum(links, this.#carryOut(diff(wanted, found)));
+      // Routes that name an address as their source went with it, on kernels before 6.6 without a word.
+      return this.#addressMended && this.#checked ? sum(result, this.#checkAll()) : result;
     });
     // What failed before is still to be tried again: only a check sees that it is right by now.
     this.#failing ||= before;
@@ -264,29 +303,36 @@ export class Reconciler implements Disposable {
    * flanneld, left on denim's devices is taken over where it is right, and removed where nobody wants it.
    */
   check(): ReconcileResult {
-    return this.#attempt(() => {
-      this.#readLinks();
-      const links = this.#makeLinks();
-      this.#findBridge();
-      const held = this.#applied;
-      const { found, besides } = this.#dump();
-      this.#applied = found;
-      for (const key of this.#touched) {
-        const had = held.get(key);
-        // Addresses of a bridge that is not the pods' any more are nowhere in the dump.
-        if (had?.kind === "address" && !this.#wanted.has(key) && !found.has(key)) {
-          found.set(key, had);
-        }
+    return this.#attempt(() => this.#checkAll());
+  }
+
+  /** `lost` says that devices were made anew, or set up, a moment ago. */
+  #checkAll(lost = false): ReconcileResult {
+    this.#readLinks();
+    this.#held.clear();
+    const links = this.#makeLinks();
+    this.#findBridge();
+    const held = this.#applied;
+    const { found, besides } = this.#dump();
+    this.#applied = found;
+    for (const key of this.#touched) {
+      const had = held.get(key);
+      // Addresses of a bridge that is not the pods' any more are nowhere in the dump.
+      if (had?.kind === "address" && !this.#wanted.has(key) && !found.has(key)) {
+        found.set(key, had);
       }
-      this.#checked = true;
-      this.#checkDue = false;
-      const wanted = new Map<string, Entry>();
-      for (const [key, { object }] of this.#wanted) {
-        if (this.#hasPlace(object)) wanted.set(key, object);
-      }
-      const changes = diff(wanted, found, (key) => held.has(key));
-      return sum(links, this.#carryOut([...changes, ...besides]));
-    });
+    }
+    this.#checked = true;
+    this.#checkDue = false;
+    const wanted = new Map<string, Entry>();
+    for (const [key, { object }] of this.#wanted) {
+      if (this.#hasPlace(object)) wanted.set(key, object);
+    }
+    const changes = diff(wanted, found, (key) => held.has(key));
+    lost ||= links.changes > 0;
+    const result = sum(links, this.#carryOut([...changes, ...besides], lost));
+    this.#addressMended = false;
+    return result;
   }
 
   /** Has what the pods' bridge needs wanted where there is such a bridge. */
@@ -367,7 +413,28 @@ export class Reconciler implements Disposable {
     }
     this.#failing = result.failures.length > 0;
     if (this.#failing) this.#reasons.add();
+    this.#tell();
     return result;
+  }
+
+  /** Says what was mended; of what others keep changing, only that they do. */
+  #tell(): void {
+    const [mends, first, restless] = [this.#mends, this.#firstMend, this.#restless];
+    this.#mends = 0;
+    this.#firstMend = undefined;
+    this.#restless = [];
+    if (!this.#running) return;
+    if (mends > 0) this.#log.warn(`mended what others changed: ${first}`, { changes: mends });
+    if (restless.length > 0) {
+      const { mends, sinceMs } = restless[0]!;
+      const seconds = ((performance.now() - sinceMs) / 1000).toFixed(1);
+      this.#log.warn(
+        `others keep changing ${
+          namesOf(restless)
+        }: ${mends} times in ${seconds} s; from now on it is put ` +
+          "right ever later, up to 10 s; find out who they are, and stop them",
+      );
+    }
   }
 
   /**
@@ -376,7 +443,12 @@ export class Reconciler implements Disposable {
    * {@link Reconciler.check}.
    */
   async run(signal: AbortSignal): Promise<void> {
-    await Promise.all([this.#listen(signal), this.#mend(signal)]);
+    this.#running = true;
+    try {
+      await Promise.all([this.#listen(signal), this.#mend(signal)]);
+    } finally {
+      this.#running = false;
+    }
   }
 
   async #listen(signal: AbortSignal): Promise<void> {
@@ -392,15 +464,25 @@ export class Reconciler implements Disposable {
   }
 
   async #mend(signal: AbortSignal): Promise<void> {
-    let settleMs = SETTLE_MS, retryMs = MIN_RETRY_MS, mendedAtMs = -Infinity, complaint = "";
+    let retryMs = MIN_RETRY_MS, checkAtMs = performance.now() + CHECK_INTERVAL_MS, complaint = "";
     for (let seen = 0;;) {
-      await this.#reasons.after(seen, this.#failing ? retryMs : CHECK_INTERVAL_MS, signal);
-      if (performance.now() - mendedAtMs > CALM_MS) settleMs = SETTLE_MS;
-      if (!await sleep(settleMs, signal)) return;
-      const partial = !this.#failing && !this.#checkDue && !this.#linksTouched &&
-        (this.#touched.size > 0 || this.#bridgeDue);
-      const { changes, first, failures } = partial ? this.apply() : this.check();
+      let waitMs = checkAtMs - performance.now();
+      if (this.#failing) waitMs = Math.min(waitMs, retryMs);
+      for (const waiting of [this.#held, this.#lateChecks]) {
+        for (const atMs of waiting.values()) waitMs = Math.min(waitMs, atMs - performance.now());
+      }
+      await this.#reasons.after(seen, waitMs, signal);
+      if (!await sleep(SETTLE_MS, signal)) return;
+      this.#release(performance.now());
+      const full = this.#failing || this.#checkDue || this.#linksTouched ||
+        performance.now() >= checkAtMs;
+      const { failures } = full ? this.check() : this.apply();
       seen = this.#reasons.count;
+      if (full) {
+        checkAtMs = performance.now() + CHECK_INTERVAL_MS;
+        const calm = this.#pace.forget(performance.now());
+        if (calm.length > 0) this.#log.info(`others let ${namesOf(calm)} be again`);
+      }
       retryMs = failures.length > 0 ? Math.min(retryMs * 2, MAX_RETRY_MS) : MIN_RETRY_MS;
       const news = failures[0] ?? "";
       if (news !== complaint && news !== "") {
@@ -409,11 +491,85 @@ export class Reconciler implements Disposable {
         });
       }
       complaint = news;
-      if (changes === 0) continue;
-      this.#log.warn(`mended what others changed: ${first}`, { changes });
-      mendedAtMs = performance.now();
-      settleMs = Math.min(settleMs * 2, MAX_SETTLE_MS);
     }
+  }
+
+  /** Lets go of what has waited long enough. */
+  #release(nowMs: number): void {
+    for (const [key, atMs] of this.#held) {
+      if (atMs > nowMs) continue;
+      this.#held.delete(key);
+      if (key.startsWith(deviceKey(""))) this.#linksTouched = true;
+      else this.#touched.add(key);
+    }
+    for (const [device, atMs] of this.#lateChecks) {
+      if (atMs > nowMs) continue;
+      this.#lateChecks.delete(device);
+      this.#checkFor(device, nowMs);
+    }
+  }
+
+  /** A device came up: a check is due for its sake, unless it does so again and again. */
+  #checkFor(device: string, nowMs: number): void {
+    if (this.#lateChecks.has(device)) return;
+    const key = `whether ${device} is up`;
+    const waitMs = this.#pace.waitMs(key, nowMs);
+    if (waitMs > 0) {
+      this.#lateChecks.set(device, nowMs + waitMs);
+      this.#reasons.add(); // so that the next pass comes in time
+      return;
+    }
+    this.#checkDue = true;
+    const restless = this.#pace.mended(key, nowMs);
+    if (restless !== undefined) this.#restless.push(restless);
+  }
+
+  /** Whether what was found wrong under a key has to wait. */
+  #hold(key: string, nowMs: number): boolean {
+    if (this.#ordered.has(key)) return false;
+    const waitMs = this.#pace.waitMs(key, nowMs);
+    if (waitMs > 0) this.#holdUntil(key, nowMs + waitMs);
+    return waitMs > 0;
+  }
+
+  #holdUntil(key: string, atMs: number): void {
+    this.#held.set(key, atMs);
+    this.#reasons.add(); // so that the next pass comes in time
+  }
+
+  /** Whether a step has to wait: for its own sake, or for that of what it needs. */
+  #waits({ action, object, key }: Change<Entry>, nowMs: number): boolean {
+    const untilMs = action === "put" ? this.#needs(object) : undefined;
+    if (untilMs === undefined) return this.#hold(key, nowMs);
+    this.#holdUntil(key, untilMs);
+    return true;
+  }
+
+  /** Until when what an object needs has to wait, where it does and is not there. */
+  #needs(object: Entry): number | undefined {
+    if ("nexthopId" in object) {
+      const key = nexthopKind.key({ id: object.nexthopId } as Nexthop);
+      const nexthop = this.#wanted.get(key)?.object;
+      return this.#held.get(key) ?? (nexthop && this.#needs(nexthop));
+    }
+    if ("source" in object) {
+      const { device, source: address } = object;
+      const prefixLength = addressBits(address.family);
+      const key = addressKind.key({ kind: "address", device, address, prefixLength });
+      if (this.#held.has(key)) return this.#held.get(key);
+    }
+    const link = this.#linksByIndex.get(this.#indexes.get(object.device) ?? 0);
+    return link?.up ? undefined : this.#held.get(deviceKey(object.device));
+  }
+
+  /** Notes that something was put right that others had changed. */
+  #mended(key: string, step: string, nowMs: number): void {
+    if (this.#ordered.has(key)) return;
+    const restless = this.#pace.mended(key, nowMs);
+    if (restless !== undefined) this.#restless.push(restless);
+    if (this.#pace.isRestless(key)) return;
+    this.#firstMend ??= step;
+    this.#mends++;
   }
 
   /** Takes one message of the monitor. */
@@ -431,22 +587,18 @@ export class Reconciler implements Disposable {
         const had = this.#applied.delete(key);
         // A setting goes with its device.
         if (KINDS[kind].remove === undefined) continue;
-        // Routes that name the address as their source go as well, on kernels before 6.6 without a word.
-        if (object.kind === "address" && want !== undefined && this.#devices.owned(object.device)) {
-          this.#checkDue = true;
-        }
         if (want === undefined) {
           if (!had && !KINDS[kind].ours(object, this.#devices, false)) this.#tellUnderlay(object);
           continue;
         }
-        this.#touched.add(key);
+        this.#touch(key);
         if (kind === "nexthop") this.#forgetRoutes(want.owner);
       } else if (this.#applied.has(key) || KINDS[kind].ours(object, this.#devices, false)) {
         this.#applied.set(key, object);
-        if (want === undefined || !KINDS[kind].equal(want.object, object)) this.#touched.add(key);
+        if (want === undefined || !KINDS[kind].equal(want.object, object)) this.#touch(key);
       } else {
         // Where denim has nothing yet, another's is in the way, and stays.
-        if (want !== undefined) this.#touched.add(key);
+        if (want !== undefined) this.#touch(key);
         this.#tellUnderlay(object);
       }
       if (object.kind === "address" && this.#mayTell(object)) this.#bridgeDue = true;
@@ -469,7 +621,7 @@ export class Reconciler implements Disposable {
     for (const key of this.#owners.get(owner) ?? []) {
       if (this.#wanted.get(key)?.object.kind !== "route") continue;
       this.#applied.delete(key);
-      this.#touched.add(key);
+      this.#touch(key);
     }
   }
 
@@ -483,9 +635,8 @@ export class Reconciler implements Disposable {
     this.#hearBridge(before, gone ? undefined : link);
     const want = this.#wantedLinks.get(link.name)?.object;
     const right = want !== undefined && !gone && linkEqual(want, link, this.#devices);
-    if (want !== undefined && !right || before !== undefined && before.name !== link.name) {
-      this.#linksTouched = true;
-    }
+    if (want !== undefined && !right) this.#touchLink(link.name);
+    if (before !== undefined && before.name !== link.name) this.#hearRenamed(before.name, link);
     // The routes of a device that goes down go without a word of their own.
     const same = before?.up === link.up && before.name === link.name &&
       before.mtuBytes === link.mtuBytes;
@@ -493,7 +644,17 @@ export class Reconciler implements Disposable {
       this.#onUnderlay({ device: before?.name ?? link.name });
     }
     // What lay on a device that was away, down or without a carrier is gone, in part without a word.
-    if (link.running && !before?.running && this.#named.has(link.name)) this.#checkDue = true;
+    if (link.running && !before?.running && this.#named.has(link.name)) {
+      this.#checkFor(link.name, performance.now());
+    }
+  }
+
+  #hearRenamed(before: string, link: LinkState): void {
+    for (const name of [before, link.name]) if (this.#named.has(name)) this.#touchLink(name);
+    // Of two devices for one tunnel the kernel lets only one be.
+    if (this.#wantedLinks.has(before) && !this.#wantedLinks.has(link.name)) {
+      this.#renamed.set(before, link.index);
+    }
   }
 
   /** Whether an address that a device was given may tell which bridge is the pods'. */
@@ -553,9 +714,17 @@ export class Reconciler implements Disposable {
       this.#forgetLink(index);
     }
     this.#unwantedLinks.clear();
+    const nowMs = performance.now();
     for (const { object: link } of this.#wantedLinks.values()) {
       let found = this.#linksByIndex.get(this.#indexes.get(link.name) ?? 0);
       if (found !== undefined && linkEqual(link, found, this.#devices)) continue;
+      if (this.#hold(deviceKey(link.name), nowMs)) continue;
+      const renamed = this.#renamed.get(link.name) ?? 0;
+      this.#renamed.delete(link.name);
+      if (found === undefined && this.#linksByIndex.has(renamed)) {
+        request(`remove device ${link.name}`, (writer) => writeRemovedLink(writer, renamed));
+        this.#forgetLink(renamed);
+      }
       if (found !== undefined && !linkAdoptable(link, found)) {
         const { index } = found;
         this.#log.info(`device ${link.name} is another than net-conf asks for; making it anew`);
@@ -582,22 +751,28 @@ export class Reconciler implements Disposable {
           (writer) => writeChangedLink(writer, link, found!, this.#devices),
         );
       const state = made ? findLink(this.#socket, link.name) : undefined;
-      if (state !== undefined) this.#rememberLink(state);
+      if (state === undefined) continue;
+      this.#rememberLink(state);
+      this.#mended(deviceKey(link.name), steps.at(-1)!, nowMs);
     }
-    return { changes: steps.length, first: steps[0], failures };
+    return { changes: steps.length, failures };
   }
 
-  #carryOut(steps: readonly Change<Entry>[]): ReconcileResult {
-    const changes = orderAddresses(steps, this.#wanted);
+  /** Takes the steps that need not wait. `lost` says that what is missing was lost with a device. */
+  #carryOut(steps: readonly Change<Entry>[], lost = false): ReconcileResult {
+    const nowMs = performance.now();
     this.#touched = new Set();
+    const due = steps.filter((change) => !this.#waits(change, nowMs));
+    const changes = orderAddresses(due, this.#wanted).filter(({ key }) => !this.#held.has(key));
     const failures: string[] = [];
     let batch: Change<Entry>[] = [];
-    let first: Change<Entry> | undefined;
     let done = 0;
     const succeed = (change: Change<Entry>) => {
-      this.#done(change);
-      first ??= change;
       done++;
+      this.#done(change);
+      if (change.again) return;
+      if (lost) this.#mends += Number(this.#firstMend !== undefined);
+      else this.#mended(change.key, stepText(change), nowMs);
     };
     const fail = (change: Change<Entry>, error: unknown) => {
       if (!this.#bridgeIsGone(change.key)) failures.push(describe(change, error));
@@ -632,7 +807,8 @@ export class Reconciler implements Disposable {
       if (this.#writer.length > BATCH_BYTES) flush();
     }
     flush();
-    return { changes: done, first: first && stepText(first), failures };
+    this.#ordered.clear();
+    return { changes: done, failures };
   }
 
   /** The plugin's bridge may go at any time, which is no fault; the kernel's word of it is under way. */
@@ -642,8 +818,13 @@ export class Reconciler implements Disposable {
   }
 
   #done({ action, object, key }: Change<Entry>): void {
-    if (action === "put") this.#applied.set(key, object);
-    else this.#applied.delete(key);
+    if (action === "remove") {
+      this.#applied.delete(key);
+      return;
+    }
+    this.#applied.set(key, object);
+    this.#addressMended ||= object.kind === "address" && this.#devices.owned(object.device) &&
+      !this.#ordered.has(key);
   }
 
   /** Whether a step that failed came, or can be brought, to what it was for. */
@@ -675,7 +856,17 @@ export class Reconciler implements Disposable {
   }
 }
 
-const NOTHING: ReconcileResult = { changes: 0, first: undefined, failures: [] };
+const NOTHING: ReconcileResult = { changes: 0, failures: [] };
+
+/** A device's key, among those of all else. */
+function deviceKey(name: string): string {
+  return `device ${name}`;
+}
+
+function namesOf(restless: readonly Restless[]): string {
+  const more = restless.length > 1 ? ` and ${restless.length - 1} more` : "";
+  return `${restless[0]!.key}${more}`;
+}
 
 /** What the kernel says where that which is to be removed is not there. */
 const GONE: ReadonlySet<number> = new Set([ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL]);
@@ -700,7 +891,6 @@ const NEWS: ReadonlyMap<number, { readonly kinds: readonly EntryKind[]; readonly
 function sum(first: ReconcileResult, second: ReconcileResult): ReconcileResult {
   return {
     changes: first.changes + second.changes,
-    first: first.first ?? second.first,
     failures: [...first.failures, ...second.failures],
   };
 }

@@ -181,6 +181,7 @@ class Kernel implements Disposable {
     const { index } = findLink(socket, DEVICE)!;
     this.#devices = {
       indexOf: () => index,
+      has: (name) => name === DEVICE,
       nameOf: (candidate) => candidate === index ? DEVICE : undefined,
       owned: (name) => name === DEVICE,
       networks: [],

@@ -33,11 +33,15 @@ export class ScratchNamespace implements Disposable {
     return JSON.parse(this.ip(`-j ${command}`) || "[]");
   }
 
-  /** The forwarding database of a device, as iproute2's `bridge` prints it. */
+  /** Runs iproute2's `bridge` inside, and returns what it prints. Throws what it complains of. */
+  bridge(command: string): string {
+    return iproute("bridge", ["-n", this.name, ...command.split(" ")]);
+  }
+
+  /** The forwarding database of a device. */
   // deno-lint-ignore no-explicit-any -- iproute2's JSON
   fdb(device: string): any[] {
-    const args = ["-n", this.name, "-j", "fdb", "show", "dev", device];
-    return JSON.parse(iproute("bridge", args) || "[]");
+    return JSON.parse(this.bridge(`-j fdb show dev ${device}`) || "[]");
   }
 
   /** Removes it. */
