@@ -276,12 +276,14 @@ export function send(
   length: number = data.length,
   address: Uint8Array<ArrayBuffer> | null = null,
 ): number {
-  return Number(
-    checked(
+  for (;;) {
+    const sent = Number(
       libc.symbols.sendto(fd.fd, data, BigInt(length), 0, address, address?.length ?? 0),
-      "send",
-    ),
-  );
+    );
+    if (sent >= 0) return sent;
+    const error = errno();
+    if (error !== EINTR) throw new LinuxError(error, "send");
+  }
 }
 
 /** recvfrom(2): the number of bytes received, or -1 where nothing is there yet. */
@@ -373,7 +375,14 @@ export function unmount(target: string, flags: number): void {
 
 /** poll(2) for input on one descriptor, on this thread. Tells whether something came in time. */
 export function pollInput(fd: FileDescriptor, timeoutMs: number): boolean {
-  return libc.symbols.poll(pollfds(fd), 1n, timeoutMs) > 0;
+  const endMs = performance.now() + timeoutMs;
+  for (let leftMs = timeoutMs;;) {
+    const count = libc.symbols.poll(pollfds(fd), 1n, Math.max(0, Math.ceil(leftMs)));
+    if (count >= 0) return count > 0;
+    const error = errno();
+    if (error !== EINTR) throw new LinuxError(error, "poll");
+    leftMs = endMs - performance.now();
+  }
 }
 
 /** struct pollfd: the descriptor, the events asked for, and at this offset those that came. */

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { eventfd, inputOn, notify } from "./libc.ts";
+import { eventfd, inputOn, notify, pollInput } from "./libc.ts";
 
 Deno.test("a signal to the thread that waits for input does not end the wait", async () => {
   const libc = Deno.dlopen("libc.so.6", {
@@ -30,6 +30,31 @@ Deno.test("a signal to the thread that waits for input does not end the wait", a
   libc.close();
 });
 
+Deno.test("a signal to a thread that waits for input does not cut its wait short", async () => {
+  const caught = Promise.withResolvers<void>();
+  const listener = () => caught.resolve();
+  Deno.addSignalListener("SIGUSR1", listener);
+  const thread = Deno.readLinkSync("/proc/thread-self").split("/").at(-1);
+  const code = `
+    const libc = Deno.dlopen("libc.so.6", {
+      tgkill: { parameters: ["i32", "i32", "i32"], result: "i32" },
+    });
+    const inPoll = () =>
+      Deno.readTextFileSync("/proc/${Deno.pid}/task/${thread}/syscall").startsWith("${POLL}");
+    while (!inPoll()) await new Promise((resolve) => setTimeout(resolve, 1));
+    Deno.exit(libc.symbols.tgkill(${Deno.pid}, ${thread}, ${SIGUSR1}));`;
+  const sender = new Deno.Command(Deno.execPath(), { args: ["eval", code] }).spawn();
+  using descriptor = eventfd();
+  const startMs = performance.now();
+  assert.equal(pollInput(descriptor, WAIT_MS), false);
+  assert.ok(performance.now() - startMs >= WAIT_MS, "the wait lasts its time");
+  assert.equal((await sender.status).code, 0);
+  await caught.promise;
+  Deno.removeSignalListener("SIGUSR1", listener);
+});
+
+/** Long enough for another process to start and send a signal. */
+const WAIT_MS = 1_000;
 const SIGUSR1 = 10;
 /** The number of poll(2), or of ppoll(2) where there is no other. */
 const POLL = Deno.build.arch === "x86_64" ? "7 " : "73 ";

@@ -54,12 +54,14 @@ export class Monitor implements Disposable {
    * left out by the kernel, where it says who made them.
    */
   constructor(ownPortId: number) {
-    this.#fd = openNetlink().fd;
+    using undo = new DisposableStack();
+    this.#fd = undo.use(openNetlink().fd);
     setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, new Uint32Array([RECEIVE_BUFFER_BYTES]));
     attachFilter(this.#fd, exceptFrom(ownPortId));
     for (const group of GROUPS) {
       setsockopt(this.#fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, new Uint32Array([group]));
     }
+    undo.move();
   }
 
   /** Closes the socket. */

@@ -6,6 +6,7 @@
 
 import {
   bind,
+  EBUSY,
   ENOBUFS,
   type FileDescriptor,
   getsockname,
@@ -92,7 +93,8 @@ export class NetlinkSocket implements Disposable {
   /** Opens a socket in this thread's network namespace, where it stays when the thread moves on. */
   constructor() {
     const { fd, portId } = openNetlink();
-    this.#fd = fd;
+    using undo = new DisposableStack();
+    this.#fd = undo.use(fd);
     this.portId = portId;
     const on = new Uint32Array([1]);
     setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, on);
@@ -104,6 +106,7 @@ export class NetlinkSocket implements Disposable {
     } catch {
       // Without CAP_NET_ADMIN only questions can be asked, and their answers fit.
     }
+    undo.move();
   }
 
   /** Closes the socket. */
@@ -172,21 +175,23 @@ export class NetlinkSocket implements Disposable {
 
   /**
    * Dumps objects: `write` makes the question, `parse` reads each answer or leaves it out. Starts again
-   * where a change interrupts it, so that the result is what the kernel had at one moment.
+   * where a change interrupts it, so that the result is what the kernel had at one moment. Throws a
+   * LinuxError that names `what`, with EBUSY where changes never let it come to an end.
    */
   dump<T>(
     what: string,
     write: (writer: MessageWriter) => void,
     parse: (reader: MessageReader) => T | undefined,
   ): T[] {
-    for (let attempt = 1;; attempt++) {
+    for (let attempt = 0; attempt < DUMP_ATTEMPTS; attempt++) {
       this.#writer.clear();
       write(this.#writer);
       this.#writer.addFlags(NLM_F_DUMP);
       this.#ask(this.#writer);
       const { objects, interrupted } = this.#readDump(what, parse);
-      if (!interrupted || attempt === DUMP_ATTEMPTS) return objects;
+      if (!interrupted) return objects;
     }
+    throw new LinuxError(EBUSY, what, `interrupted by changes ${DUMP_ATTEMPTS} times in a row`);
   }
 
   #readDump<T>(

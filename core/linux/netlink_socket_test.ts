@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { rootTest } from "../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../tests/support/scratch_namespace.ts";
 import { IpAddress } from "../ip.ts";
-import { findLink, listLinks, writeLinkHeader, writeRemovedLink } from "./link.ts";
+import { findLink, listLinks, parseLink, writeLinkHeader, writeRemovedLink } from "./link.ts";
 import { NetlinkSocket } from "./netlink_socket.ts";
+import { PacketSocket } from "./packet_socket.ts";
+import { writeNewBridge } from "./pod_link.ts";
 import { routeTo } from "./route.ts";
 import { RTM_GETLINK } from "./uapi/rtnetlink.ts";
 
@@ -41,6 +43,72 @@ rootTest(
     }
   },
 );
+
+rootTest("a dump that changes never let come to an end is none", () => {
+  using ns = new ScratchNamespace();
+  // More than the datagrams that the kernel has ready when the first is read.
+  for (let number = 0; number < 100; number++) {
+    ns.ip(`link add a${number} type veth peer name b${number}`);
+  }
+  using socket = ns.run(() => new NetlinkSocket());
+  using stranger = ns.run(() => new NetlinkSocket());
+  let questions = 0;
+  const dump = (interruptions: number) =>
+    socket.dump(
+      "list devices",
+      (writer) => {
+        questions++;
+        writeLinkHeader(writer.begin(RTM_GETLINK, 0), {}).end();
+      },
+      (reader) => {
+        const { name } = parseLink(reader)!;
+        if (name === "lo" && questions <= interruptions) {
+          stranger.request("make", (writer) => writeNewBridge(writer, `new${questions}`, {}));
+        }
+        return name;
+      },
+    );
+  assert.equal(dump(19).length, 201 + 19, "the twentieth is whole");
+  assert.equal(questions, 20);
+  questions = 0;
+  for (const { index, name } of listLinks(stranger)) {
+    if (name.startsWith("new")) {
+      stranger.request("remove", (writer) => writeRemovedLink(writer, index));
+    }
+  }
+  assert.throws(() => dump(Infinity), {
+    code: "EBUSY",
+    message: /^list devices: interrupted by changes 20 times in a row/,
+  });
+});
+
+rootTest("what can't be opened to its end leaves no descriptor behind", async () => {
+  const descriptors = () => [...Deno.readDirSync("/proc/self/fd")].length;
+  const before = descriptors();
+  for (let count = 0; count < 3; count++) {
+    assert.throws(() => new PacketSocket(99_999), { code: "ENODEV" });
+  }
+  assert.equal(descriptors(), before);
+  // Without capabilities the monitor's socket opens, but refuses its buffer's size.
+  const code = `
+    const { Reconciler } = await import(${JSON.stringify(import.meta.resolve("./reconciler.ts"))});
+    const descriptors = () => [...Deno.readDirSync("/proc/self/fd")].length;
+    const attempt = () => {
+      try {
+        return new Reconciler(console);
+      } catch (error) {
+        return error.code;
+      }
+    };
+    const first = attempt(), before = descriptors();
+    attempt();
+    console.log(first, descriptors() - before);`;
+  const { stdout, stderr } = await new Deno.Command("setpriv", {
+    args: ["--bounding-set=-all", "--inh-caps=-all", Deno.execPath(), "eval", code],
+  }).output();
+  const decoder = new TextDecoder();
+  assert.equal(decoder.decode(stdout), "EPERM 0\n", decoder.decode(stderr));
+});
 
 rootTest("an IPv4 route by an IPv6 gateway has a gateway (RFC 5549)", () => {
   using ns = new ScratchNamespace();

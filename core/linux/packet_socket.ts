@@ -31,7 +31,8 @@ export class PacketSocket implements Disposable {
   /** Starts to listen on the device with this index. The kernel keeps frames until they are read. */
   constructor(index: number) {
     // Bound to no protocol until it is bound to a device: no frame of another's gets in.
-    this.#fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+    using undo = new DisposableStack();
+    this.#fd = undo.use(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
     setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, new Uint32Array([RECEIVE_BUFFER_BYTES]));
     const address = new Uint8Array(SOCKADDR_LL_LEN);
     const view = new DataView(address.buffer);
@@ -39,6 +40,7 @@ export class PacketSocket implements Disposable {
     view.setUint16(2, networkOrder(ETH_P_ALL), true);
     view.setInt32(4, index, true);
     bind(this.#fd, address);
+    undo.move();
   }
 
   /** The frames heard since the last call, in order, each a copy. Does not wait. */

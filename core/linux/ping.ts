@@ -42,12 +42,14 @@ export class Pinger implements Disposable {
   constructor(family: Family) {
     this.#family = family;
     const { domain, protocol } = ECHO[family];
-    this.#fd = socket(domain, SOCK_RAW | SOCK_CLOEXEC, protocol);
+    using undo = new DisposableStack();
+    this.#fd = undo.use(socket(domain, SOCK_RAW | SOCK_CLOEXEC, protocol));
     const [level, option] = family === 4
       ? [IPPROTO_IP, IP_MTU_DISCOVER]
       : [IPPROTO_IPV6, IPV6_MTU_DISCOVER];
     // Never in fragments: a packet that is too large is an answer as well.
     setsockopt(this.#fd, level, option, new Uint32Array([IP_PMTUDISC_DO]));
+    undo.move();
   }
 
   /** The identifier in its requests, by which a capture finds them. */

@@ -56,6 +56,7 @@ import { Pace, type Restless } from "./pace.ts";
 import { type Devices, RTPROT_DENIM } from "./object_kind.ts";
 import { choosePodBridge, type PodBridge, podBridgeState } from "./pod_bridge.ts";
 import { routeKind, routeTo } from "./route.ts";
+import { trySysctl } from "./sysctl.ts";
 import { openTun } from "./tun.ts";
 import {
   RTM_DELADDR,
@@ -105,9 +106,10 @@ export interface UnderlayNews {
 
 /** Makes one network namespace as it should be: that of the thread that opens it. */
 export class Reconciler implements Disposable {
-  readonly #namespace = NetworkNamespace.current();
-  readonly #socket = new NetlinkSocket();
-  readonly #monitor = new Monitor(this.#socket.portId);
+  readonly #open: DisposableStack;
+  readonly #namespace: NetworkNamespace;
+  readonly #socket: NetlinkSocket;
+  readonly #monitor: Monitor;
   readonly #writer = new MessageWriter();
   readonly #log: Logger;
   readonly #onUnderlay: (news: UnderlayNews) => void;
@@ -176,7 +178,12 @@ export class Reconciler implements Disposable {
   constructor(log: Logger, onUnderlay: (news: UnderlayNews) => void = () => {}) {
     this.#log = log;
     this.#onUnderlay = onUnderlay;
+    using open = new DisposableStack();
+    this.#namespace = open.use(NetworkNamespace.current());
+    this.#socket = open.use(new NetlinkSocket());
+    this.#monitor = open.use(new Monitor(this.#socket.portId));
     this.#readLinks();
+    this.#open = open.move();
   }
 
   /**
@@ -190,9 +197,7 @@ export class Reconciler implements Disposable {
 
   /** Closes the sockets. What is in the kernel stays. */
   [Symbol.dispose](): void {
-    this.#monitor[Symbol.dispose]();
-    this.#socket[Symbol.dispose]();
-    this.#namespace[Symbol.dispose]();
+    this.#open[Symbol.dispose]();
   }
 
   /** Replaces what an owner wants. Nothing happens before {@link Reconciler.apply}. */
@@ -754,6 +759,10 @@ export class Reconciler implements Disposable {
       if (state === undefined) continue;
       this.#rememberLink(state);
       this.#mended(deviceKey(link.name), steps.at(-1)!, nowMs);
+    }
+    for (const { object: { name, mac } } of this.#wantedLinks.values()) {
+      // A VXLAN device's routes are denim's to make, not a peer's that plays router (RFC 4861).
+      if (mac !== undefined) trySysctl(`net/ipv6/conf/${name}/accept_ra`, "0");
     }
     return { changes: steps.length, failures };
   }
