@@ -19,7 +19,7 @@ export async function openStore(
 ): Promise<LeaseStore> {
   if (spec.kind === "sqlite") {
     const { SqliteStore } = await import("@denim/core/stores/sqlite");
-    return SqliteStore.open(spec.path, { log });
+    return SqliteStore.open(spec.path, { log, patient });
   }
   const { EtcdStore } = await import("@denim/core/stores/etcd");
   return EtcdStore.open({ ...spec, log, patient });

@@ -117,7 +117,7 @@ rootTest("a lease is renewed before its end", async () => {
   await store.setNetworkConfig(JSON.stringify(NET_CONF), { ifAbsent: true }, NEVER);
   const program = new URL("./support/agent_that_renews.ts", import.meta.url).pathname;
   const agent = node.spawn(
-    [Deno.execPath(), "run", "-A", program, path, node.subnetFile],
+    [Deno.execPath(), "run", "-A", program, ...node.agentArguments],
     { stdin: "null", stdout: "null", stderr: "null" },
   );
   const identity = { publicIps: new Map([[4 as const, node.publicIp]]), previousSubnets: [] };

@@ -1,6 +1,6 @@
 /**
- * An agent whose lease is renewed a moment after it was leased, where the flag's smallest margin would wait
- * a minute. Arguments: the store's file, subnet.env's path.
+ * An agent whose lease is renewed a moment after it was leased, where the flag's largest margin would wait
+ * a minute. Takes the agent's flags that say where the store's file and subnet.env are.
  *
  * @module
  */
@@ -8,19 +8,22 @@
 import { builtin } from "@denim/backends";
 import { LEASE_TTL_MS } from "@denim/core";
 import { SqliteStore } from "@denim/core/stores/sqlite";
+import assert from "node:assert/strict";
+import { parseAgentFlags } from "../../agent/flags.ts";
 import { createLogger } from "../../agent/log.ts";
 import { runNode } from "../../agent/node_agent.ts";
 
-const [storePath, subnetFile] = Deno.args as [string, string];
+const flags = parseAgentFlags(Deno.args, {});
+assert.ok(flags !== "help" && flags.store.kind === "sqlite");
 const log = createLogger({ format: "text" });
 const stopping = new AbortController();
 Deno.addSignalListener("SIGTERM", () => stopping.abort());
-await using store = SqliteStore.open(storePath, { log });
+await using store = SqliteStore.open(flags.store.path, { log });
 await runNode({
   store,
   backends: builtin,
   interface: { iface: [], ifaceRegex: [], ifaceCanReach: undefined, publicIps: new Map() },
-  subnetFile,
+  subnetFile: flags.subnetFile,
   renewMarginMs: LEASE_TTL_MS - 100,
   log,
   onReadiness: () => {},

@@ -8,6 +8,7 @@
 import { type Etcd3, isRecoverableError, type IWatchResponse } from "etcd3";
 import type { Buffer } from "node:buffer";
 import { ConfigError, type Logger, messageOf, RuntimeError, sleep } from "../../mod.ts";
+import { Outage } from "../outage.ts";
 import { type CallOptions, DroppedError, Endpoint, type EndpointOptions } from "./endpoint.ts";
 import { explainTls, heardAlert } from "./tls.ts";
 
@@ -57,12 +58,12 @@ export class EtcdClient implements AsyncDisposable {
   readonly #closed = new AbortController();
   /** Whether any server ever answered. */
   #answered = false;
-  /** Since when no server has answered, in milliseconds, and the kinds of trouble that were told. */
-  #awaited: { readonly sinceMs: number; readonly told: Set<boolean> } | undefined;
+  readonly #outage: Outage;
 
   /** Nothing is connected yet. */
   constructor(options: ClientOptions) {
     this.#options = options;
+    this.#outage = new Outage(options.description, "answers", options.log);
     // In an order of its own for each client, so that a cluster's servers share the load.
     this.#endpoints = options.endpoints
       .map((url) => ({ endpoint: new Endpoint(url, options), order: Math.random() }))
@@ -120,7 +121,8 @@ export class EtcdClient implements AsyncDisposable {
       if (unusable && !this.#answered || !patient) {
         throw new RuntimeError(`${this.#options.description}: ${why}`);
       }
-      this.#sayWaiting(why, unusable);
+      // Once more where what is amiss is of the other kind.
+      this.#outage.failed("call", why, unusable ? "unusable" : "outage");
       await sleep(waitMs * (0.5 + Math.random() / 2), ending);
     }
   }
@@ -178,18 +180,7 @@ export class EtcdClient implements AsyncDisposable {
       this.#endpoints.splice(this.#endpoints.indexOf(endpoint), 1);
       this.#endpoints.unshift(endpoint);
     }
-    if (this.#awaited === undefined) return;
-    const seconds = ((performance.now() - this.#awaited.sinceMs) / 1000).toFixed(1);
-    this.#awaited = undefined;
-    this.#options.log.info(`${this.#options.description} answers, after ${seconds} s`);
-  }
-
-  /** Once a wait, and once more where what is amiss is of the other kind. */
-  #sayWaiting(why: string, unusable: boolean): void {
-    this.#awaited ??= { sinceMs: performance.now(), told: new Set() };
-    if (this.#awaited.told.has(unusable)) return;
-    this.#awaited.told.add(unusable);
-    this.#options.log.warn(`waiting for ${this.#options.description}: ${why}`);
+    this.#outage.worked("call");
   }
 
   async #explain(endpoint: Endpoint, error: unknown): Promise<Failure> {

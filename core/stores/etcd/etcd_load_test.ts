@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { node } from "../../../tests/contracts/lease_store.ts";
 import { EtcdServer } from "../../../tests/support/etcd_server.ts";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
+import { StoreProcess } from "../../../tests/support/store_process.ts";
 import { parseLeaseKey } from "../../mod.ts";
 import { EtcdStore } from "./mod.ts";
 
@@ -18,41 +19,16 @@ function open(server: EtcdServer, log = new RecordingLog()): EtcdStore {
 
 /** Runs the processes, which all begin at once, and returns the lines that they print. */
 async function race(server: EtcdServer): Promise<string[]> {
-  const script = new URL("etcd_process.ts", import.meta.url).pathname;
+  const script = new URL("etcd_process.ts", import.meta.url);
   const each = NODES / PROCESSES;
   await using stack = new AsyncDisposableStack();
-  const processes = Array.from({ length: PROCESSES }, (_, index) => {
-    const child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", "--no-check", script, server.url, `${index * each}`, `${each}`],
-      stdin: "piped",
-      stdout: "piped",
-    }).spawn();
-    stack.defer(async () => {
-      try {
-        child.kill("SIGKILL");
-      } catch {
-        // It has ended by itself.
-      }
-      await child.status;
-    });
-    return { child, lines: linesOf(child.stdout) };
-  });
-  for (const { lines } of processes) assert.equal((await lines.next()).value, "ready");
-  for (const { child } of processes) {
-    const writer = child.stdin.getWriter();
-    await writer.write(new Uint8Array([10]));
-    await writer.close();
-  }
-  return (await Promise.all(processes.map(({ lines }) => Array.fromAsync(lines)))).flat();
-}
-
-async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string, void, void> {
-  let rest = "";
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-    const lines = (rest + text).split("\n");
-    rest = lines.pop()!;
-    yield* lines;
-  }
+  const processes = Array.from(
+    { length: PROCESSES },
+    (_, index) => stack.use(new StoreProcess(script, server.url, index * each, each)),
+  );
+  for (const process of processes) await process.ready();
+  for (const process of processes) await process.go();
+  return (await Promise.all(processes.map((process) => process.rest()))).flat();
 }
 
 for (

@@ -4,27 +4,29 @@
  * @module
  */
 
-import { DatabaseSync } from "node:sqlite";
+import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { messageOf, RuntimeError } from "../../mod.ts";
 
 /** "deni" in ASCII: tells denim's files from other programs' (`PRAGMA application_id`). */
 const APPLICATION_ID = 0x64656e69;
 /** Raised with every change to the tables (`PRAGMA user_version`). */
 const SCHEMA_VERSION = 1;
+/** The smallest page that SQLite knows, in bytes: no database is shorter. */
+const MIN_LENGTH = 512;
 /** How long SQLite itself waits for a lock: no longer than a program may be deaf to its signals. */
 const BUSY_TIMEOUT_MS = 100;
-/** As long when the file is opened, where nothing else is under way yet. */
-const OPEN_TIMEOUT_MS = 10_000;
+/** How often it is tried again to open a locked file. */
 const OPEN_RETRY_MS = 5;
 
-const SCHEMA = `
+/** The tables of a file whose revisions count from `base`. */
+const schema = (base: number) => `
   CREATE TABLE state (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     net_conf TEXT,
     -- Traces of leases up to this revision may have been wiped out.
     wiped_revision INTEGER NOT NULL
   ) STRICT;
-  INSERT INTO state VALUES (1, NULL, 0);
+  INSERT INTO state VALUES (1, NULL, ${base});
   -- Each write of a lease makes a new row with the next revision in place of the key's old one, so that
   -- what is new since a revision is the end of the table. A lease that is gone leaves a trace: a row
   -- without a value, which goes in its turn when it expires.
@@ -36,6 +38,7 @@ const SCHEMA = `
     public_ip TEXT GENERATED ALWAYS AS (value ->> 'PublicIP') VIRTUAL,
     public_ipv6 TEXT GENERATED ALWAYS AS (value ->> 'PublicIPv6') VIRTUAL
   ) STRICT;
+  INSERT INTO sqlite_sequence VALUES ('leases', ${base});
   CREATE INDEX leases_by_expiry ON leases (expires_at_ms);
   CREATE INDEX leases_by_public_ip ON leases (public_ip);
   CREATE INDEX leases_by_public_ipv6 ON leases (public_ipv6);
@@ -44,39 +47,139 @@ const SCHEMA = `
 `;
 
 /**
- * Opens the file at `path`, and makes it (mode 0600) and its directory where they are not there. Throws a
- * RuntimeError that names the file where it can't be used: no right to it, not denim's, damaged, or
- * another version's.
+ * From which revision a file counts that is made now, or put back from a copy: later than those of any file
+ * before, since nobody writes a thousand times a millisecond.
  */
-export function openDatabase(path: string): DatabaseSync {
-  let db: DatabaseSync | undefined;
-  try {
-    const directory = path.replace(/[^/]*$/, "");
-    if (directory !== "") Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
-    makeFile(path);
-    db = new DatabaseSync(path);
-    db.exec(`PRAGMA busy_timeout = ${OPEN_TIMEOUT_MS}`);
-    untilUnlocked(() => prepare(db!));
-    // Known as ours by now. SQLite gives the files that it puts beside it the same mode.
-    if (Deno.statSync(path).mode! & 0o077) makePrivate(path);
-    // Readers and the writer don't wait for each other, and a look at the file takes some microseconds.
-    untilUnlocked(() => db!.exec("PRAGMA journal_mode = WAL"));
-    // In WAL mode only this makes each commit last through a loss of power.
-    db.exec("PRAGMA synchronous = FULL");
-    db.exec(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
-    return db;
-  } catch (error) {
-    db?.close();
-    throw explain(path, error);
+export function nextBase(): number {
+  return Date.now() * 1000;
+}
+
+/** The file can't be used as it is. */
+export class FileError extends RuntimeError {
+  /** What is wrong, and what to do; the message has the file's name before it. */
+  readonly reason: string;
+
+  /** For the file at `path`. */
+  constructor(path: string, reason: string) {
+    super(`sqlite:${path}: ${reason}`);
+    this.reason = reason;
   }
 }
 
+/** What a look from end to end found. */
+class MalformedError extends Error {}
+
+/** There is no file, or nothing in it. */
+export class FileGoneError extends FileError {
+  /** For the file at `path`. */
+  constructor(path: string) {
+    super(path, "the file is gone; running agents make it anew");
+  }
+}
+
+/** How a file is opened. */
+export interface OpenOptions {
+  /** Whether to make it where it is not there. */
+  readonly make: boolean;
+  /** How long to wait for another process's lock, during which the program is deaf. */
+  readonly lockTimeoutMs: number;
+}
+
+/** An open file. */
+export class Database implements Disposable {
+  /** The connection. */
+  readonly sql: DatabaseSync;
+  /** Which file it is, whatever its name: a device, an inode, and when that was made. */
+  readonly identity: string;
+  /** Whether it was made just now. */
+  readonly made: boolean;
+  readonly #path: string;
+  readonly #statements = new Map<string, StatementSync>();
+
+  private constructor(path: string, sql: DatabaseSync, identity: string, made: boolean) {
+    this.#path = path;
+    this.sql = sql;
+    this.identity = identity;
+    this.made = made;
+  }
+
+  /**
+   * Opens the file at `path`, checked from end to end, and makes it (mode 0600) and its directory where they
+   * are not there and `make` says so. Throws a FileError, which says what to do, where it can't be used: no
+   * right to it, not denim's, damaged, or another version's.
+   */
+  static open(path: string, { make, lockTimeoutMs }: OpenOptions): Database {
+    let sql: DatabaseSync | undefined;
+    try {
+      if (make) makeFile(path);
+      const file = statOf(path);
+      if (file?.isDirectory) throw new FileError(path, "is a directory; choose another path");
+      if (file === undefined || file.size === 0 && !make) throw new FileGoneError(path);
+      // SQLite may take it for an empty one.
+      if (file.size > 0 && file.size < MIN_LENGTH) throw new MalformedError("malformed: cut short");
+      refuseStrangersLog(path);
+      sql = new DatabaseSync(path);
+      const connection = sql;
+      sql.exec(`PRAGMA busy_timeout = ${Math.min(BUSY_TIMEOUT_MS, lockTimeoutMs)}`);
+      const made = untilUnlocked(lockTimeoutMs, () => prepare(path, connection));
+      // Known as ours by now. SQLite gives the files that it puts beside it the same mode.
+      if (file.mode! & 0o077) Deno.chmodSync(path, 0o600);
+      untilUnlocked(lockTimeoutMs, () => setUp(connection));
+      return new Database(path, sql, identityOf(file), made);
+    } catch (error) {
+      sql?.close();
+      throw explain(path, error);
+    }
+  }
+
+  /** Whether it still is the file at its path, whole. */
+  get isInPlace(): boolean {
+    const file = statOf(this.#path);
+    return file !== undefined && file.size > 0 && identityOf(file) === this.identity &&
+      statOf(`${this.#path}-wal`) === undefined;
+  }
+
+  /** A prepared statement. */
+  statement(text: string): StatementSync {
+    let statement = this.#statements.get(text);
+    if (statement === undefined) {
+      statement = this.sql.prepare(text);
+      this.#statements.set(text, statement);
+    }
+    return statement;
+  }
+
+  /** Runs `body` in a transaction, all of which happens or none. */
+  transaction<T>(begin: "BEGIN" | "BEGIN IMMEDIATE", body: () => T): T {
+    return transaction(this.sql, begin, body);
+  }
+
+  /** Closes it. */
+  [Symbol.dispose](): void {
+    this.sql.close();
+  }
+}
+
+function statOf(path: string): Deno.FileInfo | undefined {
+  try {
+    return Deno.statSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/** An inode's number alone may be given to the next file. */
+function identityOf({ dev, ino, birthtime }: Deno.FileInfo): string {
+  return `${dev}:${ino}:${birthtime?.getTime() ?? ""}`;
+}
+
 /**
- * Tries again what another process's lock keeps from being done. SQLite itself does not wait for the locks
- * that a change of the journal's mode takes, and agents that start together all make that change.
+ * Tries again what another process's lock keeps from being done; agents that start together all make the
+ * file.
  */
-function untilUnlocked(body: () => void): void {
-  const deadlineMs = performance.now() + OPEN_TIMEOUT_MS;
+function untilUnlocked<T>(timeoutMs: number, body: () => T): T {
+  const deadlineMs = performance.now() + timeoutMs;
   const nobody = new Int32Array(new SharedArrayBuffer(4));
   for (;;) {
     try {
@@ -88,63 +191,86 @@ function untilUnlocked(body: () => void): void {
   }
 }
 
-/**
- * Makes the file where it is not there. One that is there is not opened: closing it again would end the locks
- * that another connection of this process has on it (fcntl(2)).
- */
 function makeFile(path: string): void {
+  const directory = path.replace(/[^/]*$/, "");
+  if (directory !== "") Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
   try {
     Deno.openSync(path, { createNew: true, write: true, mode: 0o600 }).close();
   } catch (error) {
     if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
-    if (Deno.statSync(path).isDirectory) throw new RuntimeError("Is a directory");
   }
 }
 
-/** Takes away others' rights to a file, and to those beside it, which may go at any time. */
-function makePrivate(path: string): void {
-  for (const file of [path, `${path}-wal`, `${path}-shm`]) {
-    try {
-      Deno.chmodSync(file, 0o600);
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-    }
+/**
+ * Refuses a write-ahead log that lies beside a file which has none, as a copy put back in the file's place
+ * may have: SQLite would write into the file what another's log says, and find nothing wrong.
+ */
+function refuseStrangersLog(path: string): void {
+  if (statOf(`${path}-wal`) === undefined) return;
+  using file = Deno.openSync(path);
+  const header = new Uint8Array(20);
+  file.readSync(header);
+  // The "file format write version" (https://www.sqlite.org/fileformat.html): 1 without such a log.
+  if (header[18] === 1) {
+    throw new FileError(path, `${path}-wal is not this file's; move it away`);
   }
 }
 
-/** Makes a new file denim's, and refuses a file that is not. */
-function prepare(db: DatabaseSync): void {
+/** Makes a new file denim's, and refuses one that is not, or is damaged. Tells whether it is new. */
+function prepare(path: string, sql: DatabaseSync): boolean {
   const pragma = (name: string) =>
-    Object.values(db.prepare(`PRAGMA ${name}`).get() as Record<string, unknown>)[0];
-  transaction(db, "BEGIN IMMEDIATE", () => {
-    const tables = db.prepare("SELECT 1 FROM sqlite_schema LIMIT 1").get();
-    const [application, version] = [pragma("application_id"), pragma("user_version")];
-    if (tables === undefined && application === 0 && version === 0) db.exec(SCHEMA);
-    else if (application !== APPLICATION_ID) {
-      throw new RuntimeError("is another program's database; choose another path");
-    } else if (version !== SCHEMA_VERSION) {
-      throw new RuntimeError(
-        `was written by another version of denim (tables of version ${version}, this one has ` +
-          `${SCHEMA_VERSION}); run that one, or move the file away: nodes then lease anew`,
-      );
-    }
+    Object.values(sql.prepare(`PRAGMA ${name}`).get() as Record<string, unknown>)[0];
+  const isEmpty = () =>
+    sql.prepare("SELECT 1 FROM sqlite_schema LIMIT 1").get() === undefined &&
+    pragma("application_id") === 0 && pragma("user_version") === 0;
+  const made = isEmpty() && transaction(sql, "BEGIN IMMEDIATE", () => {
+    if (!isEmpty()) return false;
+    sql.exec(schema(nextBase()));
+    return true;
   });
+  const version = pragma("user_version");
+  if (pragma("application_id") !== APPLICATION_ID) {
+    throw new FileError(path, "is another program's database; choose another path");
+  }
+  if (version !== SCHEMA_VERSION) {
+    throw new FileError(
+      path,
+      `was written by another version of denim (tables of version ${version}, this one has ` +
+        `${SCHEMA_VERSION}); run that one, or move the file away: nodes then lease anew`,
+    );
+  }
+  const verdict = pragma("integrity_check(1)");
+  if (verdict !== "ok") throw new MalformedError(`malformed: ${verdict}`.replaceAll("\n", " "));
+  const state = sql.prepare("SELECT net_conf, wiped_revision FROM state").get();
+  if (state === undefined) throw new MalformedError("malformed: a row is missing");
+  sql.prepare("SELECT revision, key, value, expires_at_ms, public_ip, public_ipv6 FROM leases");
+  return made;
 }
 
-/** Runs `body` in a transaction, all of which happens or none. */
-export function transaction<T>(
-  db: DatabaseSync,
+/**
+ * With a rollback journal, rather than a write-ahead log, the file is all there is between two writes: it
+ * can be copied, put back, moved and deleted as one, and nothing of it is mapped into memory.
+ */
+function setUp(sql: DatabaseSync): void {
+  sql.exec("PRAGMA journal_mode = TRUNCATE");
+  // Each commit lasts through a loss of power.
+  sql.exec("PRAGMA synchronous = FULL");
+  sql.exec(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
+}
+
+function transaction<T>(
+  sql: DatabaseSync,
   begin: "BEGIN" | "BEGIN IMMEDIATE",
   body: () => T,
 ): T {
-  db.exec(begin);
+  sql.exec(begin);
   try {
     const result = body();
-    db.exec("COMMIT");
+    sql.exec("COMMIT");
     return result;
   } catch (error) {
     try {
-      db.exec("ROLLBACK");
+      sql.exec("ROLLBACK");
     } catch {
       // After a full disk, among others, SQLite has rolled back by itself.
     }
@@ -154,16 +280,44 @@ export function transaction<T>(
 
 /** Whether a failure is only that another process held a lock (`SQLITE_BUSY`, `SQLITE_PROTOCOL`). */
 export function isBusy(error: unknown): boolean {
-  return ["database is locked", "locking protocol"].includes(messageOf(error));
+  return /database is locked|locking protocol/.test(messageOf(error));
 }
+
+/** Whether a failure is only that there is no room (`SQLITE_FULL`): what is there can be read. */
+export function isFull(error: unknown): boolean {
+  return /disk is full/.test(messageOf(error));
+}
+
+/** Whether a failure is SQLite's or the file system's, rather than the program's. */
+function isFilesFault(error: unknown): boolean {
+  const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;
+  return error instanceof MalformedError ||
+    typeof code === "string" && /^(ERR_SQLITE_ERROR|E[A-Z0-9]+)$/.test(code);
+}
+
+/** What to do about a failure, by what SQLite or the system say of it. */
+const ADVICE: readonly (readonly [says: RegExp, advice: string])[] = [
+  [
+    /malformed|not a database|no such (table|column)/,
+    "it is damaged, or no SQLite file; move it away and nodes lease anew, or put a copy in its place",
+  ],
+  [
+    /database is locked|locking protocol/,
+    "another process keeps it locked; `fuser PATH` shows which",
+  ],
+  [/disk is full|os error 28/, "make room on its file system"],
+  [/readonly database|os error 30/, "it or its file system is read-only; make it writable"],
+  [/unable to open|os error 13/, "it may not be read and written by this user; run as root"],
+  [/disk I\/O error/, "its disk has a fault, of which the kernel's log (dmesg) tells more"],
+];
 
 /** A failure as a RuntimeError that names the file and, where the file is the fault, says what to do. */
 export function explain(path: string, error: unknown): RuntimeError {
+  if (error instanceof FileError) return error;
   const message = messageOf(error);
-  const advice = /malformed|not a database/.test(message)
-    ? ": it is damaged, or no SQLite file; move it away and nodes lease anew, or choose another path"
-    : isBusy(error)
-    ? `: another process keeps it locked; \`fuser ${path}\` shows which`
-    : "";
-  return new RuntimeError(`sqlite:${path}: ${message}${advice}`);
+  const advice = ADVICE.find(([says]) => says.test(message))?.[1].replace("PATH", path);
+  const text = advice === undefined ? message : `${message}: ${advice}`;
+  return isFilesFault(error)
+    ? new FileError(path, text)
+    : new RuntimeError(`sqlite:${path}: ${text}`);
 }

@@ -3,10 +3,14 @@
  * so that agents in several processes never give a subnet twice; each lease that it writes gets the next
  * revision, by which a watch reads just what is new.
  *
+ * The file may be deleted, damaged, or put back from a copy while agents run. Before each use it is looked at
+ * whether it is still the same; one that can't be used is waited for; and into another one each agent
+ * writes what it knows: the net-conf, and the lease that its own node lives by.
+ *
  * @module
  */
 
-import type { DatabaseSync, StatementSync } from "node:sqlite";
+import type { StatementSync } from "node:sqlite";
 import {
   chooseLease,
   chooseReservation,
@@ -14,6 +18,7 @@ import {
   FAMILIES,
   formatLeaseValue,
   heldBefore,
+  holdsAlike,
   type Lease,
   LEASE_TTL_MS,
   type LeaseEvent,
@@ -27,21 +32,37 @@ import {
   messageOf,
   type NetworkConfig,
   type NodeIdentity,
+  overlaps,
   parseNetworkConfig,
   requestedLease,
   type ReservationRequest,
   RuntimeError,
   sleep,
 } from "../../mod.ts";
-import { explain, isBusy, openDatabase, transaction } from "./database.ts";
-import { FileChanges, ringBell } from "./file_changes.ts";
+import { Outage } from "../outage.ts";
+import { Bell, SETTLE_MS } from "./bell.ts";
+import {
+  Database,
+  explain,
+  FileError,
+  FileGoneError,
+  isBusy,
+  isFull,
+  nextBase,
+} from "./database.ts";
 
+/** How long another's lock is waited for when the store is opened, where nothing else is under way yet. */
+const OPEN_TIMEOUT_MS = 10_000;
 /** How often the file is looked at also where nobody was heard to write to it. */
 const POLL_MS = 500;
 /** How long it is tried again while another process has the lock … */
 const LOCK_WAIT_MS = 10_000;
 /** … and how often. */
 const LOCK_RETRY_MS = 10;
+/** How often a file that can't be used is tried again. */
+const TROUBLE_RETRY_MS = 500;
+/** How long a deleted file may come back, as from a copy, before it is made anew. */
+const REMAKE_MS = 400;
 /** How long the trace of a lease that is gone is kept, for watches to find. */
 const TRACE_TTL_MS = 10 * 60 * 1000;
 
@@ -51,7 +72,12 @@ export interface SqliteStoreOptions {
   readonly log: Logger;
   /** The time in milliseconds since 1970; the system's unless given. */
   readonly now?: () => number;
+  /** False for who would rather hear of a file that can't be used than wait for it. */
+  readonly patient?: boolean;
 }
+
+/** What is done with the file: it may be that it can be read, but not written. */
+type Use = "read" | "write";
 
 /** A row of `leases`; without a value it is the trace of a lease that is gone. */
 interface Row {
@@ -76,27 +102,42 @@ export class SqliteStore implements LeaseStore {
   /** `sqlite:` and the file's path. */
   readonly description: string;
   readonly #path: string;
-  readonly #db: DatabaseSync;
   readonly #log: Logger;
   readonly #reader: LeaseReader;
   readonly #now: () => number;
-  readonly #statements = new Map<string, StatementSync>();
+  readonly #patient: boolean;
+  readonly #outage: Outage;
+  readonly #bell: Bell;
   readonly #closed = new AbortController();
-  #changes: FileChanges | undefined;
+  #database: Database | undefined;
+  /** Since when the file has been gone. */
+  #goneSinceMs: number | undefined;
+  /** The net-conf's text, as it was last read or written. */
+  #knownNetConf: string | undefined;
+  /** The leases given through this store, by key: what its node lives by. */
+  readonly #given = new Map<string, Lease>();
+  /** The last revision that was read or written. */
+  #lastRevision = 0;
 
   private constructor(path: string, options: SqliteStoreOptions) {
     this.description = `sqlite:${path}`;
     this.#path = path;
-    this.#db = openDatabase(path);
     this.#log = options.log;
     this.#reader = new LeaseReader(this.description, options.log);
     this.#now = options.now ?? Date.now;
+    this.#patient = options.patient ?? true;
+    this.#outage = new Outage(this.description, "can be used again", options.log);
+    this.#bell = new Bell(path, options.log);
+    this.#bell.look();
+    this.#database = Database.open(path, { make: true, lockTimeoutMs: OPEN_TIMEOUT_MS });
+    this.#bell.ringFor(this.#database.identity, this.#database.made);
+    this.#lastRevision = this.#state().revision;
   }
 
   /**
    * Opens the file at `path`, and makes it (mode 0600) and its directory where they are not there. Throws a
    * RuntimeError that names the file where it can't be used: no right to it, not denim's, damaged, or
-   * another version's.
+   * another version's. Later on, unless `patient` is false, a file that can't be used is waited for.
    */
   static open(path: string, options: SqliteStoreOptions): SqliteStore {
     return new SqliteStore(path, options);
@@ -106,27 +147,26 @@ export class SqliteStore implements LeaseStore {
   async networkConfig(signal: AbortSignal): Promise<NetworkConfig> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
     for (let waited = false;; waited = true) {
-      const changes = this.#fileChanges();
-      const { count } = changes;
-      const text = await this.#unlocked(ending, () => this.#netConf());
+      this.#bell.listen();
+      const { count } = this.#bell;
+      const text = await this.#use("read", ending, () => this.#netConf());
       if (text !== undefined) return this.#parseNetConf(text);
       if (!waited) this.#log.info(`waiting for a net-conf in ${this.description}`);
-      await changes.after(count, POLL_MS, ending);
+      await this.#bell.after(count, POLL_MS, ending);
     }
   }
 
   /** The net-conf, then each other one that any process writes. */
   async *watchNetworkConfig(signal: AbortSignal): AsyncGenerator<NetworkConfig, void, void> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
-    const changes = this.#fileChanges();
     let seen: string | undefined;
     let count: number;
     try {
       // Rejects with what is wrong with the first one; later ones harm nobody who has a good one.
       await this.networkConfig(ending);
       do {
-        count = changes.count;
-        const text = await this.#unlocked(ending, () => this.#netConf());
+        count = this.#bell.count;
+        const text = await this.#use("read", ending, () => this.#netConf());
         if (text === undefined || text === seen) continue;
         seen = text;
         try {
@@ -135,7 +175,7 @@ export class SqliteStore implements LeaseStore {
           if (!(error instanceof ConfigError)) throw error;
           this.#log.error(`the new net-conf is not followed: ${messageOf(error)}`);
         }
-      } while (await changes.after(count, POLL_MS, ending));
+      } while (await this.#bell.after(count, POLL_MS, ending));
     } catch (error) {
       if (!ending.aborted) throw error;
     }
@@ -150,20 +190,21 @@ export class SqliteStore implements LeaseStore {
     parseNetworkConfig(text);
     return await this.#write(signal, () => {
       if (options.ifAbsent && this.#netConf() !== undefined) return false;
-      this.#statement("UPDATE state SET net_conf = ?").run(text);
+      this.#writeNetConf(text);
       return true;
     });
   }
 
   /** The lease that a node holds; see {@link LeaseStore.held}. */
   async held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined> {
-    return await this.#unlocked(signal, () => this.#findHeld(node)?.lease);
+    return await this.#use("read", signal, () => this.#findHeld(node)?.lease);
   }
 
   /** Gives a node its subnet, in one transaction; see {@link LeaseStore.acquire}. */
   async acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
     await this.networkConfig(signal);
-    return await this.#write(signal, () => {
+    if (!this.#given.has(leaseKey(request.previousSubnets))) await this.#settle(signal);
+    const lease = await this.#write(signal, () => {
       const config = this.#parseNetConf(this.#netConf()!);
       const found = this.#findHeld(request);
       const { subnets, keeps } = chooseLease(
@@ -184,6 +225,9 @@ export class SqliteStore implements LeaseStore {
       );
       return this.#put(lease);
     });
+    for (const [key, given] of this.#given) if (holdsAlike(given, lease)) this.#given.delete(key);
+    this.#given.set(lease.key, lease);
+    return lease;
   }
 
   /** Lengthens a lease; see {@link LeaseStore.renew}. */
@@ -203,34 +247,46 @@ export class SqliteStore implements LeaseStore {
     });
   }
 
-  /** All leases, then each change, soon after it was committed, by whichever process. */
+  /**
+   * All leases, then each change, soon after it was committed, by whichever process. Of a file that took
+   * another's place, as after a long sleep, what is new is told at once; and all, so that the rest is
+   * gone, when the nodes that live have had the time to claim their subnets in it.
+   */
   async *watch(signal: AbortSignal): AsyncGenerator<LeaseEvent, void, void> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
-    const changes = this.#fileChanges();
+    this.#bell.listen();
     let seen = -1;
+    let settledAtMs = Infinity;
     let cleared = true;
     try {
       for (;;) {
-        const { count } = changes;
-        const { revision, nextEndMs } = await this.#unlocked(ending, () => this.#state());
+        const { count } = this.#bell;
+        const { revision, nextEndMs } = await this.#use("read", ending, () => this.#lookAround());
         if (nextEndMs !== null && nextEndMs <= this.#now()) {
           // Each write sees to what has run out. Where none can be made, as on a full disk, what else is new
           // is told all the same.
           cleared = await this.#tryClear(ending, cleared);
           if (cleared) continue;
         }
-        if (revision !== seen) {
-          const news = await this.#unlocked(
-            ending,
-            () => transaction(this.#db, "BEGIN", () => this.#newsSince(seen)),
-          );
-          seen = news.revision;
-          yield news.event;
+        if (this.#now() >= settledAtMs) {
+          seen = -1;
+          settledAtMs = Infinity;
         }
-        const untilEndMs = nextEndMs === null || !cleared
-          ? POLL_MS
-          : Math.max(nextEndMs - this.#now(), 1);
-        if (!await changes.after(count, Math.min(untilEndMs, POLL_MS), ending)) return;
+        if (revision !== seen) {
+          const news = await this.#use("read", ending, () => this.#newsSince(seen));
+          const first = seen < 0;
+          const { put, removed } = this.#readNews(news.rows);
+          seen = news.revision;
+          if (first) yield { kind: "snapshot", leases: put };
+          else {
+            if (news.incomplete) settledAtMs = this.#now() + SETTLE_MS;
+            const lost = news.incomplete ? await this.#use("read", ending, () => this.#lost()) : [];
+            yield { kind: "changes", put, removed: [...removed, ...lost.map(({ key }) => key)] };
+          }
+        }
+        const nextMs = Math.min(nextEndMs !== null && cleared ? nextEndMs : Infinity, settledAtMs);
+        const waitMs = Math.min(Math.max(nextMs - this.#now(), 1), POLL_MS);
+        if (!await this.#bell.after(count, waitMs, ending)) return;
       }
     } catch (error) {
       if (!ending.aborted) throw error;
@@ -239,16 +295,21 @@ export class SqliteStore implements LeaseStore {
 
   /** The net-conf's text; see {@link LeaseStore.networkConfigText}. */
   async networkConfigText(signal: AbortSignal): Promise<string | undefined> {
-    return await this.#unlocked(signal, () => this.#netConf());
+    return await this.#use("read", signal, () => this.#netConf());
   }
 
   /** Every lease; see {@link LeaseStore.leases}. */
   async leases(signal: AbortSignal): Promise<readonly Lease[]> {
-    return await this.#write(signal, () => this.#rows().flatMap((row) => this.#read(row) ?? []));
+    return await this.#use(
+      "read",
+      signal,
+      () => this.#rows().flatMap((row) => this.#read(row) ?? []),
+    );
   }
 
   /** Keeps subnets for a node for good; see {@link LeaseStore.reserve}. */
   async reserve(request: ReservationRequest, signal: AbortSignal): Promise<Lease> {
+    await this.#settle(signal);
     return await this.#write(signal, () => {
       const text = this.#netConf();
       if (text === undefined) throw new RuntimeError("there is no net-conf yet; write one first");
@@ -264,7 +325,9 @@ export class SqliteStore implements LeaseStore {
 
   /** Gives up a lease or a reservation; see {@link LeaseStore.release}. */
   async release(key: string, signal: AbortSignal): Promise<boolean> {
-    return await this.#write(signal, () => this.#remove(key));
+    const released = await this.#write(signal, () => this.#remove(key));
+    this.#given.delete(key);
+    return released;
   }
 
   /** Writes leases as they are, in one transaction: what a person reserves, or a test or bench makes up. */
@@ -285,14 +348,106 @@ export class SqliteStore implements LeaseStore {
   [Symbol.asyncDispose](): Promise<void> {
     if (!this.#closed.signal.aborted) {
       this.#closed.abort(new RuntimeError(`${this.description} is closed`));
-      this.#changes?.[Symbol.dispose]();
-      this.#db.close();
+      this.#bell[Symbol.dispose]();
+      this.#drop();
     }
     return Promise.resolve();
   }
 
-  #fileChanges(): FileChanges {
-    return this.#changes ??= new FileChanges(this.#path, this.#log);
+  #drop(): void {
+    this.#database?.[Symbol.dispose]();
+    this.#database = undefined;
+  }
+
+  /** The file, opened anew where it is not the same any more. */
+  #open(): Database {
+    if (this.#database?.isInPlace) return this.#database;
+    this.#drop();
+    const goneMs = performance.now() - (this.#goneSinceMs ?? Infinity);
+    try {
+      const make = this.#patient && goneMs >= REMAKE_MS;
+      this.#bell.look();
+      this.#database = Database.open(this.#path, { make, lockTimeoutMs: 0 });
+      this.#goneSinceMs = undefined;
+      this.#takeOver(this.#database, this.#database.made);
+      return this.#database;
+    } catch (error) {
+      this.#drop();
+      if (error instanceof FileGoneError) this.#goneSinceMs ??= performance.now();
+      else this.#goneSinceMs = undefined;
+      throw error;
+    }
+  }
+
+  /**
+   * Writes into a file what this store knows and it lacks, because it was made anew or is an older copy: the
+   * net-conf, and the leases of the node, which lives by them.
+   */
+  #takeOver(database: Database, made: boolean): void {
+    const { revision } = this.#state();
+    const isOlder = revision < this.#lastRevision;
+    this.#bell.ringFor(database.identity, made || isOlder);
+    const netConf = this.#netConf() === undefined ? this.#knownNetConf : undefined;
+    const lost = this.#lost();
+    if (!isOlder && netConf === undefined && lost.length === 0) return;
+    const claimed = database.transaction("BEGIN IMMEDIATE", () => {
+      // Later than all that anybody has seen, and all of it news.
+      if (isOlder) this.#raiseRevision(Math.max(nextBase(), this.#lastRevision));
+      if (netConf !== undefined) this.#writeNetConf(netConf);
+      return lost.filter((lease) => this.#reclaim(lease));
+    });
+    this.#bell.ring();
+    const what = [...netConf === undefined ? [] : ["net-conf"], ...claimed.map(({ key }) => key)];
+    this.#log.warn(
+      `${this.description} ${
+        made ? "was made anew" : "is another file than before"
+      }; this node wrote ` +
+        `into it: ${what.join(", ") || "nothing"}`,
+    );
+  }
+
+  /** The leases of this node that are not in the file, or are another's there. */
+  #lost(): Lease[] {
+    return [...this.#given.values()].filter((lease) => {
+      const row = this.#row(lease.key);
+      const is = row && this.#read(row);
+      return is === undefined || !holdsAlike(is, lease);
+    });
+  }
+
+  /**
+   * Writes a lease that this node lives by; tells whether it did. What stands against it in an older copy has
+   * been given up since; but once the nodes that live had their time, a subnet may be another's.
+   */
+  #reclaim(lease: Lease): boolean {
+    const subnets = lease.halves.map(({ subnet }) => subnet);
+    const rivals = this.#rows().filter((row) => {
+      const is = this.#read(row);
+      return overlaps(row.key, subnets) || is !== undefined && holdsAlike(is, lease);
+    });
+    if (this.#bell.unsettledMs === 0 && rivals.some(({ key }) => overlaps(key, subnets))) {
+      return false;
+    }
+    for (const { key } of rivals) this.#remove(key);
+    const { expiresAtMs } = lease;
+    this.#put({ ...lease, expiresAtMs: expiresAtMs && this.#now() + LEASE_TTL_MS });
+    return true;
+  }
+
+  /** Waits until the nodes that live have claimed their subnets in a file that took another's place. */
+  async #settle(signal: AbortSignal): Promise<void> {
+    const ending = AbortSignal.any([signal, this.#closed.signal]);
+    for (let said = false;; said = true) {
+      const ms = await this.#use("read", signal, () => this.#bell.unsettledMs);
+      if (ms === 0) return;
+      if (!said) {
+        this.#log.info(
+          `${this.description} is another file than before; nodes that live come first`,
+        );
+      }
+      await sleep(ms, ending);
+      ending.throwIfAborted();
+    }
   }
 
   /** What a watch looks at, in one statement of some microseconds. */
@@ -303,26 +458,46 @@ export class SqliteStore implements LeaseStore {
     ).get() as unknown as State;
   }
 
-  /**
-   * What changed after a revision: all, for one before the first, or so long ago that traces have been
-   * wiped out since.
-   */
-  #newsSince(seen: number): { revision: number; event: LeaseEvent } {
+  /** {@link SqliteStore.#state}, after a look at whether what is in the file was replaced. */
+  #lookAround(): State {
     const { revision, wiped } = this.#state();
-    const all = seen < wiped;
-    const rows = this.#statement("SELECT * FROM leases WHERE revision > ? ORDER BY revision")
-      .all(all ? -1 : seen) as unknown as Row[];
+    const last = this.#lastRevision;
+    if (revision < last || wiped > last) {
+      this.#bell.look();
+      this.#takeOver(this.#database!, false);
+    }
+    const state = this.#state();
+    this.#lastRevision = state.revision;
+    return state;
+  }
+
+  /**
+   * What was written after a revision. Incomplete for one so long ago that traces have been wiped out since,
+   * or of what another file had.
+   */
+  #newsSince(seen: number): { revision: number; incomplete: boolean; rows: readonly Row[] } {
+    return this.#database!.transaction("BEGIN", () => {
+      const { revision, wiped } = this.#state();
+      const rows = this.#statement("SELECT * FROM leases WHERE revision > ? ORDER BY revision")
+        .all(seen) as unknown as Row[];
+      return { revision, incomplete: seen < wiped, rows };
+    });
+  }
+
+  /** Reads new rows, and remembers what they say of this node's leases. */
+  #readNews(rows: readonly Row[]): { put: Lease[]; removed: string[] } {
     const put: Lease[] = [];
     const removed: string[] = [];
     for (const row of rows) {
       const lease = this.#read(row);
       if (lease === undefined) removed.push(row.key);
       else put.push(lease);
+      const given = this.#given.get(row.key);
+      if (given === undefined) continue;
+      if (lease !== undefined && holdsAlike(lease, given)) this.#given.set(row.key, lease);
+      else this.#given.delete(row.key);
     }
-    return {
-      revision,
-      event: all ? { kind: "snapshot", leases: put } : { kind: "changes", put, removed },
-    };
+    return { put, removed };
   }
 
   /**
@@ -358,8 +533,10 @@ export class SqliteStore implements LeaseStore {
   }
 
   #rows(): Row[] {
-    return this.#statement("SELECT * FROM leases WHERE value IS NOT NULL ORDER BY revision")
-      .all() as unknown as Row[];
+    return this.#statement(
+      "SELECT * FROM leases WHERE value IS NOT NULL AND ifnull(expires_at_ms > ?, true) " +
+        "ORDER BY revision",
+    ).all(this.#now()) as unknown as Row[];
   }
 
   /** Tells what was written, read back, so that this node sees its lease as the others do. */
@@ -381,7 +558,7 @@ export class SqliteStore implements LeaseStore {
   /** Tells whether what has run out is gone now; complains where it is not, once in a row. */
   async #tryClear(signal: AbortSignal, complain: boolean): Promise<boolean> {
     try {
-      await this.#write(signal, () => {});
+      await this.#write(signal, () => {}, false);
       return true;
     } catch (error) {
       if (signal.aborted) throw error;
@@ -411,7 +588,18 @@ export class SqliteStore implements LeaseStore {
 
   #netConf(): string | undefined {
     const row = this.#statement("SELECT net_conf FROM state").get() as { net_conf: string | null };
+    this.#knownNetConf = row.net_conf ?? this.#knownNetConf;
     return row.net_conf ?? undefined;
+  }
+
+  #writeNetConf(text: string): void {
+    this.#statement("UPDATE state SET net_conf = ?").run(text);
+  }
+
+  /** The next write's revision is later than this, and all that was written before is news to every watch. */
+  #raiseRevision(revision: number): void {
+    this.#statement("UPDATE sqlite_sequence SET seq = ? WHERE name = 'leases'").run(revision);
+    this.#statement("UPDATE state SET wiped_revision = ?").run(revision);
   }
 
   #parseNetConf(text: string): NetworkConfig {
@@ -423,42 +611,66 @@ export class SqliteStore implements LeaseStore {
   }
 
   /** Runs `body` in a transaction that writes, and that finds no lease which has run out. */
-  async #write<T>(signal: AbortSignal, body: () => T): Promise<T> {
-    const result = await this.#unlocked(
+  async #write<T>(signal: AbortSignal, body: () => T, patient = true): Promise<T> {
+    const result = await this.#use(
+      "write",
       signal,
       () =>
-        transaction(this.#db, "BEGIN IMMEDIATE", () => {
+        this.#database!.transaction("BEGIN IMMEDIATE", () => {
           this.#clear();
           return body();
         }),
+      // A node that has no lease yet is better told.
+      patient && this.#patient && this.#given.size > 0,
     );
-    ringBell(this.#path);
+    this.#bell.ring();
     return result;
   }
 
-  /** Runs what uses the file, again where another process has it locked. */
-  async #unlocked<T>(signal: AbortSignal, body: () => T): Promise<T> {
+  /**
+   * Runs what uses the file, again where another process has it locked; and, for the patient, where it can't
+   * be used as it is.
+   */
+  async #use<T>(
+    use: Use,
+    signal: AbortSignal,
+    body: () => T,
+    patient: boolean = this.#patient,
+  ): Promise<T> {
     const giveUpAtMs = performance.now() + LOCK_WAIT_MS;
-    for (;;) {
+    for (let lookedAgain = false;;) {
       signal.throwIfAborted();
       this.#closed.signal.throwIfAborted();
+      let waitMs = LOCK_RETRY_MS;
       try {
-        return body();
+        this.#open();
+        const result = body();
+        this.#outage.worked(...use === "write" ? ["read", "write"] : ["read"]);
+        return result;
       } catch (error) {
         if (error instanceof LeaseLostError || error instanceof ConfigError) throw error;
-        if (!isBusy(error) || performance.now() > giveUpAtMs) throw explain(this.#path, error);
+        if (!isBusy(error) || performance.now() > giveUpAtMs) {
+          const failure = explain(this.#path, error);
+          if (!(failure instanceof FileError)) throw failure;
+          if (!isBusy(error) && !isFull(error) && this.#database !== undefined) {
+            // To open it is to look at it from end to end, and tells best what is wrong.
+            this.#drop();
+            if (!lookedAgain) {
+              lookedAgain = true;
+              continue;
+            }
+          }
+          if (!patient) throw failure;
+          this.#outage.failed(use, failure.reason);
+          waitMs = TROUBLE_RETRY_MS;
+        }
       }
-      await sleep(LOCK_RETRY_MS, signal);
+      await sleep(waitMs, AbortSignal.any([signal, this.#closed.signal]));
     }
   }
 
-  #statement(sql: string): StatementSync {
-    let statement = this.#statements.get(sql);
-    if (statement === undefined) {
-      statement = this.#db.prepare(sql);
-      this.#statements.set(sql, statement);
-    }
-    return statement;
+  #statement(text: string): StatementSync {
+    return this.#database!.statement(text);
   }
 }
 

@@ -1,0 +1,123 @@
+/** Whole nodes whose store's file gets into trouble: real agents, pods that talk throughout. */
+
+import { SqliteStore } from "@denim/core/stores/sqlite";
+import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
+import { Lab, type LabNode } from "../agent/lab/lab.ts";
+import { RunningPing } from "./support/ping.ts";
+import { RecordingLog } from "./support/recording_log.ts";
+import { rootTest } from "./support/root_test.ts";
+import { SmallDisk } from "./support/small_disk.ts";
+import { eventually } from "./support/wait.ts";
+
+const NEVER = new AbortController().signal;
+/** Three subnets to lease: the first of a network is never given. */
+const NET_CONF = { Network: "10.5.0.0/25", SubnetLen: 27, Backend: { Type: "vxlan" } };
+/** By then whoever did not come back into the file is taken for gone. */
+const SETTLED_MS = 3_500;
+
+/** A cluster of three, of which two run, on a file on a disk of its own. */
+interface Place {
+  readonly path: string;
+  readonly disk: SmallDisk;
+  readonly nodes: readonly LabNode[];
+}
+
+/** How often the agents said something, one after another. */
+function said({ nodes }: Place, pattern: RegExp): string {
+  return nodes.map((node) => [...Deno.readTextFileSync(node.logFile).matchAll(pattern)].length)
+    .join(" ");
+}
+
+async function allSaid(place: Place, pattern: RegExp, times: number): Promise<number> {
+  const wanted = place.nodes.map(() => times).join(" ");
+  return await eventually(`${pattern} ${wanted}`, () => said(place, pattern) === wanted);
+}
+
+const AGAIN = /INFO +sqlite:.* can be used again, after/g;
+
+/** What may happen to the file, and what mends it where the agents don't by themselves. */
+const MISHAPS: Readonly<Record<string, (place: Place) => Promise<void>>> = {
+  "deleted": async (place) => {
+    Deno.removeSync(place.path);
+    assert.ok(await allSaid(place, /WARN +waiting for sqlite:.*the file is gone/g, 1) < 1_000);
+    await allSaid(place, AGAIN, 1);
+  },
+  "put back from an older copy": async (place) => {
+    const { path } = place;
+    Deno.copyFileSync(path, `${path}-copy`);
+    {
+      using db = new DatabaseSync(`${path}-copy`);
+      db.exec("DELETE FROM leases; UPDATE sqlite_sequence SET seq = seq - 10");
+    }
+    Deno.renameSync(`${path}-copy`, path);
+    // The first time was when it was made anew.
+    await allSaid(place, /WARN .*this node wrote into it: .*10\.5\./g, 2);
+  },
+  "damaged, and moved away": async (place) => {
+    Deno.truncateSync(place.path, 10_000);
+    await allSaid(place, /WARN +waiting for sqlite:.*it is damaged.*; move it away/g, 1);
+    Deno.removeSync(place.path);
+    await allSaid(place, AGAIN, 2);
+  },
+  "on a full disk": async (place) => {
+    place.disk.fill();
+    await allSaid(place, /WARN +waiting for sqlite:.*: make room on its file system/g, 1);
+    place.disk.empty();
+    await allSaid(place, AGAIN, 3);
+  },
+};
+
+rootTest(
+  "sqlite's file in trouble: no packet is lost, no agent ends, all get their subnets again",
+  async (t) => {
+    using disk = new SmallDisk();
+    const path = `${disk.directory}/denim.db`;
+    const storeFlags = ["--store", `sqlite:${path}`];
+    const renews = new URL("./support/agent_that_renews.ts", import.meta.url).pathname;
+    await using lab = await Lab.create({
+      nodes: 3,
+      netConf: NET_CONF,
+      storeFlags,
+      agentProgram: [Deno.execPath(), "run", "-A", renews],
+    });
+    await using store = SqliteStore.open(path, { log: new RecordingLog(), patient: false });
+    await store.setNetworkConfig(JSON.stringify(NET_CONF), { ifAbsent: true }, NEVER);
+    const [one, two, late] = lab.nodes as [LabNode, LabNode, LabNode];
+    const nodes = [one, two];
+    await Promise.all(nodes.map((node) => node.startAgent(NEVER)));
+    const before = nodes.map((node) => `${node.subnet()} ${node.agentPid}`);
+    const [a, b] = [await one.addPod("a"), await two.addPod("b")];
+    for (const [what, happen] of Object.entries(MISHAPS)) {
+      await t.step(what, async () => {
+        using namespace = a.open();
+        const pinging = new RunningPing(namespace, ["-i", "0.01", "-q", `${b.address}`]);
+        const startMs = performance.now();
+        await happen({ path, disk, nodes });
+        const healedMs = performance.now() - startMs;
+        const settledAtMs = performance.now() + SETTLED_MS;
+        await eventually("all is settled", () => performance.now() > settledAtMs);
+        const { sent, received } = await pinging.stop();
+        assert.equal(received, sent);
+        const leases = await store.leases(NEVER);
+        assert.deepEqual(
+          leases.map(({ halves }) => `${halves[0]!.subnet} ${halves[0]!.publicIp}`).sort(),
+          nodes.map((node) => `${node.subnet()} ${node.publicIp}`).sort(),
+        );
+        assert.equal(await store.networkConfigText(NEVER), JSON.stringify(NET_CONF));
+        for (const { agentPid } of nodes) Deno.kill(agentPid!, "SIGCONT");
+        assert.deepEqual(nodes.map((node) => `${node.subnet()} ${node.agentPid}`), before);
+        assert.equal(said({ path, disk, nodes }, / ERROR /g), "0 0");
+        console.log(
+          `sqlite ${what}: ${received}/${sent} packets, healed ${healedMs.toFixed(0)} ms`,
+        );
+      });
+    }
+    await late.startAgent(NEVER);
+    const c = await late.addPod("c");
+    using namespace = c.open();
+    const counts = await new RunningPing(namespace, ["-c", "2", "-i", "0.2", `${a.address}`])
+      .finish();
+    assert.deepEqual(counts, { sent: 2, received: 2 });
+  },
+);

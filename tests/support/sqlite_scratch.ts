@@ -1,0 +1,28 @@
+/**
+ * A place for one test's SQLite store.
+ *
+ * @module
+ */
+
+import { SqliteStore, type SqliteStoreOptions } from "@denim/core/stores/sqlite";
+import { RecordingLog } from "./recording_log.ts";
+
+/** A directory that is gone with what is in it when its scope ends. */
+export class Scratch implements Disposable {
+  /** The directory. */
+  readonly directory: string = Deno.makeTempDirSync({ prefix: "denim-test-" });
+  /** Where in it the store is: in a directory that is not there yet. */
+  readonly path: string = `${this.directory}/state/denim.db`;
+  /** What the stores say that were opened without a log of their own. */
+  readonly log: RecordingLog = new RecordingLog();
+
+  /** Opens one more store. */
+  open(options: Partial<SqliteStoreOptions> = {}): SqliteStore {
+    return SqliteStore.open(this.path, { log: this.log, ...options });
+  }
+
+  /** Removes it. */
+  [Symbol.dispose](): void {
+    Deno.removeSync(this.directory, { recursive: true });
+  }
+}
