@@ -4,8 +4,8 @@
  * revision, by which a watch reads just what is new.
  *
  * The file may be deleted, damaged, or put back from a copy while agents run. Before each use it is looked at
- * whether it is still the same; one that can't be used is waited for; and into another one each agent
- * writes what it knows: the net-conf, and the lease that its own node lives by.
+ * whether it is still the same; one that can't be used is waited for; one that is gone is made anew, with the
+ * net-conf; and of one that took another's place the watch tells which of the node's own leases it lacks.
  *
  * @module
  */
@@ -203,8 +203,10 @@ export class SqliteStore implements LeaseStore {
   /** Gives a node its subnet, in one transaction; see {@link LeaseStore.acquire}. */
   async acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
     await this.networkConfig(signal);
-    if (!this.#given.has(leaseKey(request.previousSubnets))) await this.#settle(signal);
+    const given = this.#given.get(leaseKey(request.previousSubnets));
+    if (given === undefined) await this.#settle(signal);
     const lease = await this.#write(signal, () => {
+      if (given !== undefined) this.#clearTheWay(given);
       const config = this.#parseNetConf(this.#netConf()!);
       const found = this.#findHeld(request);
       const { subnets, keeps } = chooseLease(
@@ -225,7 +227,7 @@ export class SqliteStore implements LeaseStore {
       );
       return this.#put(lease);
     });
-    for (const [key, given] of this.#given) if (holdsAlike(given, lease)) this.#given.delete(key);
+    for (const [key, other] of this.#given) if (holdsAlike(other, lease)) this.#given.delete(key);
     this.#given.set(lease.key, lease);
     return lease;
   }
@@ -380,30 +382,25 @@ export class SqliteStore implements LeaseStore {
   }
 
   /**
-   * Writes into a file what this store knows and it lacks, because it was made anew or is an older copy: the
-   * net-conf, and the leases of the node, which lives by them.
+   * Makes a file this store's that was made anew, or is an older copy: with revisions later than all before,
+   * and the net-conf. The node's leases it claims again when the watch tells that they are gone.
    */
   #takeOver(database: Database, made: boolean): void {
-    const { revision } = this.#state();
-    const isOlder = revision < this.#lastRevision;
+    const isOlder = this.#state().revision < this.#lastRevision;
     this.#bell.ringFor(database.identity, made || isOlder);
     const netConf = this.#netConf() === undefined ? this.#knownNetConf : undefined;
-    const lost = this.#lost();
-    if (!isOlder && netConf === undefined && lost.length === 0) return;
-    const claimed = database.transaction("BEGIN IMMEDIATE", () => {
-      // Later than all that anybody has seen, and all of it news.
-      if (isOlder) this.#raiseRevision(Math.max(nextBase(), this.#lastRevision));
-      if (netConf !== undefined) this.#writeNetConf(netConf);
-      return lost.filter((lease) => this.#reclaim(lease));
-    });
-    this.#bell.ring();
-    const what = [...netConf === undefined ? [] : ["net-conf"], ...claimed.map(({ key }) => key)];
-    this.#log.warn(
-      `${this.description} ${
-        made ? "was made anew" : "is another file than before"
-      }; this node wrote ` +
-        `into it: ${what.join(", ") || "nothing"}`,
-    );
+    if (isOlder || netConf !== undefined) {
+      database.transaction("BEGIN IMMEDIATE", () => {
+        if (isOlder) this.#raiseRevision(Math.max(nextBase(), this.#lastRevision));
+        if (netConf !== undefined) this.#writeNetConf(netConf);
+      });
+      this.#bell.ring();
+    }
+    this.#lastRevision = this.#state().revision;
+    if (made) this.#log.warn(`${this.description} was made anew`);
+    else if (isOlder || netConf !== undefined || this.#lost().length > 0) {
+      this.#log.warn(`${this.description} is another file than before`);
+    }
   }
 
   /** The leases of this node that are not in the file, or are another's there. */
@@ -416,22 +413,17 @@ export class SqliteStore implements LeaseStore {
   }
 
   /**
-   * Writes a lease that this node lives by; tells whether it did. What stands against it in an older copy has
-   * been given up since; but once the nodes that live had their time, a subnet may be another's.
+   * Takes away what stands in the way of a lease that this node lives by: in an older copy, what has been given
+   * up since. Once the nodes that live had their time, a subnet may be another's by right.
    */
-  #reclaim(lease: Lease): boolean {
-    const subnets = lease.halves.map(({ subnet }) => subnet);
-    const rivals = this.#rows().filter((row) => {
-      const is = this.#read(row);
-      return overlaps(row.key, subnets) || is !== undefined && holdsAlike(is, lease);
-    });
-    if (this.#bell.unsettledMs === 0 && rivals.some(({ key }) => overlaps(key, subnets))) {
-      return false;
+  #clearTheWay(given: Lease): void {
+    if (this.#bell.unsettledMs === 0) return;
+    const subnets = given.halves.map(({ subnet }) => subnet);
+    for (const row of this.#rows()) {
+      const lease = this.#read(row);
+      const alike = lease !== undefined && holdsAlike(lease, given);
+      if (alike ? row.key !== given.key : overlaps(row.key, subnets)) this.#remove(row.key);
     }
-    for (const { key } of rivals) this.#remove(key);
-    const { expiresAtMs } = lease;
-    this.#put({ ...lease, expiresAtMs: expiresAtMs && this.#now() + LEASE_TTL_MS });
-    return true;
   }
 
   /** Waits until the nodes that live have claimed their subnets in a file that took another's place. */
@@ -493,8 +485,9 @@ export class SqliteStore implements LeaseStore {
       if (lease === undefined) removed.push(row.key);
       else put.push(lease);
       const given = this.#given.get(row.key);
-      if (given === undefined) continue;
-      if (lease !== undefined && holdsAlike(lease, given)) this.#given.set(row.key, lease);
+      // One that was deleted is claimed again.
+      if (given === undefined || lease === undefined) continue;
+      if (holdsAlike(lease, given)) this.#given.set(row.key, lease);
       else this.#given.delete(row.key);
     }
     return { put, removed };

@@ -268,6 +268,7 @@ class Cluster implements AsyncDisposable {
   readonly stores: readonly SqliteStore[];
   readonly leases: Lease[] = [];
   readonly followers: Follower[] = [];
+  readonly #keepers: Promise<void>[] = [];
   readonly #ending = new AbortController();
 
   constructor(path?: string) {
@@ -281,23 +282,37 @@ class Cluster implements AsyncDisposable {
     const [first] = cluster.stores;
     await first!.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
     for (const [index, store] of cluster.stores.entries()) {
-      cluster.leases.push(await store.acquire(node(index + 1), never));
+      const lease = await store.acquire(node(index + 1), never);
+      cluster.leases.push(lease);
       cluster.followers.push(new Follower(store, cluster.#ending.signal));
+      cluster.#keepers.push(cluster.#keep(store, lease, index + 1));
     }
     for (const follower of cluster.followers) await follower.sees(...cluster.keys);
     return cluster;
+  }
+
+  /** Claims a lease again where it is gone, as an agent does. */
+  async #keep(store: SqliteStore, { key, halves }: Lease, number: number): Promise<void> {
+    const previousSubnets = halves.map(({ subnet }) => subnet);
+    for await (const event of store.watch(this.#ending.signal)) {
+      const lacks = event.kind === "snapshot"
+        ? !event.leases.some((lease) => lease.key === key)
+        : event.removed.includes(key);
+      if (lacks) await store.acquire(node(number, { previousSubnets, only: true }), never);
+    }
   }
 
   get keys(): string[] {
     return this.leases.map(({ key }) => key);
   }
 
-  /** No follower was ever told that a node which lives is gone, or is another. */
+  /** No one was ever told that a node which lives, but for itself, is gone, or is another. */
   #lostNobody(): void {
-    for (const { events } of this.followers) {
+    for (const [number, { events }] of this.followers.entries()) {
       for (const [index, event] of events.entries()) {
         const snapshot = event.kind === "snapshot";
-        if (!snapshot) assert.ok(!event.removed.some((key) => this.keys.includes(key)));
+        const others = this.keys.toSpliced(number, 1);
+        if (!snapshot) assert.ok(!event.removed.some((key) => others.includes(key)));
         const told = snapshot ? event.leases : event.put;
         for (const { key, halves } of this.leases) {
           const lease = told.find((lease) => lease.key === key);
@@ -312,7 +327,8 @@ class Cluster implements AsyncDisposable {
   /** Both leases are in the file, as they were, and the net-conf. */
   async isWhole(): Promise<void> {
     for (const [index, store] of this.stores.entries()) {
-      assert.equal((await store.held(node(index + 1), never))?.key, this.keys[index]);
+      const held = async () => (await store.held(node(index + 1), never))?.key === this.keys[index];
+      await eventually("its own subnet", held, PROMPT_MS);
       assert.equal(await store.networkConfigText(never), NET_CONF);
     }
     await this.#seen(...this.keys);
@@ -339,6 +355,7 @@ class Cluster implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ending.abort();
     for (const follower of this.followers) await follower.done;
+    await Promise.all(this.#keepers);
     for (const store of this.stores) await store[Symbol.asyncDispose]();
     this.scratch[Symbol.dispose]();
   }
@@ -439,20 +456,19 @@ Deno.test("sqlite: who slept while the file was made anew claims its subnet, but
   const [early, late] = [sleepers.use(open()), sleepers.use(open())];
   await early.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
   const held = [await early.acquire(node(1), never), await late.acquire(node(2), never)] as const;
+  const [first, second] = held.map(({ halves }) => halves.map(({ subnet }) => subnet));
   Deno.removeSync(scratch.path);
   await using store = open();
   await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
-  const subnets = held[1].halves.map(({ subnet }) => subnet);
   // Waits until those who live had their time.
-  await store.reserve({ subnets, publicIps: node(3).publicIps }, never);
-  const given = async (number: number) => (await store.held(node(number), never))?.key;
-  assert.equal((await early.held(node(1), never))!.key, held[0].key);
-  assert.equal(await late.held(node(2), never), undefined);
-  assert.deepEqual(
-    [await given(1), await given(2), await given(3)],
-    [held[0].key, undefined, held[1].key],
+  await store.reserve({ subnets: second!, publicIps: node(3).publicIps }, never);
+  const again = await early.acquire(node(1, { previousSubnets: first!, only: true }), never);
+  assert.equal(again.key, held[0].key);
+  await assert.rejects(
+    late.acquire(node(2, { previousSubnets: second!, only: true }), never),
+    { name: "LeaseLostError" },
   );
-  await assert.rejects(late.renew(held[1], never), { name: "LeaseLostError" });
+  assert.equal((await store.held(node(3), never))!.key, held[1].key);
 });
 
 /** What may become of the file while agents run, what is said of it, and what mends it. */
