@@ -47,6 +47,8 @@ rootTest("the guide to a backend of one's own works, word for word", async (t) =
           cwd: project,
           env: {
             PATH: `${folder}/bin:${Deno.env.get("PATH")}`,
+            // Where a task was called, which this test may be part of.
+            INIT_CWD: project,
             // Any program can carry the modules; only running them takes denort.
             ...!findDenort().found && { DENORT_BIN: Deno.realPathSync("/bin/true") },
           },

@@ -245,12 +245,17 @@ for (
     put(second, 1);
     put(first, 2);
     for (const to of ["10.5.2.0", "fc00:5:0:2::"]) {
+      const traffic = () => first.counts().peers.get(to.includes(":") ? `${to}/64` : `${to}/24`)!;
+      // A thread counts what it has carried, which may be a moment later.
+      const counted = async () => {
+        let last = -1;
+        await eventually("all is counted", () => last === (last = traffic().received.packets));
+        return traffic();
+      };
       await eventually(to, () => pings(a, to));
-      const before = first.counts().peers;
+      const had = await counted();
       assert.ok(pings(a, to, 20));
-      const traffic = (counts: typeof before) =>
-        counts.get(to.includes(":") ? `${to}/64` : `${to}/24`)!;
-      const [had, has] = [traffic(before), traffic(first.counts().peers)];
+      const has = await counted();
       const bytes = 20 * (to.includes(":") ? 104 : 84);
       for (const way of ["sent", "received"] as const) {
         assert.deepEqual(
