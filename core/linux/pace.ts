@@ -11,8 +11,8 @@ const FREE_MENDS = 10;
 const FORGIVE_MS = 2_000;
 /** After that it waits: at first this long, then each time twice as long … */
 const MIN_WAIT_MS = 20;
-/** … but no longer than this. */
-const MAX_WAIT_MS = 10_000;
+/** … but no longer than this, so that what stops is mended within a second. */
+const MAX_WAIT_MS = 800;
 /** More mends in a row than this make no wait longer, and need not be forgiven. */
 const MAX_MENDS = FREE_MENDS + Math.ceil(Math.log2(MAX_WAIT_MS / MIN_WAIT_MS));
 

@@ -17,12 +17,12 @@ function fight(pace: Pace, mends: number, restMs: number | (() => number), nowMs
   return { waitsMs, told, nowMs };
 }
 
-Deno.test("what is changed again at once waits twice as long each time, up to 10 s", () => {
+Deno.test("what is changed again at once waits twice as long each time, up to 0.8 s", () => {
   const { waitsMs, told } = fight(new Pace(), 24, 1);
   assert.deepEqual(waitsMs.slice(0, 10), Array(10).fill(0));
   assert.deepEqual(
     waitsMs.slice(10).map((waitMs) => Math.round(waitMs / 10) * 10),
-    [20, 40, 80, 160, 320, 640, 1270, 2540, 5090, 10_000, 10_000, 10_000, 10_000, 10_000],
+    [20, 40, 80, 160, 320, 640, ...Array(8).fill(800)],
   );
   assert.deepEqual(told, [10], "told once");
 });
@@ -42,7 +42,7 @@ Deno.test("faults that come one by one are mended at once, however many", () => 
 Deno.test("one object's waits are no other's", () => {
   const pace = new Pace();
   const { nowMs } = fight(pace, 20, 1);
-  assert.ok(pace.waitMs("a", nowMs + 1) > 9_000);
+  assert.ok(pace.waitMs("a", nowMs + 1) > 700);
   assert.equal(pace.waitMs("b", nowMs + 1), 0);
 });
 
@@ -50,7 +50,7 @@ Deno.test("a wait is over when it is over, whoever asks meanwhile", () => {
   const pace = new Pace();
   const { nowMs } = fight(pace, 20, 1);
   const waitMs = pace.waitMs("a", nowMs + 1);
-  assert.equal(pace.waitMs("a", nowMs + 1001), waitMs - 1000);
+  assert.equal(pace.waitMs("a", nowMs + 101), waitMs - 100);
   assert.equal(pace.waitMs("a", nowMs + 20_000), 0);
 });
 
@@ -59,7 +59,7 @@ Deno.test("what is left alone is soon put right at once again, and forgotten", (
   const { nowMs } = fight(pace, 30, 1);
   assert.ok(pace.isRestless("a"));
   assert.deepEqual(pace.forget(nowMs + 30_000), []);
-  assert.ok(pace.waitMs("a", nowMs + 10_000) < 1_000);
+  assert.ok(pace.waitMs("a", nowMs + 10_000) < 300);
   assert.equal(pace.mended("a", nowMs + 11_000), undefined, "the same episode");
   assert.equal(pace.waitMs("a", nowMs + 31_000), 0);
   pace.mended("a", nowMs + 31_000);

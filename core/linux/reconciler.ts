@@ -437,7 +437,7 @@ export class Reconciler implements Disposable {
         `others keep changing ${
           namesOf(restless)
         }: ${mends} times in ${seconds} s; from now on it is put ` +
-          "right ever later, up to 10 s; find out who they are, and stop them",
+          "right ever later, up to 0.8 s; find out who they are, and stop them",
       );
     }
   }
