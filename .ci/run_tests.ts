@@ -71,17 +71,20 @@ function install(packages: readonly Package[]): void {
 function test(args: readonly string[]): number {
   const folder = Deno.makeTempDirSync({ prefix: "denim-tests-" });
   try {
-    const report = `${folder}/junit.xml`;
+    const junit = `${folder}/junit.xml`;
+    const report = `${folder}/report.txt`;
     const { success } = new Deno.Command(Deno.execPath(), {
-      args: ["test", "--quiet", "-A", `--junit-path=${report}`, ...args],
+      args: ["test", "--quiet", "-A", `--junit-path=${junit}`, ...args],
       cwd: ROOT,
+      env: { DENIM_TEST_REPORT: report },
       stdin: "null",
       stdout: "inherit",
       stderr: "inherit",
     }).outputSync();
     const { passed, failed, skipped } = countTests(
-      existsSync(report) ? Deno.readTextFileSync(report) : "",
+      existsSync(junit) ? Deno.readTextFileSync(junit) : "",
     );
+    if (existsSync(report)) console.log(Deno.readTextFileSync(report).trimEnd());
     if (skipped.length > 0) console.log(`tests: skipped:\n${skipped.join("\n")}`);
     const nothingRan = passed + failed === 0;
     if (success && nothingRan) console.error("tests: nothing ran");

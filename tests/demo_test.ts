@@ -1,6 +1,7 @@
 /** The demo, as a newcomer runs it. */
 
 import assert from "node:assert/strict";
+import { leftovers } from "./support/leftovers.ts";
 import { rootTest } from "./support/root_test.ts";
 import { eventually } from "./support/wait.ts";
 
@@ -18,20 +19,6 @@ function demo(...args: string[]): Deno.Command {
 function text({ stdout, stderr }: Deno.CommandOutput): string {
   const decoder = new TextDecoder();
   return decoder.decode(stdout) + decoder.decode(stderr);
-}
-
-/** What a demo with this prefix would leave behind. */
-function leftovers(prefix: string): string[] {
-  const names = (directory: string) => [...Deno.readDirSync(directory)].map(({ name }) => name);
-  const processes = names("/proc").filter((name) => /^\d+$/.test(name)).filter((pid) => {
-    try {
-      return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(prefix);
-    } catch {
-      return false;
-    }
-  });
-  return [...names("/run/netns"), ...names("/tmp")].filter((name) => name.startsWith(prefix))
-    .concat(processes);
 }
 
 function prefixOf(output: string): string {

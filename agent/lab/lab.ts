@@ -15,7 +15,6 @@ import {
   RuntimeError,
   sleep,
 } from "@denim/core";
-import { existsSync } from "node:fs";
 import {
   findLink,
   FORWARDING,
@@ -328,7 +327,9 @@ export class LabNode {
 
   /** Starts the agent and waits until it has written subnet.env. */
   async startAgent(signal: AbortSignal, args: readonly string[] = []): Promise<void> {
-    if (existsSync(this.subnetFile)) Deno.removeSync(this.subnetFile);
+    // The last run's stays: the agent reads it. It is written anew, and renamed into its place.
+    const before = inode(this.subnetFile);
+    const written = () => ![undefined, before].includes(inode(this.subnetFile));
     const agent = this.spawn([...this.#lab.agentProgram, ...this.agentArguments, ...args], {
       stdin: "null",
       stdout: "null",
@@ -337,8 +338,11 @@ export class LabNode {
     });
     this.#agent = agent;
     let exit: number | undefined;
-    agent.status.then(({ code }) => exit = code);
-    const ready = await until(() => exit !== undefined || existsSync(this.subnetFile), signal);
+    agent.status.then(({ code }) => {
+      exit = code;
+      if (this.#agent === agent) this.#agent = undefined;
+    });
+    const ready = await until(() => exit !== undefined || written(), signal);
     if (exit === undefined && ready) return;
     const log = await Deno.readTextFile(this.logFile);
     throw new RuntimeError(
@@ -419,10 +423,15 @@ export class LabNode {
     this.#lab.removeNamespace(pod.name);
   }
 
-  /** The node's own subnet, once its agent is ready. */
-  subnet(): Cidr {
+  /** The node's own subnets, the first of them IPv4 where it has one, once its agent is ready. */
+  subnets(): readonly Cidr[] {
     const env = parseSubnetEnv(Deno.readTextFileSync(this.subnetFile), this.subnetFile);
-    return env.halves[0]!.subnet;
+    return env.halves.map(({ subnet }) => subnet);
+  }
+
+  /** The first of them. */
+  subnet(): Cidr {
+    return this.subnets()[0]!;
   }
 
   /** @internal */
@@ -445,6 +454,15 @@ function addAddresses(
       `address ${address}`,
       (writer) => writeNewAddress(writer, index, address, prefixLength),
     );
+  }
+}
+
+/** Which file a path names; `undefined` where there is none. */
+function inode(path: string): number | undefined {
+  try {
+    return Deno.statSync(path).ino ?? undefined;
+  } catch {
+    return undefined;
   }
 }
 

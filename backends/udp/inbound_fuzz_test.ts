@@ -7,6 +7,7 @@ import { Cidr, IpAddress } from "@denim/core";
 import { IOVEC_LEN } from "@denim/core/linux/packet-memory";
 import assert from "node:assert/strict";
 import { buildPacket, type PacketSpec, readPacket } from "../../tests/support/packet.ts";
+import { randomNumbers } from "../../tests/support/random.ts";
 import { Counters, DROP, DROPS } from "./counters.ts";
 import { Inbound } from "./inbound.ts";
 import { addressWords, PeerMapWriter } from "./peer_map.ts";
@@ -23,17 +24,6 @@ const SENDERS = [
   { address: "10.99.0.66", prefix: undefined },
 ] as const;
 const OWN = { 4: [10, 5, 1], 6: [0xfc, 0, 0, 5, 0, 0, 0, 1] } as const;
-
-/** xorshift32: the same numbers everywhere. */
-function randomNumbers(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) % below;
-  };
-}
 
 /** Packets of flows, each the next of the one before it, so that some can be joined. */
 function corpus(): Uint8Array[] {

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { formatColumns } from "../support/columns.ts";
+
 /** One thing that was measured, each time that it was. */
 export interface Measure {
   /** What it is, as the table says it. */
@@ -59,13 +61,7 @@ export function formatTable(measures: readonly Measure[]): string {
     const { min, median, max } = summarize(samples);
     return [name, unit, `${samples.length}`, ...[min, median, max].map((n) => n.toFixed(1))];
   });
-  const table = [["", "unit", "samples", "minimum", "median", "maximum"], ...rows];
-  const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
-  return table.map((row) =>
-    row.map((cell, column) =>
-      column < 2 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!)
-    ).join("  ")
-  ).join("\n");
+  return formatColumns([["", "unit", "samples", "minimum", "median", "maximum"], ...rows], 2);
 }
 
 /** The machine that a bench ran on. */

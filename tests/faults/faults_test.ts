@@ -1,0 +1,92 @@
+/**
+ * What a node gets over: under a steady ping between two pods, one fault after another, with every backend
+ * where there is something to strike. Ends with a table of what each took.
+ */
+
+import { report } from "../support/report.ts";
+import { rootTest } from "../support/root_test.ts";
+import { type BackendName, BACKENDS, Cluster } from "./cluster.ts";
+import { type Fault, faultsFor, type Site } from "./faults.ts";
+import { formatOutcomes, measure, type Outcome, PATIENCE_MS } from "./measure.ts";
+import { type Scenario, SCENARIOS } from "./scenarios.ts";
+import { undergo } from "./undergo.ts";
+
+/** Within this time everything is to be as it should be. */
+const HEALED_WITHIN_MS = 1_000;
+
+const outcomes: Outcome[] = [];
+Deno.test.afterAll(() => {
+  if (outcomes.length > 0) report(formatOutcomes(outcomes));
+});
+
+for (const backend of BACKENDS) {
+  rootTest(`faults with ${backend}`, async (t) => {
+    await using clusters = new Clusters(backend);
+    for (const { name, maxLost, run } of casesFor(backend)) {
+      await t.step(name, async () => {
+        const cluster = await clusters.current();
+        const places = cluster.logPlaces();
+        const site: Site = { cluster, at: cluster.members[0]!, peer: cluster.members[1]! };
+        const outcome = await measure(site, name, () => run(site, PATIENCE_MS));
+        outcomes.push(outcome);
+        const complaint = complaintOf(outcome, maxLost?.[backend]);
+        if (complaint === undefined) return;
+        const logs = cluster.logsSince(places);
+        await clusters.discard();
+        throw new Error(`${complaint}\n${logs}`);
+      });
+    }
+  });
+}
+
+function complaintOf({ healedMs, lost, error }: Outcome, maxLost = Infinity): string | undefined {
+  if (error !== undefined) return error;
+  if (healedMs! >= HEALED_WITHIN_MS) return `healed after ${healedMs!.toFixed()} ms`;
+  return lost! > maxLost ? `${lost} packets lost, where ${maxLost} may be` : undefined;
+}
+
+/** All that is tried with a backend. An agent that was struck itself is a newcomer for a while: that comes last. */
+function casesFor(backend: BackendName): readonly Scenario[] {
+  const { kernel, state, agent } = faultsFor(backend, "sqlite");
+  return [
+    ...[...kernel, ...state].flatMap(scenariosOf),
+    ...SCENARIOS.filter(({ backends }) => backends?.includes(backend) ?? true),
+    ...agent.flatMap(scenariosOf),
+  ];
+}
+
+function scenariosOf(fault: Fault): readonly Scenario[] {
+  const once: Scenario = { ...fault, run: (site, patienceMs) => undergo(fault, site, patienceMs) };
+  // What an outer interface was before it has to be again.
+  return fault.toggles === undefined
+    ? [once]
+    : [once, { ...once, name: `${fault.name}, and back` }];
+}
+
+/** One cluster after another: what a fault that did not heal left is no place for the next. */
+class Clusters implements AsyncDisposable {
+  readonly #backend: BackendName;
+  #cluster: Cluster | undefined;
+
+  constructor(backend: BackendName) {
+    this.#backend = backend;
+  }
+
+  async current(): Promise<Cluster> {
+    return this.#cluster ??= await Cluster.create({
+      backend: this.#backend,
+      nodes: 2,
+      spare: true,
+    });
+  }
+
+  async discard(): Promise<void> {
+    const cluster = this.#cluster;
+    this.#cluster = undefined;
+    await cluster?.[Symbol.asyncDispose]();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.discard();
+  }
+}

@@ -1,0 +1,112 @@
+/**
+ * What a node looks like from outside: all that denim answers for, a line an object, told by iproute2, which
+ * shares no code with denim.
+ *
+ * @module
+ */
+
+import type { LabNode } from "../../agent/lab/lab.ts";
+import { sh } from "../support/sh.ts";
+
+/** What is asked of `ip` for each family; of the rest IPv4 and IPv6 are told together. */
+const BOTH = ["link", "nexthop", "addr"] as const;
+const EACH = ["neigh", "route", "netconf"] as const;
+
+/** An object of iproute2's JSON. */
+// deno-lint-ignore no-explicit-any -- it has a shape for each kind of object
+type Shown = any;
+
+/**
+ * The lines of one node, sorted: devices, addresses beyond the link and forwarding of all but pods' devices;
+ * permanent neighbours; nexthops; routes of the main table; FDB entries of VXLAN devices; subnet.env; whether
+ * the agent runs.
+ */
+export function viewNode(node: LabNode): string[] {
+  const { namespaceName: name } = node;
+  const batch = (options: string, what: readonly string[]) =>
+    `printf '%s show\\n' ${what.join(" ")} | ip -n ${name} ${options} -j -force -batch -; `;
+  const output = sh(
+    batch("-d", BOTH) + batch("-4", EACH) + batch("-6", EACH) + `bridge -n ${name} -j fdb show`,
+  );
+  const answers = output.trim().split("\n").map((line) => JSON.parse(line) as Shown[]);
+  const next = () => answers.shift()!;
+  const ours = (device: string) => !device.startsWith("veth") && device !== "lo";
+  const lines = [
+    ...next().filter(({ ifname }) => ours(ifname)).map((link) =>
+      words(
+        ...["link", link.ifname, link.flags.includes("UP") ? "up" : "down", "mtu", link.mtu],
+        ...vxlanWords(link),
+      )
+    ),
+    ...next().map(({ id, gateway, dev, protocol }) =>
+      words("nexthop", id, "via", gateway, "dev", dev, "proto", protocol)
+    ),
+    ...next().filter(({ ifname }) => ours(ifname)).flatMap(({ ifname, addr_info }) =>
+      addr_info.filter(({ scope }: Shown) => scope !== "link").map(({ local, prefixlen }: Shown) =>
+        words("address", `${local}/${prefixlen}`, "dev", ifname)
+      )
+    ),
+  ];
+  for (const family of [4, 6]) {
+    lines.push(
+      ...next().filter(({ state }) => state.includes("PERMANENT")).map(({ dst, lladdr, dev }) =>
+        words("neighbour", dst, "lladdr", lladdr, "dev", dev)
+      ),
+      ...next().filter(({ dst }) => !dst.startsWith("fe80:")).map((route) =>
+        words("route", route.dst, ...routeWords(route))
+      ),
+      ...next().filter((conf) => ours(conf.interface)).map((conf) =>
+        words("forwarding", conf.forwarding ? "on" : "off", `IPv${family}`, "dev", conf.interface)
+      ),
+    );
+  }
+  return [
+    ...lines,
+    ...next().filter(({ dst }) => dst !== undefined).map(({ mac, dst, ifname }) =>
+      words("fdb", mac, "to", dst, "dev", ifname)
+    ),
+    words("subnet.env", readSubnetEnv(node)),
+    ...(node.agentPid === undefined ? [] : ["agent runs"]),
+  ].sort();
+}
+
+function routeWords({ nhid, gateway, dev, protocol, prefsrc, metric }: Shown): unknown[] {
+  return [
+    ...[nhid && `nhid ${nhid}`, gateway && `via ${gateway}`, "dev", dev],
+    ...[protocol && `proto ${protocol}`, prefsrc && `src ${prefsrc}`, metric && `metric ${metric}`],
+  ];
+}
+
+function vxlanWords({ address, linkinfo }: Shown): unknown[] {
+  if (linkinfo?.info_kind !== "vxlan") return [];
+  const { id, port, local, local6, link } = linkinfo.info_data;
+  return ["address", address, "vxlan", id, "port", port, "local", local ?? local6, "link", link];
+}
+
+function words(...parts: readonly unknown[]): string {
+  return parts.filter((part) => part !== undefined).join(" ");
+}
+
+function readSubnetEnv(node: LabNode): string {
+  try {
+    return Deno.readTextFileSync(node.subnetFile).trim().replaceAll("\n", " ");
+  } catch {
+    return "missing";
+  }
+}
+
+/** What of `before` is not in `after`, each line behind `- `, and the other way round behind `+ `. */
+export function compare(before: readonly string[], after: readonly string[]): string[] {
+  const without = (lines: readonly string[], others: readonly string[]) => {
+    const left = [...others];
+    return lines.filter((line) => {
+      const at = left.indexOf(line);
+      if (at >= 0) left.splice(at, 1);
+      return at < 0;
+    });
+  };
+  return [
+    ...without(before, after).map((line) => `- ${line}`),
+    ...without(after, before).map((line) => `+ ${line}`),
+  ];
+}
