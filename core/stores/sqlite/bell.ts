@@ -21,7 +21,7 @@ const DEAF_LOOK_MS = 50;
  * How long the nodes that live have to claim their subnets in another database: their agents look at it
  * twice a second.
  */
-export const SETTLE_MS = 3_000;
+export const SETTLE_MS = 1_500;
 /** The bell's length, in bytes: always the same, so that one writing overwrites all of another. */
 const LENGTH = 128;
 
