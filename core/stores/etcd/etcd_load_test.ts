@@ -1,5 +1,6 @@
 /** Many nodes at once, and many leases. */
 
+import { KVClient } from "etcd3";
 import assert from "node:assert/strict";
 import { node } from "../../../tests/contracts/lease_store.ts";
 import { EtcdServer } from "../../../tests/support/etcd_server.ts";
@@ -126,6 +127,35 @@ Deno.test("a start among N leases costs requests that grow by their pages alone"
   // Three readings, each of 5 more pages of 2,000.
   assert.ok(many! - few! <= 15, `${many} and ${few} readings`);
   assert.ok(few! <= 8 && rest["LeaseTimeToLive"]! <= 1, JSON.stringify(seen[100]));
+});
+
+Deno.test("a listing whose revision is compacted between two pages is read anew", async () => {
+  await using server = await EtcdServer.start();
+  fill(server, 4_500);
+  await using store = open(server);
+  const { range } = KVClient.prototype;
+  let pages = 0;
+  KVClient.prototype.range = async function (request, options) {
+    const page = await range.call(this, request, options);
+    if (++pages !== 1) return page;
+    server.ctl("put", `${PREFIX}/subnets/10.200.0.0-24`, '{"PublicIP":"10.99.0.200"}');
+    server.ctl("del", `${PREFIX}/subnets/10.0.1.0-24`);
+    server.ctl("compact", `${server.revision()}`);
+    return page;
+  };
+  try {
+    for await (const event of store.watch(never)) {
+      assert.ok(event.kind === "snapshot");
+      const keys = new Set(event.leases.map(({ key }) => key));
+      assert.equal(event.leases.length, 4_500);
+      assert.ok(keys.has("10.200.0.0-24") && !keys.has("10.0.1.0-24"), "all of one revision");
+      break;
+    }
+  } finally {
+    KVClient.prototype.range = range;
+  }
+  // One page in vain, then a refusal, then three.
+  assert.equal(pages, 4);
 });
 
 Deno.test("60,000 leases are read in pages", async () => {
