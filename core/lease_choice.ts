@@ -79,7 +79,8 @@ export function requestedLease(
       return { subnet, publicIp, backendData: request.backendData.get(subnet.family) };
     }
     throw new RuntimeError(
-      `net-conf enables IPv${subnet.family}, for which the node has no public address`,
+      `net-conf enables IPv${subnet.family}, for which the node has no public address; give it one, or ` +
+        `name one with --public-ip${subnet.family === 6 ? "v6" : ""}`,
     );
   });
   return { key: leaseKey(subnets), backendType: request.backendType, halves, expiresAtMs };

@@ -14,8 +14,10 @@ import { eventually } from "./support/wait.ts";
 
 const NEVER = new AbortController().signal;
 const PREFIX = "/coreos.com/network";
-const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
+/** Agents get none of the subnets that leases are written by hand for. */
+const NET_CONF = { Network: "10.5.0.0/16", SubnetMax: "10.5.63.0", Backend: { Type: "vxlan" } };
 const ETCD_HOST = "10.99.0.254";
+const NOBODYS_MAC = "02:de:ad:00:00:01";
 
 /** A laboratory whose agents find their leases in an etcd on the underlay's router. */
 class EtcdLab implements AsyncDisposable {
@@ -65,6 +67,24 @@ class EtcdLab implements AsyncDisposable {
   /** Runs iproute2's `ip` on the router. */
   ip(command: string): void {
     ip(`${this.lab.prefix}-net`, command);
+  }
+
+  /** Lets the packets between the nodes and etcd vanish, without a word to either: to a MAC that nobody has. */
+  swallowPackets(): Disposable {
+    const neighbours = this.nodes.flatMap((node) =>
+      [
+        [node.namespaceName, `${ETCD_HOST} dev eth0`],
+        [`${this.lab.prefix}-net`, `${node.publicIp} dev br0`],
+      ] as const
+    );
+    for (const [namespace, neighbour] of neighbours) {
+      ip(namespace, `neigh replace ${neighbour} lladdr ${NOBODYS_MAC} nud permanent`);
+    }
+    return {
+      [Symbol.dispose]() {
+        for (const [namespace, neighbour] of neighbours) ip(namespace, `neigh del ${neighbour}`);
+      },
+    };
   }
 
   /** The lease of a node as it is in etcd, and the seconds that its etcd lease was granted for. */
@@ -249,6 +269,44 @@ rootTest("etcd out of reach: what changed meanwhile is seen within 2 s of its re
   );
   console.log(`etcd: back in reach, and the change seen, after ${seenMs.toFixed(0)} ms`);
 });
+
+rootTest(
+  "etcd's packets vanish, for a while or longer: a change is seen within 2 s of their return",
+  async () => {
+    await using cluster = await EtcdLab.start(2);
+    const { nodes } = cluster;
+    await cluster.lab.startAgents(NEVER);
+    const [a, b] = await Promise.all(nodes.map((node, index) => node.addPod(`pod${index}`)));
+    await ping(a!, b!);
+    using namespace = a!.open();
+    const pinging = new RunningPing(namespace, ["-i", "0.01", "-q", `${b!.address}`]);
+    // A connection lives through the shorter ones, and TCP's waits grow with them.
+    const seen: string[] = [];
+    for (const [index, outageMs] of [1_000, 2_500, 4_000, 8_000, 13_000].entries()) {
+      const number = 70 + index;
+      const sees = () => nodes.every((node) => routes(node).includes(`10.5.${number}.0/24`));
+      {
+        using _outage = cluster.swallowPackets();
+        cluster.putByHand(number);
+        const startMs = performance.now();
+        await eventually(
+          "the time",
+          () => performance.now() - startMs > outageMs,
+          outageMs + 1_000,
+        );
+        assert.ok(!sees(), nodes.map(routes).join("\n"));
+      }
+      const seenMs = await eventually(`the change, after ${outageMs} ms`, sees, 2_000);
+      seen.push(`${outageMs / 1000} s: ${seenMs.toFixed(0)} ms`);
+    }
+    const { sent, received } = await pinging.stop();
+    assert.equal(received, sent);
+    for (const node of nodes) {
+      assert.equal(count(log(node), /waiting for etcd:/g), count(log(node), /answers, after/g));
+    }
+    console.log(`etcd: packets gone for so long, a change seen after ${seen.join(", ")}`);
+  },
+);
 
 rootTest("etcd absent at the start: the agent waits, says for what, and goes on", async () => {
   await using cluster = await EtcdLab.create(1);

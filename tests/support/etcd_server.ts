@@ -85,6 +85,18 @@ export class EtcdServer implements AsyncDisposable {
     return Status.leader === Status.header.member_id;
   }
 
+  /** Makes another member the cluster's leader; to be asked of the one that leads. */
+  handOver(to: EtcdServer): void {
+    // The number is larger than JSON's are.
+    const [, id] = to.ctl("endpoint", "status", "-w", "simple").split(", ");
+    this.ctl("move-leader", id!);
+  }
+
+  /** The number of watches that it serves. */
+  async watches(): Promise<number> {
+    return await this.metric("etcd_debugging_mvcc_watcher_total");
+  }
+
   /** Makes one and starts it. */
   static async start(options: EtcdServerOptions = {}): Promise<EtcdServer> {
     for (let attempt = 1;; attempt++) {
@@ -186,7 +198,8 @@ export class EtcdServer implements AsyncDisposable {
   async metric(name: string, labels: RegExp = /./): Promise<number> {
     const text = await (await fetch(`${this.url}/metrics`)).text();
     return text.split("\n")
-      .filter((line) => line.startsWith(`${name}{`) && labels.test(line))
+      .filter((line) => /[ {]/.test(line[name.length] ?? "") && line.startsWith(name))
+      .filter((line) => labels.test(line))
       .reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
   }
 

@@ -7,19 +7,37 @@
 
 import { type Etcd3, isRecoverableError, type IWatchResponse } from "etcd3";
 import type { Buffer } from "node:buffer";
-import { ConfigError, type Logger, messageOf, RuntimeError, sleep } from "../../mod.ts";
+import {
+  ConfigError,
+  type Logger,
+  MAX_SLEEP_MS,
+  messageOf,
+  RuntimeError,
+  sleep,
+} from "../../mod.ts";
 import { Outage } from "../outage.ts";
-import { type CallOptions, DroppedError, Endpoint, type EndpointOptions } from "./endpoint.ts";
+import {
+  type CallOptions,
+  DroppedError,
+  Endpoint,
+  type EndpointOptions,
+  NOT_ETCD,
+} from "./endpoint.ts";
 import { explainTls, heardAlert } from "./tls.ts";
 
 /** Waits between rounds of attempts: from this, doubling … */
 const MIN_RETRY_MS = 100;
 /** … to this, so that etcd's return is noticed soon. Each wait is cut short by up to a half, by chance. */
 const MAX_RETRY_MS = 1_000;
-/** How often a watch's server has to show that it is there … */
-const HEARTBEAT_MS = 10_000;
+/** How long an endpoint has the field to itself before the next one is tried as well. */
+const HEAD_START_MS = 250;
+/** How often a watch's server has to show that it is there: from this … */
+const MIN_HEARTBEAT_MS = 2_000;
+/** … to this, so that all nodes together ask some 500 times a second … */
+const MAX_HEARTBEAT_MS = 10_000;
+const HEARTBEAT_MS_PER_NODE = 2;
 /** … and within what time. */
-const HEARTBEAT_TIMEOUT_MS = 5_000;
+const HEARTBEAT_TIMEOUT_MS = 2_000;
 
 /** How to reach a cluster. */
 export interface ClientOptions extends EndpointOptions {
@@ -56,6 +74,8 @@ export class EtcdClient implements AsyncDisposable {
   /** The one that answered last comes first. */
   readonly #endpoints: Endpoint[];
   readonly #closed = new AbortController();
+  /** How many nodes, about, have watches on the cluster as this one has: the more, the less each asks. */
+  nodes = 0;
   /** Whether any server ever answered. */
   #answered = false;
   readonly #outage: Outage;
@@ -99,8 +119,11 @@ export class EtcdClient implements AsyncDisposable {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
     for (let waitMs = MIN_RETRY_MS;; waitMs = Math.min(waitMs * 2, MAX_RETRY_MS)) {
       const failures: Failure[] = [];
-      for (const endpoint of [...this.#endpoints]) {
-        ending.throwIfAborted();
+      const untried = new Set(this.#endpoints);
+      for (;;) {
+        const endpoint = await this.#reach(untried, failures, ending);
+        if (endpoint === undefined) break;
+        untried.delete(endpoint);
         try {
           const result = await endpoint.call(request, ending);
           this.#heardFrom(endpoint);
@@ -112,7 +135,7 @@ export class EtcdClient implements AsyncDisposable {
             this.#heardFrom(endpoint);
             throw failure.error;
           }
-          endpoint.drop();
+          if (failure.kind !== "ailing") endpoint.drop();
           failures.push(failure);
         }
       }
@@ -125,6 +148,53 @@ export class EtcdClient implements AsyncDisposable {
       this.#outage.failed("call", why, unusable ? "unusable" : "outage");
       await sleep(waitMs * (0.5 + Math.random() / 2), ending);
     }
+  }
+
+  /**
+   * The first of some endpoints that is connected, or else that answers: each is given a short time before
+   * the next is asked too, so that one which is silent costs no more than that. Those that fail are taken
+   * out, with what is wrong with them. `undefined` where none is left.
+   */
+  async #reach(
+    untried: Set<Endpoint>,
+    failures: Failure[],
+    ending: AbortSignal,
+  ): Promise<Endpoint | undefined> {
+    ending.throwIfAborted();
+    const waiting = [...untried];
+    const connected = waiting.find(({ isConnected }) => isConnected);
+    if (connected !== undefined) return connected;
+    const connecting = new Map<Endpoint, Promise<[Endpoint, Failure?]>>();
+    using over = new DisposableStack();
+    const done = new AbortController();
+    over.defer(() => done.abort());
+    const either = AbortSignal.any([ending, done.signal]);
+    while (waiting.length + connecting.size > 0) {
+      const next = waiting.shift();
+      if (next !== undefined) {
+        connecting.set(
+          next,
+          next.connect().then(
+            () => [next],
+            async (error) => [next, await this.#explain(next, error)],
+          ),
+        );
+      }
+      const time = sleep(waiting.length > 0 ? HEAD_START_MS : MAX_SLEEP_MS, either);
+      const outcome = await Promise.race([...connecting.values(), time]);
+      ending.throwIfAborted();
+      if (typeof outcome === "boolean") continue;
+      const [endpoint, failure] = outcome;
+      connecting.delete(endpoint);
+      if (failure === undefined) {
+        for (const other of connecting.keys()) other.drop();
+        return endpoint;
+      }
+      endpoint.drop();
+      untried.delete(endpoint);
+      failures.push(failure);
+    }
+    return undefined;
   }
 
   /**
@@ -152,7 +222,8 @@ export class EtcdClient implements AsyncDisposable {
     using stream = await WatchStream.open(
       endpoint!,
       { ...range, start_revision: from.revision },
-      AbortSignal.any([signal, this.#closed.signal, endpoint!.connection]),
+      Math.min(Math.max(this.nodes * HEARTBEAT_MS_PER_NODE, MIN_HEARTBEAT_MS), MAX_HEARTBEAT_MS),
+      AbortSignal.any([signal, this.#closed.signal]),
     );
     for (;;) {
       try {
@@ -188,15 +259,24 @@ export class EtcdClient implements AsyncDisposable {
       .replace(/^\d+ [A-Z_]+: /, "")
       .replace(/^No connection established\. Last error: (?:\w*Error: )?(?:\[\w+\]: )?/, "")
       .replace(/^\w*Error \[\w+\]: /, "")
-      .replace(/( \(\d{4}-[^)]*\))?\.? ?Resolution note: ?$/, "");
+      .replace(/( \(\d{4}-[^)]*\))?\.? ?Resolution note: ?$/, "")
+      .replace(/^Deadline exceeded after .*$/, "it does not answer");
     const hungUp = endpoint.url.startsWith("https:") && /EPIPE|ECONNRESET/.test(message);
     const tls = explainTls(message, this.#options) ??
       (hungUp ? await heardAlert(endpoint.url, this.#options) : undefined);
     const say = (text: string) => new RuntimeError(`${endpoint.url}: ${text}`);
     if (error instanceof ConfigError) return { kind: "unusable", error };
     if (tls !== undefined) return { kind: "unusable", error: say(tls) };
+    const status = NOT_ETCD.exec(message)?.[1];
+    if (status !== undefined) {
+      return {
+        kind: "unusable",
+        error: say(`it is no etcd: it answers with HTTP status ${status}`),
+      };
+    }
     if (error instanceof DroppedError || error instanceof Error && isRecoverableError(error)) {
-      return { kind: "outage", error: say(message) };
+      const kind = message.startsWith("etcdserver: ") ? "ailing" : "outage";
+      return { kind, error: say(message) };
     }
     const { description } = this.#options;
     return {
@@ -206,9 +286,12 @@ export class EtcdClient implements AsyncDisposable {
   }
 }
 
-/** How a call failed: no answer; an endpoint that can't be used as things are; or a refusal. */
+/**
+ * How a call failed: no answer; a server that answers, but whose cluster is without a leader or the like; an
+ * endpoint that can't be used as things are; or a refusal.
+ */
 interface Failure {
-  readonly kind: "outage" | "unusable" | "answer";
+  readonly kind: "outage" | "ailing" | "unusable" | "answer";
   readonly error: Error;
 }
 
@@ -216,44 +299,46 @@ type DuplexStream = Awaited<ReturnType<Endpoint["openWatch"]>>;
 
 /** A watch's stream, from which what came in is taken when the taker is ready. */
 class WatchStream implements Disposable {
+  readonly #endpoint: Endpoint;
   readonly #stream: DuplexStream;
+  readonly #heartbeatMs: number;
   #arrived: IWatchResponse[] = [];
   #failure: Error | undefined;
   #wake = Promise.withResolvers<void>();
-  #heartbeat: ReturnType<typeof setInterval>;
-  #deadline: ReturnType<typeof setTimeout> | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
   readonly #ending: AbortController;
 
   static async open(
     endpoint: Endpoint,
     request: KeyRange & { readonly start_revision: number },
+    heartbeatMs: number,
     signal: AbortSignal,
   ): Promise<WatchStream> {
     const ending = new AbortController();
-    const either = AbortSignal.any([signal, ending.signal]);
-    const stream = new WatchStream(await endpoint.openWatch(either), request, ending);
+    const either = AbortSignal.any([signal, endpoint.connection, ending.signal]);
+    const duplex = await endpoint.openWatch(either);
+    const stream = new WatchStream(endpoint, duplex, heartbeatMs, ending);
     const end = () => stream.#fail(new Error("the connection was given up"));
     if (either.aborted) end();
     else either.addEventListener("abort", end, { once: true });
+    duplex.write({ create_request: request });
+    stream.#expectLife();
     return stream;
   }
 
   private constructor(
+    endpoint: Endpoint,
     stream: DuplexStream,
-    request: KeyRange & { readonly start_revision: number },
+    heartbeatMs: number,
     ending: AbortController,
   ) {
+    this.#endpoint = endpoint;
     this.#stream = stream;
+    this.#heartbeatMs = heartbeatMs;
     this.#ending = ending;
     stream.on("data", (response) => this.#receive(response));
     stream.on("error", (error) => this.#fail(error));
     stream.on("end", () => this.#fail(new Error("the server ended the watch")));
-    stream.write({ create_request: request });
-    this.#expectLife();
-    this.#heartbeat = setInterval(() => {
-      stream.write({ progress_request: {} });
-      this.#expectLife();
-    }, HEARTBEAT_MS);
   }
 
   /** What has come in, as soon as there is something. */
@@ -269,21 +354,36 @@ class WatchStream implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#heartbeat);
-    clearTimeout(this.#deadline);
+    clearTimeout(this.#timer);
     this.#ending.abort();
   }
 
+  /** Asks for a sign of life, unless another stream to this server has just had one. */
+  #ask(): void {
+    const quietMs = performance.now() - this.#endpoint.heardAtMs;
+    if (quietMs < this.#heartbeatMs) return this.#restAndAsk(this.#heartbeatMs - quietMs);
+    this.#stream.write({ progress_request: {} });
+    this.#expectLife();
+  }
+
+  #restAndAsk(ms: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#ask(), ms);
+  }
+
   #expectLife(): void {
-    clearTimeout(this.#deadline);
-    this.#deadline = setTimeout(
-      () => this.#fail(new Error("the server has fallen silent")),
-      HEARTBEAT_TIMEOUT_MS,
-    );
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      // Whoever else waits for it on this connection waits in vain, and so would the next call.
+      this.#fail(new Error("the server has fallen silent"));
+      this.#endpoint.drop();
+    }, HEARTBEAT_TIMEOUT_MS);
   }
 
   #receive(response: IWatchResponse): void {
-    clearTimeout(this.#deadline);
+    if (this.#ending.signal.aborted) return;
+    this.#endpoint.hear();
+    this.#restAndAsk(this.#heartbeatMs);
     if (response.canceled) {
       const { compact_revision } = response;
       this.#fail(
@@ -302,6 +402,7 @@ class WatchStream implements Disposable {
 
   #fail(error: Error): void {
     this.#failure ??= error;
+    clearTimeout(this.#timer);
     this.#wake.resolve();
   }
 }

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { Etcd3, type KVClient } from "etcd3";
-import { messageOf } from "../../mod.ts";
+import { Etcd3, isRecoverableError, type KVClient } from "etcd3";
+import { ConfigError, messageOf } from "../../mod.ts";
 import { allowIpEndpoints, readCredentials, type TlsFiles } from "./tls.ts";
 
 /** What etcd3's calls take beside their request. */
@@ -21,7 +21,12 @@ export interface EndpointOptions extends TlsFiles {
   readonly password?: string | undefined;
 }
 
-/** How long a server may take to answer. */
+/**
+ * How long it may take until a server has answered for the first time: TCP asks a second time after 1 s, which
+ * may be enough; whether a third time, 2 s later, it had better be asked anew.
+ */
+const CONNECT_TIMEOUT_MS = 1_800;
+/** How long a server that has answered before may take. */
 const CALL_TIMEOUT_MS = 5_000;
 /** gRPC's own waits between attempts to connect: short, since this store waits by itself. */
 const MIN_RECONNECT_MS = 100;
@@ -34,6 +39,9 @@ const NO_TOKEN = "";
  * and there may be none because etcd asked for none until now.
  */
 const TOKEN_REFUSED = /invalid auth token|revision of auth store is old|user name is empty/;
+
+/** What gRPC says of a server that does not speak it. */
+export const NOT_ETCD = /^(?:\d+ [A-Z_]+: )?Received HTTP status code (\d+)/;
 
 const CANCELLED = 1;
 const UNAVAILABLE = 14;
@@ -61,6 +69,9 @@ export class Endpoint implements Disposable {
   #etcd: Etcd3 | undefined;
   #token: string | undefined;
   #connection = new AbortController();
+  #connecting: Promise<void> | undefined;
+  #connected = false;
+  #heardAtMs = 0;
 
   /** Nothing is connected yet. */
   constructor(url: string, options: EndpointOptions) {
@@ -71,6 +82,39 @@ export class Endpoint implements Disposable {
   /** Aborted when the present connection is given up. */
   get connection(): AbortSignal {
     return this.#connection.signal;
+  }
+
+  /** Whether the server has answered on the present connection. */
+  get isConnected(): boolean {
+    return this.#connected;
+  }
+
+  /** When the server was last heard, as `performance.now()` tells the time. */
+  get heardAtMs(): number {
+    return this.#heardAtMs;
+  }
+
+  /** The server was heard. */
+  hear(): void {
+    this.#heardAtMs = performance.now();
+  }
+
+  /** Connects, where that was not done. Rejects as {@link Endpoint.call} does where no answer comes soon. */
+  connect(): Promise<void> {
+    return this.#connecting ??= this.#connect();
+  }
+
+  async #connect(): Promise<void> {
+    const { signal } = this.#connection;
+    try {
+      await this.#client().maintenance.status(this.#callOptions(signal, CONNECT_TIMEOUT_MS));
+    } catch (error) {
+      if (signal.aborted) throw new DroppedError("the connection was given up");
+      // Any other answer is an etcd's.
+      const isAnswer = !(error instanceof ConfigError) && !isRecoverableError(error as Error);
+      if (!isAnswer || NOT_ETCD.test(messageOf(error))) throw error;
+    }
+    this.#connected = !signal.aborted;
   }
 
   /** Calls the server once. Rejects with etcd3's errors, and with a ConfigError for unusable TLS files. */
@@ -103,6 +147,8 @@ export class Endpoint implements Disposable {
   drop(): void {
     this.#connection.abort();
     this.#connection = new AbortController();
+    this.#connecting = undefined;
+    this.#connected = false;
     this.#etcd?.close();
     this.#etcd = undefined;
     this.#token = undefined;
@@ -127,6 +173,8 @@ export class Endpoint implements Disposable {
         "grpc.initial_reconnect_backoff_ms": MIN_RECONNECT_MS,
         "grpc.max_reconnect_backoff_ms": MAX_RECONNECT_MS,
         "grpc.max_receive_message_length": -1,
+        // A proxy in the environment is for the way to the world, not to the cluster's own servers.
+        "grpc.enable_http_proxy": 0,
         // gRPC shares connections between channels with the same options; a new one must be new.
         "denim.generation": generation++,
       },
@@ -151,9 +199,9 @@ export class Endpoint implements Disposable {
    * A time limit, the token, and an end with the signal. The token is not left to etcd3: it opens a
    * connection a token that it never closes, and calls on and on with one that the server refuses.
    */
-  #callOptions(signal: AbortSignal): CallOptions {
+  #callOptions(signal: AbortSignal, timeoutMs = CALL_TIMEOUT_MS): CallOptions {
     return {
-      deadline: Date.now() + CALL_TIMEOUT_MS,
+      deadline: Date.now() + timeoutMs,
       interceptors: [(options, nextCall) => {
         const call = nextCall(options);
         const start = call.start.bind(call);

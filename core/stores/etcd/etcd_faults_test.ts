@@ -6,15 +6,16 @@ import { EtcdServer } from "../../../tests/support/etcd_server.ts";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { TcpProxy } from "../../../tests/support/tcp_proxy.ts";
 import { eventually } from "../../../tests/support/wait.ts";
-import { formatLeaseValue, type Lease, LEASE_TTL_MS } from "../../mod.ts";
+import { KVClient } from "etcd3";
+import { type Family, formatLeaseValue, IpAddress, type Lease, LEASE_TTL_MS } from "../../mod.ts";
 import { EtcdStore } from "./mod.ts";
 
 const PREFIX = "/coreos.com/network";
 const NET_CONF = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}';
 /** Within this a change that etcd holds is to be known, once etcd can be reached again. */
 const PROMPT_MS = 2_000;
-/** A fallen-silent server is given up after some seconds more. */
-const SILENCE_PATIENCE_MS = 60_000;
+/** Within this a server that has fallen silent is given up. */
+const SILENT_MS = 5_000;
 
 const { signal: never } = new AbortController();
 
@@ -123,7 +124,7 @@ for (const how of ["the process (SIGSTOP)", "the wire"] as const) {
       await eventually(
         "it is noticed",
         () => count(log, /^warn waiting for etcd:/) === 1,
-        SILENCE_PATIENCE_MS,
+        SILENT_MS + PROMPT_MS,
       );
       assert.deepEqual([...follower.leases.keys()], [one.key]);
       if (how === "the wire") proxy.mend();
@@ -240,25 +241,54 @@ Deno.test("renewals and restarts leave no etcd leases lying about", async () => 
   assert.match(server.ctl("lease", "list"), /found 0 leases/);
 });
 
-Deno.test("a cluster's leader dies, and the next: the watch goes on, nodes get leases", async () => {
+Deno.test("a cluster loses its leader, the member with the watch, and its majority", async () => {
   await using servers = await EtcdServer.startCluster(3);
   const log = new RecordingLog();
   await using store = open(log, ...servers.map(({ url }) => url));
   await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  /** The member that serves the watch, and, of the others, one that is made the leader. */
+  const members = async (): Promise<{ watched: EtcdServer; leader: EtcdServer }> => {
+    let watched: EtcdServer | undefined;
+    await eventually("the watch is somewhere", async () => {
+      for (const server of servers) if (await server.watches() > 0) watched = server;
+      return watched !== undefined;
+    });
+    const leader = servers.find((server) => server.leads())!;
+    if (leader !== watched) return { watched: watched!, leader };
+    const next = servers.find((server) => server !== watched)!;
+    leader.handOver(next);
+    await eventually("it leads", () => next.leads());
+    return { watched: watched!, leader: next };
+  };
   await following(store, async (follower) => {
     const keys = [(await store.acquire(node(0), never)).key];
     await follower.sees(...keys);
-    for (const number of [1, 2]) {
-      const leader = servers.find((server) => server.leads())!;
+    {
+      const { watched, leader } = await members();
       await leader.stop("SIGKILL");
-      keys.push((await store.acquire(node(number), never)).key);
+      keys.push((await store.acquire(node(1), never)).key);
       await follower.sees(...keys);
+      assert.equal(await watched.watches(), 1, "the watch has stayed where it was");
       await leader.start();
     }
-    // Two of three gone: who is left has no say, and must not keep a watch that hears nothing.
-    for (const server of servers.slice(1)) await server.stop("SIGKILL");
-    await eventually("it is missed", () => /^warn waiting/.test(log.lines.at(-1) ?? ""), 30_000);
-    await Promise.all(servers.slice(1).map((server) => server.start()));
+    {
+      const { watched, leader } = await members();
+      await watched.stop("SIGKILL");
+      keys.push((await store.acquire(node(2), never)).key);
+      await follower.sees(...keys);
+      assert.ok(leader.leads(), "the leader has stayed who it was");
+      await watched.start();
+    }
+    // Who is left has no say, and must not keep a watch that hears nothing.
+    const { watched } = await members();
+    const others = servers.filter((server) => server !== watched);
+    const before = count(log, /^warn waiting/);
+    for (const server of others) await server.stop("SIGKILL");
+    await eventually("it is missed", () => count(log, /^warn waiting/) > before, 30_000);
+    const startMs = performance.now();
+    await eventually("several attempts", () => performance.now() - startMs > 1_500);
+    assert.equal(count(log, /^warn waiting/), before + 1, log.lines.join("\n"));
+    await Promise.all(others.map((server) => server.start()));
     keys.push((await store.acquire(node(3), never)).key);
     await follower.sees(...keys);
     assert.ok(follower.events.slice(1).every(({ kind }) => kind === "changes"));
@@ -284,6 +314,125 @@ Deno.test("one endpoint of several is enough, whatever is wrong with the others"
     assert.ok(performance.now() - startMs < 500, "the one that answers is remembered");
   }
   assert.deepEqual(log.lines, []);
+});
+
+Deno.test("a silent endpoint does no harm, from the start or later", async () => {
+  await using server = await EtcdServer.start();
+  using one = new TcpProxy(server.url);
+  using other = new TcpProxy(server.url);
+  // Listens, as a stopped process does, but never says a word.
+  using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const url = `http://127.0.0.1:${(silent.addr as Deno.NetAddr).port}`;
+  // Each store asks in an order of its own.
+  for (let time = 0; time < 8; time++) {
+    await using store = open(new RecordingLog(), url, server.url);
+    const startMs = performance.now();
+    await store.setNetworkConfig(NET_CONF, { ifAbsent: false }, never);
+    assert.ok(performance.now() - startMs < 1_000);
+  }
+  const log = new RecordingLog();
+  await using store = open(log, one.url, other.url);
+  const held = await store.acquire(node(1), never);
+  await following(store, async (follower) => {
+    await follower.sees(held.key);
+    // Whichever of the two the watch is on.
+    for (const proxy of [one, other]) {
+      proxy.silence();
+      const added = lease(`10.5.${follower.events.length}.0/24`, 100 + follower.events.length);
+      put(server, added);
+      const seenMs = await eventually("it", () => follower.leases.has(added.key));
+      assert.ok(seenMs < SILENT_MS + PROMPT_MS, `${seenMs} ms`);
+      proxy.mend();
+    }
+    assert.equal(count(log, /^warn/), 0, log.lines.join("\n"));
+  });
+});
+
+Deno.test("a proxy in the environment is not for etcd; a server that is no etcd is named", async () => {
+  await using server = await EtcdServer.start();
+  await using web = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    () => new Response("no such page", { status: 404 }),
+  );
+  const url = `http://127.0.0.1:${web.addr.port}`;
+  Deno.env.set("http_proxy", "http://127.0.0.1:9");
+  try {
+    await using store = open(new RecordingLog(), url, server.url);
+    await store.setNetworkConfig(NET_CONF, { ifAbsent: false }, never);
+    await using lost = open(new RecordingLog(), url);
+    await assert.rejects(lost.leases(never), {
+      name: "RuntimeError",
+      message: `etcd:${url}${PREFIX}: ${url}: it is no etcd: it answers with HTTP status 404`,
+    });
+  } finally {
+    Deno.env.delete("http_proxy");
+  }
+});
+
+Deno.test("two leases that overlap, written at the same moment: the later one is taken back", async () => {
+  await using server = await EtcdServer.start();
+  const log = new RecordingLog();
+  await using store = open(log, server.url);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  // A lease of another length, in the moment between the choice and the write.
+  let rival: Lease | undefined;
+  const { txn } = KVClient.prototype;
+  KVClient.prototype.txn = function (request, options) {
+    const chosen = request.success?.[0]?.request_put?.key?.toString().split("/").at(-1);
+    if (rival === undefined && chosen !== undefined) {
+      rival = lease(chosen.replace("-24", "/25"), 99);
+      put(server, rival);
+    }
+    return txn.call(this, request, options);
+  };
+  let held: Lease;
+  try {
+    held = await store.acquire(node(1), never);
+  } finally {
+    KVClient.prototype.txn = txn;
+  }
+  assert.ok(!held.halves[0]!.subnet.contains(rival!.halves[0]!.subnet.address), held.key);
+  const keys = (await store.leases(never)).map(({ key }) => key).sort();
+  assert.deepEqual(keys, [held.key, rival!.key].sort());
+  assert.equal(count(log, /^debug .* is given back for .*-25, which was first/), 1);
+});
+
+Deno.test("of two leases that overlap the older one's node keeps its own", async () => {
+  await using server = await EtcdServer.start();
+  const log = new RecordingLog();
+  await using store = open(log, server.url);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  const [older, newer] = [lease("10.5.17.0/24", 1), lease("10.5.16.0/20", 99)];
+  put(server, older);
+  put(server, newer);
+  assert.equal((await store.acquire(node(1), never)).key, older.key);
+  server.ctl("del", `${PREFIX}/subnets/${older.key}`);
+  put(server, older);
+  const other = await store.acquire(node(1), never);
+  assert.ok(!newer.halves[0]!.subnet.contains(other.halves[0]!.subnet.address), other.key);
+  assert.deepEqual(
+    (await store.leases(never)).map(({ key }) => key).sort(),
+    [newer.key, other.key].sort(),
+  );
+  assert.equal(count(log, /^warn the lease 10\.5\.17\.0-24 .*overlaps an older one/), 1);
+});
+
+Deno.test("a dual-stack cluster's node without an address of one family is told which, and gets nothing", async () => {
+  await using server = await EtcdServer.start();
+  await using store = open(new RecordingLog(), server.url);
+  const netConf = { Network: "10.5.0.0/16", EnableIPv6: true, IPv6Network: "fc00:5::/48" };
+  await store.setNetworkConfig(JSON.stringify(netConf), { ifAbsent: true }, never);
+  const ipv6 = new Map<Family, IpAddress>([[6, IpAddress.parse("fd99::1")]]);
+  for (const [request, family] of [[node(1), 6], [node(1, { publicIps: ipv6 }), 4]] as const) {
+    await assert.rejects(store.acquire(request, never), {
+      name: "RuntimeError",
+      message:
+        `${store.description}: net-conf enables IPv${family}, for which the node has no public ` +
+        `address; give it one, or name one with --public-ip${family === 6 ? "v6" : ""}`,
+    });
+  }
+  assert.deepEqual(await store.leases(never), []);
+  assert.match(server.ctl("lease", "list"), /found 0 leases/);
 });
 
 Deno.test("without patience etcd's absence is an error that names each endpoint", async () => {

@@ -293,6 +293,7 @@ export class EtcdStore implements LeaseStore {
           put.push(lease);
         } else if (told.delete(key)) removed.push(key);
       }
+      this.#client.nodes = told.size;
       if (first) yield { kind: "snapshot", leases: put };
       else if (put.length > 0 || removed.length > 0) yield { kind: "changes", put, removed };
       first = false;
