@@ -57,8 +57,14 @@ async function serve(
   await using health = flags.healthz && Health.serve(flags.healthz, log);
   await using store = await openStore(flags.store, log, { patient: true });
   log.info(`leases live in ${store.description}`);
-  // A cluster's net-conf is its administrator's to write, with `denim config set`.
   if (flags.store.kind === "sqlite") await seed(flags, store, log, signal);
+  else if (flags.netConfigPath !== undefined) {
+    // A cluster's net-conf is its administrator's to write.
+    log.warn(
+      `--net-config-path ${flags.netConfigPath} is ignored: it is for the embedded store; ` +
+        `\`denim config set ${flags.netConfigPath}\` writes a net-conf into etcd`,
+    );
+  }
   await runNode({
     store,
     backends,

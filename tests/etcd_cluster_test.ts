@@ -168,6 +168,7 @@ rootTest(
     await pingAllPairs(pods);
 
     for (const node of nodes.slice(0, 3)) {
+      assert.equal(count(log(node), /WARN +--net-config-path .* is ignored: .*config set/g), 1);
       const { key, value, grantedSeconds } = cluster.lease(node);
       const mac = JSON.parse(ip(node.namespaceName, "-j link show flannel.1"))[0].address;
       assert.equal(key, `${PREFIX}/subnets/${node.subnet()}`.replace(/\/(\d+)$/, "-$1"));
