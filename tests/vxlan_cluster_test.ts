@@ -16,6 +16,13 @@ const NEVER = new AbortController().signal;
 const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
 
 /** What the kernel says of a node, through iproute2. */
+/** The addresses to which a node sends VXLAN packets. */
+function remotes(node: LabNode): string[] {
+  const args = ["-n", node.namespaceName, "-j", "fdb", "show", "dev", "flannel.1"];
+  const { stdout } = new Deno.Command("bridge", { args }).outputSync();
+  return JSON.parse(new TextDecoder().decode(stdout)).map(({ dst }: { dst: string }) => dst);
+}
+
 function ip(node: LabNode, command: string): string {
   const { stdout } = new Deno.Command("ip", {
     args: ["-n", node.namespaceName, ...command.split(" ")],
@@ -107,6 +114,28 @@ rootTest("a lease that is deleted is claimed again at once, with the same subnet
     1000,
   );
   await eventually("the other node's route", () => ip(other, "route").includes(`${node.subnet()}`));
+});
+
+rootTest("a node whose address changed while no agent ran keeps its subnet", async () => {
+  await using lab = await Lab.create({ nodes: 2, netConf: NET_CONF });
+  await lab.startAgents(NEVER);
+  const [node, other] = lab.nodes as [LabNode, LabNode];
+  const pods = [await node.addPod("a"), await other.addPod("b")] as const;
+  const subnet = `${node.subnet()}`;
+  await node.stopAgent();
+  ip(node, `addr del ${node.publicIp}/24 dev eth0`);
+  ip(node, "addr add 10.99.0.77/24 dev eth0");
+  // Also where subnet.env went with it.
+  await node.startAgent(NEVER, ["--iface", "eth0"]);
+  assert.equal(`${node.subnet()}`, subnet);
+  await eventually(
+    "the other node follows",
+    () => remotes(other).includes("10.99.0.77"),
+  );
+  await eventually("pods talk", async () => {
+    const { timeMs } = await pods[0].ping(pods[1].address, { timeoutMs: 200 });
+    return timeMs !== undefined;
+  }, 2_000);
 });
 
 rootTest("a lease is renewed before its end", async () => {
