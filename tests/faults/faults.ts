@@ -46,6 +46,8 @@ export interface Fault {
   readonly leaves?: (site: Site) => (line: string) => string;
   /** … and what is otherwise then, until it strikes again and all is as before. */
   readonly toggles?: "outer" | "publicIp";
+  /** Whether it is for the store of the leases as well to get over it. */
+  readonly ofLeases?: boolean;
   /** Whether it is the agent itself that is struck, and another runs in the end. */
   readonly restarts?: boolean;
   /** How many packets it may cost at the most, where that is not for the time alone to say. */
@@ -142,6 +144,7 @@ const agentStopped = (how: "SIGTERM" | "SIGKILL"): Fault => ({
   strike: ({ at }) => at.node.stopAgent(how),
   shows: /^- agent runs/,
   end: ({ cluster, at }) => cluster.startAgent(at),
+  ofLeases: true,
   restarts: true,
   maxLost: { ...NONE_LOST, udp: UDP_RESTART_MS / INTERVAL_MS },
 });
@@ -340,6 +343,7 @@ const SURROUNDINGS: readonly Fault[] = [
     shows: /^- address/,
     leaves: ({ at }) => inPlaceOf(at.publicIp, otherIp(at)),
     toggles: "publicIp",
+    ofLeases: true,
     end: (site) => {
       const { at } = site;
       at.publicIp = otherIp(at);
@@ -378,6 +382,7 @@ const STATE: readonly Fault[] = [
   {
     name: "lease's key deleted",
     strike: ({ cluster, at }) => cluster.store.remove(at.key),
+    ofLeases: true,
   },
 ];
 
@@ -401,6 +406,7 @@ const AGENT: readonly Fault[] = [
 const outage = (name: string): Fault => ({
   name: `store ${name}, then the lease's key deleted`,
   strike: ({ cluster }) => cluster.store.outages[name]!.begin(),
+  ofLeases: true,
   lastsMs: 700,
   end: async ({ cluster, at }) => {
     await cluster.store.outages[name]!.end();

@@ -7,8 +7,9 @@ import { report } from "../support/report.ts";
 import { rootTest } from "../support/root_test.ts";
 import { type BackendName, BACKENDS, Cluster } from "./cluster.ts";
 import { type Fault, faultsFor, type Site } from "./faults.ts";
-import { formatOutcomes, measure, type Outcome, PATIENCE_MS } from "./measure.ts";
+import { formatOutcomes, measure, type Measured, type Outcome, PATIENCE_MS } from "./measure.ts";
 import { type Scenario, SCENARIOS } from "./scenarios.ts";
+import type { StoreName } from "./store_at_fault.ts";
 import { undergo } from "./undergo.ts";
 
 /** Within this time everything is to be as it should be. */
@@ -19,17 +20,25 @@ Deno.test.afterAll(() => {
   if (outcomes.length > 0) report(formatOutcomes(outcomes));
 });
 
-for (const backend of BACKENDS) {
-  rootTest(`faults with ${backend}`, async (t) => {
-    await using clusters = new Clusters(backend);
-    for (const { name, maxLost, run } of casesFor(backend)) {
+/** Each backend with the usual store, and what has to do with leases with the other as well. */
+const CLUSTERS: readonly (readonly [BackendName, StoreName])[] = [
+  ...BACKENDS.map((backend) => [backend, "sqlite"] as const),
+  ["vxlan", "etcd"],
+];
+
+for (const [backend, store] of CLUSTERS) {
+  const title = store === "sqlite" ? backend : `${backend}, ${store}`;
+  rootTest(`faults with ${title}`, async (t) => {
+    await using clusters = new Clusters(backend, store);
+    for (const { name, ofLeases, maxLost, run } of casesFor(backend, store)) {
+      if (store !== "sqlite" && !ofLeases) continue;
       await t.step(name, async () => {
         const cluster = await clusters.current();
         const places = cluster.logPlaces();
         const site: Site = { cluster, at: cluster.members[0]!, peer: cluster.members[1]! };
-        const outcome = await measure(site, name, () => run(site, PATIENCE_MS));
-        outcomes.push(outcome);
-        const complaint = complaintOf(outcome, maxLost?.[backend]);
+        const measured = await measure(site, () => run(site, PATIENCE_MS));
+        outcomes.push({ cluster: title, fault: name, ...measured });
+        const complaint = complaintOf(measured, maxLost?.[backend]);
         if (complaint === undefined) return;
         const logs = cluster.logsSince(places);
         await clusters.discard();
@@ -39,15 +48,15 @@ for (const backend of BACKENDS) {
   });
 }
 
-function complaintOf({ healedMs, lost, error }: Outcome, maxLost = Infinity): string | undefined {
+function complaintOf({ healedMs, lost, error }: Measured, maxLost = Infinity): string | undefined {
   if (error !== undefined) return error;
   if (healedMs! >= HEALED_WITHIN_MS) return `healed after ${healedMs!.toFixed()} ms`;
   return lost! > maxLost ? `${lost} packets lost, where ${maxLost} may be` : undefined;
 }
 
 /** All that is tried with a backend. An agent that was struck itself is a newcomer for a while: that comes last. */
-function casesFor(backend: BackendName): readonly Scenario[] {
-  const { kernel, state, agent } = faultsFor(backend, "sqlite");
+function casesFor(backend: BackendName, store: StoreName): readonly Scenario[] {
+  const { kernel, state, agent } = faultsFor(backend, store);
   return [
     ...[...kernel, ...state].flatMap(scenariosOf),
     ...SCENARIOS.filter(({ backends }) => backends?.includes(backend) ?? true),
@@ -66,15 +75,18 @@ function scenariosOf(fault: Fault): readonly Scenario[] {
 /** One cluster after another: what a fault that did not heal left is no place for the next. */
 class Clusters implements AsyncDisposable {
   readonly #backend: BackendName;
+  readonly #store: StoreName;
   #cluster: Cluster | undefined;
 
-  constructor(backend: BackendName) {
+  constructor(backend: BackendName, store: StoreName) {
     this.#backend = backend;
+    this.#store = store;
   }
 
   async current(): Promise<Cluster> {
     return this.#cluster ??= await Cluster.create({
       backend: this.#backend,
+      store: this.#store,
       nodes: 2,
       spare: true,
     });

@@ -25,7 +25,7 @@ rootTest(
     await t.step("not mended", async () => {
       using _still = hold(at);
       const fault = { ...routeDeleted, shows: undefined };
-      const outcome = await measure(site, "x", () => undergo(fault, site, 300));
+      const outcome = await measure(site, () => undergo(fault, site, 300));
       assert.equal(outcome.healedMs, undefined);
       assert.match(outcome.error!, /not right within 300 ms:\n- node1: route 10\.5\./);
     });
@@ -33,7 +33,7 @@ rootTest(
     await t.step("right in the kernel, but no packet passes", async () => {
       const wire = (words: string) => sh(`ip -n ${cluster.lab.prefix}-net link set node1 ${words}`);
       const silence: Fault = { name: "x", strike: () => void wire("nomaster") };
-      const outcome = await measure(site, "x", () => undergo(silence, site, 300), 500);
+      const outcome = await measure(site, () => undergo(silence, site, 300), 500);
       wire("master br0");
       assert.match(outcome.error!, /not within 500 ms: 20 pings answered in a row/);
     });
@@ -42,7 +42,7 @@ rootTest(
       await assert.rejects(undergo(nothing, site, 300), /"route deleted" does not show/);
     });
     await t.step("what is lost is counted", async () => {
-      const outcome = await measure(site, "x", () => undergo(routeDeleted, site, 2_000));
+      const outcome = await measure(site, () => undergo(routeDeleted, site, 2_000));
       assert.equal(outcome.error, undefined);
       assert.ok(outcome.healedMs! > 0 && outcome.lost! > 0, JSON.stringify(outcome));
     });

@@ -14,12 +14,8 @@ import type { Undergone } from "./undergo.ts";
 /** How long a fault is watched that does not heal. */
 export const PATIENCE_MS = 5_000;
 
-/** One line of the table. */
-export interface Outcome {
-  /** What carries packets. */
-  readonly backend: string;
-  /** What happened. */
-  readonly fault: string;
+/** What a fault came to. */
+export interface Measured {
   /** From the fault until the kernel was right and pings were answered again; `undefined` where they were not. */
   readonly healedMs: number | undefined;
   /** Pings without an answer; `undefined` where the end was not seen. */
@@ -28,28 +24,33 @@ export interface Outcome {
   readonly error: string | undefined;
 }
 
+/** One line of the table. */
+export interface Outcome extends Measured {
+  /** What carries packets, and where leases live if that is not usual. */
+  readonly cluster: string;
+  /** What happened. */
+  readonly fault: string;
+}
+
 /**
  * Pings from the struck node's pod to the peer's while `work` goes on, and then until answers are steady, for
  * `patienceMs` at the most.
  */
 export async function measure(
-  site: Site,
-  fault: string,
+  { at, peer }: Site,
   work: () => Promise<Undergone>,
   patienceMs: number = PATIENCE_MS,
-): Promise<Outcome> {
-  const { backend } = site.cluster;
+): Promise<Measured> {
   try {
-    await using ping = await SteadyPing.start(site.at.pod, site.peer.pod.address);
+    await using ping = await SteadyPing.start(at.pod, peer.pod.address);
     const { struckAtMs, rightAtMs } = await work();
     await ping.steady(patienceMs);
     const { lost, backAtMs = 0 } = await ping.stop();
     // Both clocks go by milliseconds; ping's is the wall's.
     const backMs = backAtMs - wallClockMs() + performance.now();
-    const healedMs = Math.max(rightAtMs, backMs) - struckAtMs;
-    return { backend, fault, healedMs, lost, error: undefined };
+    return { healedMs: Math.max(rightAtMs, backMs) - struckAtMs, lost, error: undefined };
   } catch (error) {
-    return { backend, fault, healedMs: undefined, lost: undefined, error: messageOf(error) };
+    return { healedMs: undefined, lost: undefined, error: messageOf(error) };
   }
 }
 
@@ -57,8 +58,8 @@ export async function measure(
 export function formatOutcomes(outcomes: readonly Outcome[]): string {
   return formatColumns([
     ["backend", "fault", "healed after ms", "packets lost"],
-    ...outcomes.map(({ backend, fault, healedMs, lost }) => [
-      backend,
+    ...outcomes.map(({ cluster, fault, healedMs, lost }) => [
+      cluster,
       fault,
       healedMs?.toFixed() ?? "not healed",
       lost === undefined ? "?" : `${lost}`,

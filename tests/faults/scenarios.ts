@@ -20,6 +20,8 @@ export interface Scenario {
   readonly name: string;
   /** The backends where it can; all unless given. */
   readonly backends?: readonly BackendName[];
+  /** Whether it is for the store of the leases as well to get over it. */
+  readonly ofLeases?: boolean;
   /** How many packets it may cost at the most. */
   readonly maxLost?: Readonly<Record<BackendName, number>>;
   /** Lets it happen; throws where denim does not do its part. */
@@ -65,6 +67,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: "lease taken by another node, and given back",
+    ofLeases: true,
     run: async ({ cluster, at }, patienceMs) => {
       const { node } = at;
       const before = { pid: node.agentPid, view: viewNode(node), log: logOf(node.logFile).length };
@@ -96,6 +99,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: "a clone with the same public IP",
+    ofLeases: true,
     maxLost: NONE_LOST,
     run: (site, patienceMs) => {
       const { node, publicIp } = site.at;
@@ -111,6 +115,7 @@ export const SCENARIOS: readonly Scenario[] = [
   {
     // The others send it what is the original's, until it has read the leases and takes its own back.
     name: "a clone with the same VTEP MAC",
+    ofLeases: true,
     backends: ["vxlan"],
     run: (site, patienceMs) => {
       const mac = site.cluster.expected.join("\n").match(
