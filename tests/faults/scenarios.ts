@@ -22,6 +22,8 @@ export interface Scenario {
   readonly backends?: readonly BackendName[];
   /** Whether it is for the store of the leases as well to get over it. */
   readonly ofLeases?: boolean;
+  /** Whether an agent starts in it: how long that takes is no packet's affair. */
+  readonly starts?: boolean;
   /** How many packets it may cost at the most. */
   readonly maxLost?: Readonly<Record<BackendName, number>>;
   /** Lets it happen; throws where denim does not do its part. */
@@ -99,6 +101,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: "a clone with the same public IP",
+    starts: true,
     ofLeases: true,
     maxLost: NONE_LOST,
     run: (site, patienceMs) => {
@@ -115,6 +118,7 @@ export const SCENARIOS: readonly Scenario[] = [
   {
     // The others send it what is the original's, until it has read the leases and takes its own back.
     name: "a clone with the same VTEP MAC",
+    starts: true,
     ofLeases: true,
     backends: ["vxlan"],
     run: (site, patienceMs) => {
