@@ -64,6 +64,8 @@ export interface LabOptions {
   readonly agentProgram?: readonly [string, ...string[]];
   /** The agents' flags that say where leases live; a file of the laboratory's unless given. */
   readonly storeFlags?: readonly string[];
+  /** Where the directory for its files is made; among the system's temporary ones unless given. */
+  readonly parentDirectory?: string;
 }
 
 /** A cluster of namespaces. Dispose of it, and nothing of it is left. */
@@ -97,7 +99,11 @@ export class Lab implements AsyncDisposable {
   static async create(options: LabOptions): Promise<Lab> {
     const random = crypto.getRandomValues(new Uint8Array(3)).toHex();
     const prefix = `denim-${random}`;
-    const directory = await Deno.makeTempDir({ prefix: `${prefix}-` });
+    const { parentDirectory } = options;
+    const directory = await Deno.makeTempDir({
+      prefix: `${prefix}-`,
+      ...(parentDirectory === undefined ? {} : { dir: parentDirectory }),
+    });
     const lab = new Lab(prefix, directory, options);
     try {
       await Deno.writeTextFile(`${directory}/net-conf.json`, JSON.stringify(options.netConf));

@@ -12,6 +12,12 @@ import { eventually } from "../support/wait.ts";
 import { compare, viewNode } from "./node_view.ts";
 import { openStore, type StoreAtFault, storeFlags, type StoreName } from "./store_at_fault.ts";
 
+/**
+ * Files in memory (tmpfs): a disk that is busy with something else lets each write wait, for seconds at times,
+ * and that is none of the faults here.
+ */
+const MEMORY_DIRECTORY = "/dev/shm";
+
 /** The backends whose faults are tested. */
 export const BACKENDS = ["vxlan", "host-gw", "udp"] as const;
 /** One of them. */
@@ -99,6 +105,7 @@ export class Cluster implements AsyncDisposable {
         nodes: nodes + Number(spare),
         segments: 1 + Number(spare),
         netConf,
+        parentDirectory: MEMORY_DIRECTORY,
         ...storeFlags(storeName),
       }),
     );

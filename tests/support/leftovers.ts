@@ -19,7 +19,8 @@ export function leftovers(prefix: string): string[] {
     ...names("/run/netns").filter((name) => name.startsWith(prefix)).map((name) =>
       `namespace ${name}`
     ),
-    ...names("/tmp").filter((name) => name.startsWith(prefix)).map((name) => `directory ${name}`),
+    ...["/tmp", "/dev/shm"].flatMap(names).filter((name) => name.startsWith(prefix))
+      .map((name) => `directory ${name}`),
     ...processes,
   ].sort();
 }
