@@ -397,6 +397,52 @@ Deno.test("two leases that overlap, written at the same moment: the later one is
   assert.equal(count(log, /^debug .* is given back for .*-25, which was first/), 1);
 });
 
+Deno.test("what has changed since leases were listed, is found before one is chosen or followed", async () => {
+  await using server = await EtcdServer.start();
+  await using store = open(new RecordingLog(), server.url);
+  // Three subnets, of which a former node holds one.
+  const netConf = '{"Network":"10.5.0.0/26","SubnetLen":28}';
+  await store.setNetworkConfig(netConf, { ifAbsent: true }, never);
+  const [a, b, c] = [16, 32, 48].map((part, n) => lease(`10.5.0.${part}/28`, 50 + n));
+  for (const lease of [a!, b!, c!]) put(server, lease);
+  assert.equal(await store.held(node(1), never), undefined);
+  // Full then, but not any more; and as many as before.
+  remove(server, b!);
+  put(server, lease("10.9.9.0/24", 59));
+  assert.equal((await store.acquire(node(1), never)).key, b!.key);
+  server.ctl("del", `${PREFIX}/subnets/10.9.9.0-24`);
+
+  // Taken since.
+  for (const lease of [a!, b!, c!]) remove(server, lease);
+  await using other = open(new RecordingLog(), server.url);
+  assert.equal(await other.held(node(2), never), undefined);
+  for (const lease of [a!, b!]) put(server, lease);
+  assert.equal((await other.acquire(node(2), never)).key, c!.key);
+  // What the watch begins with is as of now.
+  remove(server, a!);
+  await following(other, async (follower) => {
+    await eventually("the snapshot", () => follower.events.length > 0);
+    await follower.sees(b!.key, c!.key);
+    assert.equal(follower.events.length, 1);
+    put(server, a!);
+    await follower.sees(a!.key, b!.key, c!.key);
+  });
+
+  // Of another cluster by now, whose revisions are lower.
+  for (let time = 0; time < 20; time++) put(server, a!);
+  await using late = open(new RecordingLog(), server.url);
+  assert.equal(await late.held(node(3), never), undefined);
+  await server.stop();
+  server.wipe();
+  await server.start();
+  await other.setNetworkConfig(netConf, { ifAbsent: true }, never);
+  // None is free now, and fewer are there than before.
+  put(server, lease("10.5.0.0/27", 50));
+  put(server, lease("10.5.0.32/27", 51));
+  await assert.rejects(late.acquire(node(3), never), /is full/);
+  assert.equal((await late.leases(never)).length, 2);
+});
+
 Deno.test("of two leases that overlap the older one's node keeps its own", async () => {
   await using server = await EtcdServer.start();
   const log = new RecordingLog();

@@ -30,6 +30,7 @@ import {
   LEASE_TTL_MS,
   type LeaseEvent,
   leaseHalf,
+  leaseKey,
   LeaseLostError,
   LeaseReader,
   type LeaseRequest,
@@ -86,6 +87,8 @@ interface Row {
   readonly modRevision: number;
   /** The id of the etcd lease that it is under, or {@link NO_LEASE}. */
   readonly etcdLease: string;
+  /** What was read from it, `null` for nothing; `undefined` where nobody has tried. */
+  lease?: Lease | null;
 }
 
 /** A lease that could be read, with where it stands. */
@@ -117,6 +120,9 @@ export class EtcdStore implements LeaseStore {
   readonly #configKey: Buffer;
   readonly #subnets: string;
   readonly #range: Required<KeyRange>;
+  /** All leases as they were listed last, until a watch follows them. */
+  #listing: Listing | undefined;
+  #watchBegan = false;
 
   private constructor(options: EtcdStoreOptions) {
     // As Go's path.Join has it, which flannel uses.
@@ -192,10 +198,19 @@ export class EtcdStore implements LeaseStore {
 
   /** The lease that a node holds; see {@link LeaseStore.held}. */
   async held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined> {
-    const found = this.#findHeld((await this.#list(signal)).rows, node);
+    const found = await this.#heldBefore(node, signal) ??
+      this.#findHeld((await this.#listAll(signal)).rows, node);
     if (found === undefined) return undefined;
     const [lease] = await this.#withExpiry([found], signal);
     return lease;
+  }
+
+  /** The lease of the node's last run, for which not all have to be read. */
+  async #heldBefore(node: NodeIdentity, signal: AbortSignal): Promise<Found | undefined> {
+    if (node.previousSubnets.length === 0) return undefined;
+    const row = await this.#read(this.#keyOf(leaseKey(node.previousSubnets)), signal);
+    const found = row && this.#find(row);
+    return found && heldBefore(node, found.lease) ? found : undefined;
   }
 
   /** Gives a node its subnet; see {@link LeaseStore.acquire}. */
@@ -203,7 +218,7 @@ export class EtcdStore implements LeaseStore {
     return await this.#write(async (grant) => {
       const netConf = await this.#awaitNetConf(signal);
       const config = this.#parseNetConf(netConf.value);
-      const listing = await this.#list(signal);
+      const listing = await this.#listAll(signal);
       const { rows } = listing;
       const found = this.#findHeld(rows, request);
       const { subnets, keeps } = chooseLease(
@@ -281,7 +296,13 @@ export class EtcdStore implements LeaseStore {
     /** The keys of the leases handed on. */
     const told = new Set<string>();
     let first = true;
-    for await (const { rows, present } of this.#follow(this.#range, signal)) {
+    const list = async (signal: AbortSignal) => {
+      const listing = await this.#listAll(signal);
+      this.#watchBegan = true;
+      this.#listing = undefined;
+      return listing;
+    };
+    for await (const { rows, present } of this.#follow(this.#range, signal, list)) {
       const put: Lease[] = [];
       const removed = present === undefined ? [] : [...told].filter((key) => !present.has(key));
       for (const key of removed) told.delete(key);
@@ -308,8 +329,14 @@ export class EtcdStore implements LeaseStore {
   /**
    * What a range of keys holds, then what changes in it. Ends when the signal is aborted or the store is
    * closed. Throws what etcd refuses from the start; later on it tries again, whatever is wrong.
+   *
+   * @param list lists the range
    */
-  async *#follow(range: KeyRange, signal: AbortSignal): AsyncGenerator<News, void, void> {
+  async *#follow(
+    range: KeyRange,
+    signal: AbortSignal,
+    list = (signal: AbortSignal): Promise<Listing> => this.#list(signal, range),
+  ): AsyncGenerator<News, void, void> {
     const ending = AbortSignal.any([signal, this.#client.closed]);
     /** The next revision to hear of. */
     let next = { revision: 0, clusterId: "" };
@@ -319,7 +346,7 @@ export class EtcdStore implements LeaseStore {
     while (!ending.aborted) {
       try {
         if (!listed) {
-          const { rows, revision, clusterId } = await this.#list(ending, range);
+          const { rows, revision, clusterId } = await list(ending);
           // Another cluster's revisions say nothing of what is new.
           const same = clusterId === next.clusterId && revision + 1 >= next.revision;
           const news = same ? rows.filter((row) => row.modRevision >= next.revision) : rows;
@@ -441,8 +468,13 @@ export class EtcdStore implements LeaseStore {
     if (done === undefined) return undefined;
     const newcomers = done.ranges.flatMap(({ kvs }) => kvs.map((kv) => this.#rowOf(kv)));
     const rival = newcomers.find((row) => row.key !== lease.key && this.#collide(row, lease));
-    if (rival === undefined) return done.revision;
-    this.#log.debug(`${lease.key} is given back for ${rival.key}, which was first`);
+    // Another cluster's revisions say nothing of who is new.
+    const same = listing === undefined || listing.clusterId === done.clusterId;
+    if (rival === undefined && same) return done.revision;
+    this.#log.debug(
+      `${lease.key} is given back ` +
+        (rival === undefined ? "to another cluster" : `for ${rival.key}, which was first`),
+    );
     await this.#transact({
       compare: [changedAt(key, done.revision)],
       success: [{ request_delete_range: { key } }],
@@ -459,14 +491,16 @@ export class EtcdStore implements LeaseStore {
   async #transact(
     request: ITxnRequest,
     signal: AbortSignal,
-  ): Promise<{ revision: number; ranges: readonly IRangeResponse[] } | undefined> {
+  ): Promise<
+    { revision: number; clusterId: string; ranges: readonly IRangeResponse[] } | undefined
+  > {
     const { succeeded, header, responses } = await this.#client.run(
       ({ kv }, options) => kv.txn(request, options),
       signal,
     );
     if (!succeeded) return undefined;
     const ranges = responses.flatMap(({ response_range }) => response_range ?? []);
-    return { revision: Number(header.revision), ranges };
+    return { revision: Number(header.revision), clusterId: header.cluster_id, ranges };
   }
 
   async #grant(signal: AbortSignal): Promise<Grant> {
@@ -506,7 +540,42 @@ export class EtcdStore implements LeaseStore {
       .map(({ row, lease }) => ({ ...lease, expiresAtMs: ends.get(row.etcdLease) }));
   }
 
-  /** All leases, in pages of one revision. */
+  /**
+   * All leases. A node that starts asks three times (what it holds, what is free, who its peers are), and gets
+   * them once, and then what has changed.
+   */
+  async #listAll(signal: AbortSignal): Promise<Listing> {
+    const known = this.#listing && await this.#update(this.#listing, signal);
+    const listing = known ?? await this.#list(signal);
+    if (!this.#watchBegan) this.#listing = listing;
+    return listing;
+  }
+
+  /** A listing as of now; `undefined` where what was deleted since has to be found by listing anew. */
+  async #update(before: Listing, signal: AbortSignal): Promise<Listing | undefined> {
+    const { header, kvs, more, count } = await this.#client.run(
+      ({ kv }, options) =>
+        kv.range({
+          ...this.#range,
+          min_mod_revision: before.revision + 1,
+          limit: PAGE_KEYS,
+        }, options),
+      signal,
+    );
+    const revision = Number(header.revision);
+    const same = header.cluster_id === before.clusterId && revision >= before.revision;
+    if (more || !same) return undefined;
+    const rows = new Map(before.rows.map((row) => [row.key, row]));
+    for (const kv of kvs) {
+      const row = this.#rowOf(kv);
+      rows.set(row.key, row);
+    }
+    // Of all that there are, whenever they were written.
+    if (rows.size !== Number(count)) return undefined;
+    return { rows: [...rows.values()], revision, clusterId: before.clusterId };
+  }
+
+  /** The keys of a range, in pages of one revision. */
   async #list(signal: AbortSignal, range: KeyRange = this.#range): Promise<Listing> {
     const rows: Row[] = [];
     let start = range.key;
@@ -563,8 +632,11 @@ export class EtcdStore implements LeaseStore {
   }
 
   #find(row: Row): Found | undefined {
-    const lease = this.#reader.read(row.key, row.value, undefined, row.modRevision);
-    return lease && { row, lease };
+    const { lease } = row;
+    if (lease !== undefined) return lease === null ? undefined : { row, lease };
+    const read = this.#reader.read(row.key, row.value, undefined, row.modRevision);
+    row.lease = read ?? null;
+    return read && { row, lease: read };
   }
 
   #keyOf(key: string): Buffer {
