@@ -452,7 +452,11 @@ class Node implements AsyncDisposable {
       sleep(UNDERLAY_SETTLE_MS, this.#signal).then((over) => {
         this.#outerChanged = false;
         if (!over) return;
+        const before = this.#outer;
         this.#place.outer.look();
+        if (`${[...before.addresses]}` !== `${[...this.#outer.addresses]}`) {
+          this.#options.store.reconnect?.();
+        }
         this.#turns.add();
       });
     }

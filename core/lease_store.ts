@@ -117,6 +117,12 @@ export interface LeaseStore extends AsyncDisposable {
 
   /** All leases, then each change, without a gap, until the signal is aborted, which ends it. */
   watch(signal: AbortSignal): AsyncIterable<LeaseEvent>;
+
+  /**
+   * The node's addresses are others: connections from the ones before are dead, though nothing tells so, and
+   * a store that has any makes new ones.
+   */
+  reconnect?(): void;
 }
 
 /** The lease is no longer this node's: it ran out, was deleted, or another node has it. */

@@ -115,6 +115,11 @@ export class EtcdClient implements AsyncDisposable {
     }
   }
 
+  /** Gives up every connection: what is under way is tried again on a new one. */
+  reconnect(): void {
+    for (const endpoint of this.#endpoints) endpoint.drop();
+  }
+
   async #attempt<T>(request: Request<T>, signal: AbortSignal, patient: boolean): Promise<T> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
     for (let waitMs = MIN_RETRY_MS;; waitMs = Math.min(waitMs * 2, MAX_RETRY_MS)) {

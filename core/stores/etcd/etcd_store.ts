@@ -321,6 +321,11 @@ export class EtcdStore implements LeaseStore {
     }
   }
 
+  /** Gives up every connection; see {@link LeaseStore.reconnect}. */
+  reconnect(): void {
+    this.#client.reconnect();
+  }
+
   /** Ends every watch, rejects what still waits, and disconnects. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#client[Symbol.asyncDispose]();
