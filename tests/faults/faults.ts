@@ -403,11 +403,11 @@ const AGENT: readonly Fault[] = [
 ];
 
 /** The store is of no use for a while; then a lease has to be claimed again, to show that it is. */
-const outage = (name: string): Fault => ({
+const outage = ([name, lastsMs]: readonly [string, number]): Fault => ({
   name: `store ${name}, then the lease's key deleted`,
   strike: ({ cluster }) => cluster.store.outages[name]!.begin(),
   ofLeases: true,
-  lastsMs: 700,
+  lastsMs,
   end: async ({ cluster, at }) => {
     await cluster.store.outages[name]!.end();
     await cluster.store.remove(at.key);
@@ -423,7 +423,7 @@ export function faultsFor(
     faults.filter(({ backends }) => backends?.includes(backend) ?? true);
   return {
     kernel: fitting([...ENTRIES, ...DEVICES, ...SURROUNDINGS]),
-    state: [...STATE, ...OUTAGES[store].map(outage)],
+    state: [...STATE, ...Object.entries(OUTAGES[store]).map(outage)],
     agent: AGENT,
   };
 }

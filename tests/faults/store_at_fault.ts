@@ -7,14 +7,22 @@
 import { IpAddress, type Lease, parseLease } from "@denim/core";
 import { NetworkNamespace } from "@denim/core/linux/namespace";
 import { SqliteStore } from "@denim/core/stores/sqlite";
+import { existsSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import type { Lab } from "../../agent/lab/lab.ts";
 import { EtcdServer } from "../support/etcd_server.ts";
 import { RecordingLog } from "../support/recording_log.ts";
 import { sh } from "../support/sh.ts";
+import { eventually } from "../support/wait.ts";
 
-/** The stores that a laboratory's agents may use, and what may happen to each so that it is of no use. */
-export const OUTAGES = { sqlite: ["locked", "moved away"], etcd: ["killed"] } as const;
+/**
+ * The stores that a laboratory's agents may use, and what may happen to each so that it is of no use: for how
+ * long at least, in milliseconds. Agents make a file anew that has been gone for 400 ms.
+ */
+export const OUTAGES = {
+  sqlite: { "locked": 700, "gone for a moment": 200, "deleted": 0 },
+  etcd: { "killed": 700 },
+} as const;
 /** One of the stores. */
 export type StoreName = keyof typeof OUTAGES;
 
@@ -58,21 +66,22 @@ export async function openStore(
 }
 
 class SqliteAtFault implements StoreAtFault {
-  readonly outages: Readonly<Record<typeof OUTAGES["sqlite"][number], Outage>>;
+  readonly outages: Readonly<Record<keyof typeof OUTAGES["sqlite"], Outage>>;
   readonly #store: SqliteStore;
   readonly #path: string;
-  readonly #db: DatabaseSync;
 
   constructor(lab: Lab) {
     this.#path = `${lab.directory}/denim.db`;
     this.#store = SqliteStore.open(this.#path, { log: new RecordingLog() });
-    this.#db = new DatabaseSync(this.#path);
     const away = `${lab.directory}/away`;
+    let holder: DatabaseSync;
+    let before: string;
     this.outages = {
       "locked": {
         begin: () => {
-          this.#db.exec("BEGIN IMMEDIATE");
-          using other = new DatabaseSync(this.#path);
+          holder = this.#open();
+          holder.exec("BEGIN IMMEDIATE");
+          using other = this.#open();
           try {
             other.exec("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE");
           } catch {
@@ -80,18 +89,45 @@ class SqliteAtFault implements StoreAtFault {
           }
           throw new Error("the store is not locked");
         },
-        end: () => this.#db.exec("ROLLBACK"),
+        end: () => holder.close(),
       },
-      "moved away": {
-        begin: () => void sh('mkdir "$2" && mv "$1" "$2"', [this.#path, away]),
-        end: () => void sh('mv "$2"/* "$1" && rmdir "$2"', [lab.directory, away]),
+      "gone for a moment": {
+        begin: () => Deno.renameSync(this.#path, away),
+        end: () => Deno.renameSync(away, this.#path),
+      },
+      "deleted": {
+        begin: () => {
+          before = this.#text();
+          Deno.removeSync(this.#path);
+        },
+        end: async () => {
+          await eventually("agents have made the store anew", () => {
+            try {
+              return this.#text() === before;
+            } catch {
+              return false;
+            }
+          });
+        },
       },
     };
   }
 
+  /** The file is opened each time, since another may have taken its place. */
+  #open(): DatabaseSync {
+    if (!existsSync(this.#path)) throw new Error(`there is no ${this.#path}`);
+    const db = new DatabaseSync(this.#path);
+    db.exec("PRAGMA busy_timeout = 1000");
+    return db;
+  }
+
+  #text(): string {
+    return [...this.holders()].map(String).sort().join("\n");
+  }
+
   holders(): Map<string, string> {
-    const rows = this.#db.prepare("SELECT key, public_ip FROM leases WHERE value IS NOT NULL")
-      .all();
+    using db = this.#open();
+    const rows = db.prepare("SELECT key, public_ip FROM leases WHERE value IS NOT NULL").all();
     return new Map(rows.map(({ key, public_ip }) => [`${key}`, `${public_ip}`]));
   }
 
@@ -106,7 +142,6 @@ class SqliteAtFault implements StoreAtFault {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#db.close();
     await this.#store[Symbol.asyncDispose]();
   }
 }
@@ -117,7 +152,7 @@ function withPublicIp(lease: Lease, publicIp: string): Lease {
 }
 
 class EtcdAtFault implements StoreAtFault {
-  readonly outages: Readonly<Record<typeof OUTAGES["etcd"][number], Outage>>;
+  readonly outages: Readonly<Record<keyof typeof OUTAGES["etcd"], Outage>>;
   readonly #namespace: NetworkNamespace;
   readonly #etcd: EtcdServer;
 
