@@ -129,8 +129,8 @@ export async function randomFaults(
 
 /** How long it took, in milliseconds. */
 async function heal(fault: Fault, site: Site): Promise<number> {
-  const { struckAtMs } = await undergo(fault, site, PATIENCE_MS);
-  await site.cluster.allTalk(PATIENCE_MS - (performance.now() - struckAtMs));
+  const { struckAtMs, doneAtMs } = await undergo(fault, site, PATIENCE_MS);
+  await site.cluster.allTalk(PATIENCE_MS - (performance.now() - doneAtMs));
   return performance.now() - struckAtMs;
 }
 

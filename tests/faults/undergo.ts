@@ -21,9 +21,14 @@ export interface Undergone {
 
 /**
  * Lets a fault strike, sees that it did, and waits until the cluster's view is as it should be. Throws where
- * the fault does not show, where it is not mended in time, and where an agent is another than before.
+ * the fault does not show, where it is not mended in time, and where an agent is another than before. Tells
+ * also when all was done, with an agent that was struck itself running again.
  */
-export async function undergo(fault: Fault, site: Site, patienceMs: number): Promise<Undergone> {
+export async function undergo(
+  fault: Fault,
+  site: Site,
+  patienceMs: number,
+): Promise<Undergone & { readonly doneAtMs: number }> {
   const { cluster, at } = site;
   const before = cluster.agents();
   const leaves = fault.leaves?.(site);
@@ -36,12 +41,13 @@ export async function undergo(fault: Fault, site: Site, patienceMs: number): Pro
     struckAtMs = fault.restarts ? startMs : performance.now();
   }
   if (leaves !== undefined) cluster.expected = cluster.expected.map(leaves);
+  const doneAtMs = performance.now();
   const rightAtMs = await cluster.asExpected(patienceMs);
   for (const [member, pid] of cluster.agents()) {
     if (pid === before.get(member) || fault.restarts && member === at) continue;
     throw new Error(`the agent of ${member.name} ended`);
   }
-  return { struckAtMs, rightAtMs };
+  return { struckAtMs, doneAtMs, rightAtMs };
 }
 
 /** Tells when it was done. An agent mends within milliseconds, so it is held still for the look. */
