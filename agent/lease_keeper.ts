@@ -10,6 +10,7 @@ import {
   formatLeaseValue,
   type Lease,
   type LeaseEvent,
+  leaseKey,
   LeaseLostError,
   type LeaseRequest,
   type LeaseStore,
@@ -27,7 +28,7 @@ export interface LeaseKeeperOptions {
   readonly renewMarginMs: number;
   /** What the node asks for, as things are now. */
   readonly request: () => LeaseRequest;
-  /** Told when another node has the subnet, and when it is this node's again. */
+  /** Told when another node has the subnet, or this one is the newcomer; and when it is this node's again. */
   readonly onTaken: (taken: boolean) => void;
   /** Where it is said what happens to the lease. */
   readonly log: Logger;
@@ -46,6 +47,8 @@ const MIN_RENEW_WAIT_MS = 1_000;
  * already answers within moments.
  */
 const NEWCOMER_MS = 10_000;
+/** The longest wait before the lease is written over another's: the other must still be a newcomer then. */
+const MAX_CONTEST_MS = NEWCOMER_MS / 2;
 
 /** Keeps one lease. All that it does in the store it does one after another. */
 export class LeaseKeeper {
@@ -58,10 +61,14 @@ export class LeaseKeeper {
   #renewAtMs = Infinity;
   #writeAtMs = Infinity;
   #written = Promise.withResolvers<void>();
-  /** The latest revision of the lease that the store told of. */
-  #toldRevision = 0;
+  /** A revision of the lease that the store told of, and that is yet to be looked at. */
+  #toldRevision: number | undefined;
+  /** Whether it is the lease of the node's last run. */
+  #known = false;
   /** The wait before the next writing over another's; none before the first. */
   #contestMs = 0;
+  /** When the last one was due. */
+  #contestedAtMs = -Infinity;
   readonly #reasons = new EventCounter();
 
   /** A keeper without a lease yet. */
@@ -78,12 +85,17 @@ export class LeaseKeeper {
   /** Gets the node its lease. Rejects as {@link LeaseStore.acquire} does. */
   async acquire(signal: AbortSignal): Promise<Lease> {
     const { store, request } = this.#options;
-    this.#take(await store.acquire(request(), signal));
+    const asked = request();
+    this.#take(await store.acquire(asked, signal));
+    this.#known = this.#lease.key === leaseKey(asked.previousSubnets);
     this.#acquiredAtMs = this.#now();
     return this.#lease;
   }
 
-  /** Has the lease written as the node asks for it now; resolves when it is, or another node has the subnet. */
+  /**
+   * Has the lease written as the node asks for it now. Resolves when it is, or another node has the subnet, or
+   * the keeper has ended.
+   */
   publish(): Promise<void> {
     this.#writeAtMs = 0;
     this.#reasons.add();
@@ -96,16 +108,17 @@ export class LeaseKeeper {
     const leases = event.kind === "snapshot" ? event.leases : event.put;
     const own = leases.find((lease) => lease.key === key);
     if (this.#taken) {
-      if (event.kind === "snapshot" || event.removed.some((other) => this.#inTheWay(other))) {
-        void this.publish();
-      }
+      const mayBeFree = event.kind === "snapshot" || own !== undefined ||
+        event.removed.some((other) => this.#inTheWay(other));
+      if (mayBeFree) void this.publish();
       return;
     }
     if (own === undefined && (event.kind === "snapshot" || event.removed.includes(key))) {
       this.#options.log.warn(`the lease ${key} is gone from the store; claiming it again`);
       void this.publish();
     }
-    if (own?.revision === undefined || own.revision <= this.#toldRevision) return;
+    if (own?.revision === undefined) return;
+    // Its own writing may be told before it is known to have succeeded.
     this.#toldRevision = own.revision;
     this.#reasons.add();
   }
@@ -115,6 +128,14 @@ export class LeaseKeeper {
    * the newcomer of two with one public IP.
    */
   async run(signal: AbortSignal): Promise<void> {
+    try {
+      await this.#keep(signal);
+    } finally {
+      this.#written.resolve();
+    }
+  }
+
+  async #keep(signal: AbortSignal): Promise<void> {
     let retryMs = MIN_RETRY_MS;
     for (;;) {
       const { count } = this.#reasons;
@@ -135,8 +156,10 @@ export class LeaseKeeper {
   }
 
   async #attend(signal: AbortSignal): Promise<void> {
-    if (this.#writeAtMs === Infinity && this.#toldRevision > this.#lease.revision!) {
-      await this.#compare(signal);
+    if (this.#writeAtMs === Infinity && this.#toldRevision !== undefined) {
+      const told = this.#toldRevision;
+      if (told !== this.#lease.revision) await this.#compare(signal);
+      if (told === this.#toldRevision) this.#toldRevision = undefined;
     }
     if (this.#renewAtMs <= performance.now()) await this.#renew(signal);
     if (this.#writeAtMs > performance.now()) return;
@@ -150,6 +173,8 @@ export class LeaseKeeper {
       }
       if (!this.#taken) this.#giveUp(error.message);
     }
+    // Not where there is something else to publish by now.
+    if (this.#writeAtMs !== Infinity) return;
     this.#written.resolve();
     this.#written = Promise.withResolvers();
   }
@@ -167,7 +192,6 @@ export class LeaseKeeper {
     const { expiresAtMs } = this.#lease;
     const until = expiresAtMs === undefined ? undefined : new Date(expiresAtMs).toISOString();
     log.info("lease renewed", { until });
-    this.#contestMs = 0;
   }
 
   /** Writes the lease, of the subnets that it has: pods live in them. */
@@ -187,38 +211,57 @@ export class LeaseKeeper {
     this.#options.onTaken(false);
   }
 
-  /** Somebody else wrote the lease: a person who makes it a reservation, or another node. */
+  /** Somebody else wrote the lease: a person, as to make it a reservation, or another node. */
   async #compare(signal: AbortSignal): Promise<void> {
     const { store, log } = this.#options;
     const { halves, key, revision, expiresAtMs } = this.#lease;
     const publicIps = new Map(halves.map(({ subnet, publicIp }) => [subnet.family, publicIp]));
     const previousSubnets = halves.map(({ subnet }) => subnet);
     const held = await store.held({ publicIps, previousSubnets }, signal);
-    if (held?.key === key) {
-      if (held.revision! <= revision!) return;
-      const reserved = expiresAtMs !== undefined && held.expiresAtMs === undefined;
-      if (reserved && formatLeaseValue(held) === formatLeaseValue(this.#lease)) {
-        log.info(`the lease ${key} is a reservation now`);
-        this.#take(held);
-        return;
-      }
-      const address = [...publicIps.values()].join(" ");
-      if (this.#now() - this.#acquiredAtMs < NEWCOMER_MS) {
-        throw new NewcomerError(
-          `another node has the public IP ${address} and holds the lease ${key}; if this machine is a clone ` +
-            "of it, give this one an address of its own, and start the agent again",
-        );
-      }
-      log.error(
-        `somebody else wrote this node's lease ${key}: look for another machine with the public IP ` +
-          `${address}, as a clone has; the lease is written again`,
-      );
-      // The first time at once: the newcomer shall hear of it before it is ready.
-      this.#writeAtMs = performance.now() + this.#contestMs;
-      this.#contestMs = Math.min(Math.max(this.#contestMs * 2, MIN_RETRY_MS), MAX_RETRY_MS);
+    if (held?.key !== key) {
+      this.#writeAtMs = 0;
       return;
     }
-    this.#writeAtMs = 0;
+    if (held.revision === revision) return;
+    if (held.revision! < revision!) {
+      log.warn(
+        `the store has an older lease ${key}, as after a copy was put back; writing it again`,
+      );
+      this.#writeAtMs = 0;
+      return;
+    }
+    if (expiresAtMs !== undefined && held.expiresAtMs === undefined) {
+      log.info(`the lease ${key} is a reservation now`);
+      if (formatLeaseValue(held) === formatLeaseValue(this.#lease)) this.#take(held);
+      else this.#writeAtMs = 0;
+      return;
+    }
+    this.#contest([...publicIps.values()].join(" "));
+  }
+
+  /** Another node writes the lease, under the same public IP: the one that came last ends. */
+  #contest(address: string): void {
+    const { log, onTaken } = this.#options;
+    const { key } = this.#lease;
+    const nowMs = this.#now();
+    const answered = nowMs - this.#contestedAtMs <= 2 * this.#contestMs;
+    if (!answered) this.#contestMs = 0;
+    // A clone that was refused, and starts again, is no reason to end a node that was there before it.
+    if (nowMs - this.#acquiredAtMs < NEWCOMER_MS && (answered || !this.#known)) {
+      onTaken(true);
+      throw new NewcomerError(
+        `another node has the public IP ${address} and holds the lease ${key}; if this machine is a clone ` +
+          "of it, give this one an address of its own, and start the agent again",
+      );
+    }
+    log.error(
+      `somebody else wrote this node's lease ${key}: look for another machine with the public IP ` +
+        `${address}, as a clone has; the lease is written again`,
+    );
+    // The first time at once: the newcomer shall hear of it before it is ready.
+    this.#writeAtMs = performance.now() + this.#contestMs;
+    this.#contestedAtMs = nowMs + this.#contestMs;
+    this.#contestMs = Math.min(Math.max(this.#contestMs * 2, MIN_RETRY_MS), MAX_CONTEST_MS);
   }
 
   /** The lease is as the store has it now. A reservation is never renewed. */

@@ -1,6 +1,7 @@
-import { type Family, IpAddress, type Lease, leaseHalf } from "@denim/core";
+import { type Cidr, type Family, IpAddress, type Lease, leaseHalf } from "@denim/core";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
 import { node } from "../tests/contracts/lease_store.ts";
 import { RecordingLog } from "../tests/support/recording_log.ts";
 import { eventually } from "../tests/support/wait.ts";
@@ -19,16 +20,24 @@ class Keeping implements AsyncDisposable {
   #nowMs = 0;
   /** The node's public IP. */
   publicIps: ReadonlyMap<Family, IpAddress> = node(1).publicIps;
+  /** What it had in its last run. */
+  previousSubnets: readonly Cidr[] = [];
+  /** Called when the node is asked what it publishes. */
+  onRequest: () => void = () => {};
   /** Settled when the keeper ends. */
   ended: Promise<unknown> = Promise.resolve();
 
-  constructor(path: string) {
+  constructor(readonly path: string) {
     this.store = SqliteStore.open(path, { log: this.log });
     this.keeper = new LeaseKeeper({
       store: this.store,
       renewMarginMs: 60_000,
       log: this.log,
-      request: () => node(1, { publicIps: this.publicIps }),
+      request: () => {
+        const { publicIps, previousSubnets } = this;
+        this.onRequest();
+        return node(1, { publicIps, previousSubnets });
+      },
       onTaken: (taken) => this.told.push(taken),
       now: () => this.#nowMs,
     });
@@ -48,6 +57,11 @@ class Keeping implements AsyncDisposable {
   /** Lets time pass, as far as the keeper's age goes. */
   grow(): void {
     this.#nowMs += 60_000;
+  }
+
+  /** Has it stop. */
+  stop(): void {
+    this.#stopping.abort();
   }
 
   said(pattern: RegExp): boolean {
@@ -150,6 +164,106 @@ keeperTest("of two nodes with one public IP the newcomer ends", async (node, hel
   assert.equal(await publicIpOf(node, held.key), "10.99.0.1");
   assert.deepEqual(node.told, []);
 });
+
+keeperTest("what is published while another writing is under way is waited for", async (node) => {
+  let later: Promise<void> | undefined;
+  node.onRequest = () => {
+    node.onRequest = () => {};
+    queueMicrotask(() => {
+      node.publicIps = new Map([[4, OTHER]]);
+      later = node.keeper.publish();
+    });
+  };
+  await node.keeper.publish();
+  await later;
+  assert.equal(`${leaseHalf(node.keeper.lease, 4)!.publicIp}`, `${OTHER}`);
+});
+
+keeperTest("who publishes does not wait for a keeper that has ended", async (node) => {
+  const published = node.keeper.publish();
+  node.stop();
+  await published;
+  await node.ended;
+  await node.keeper.publish();
+});
+
+keeperTest("a clone is refused within moments each time that it starts", async (node, _, path) => {
+  for (let times = 0; times < 4; times++) {
+    node.grow();
+    await using clone = new Keeping(path);
+    await clone.start();
+    const startMs = performance.now();
+    await assert.rejects(clone.ended, /another node has the public IP/);
+    const refusedMs = performance.now() - startMs;
+    assert.ok(refusedMs < 800, `refused after ${refusedMs.toFixed()} ms`);
+    assert.deepEqual(clone.told, [true], "it attaches no pod");
+  }
+  assert.deepEqual(node.told, []);
+});
+
+keeperTest(
+  "of a node that was there before a clone, one writing over it is no end",
+  async (node) => {
+    const { path } = node;
+    node.stop();
+    await node.ended;
+    await using again = new Keeping(path);
+    const subnets = node.keeper.lease.halves.map(({ subnet }) => subnet);
+    again.previousSubnets = subnets;
+    const held = await again.start();
+    const clones = { ...held, halves: [{ ...held.halves[0]!, backendData: { VNI: 99 } }] };
+    await again.store.putLeases([clones], NEVER);
+    await eventually("it is written again", () => again.keeper.lease.revision! > held.revision!);
+    assert.ok(again.said(/error somebody else wrote/));
+    await again.store.putLeases([clones], NEVER);
+    await assert.rejects(
+      again.ended,
+      /another node has the public IP/,
+      "who answers was there first",
+    );
+  },
+);
+
+keeperTest("a reservation written by hand is no clone's doing", async (node, held) => {
+  const { subnet, publicIp } = held.halves[0]!;
+  const halves = [{ subnet, publicIp, backendData: undefined }];
+  await node.store.putLeases(
+    [{ ...held, backendType: "", halves, expiresAtMs: undefined }],
+    NEVER,
+  );
+  await eventually("it says what the node publishes", async () => {
+    const [lease] = await node.store.leases(NEVER);
+    return lease!.backendType === "vxlan" && lease!.expiresAtMs === undefined;
+  });
+  assert.ok(node.said(/info .* is a reservation now/));
+  assert.ok(!node.said(/^error/));
+});
+
+keeperTest("a subnet that is given back by hand is the node's again", async (node, held) => {
+  await node.store.putLeases([under(held, OTHER)], NEVER);
+  await eventually("the node knows", () => node.told.length > 0);
+  await node.store.putLeases([held], NEVER);
+  await eventually("the node has it again", () => node.told.length > 1);
+  assert.deepEqual(node.told, [true, false]);
+});
+
+keeperTest(
+  "in a store that was put back from a copy the lease is written anew",
+  async (node, held) => {
+    const revision = held.revision! - 1;
+    {
+      using db = new DatabaseSync(node.path);
+      db.prepare("UPDATE leases SET revision = ?, value = json_set(value, '$.BackendData.VNI', 7)")
+        .run(revision);
+    }
+    node.keeper.hear({ kind: "changes", put: [{ ...held, revision }], removed: [] });
+    await eventually("it is right again", async () => {
+      const [lease] = await node.store.leases(NEVER);
+      return JSON.stringify(lease!.halves) === JSON.stringify(held.halves);
+    });
+    assert.ok(!node.said(/^error/));
+  },
+);
 
 keeperTest("a lease that was written over by hand is written again", async (node, held) => {
   node.grow();
