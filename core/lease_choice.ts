@@ -47,7 +47,8 @@ export function chooseLease(
 ): LeaseChoice {
   const had = held?.halves.map(({ subnet }) => subnet) ?? [];
   const wanted = leaseKey(request.previousSubnets);
-  if (fitsConfig(config, had) && (!request.only || held?.key === wanted)) {
+  // Where pods live in it, a lease is kept also when net-conf has changed since.
+  if (request.only ? held?.key === wanted : fitsConfig(config, had)) {
     return { subnets: had, keeps: true };
   }
   const keys = [...others()];

@@ -399,6 +399,19 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     assert.equal(await store.held(node(1), signal), undefined);
     await other.release(held.key, signal);
     assert.equal((await store.acquire(request, signal)).key, held.key);
+    // Pods live in it, whatever net-conf says by now; but what it bars is not leased anew.
+    await other.setNetworkConfig(SMALL, { ifAbsent: false }, signal);
+    const previousPublicIps = node(1).publicIps;
+    const kept = await store.acquire(
+      node(2, { previousSubnets, previousPublicIps, only: true }),
+      signal,
+    );
+    assert.deepEqual([kept.key, kept.halves[0]!.publicIp], [held.key, publicIp(2)]);
+    await other.release(held.key, signal);
+    await assert.rejects(store.acquire(request, signal), {
+      name: "LeaseLostError",
+      message: /net-conf does not allow/,
+    });
   },
 
   "each write of a lease has a later revision, which the watch tells": async (
