@@ -5,6 +5,7 @@
  */
 
 import {
+  Cidr,
   ConfigError,
   type Family,
   IpAddress,
@@ -85,6 +86,8 @@ export class OuterInterfaceFollower {
   readonly #choice: InterfaceChoice;
   readonly #families: readonly Family[];
   readonly #log: Logger;
+  /** What it was at the start. */
+  readonly #home: OuterInterface;
   #current: OuterInterface;
   #index: number;
   /** Why it can't be used as it is; empty where it can. */
@@ -101,7 +104,7 @@ export class OuterInterfaceFollower {
     this.#choice = choice;
     this.#families = families;
     this.#log = log;
-    this.#current = findOuterInterface(socket, choice, families);
+    this.#home = this.#current = findOuterInterface(socket, choice, families);
     this.#index = findLink(socket, this.#current.name)!.index;
   }
 
@@ -113,33 +116,59 @@ export class OuterInterfaceFollower {
   /** Whether news of the underlay are a reason to look. */
   concerns({ device, destination }: UnderlayNews): boolean {
     return this.#complaint !== "" || device === this.#current.name ||
-      device === undefined && destination === undefined;
+      device === this.#home.name || device === undefined && destination === undefined;
   }
 
   /**
    * Looks at it. Who has it goes on with it for as long as it has its addresses, also while it is down: what is
    * gone for a moment is no reason to move. Else it is chosen as at the start; and where none is found, it
-   * stays what it is, until there is one.
+   * stays what it is, until there is one. Whoever had to move goes back when the addresses of the start are
+   * there again: in their absence it may have taken one that is not the node's for good.
    */
   look(): void {
-    const link = findLink(this.#socket, this.#index);
-    const { addresses } = this.#current;
     const own = this.#families.flatMap((family) => listAddresses(this.#socket, family));
-    const there = (wanted: IpAddress) =>
-      own.some(({ index, address }) => index === this.#index && address.equals(wanted));
-    if (link !== undefined && (!link.up || [...addresses.values()].every(there))) {
-      if (link.up) this.#take(outerInterface(link, addresses, this.#choice));
-      else this.#complain(`device ${link.name}, the way to other nodes, is down`);
-      return;
+    /** For each family the address that a device has, of the first of these that says one which it has. */
+    const kept = (device: number, of: readonly OuterInterface[]) =>
+      new Map(this.#families.flatMap((family): (readonly [Family, IpAddress])[] => {
+        const there = of.map(({ addresses }) => addresses.get(family)!).find((wanted) =>
+          own.some(({ index, address }) => index === device && address.equals(wanted))
+        );
+        return there === undefined ? [] : [[family, there]];
+      }));
+    const isWhole = ({ size }: ReadonlyMap<Family, IpAddress>) => size === this.#families.length;
+    const home = [this.#index, ...own.map(({ index }) => index)]
+      .find((index) => isWhole(kept(index, [this.#home])));
+    const homeLink = home === undefined ? undefined : findLink(this.#socket, home);
+    const link = homeLink?.up ? homeLink : findLink(this.#socket, this.#index);
+    if (link !== undefined && !link.up) {
+      return this.#complain(`device ${link.name}, the way to other nodes, is down`);
+    }
+    const addresses = link && kept(link.index, [this.#home, this.#current]);
+    if (link !== undefined && isWhole(addresses!)) {
+      return this.#take(outerInterface(link, addresses!, this.#choice));
     }
     const choices = [this.#choice, ...(link ? [{ ...this.#choice, ...only(link.name) }] : [])];
     for (const choice of choices) {
       try {
-        return this.#take(findOuterInterface(this.#socket, choice, this.#families));
+        const found = findOuterInterface(this.#socket, choice, this.#families);
+        // Only in the family where it is gone another address takes its place.
+        const outer = found.name === link?.name
+          ? outerInterface(link, new Map([...found.addresses, ...addresses!]), this.#choice)
+          : found;
+        this.#checkReach(outer);
+        return this.#take(outer);
       } catch (error) {
         if (!(error instanceof ConfigError)) throw error;
         if (choice === choices.at(-1)) this.#complain(messageOf(error));
       }
+    }
+  }
+
+  /** A device that just came up has but an address of its link, until its others come. */
+  #checkReach({ name, addresses }: OuterInterface): void {
+    for (const [family, address] of addresses) {
+      if (!isLinkLocal(address) || isLinkLocal(this.#home.addresses.get(family)!)) continue;
+      throw new ConfigError(`device ${name} has no IPv${family} address but ${address}`);
     }
   }
 
@@ -156,6 +185,13 @@ export class OuterInterfaceFollower {
     }
     this.#complaint = why;
   }
+}
+
+/** Addresses that are good on their link alone (RFC 3927, RFC 4291). */
+const LINK_LOCAL: readonly Cidr[] = ["169.254.0.0/16", "fe80::/10"].map((text) => Cidr.parse(text));
+
+function isLinkLocal(address: IpAddress): boolean {
+  return LINK_LOCAL.some((network) => network.contains(address));
 }
 
 /** Chooses one device by its name. */

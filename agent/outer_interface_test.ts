@@ -95,6 +95,68 @@ rootTest("the outer interface is chosen as flannel chooses it", async (t) => {
   }
 });
 
+rootTest(
+  "who had to take another address goes back to its own, and waits for one beyond the link",
+  () => {
+    using ns = new ScratchNamespace();
+    for (const number of [1, 2]) {
+      ns.ip(`link add eth${number} type veth peer name peer${number}`);
+      ns.ip(`link set eth${number} up`);
+      ns.ip(`link set peer${number} up`);
+      ns.ip(`addr add 10.0.${number}.1/24 dev eth${number}`);
+      ns.ip(`addr add fd0${number}::1/64 dev eth${number} nodad`);
+    }
+    ns.ip("addr add 10.0.9.9/32 dev eth1");
+    ns.ip("route add default via 10.0.1.254 dev eth1");
+    ns.ip("route add default via fd01::fe dev eth1");
+    const log = new RecordingLog();
+    ns.run(() => {
+      using socket = new NetlinkSocket();
+      const follower = new OuterInterfaceFollower(socket, NOTHING, [4, 6], log);
+      for (
+        const [what, commands, expected, complaint] of [
+          ["its own gone", ["addr del 10.0.1.1/24 dev eth1"], "eth1 10.0.9.9 fd01::1"],
+          ["its own back", ["addr add 10.0.1.1/24 dev eth1"], "eth1 10.0.1.1 fd01::1"],
+          // Addresses of IPv6 go with the device, all but the link's own.
+          [
+            "down and up",
+            ["link set eth1 down", "link set eth1 up"],
+            "eth1 10.0.1.1 fd01::1",
+            /fe80/,
+          ],
+          ["another of IPv6", ["addr add fd01::7/64 dev eth1 nodad"], "eth1 10.0.1.1 fd01::7"],
+          [
+            "the way elsewhere",
+            [
+              "addr flush dev eth1",
+              "route add default via 10.0.2.254 dev eth2",
+              "route add default via fd02::fe dev eth2",
+            ],
+            "eth2 10.0.2.1 fd02::1",
+          ],
+          [
+            "the way of the start",
+            ["addr add 10.0.1.1/24 dev eth1", "addr add fd01::1/64 dev eth1 nodad"],
+            "eth1 10.0.1.1 fd01::1",
+          ],
+        ] as const
+      ) {
+        log.lines.length = 0;
+        for (const command of commands) ns.ip(command);
+        assert.ok(follower.concerns({ device: "eth1" }), what);
+        follower.look();
+        const { name, addresses } = follower.current;
+        assert.equal(`${name} ${[...addresses.values()].join(" ")}`, expected, what);
+        assert.match(
+          log.lines.filter((line) => /^error/.test(line)).join(),
+          complaint ?? /^$/,
+          what,
+        );
+      }
+    });
+  },
+);
+
 rootTest("the outer interface is followed through what happens to it", () => {
   using ns = new ScratchNamespace();
   for (const number of [1, 2]) {
