@@ -161,7 +161,7 @@ class Node implements AsyncDisposable {
       request: () => this.#request(),
       onTaken: (taken) => {
         this.#taken = taken;
-        if (this.#wasReady) this.#tellReadiness();
+        if (taken || this.#wasReady) this.#tellReadiness();
       },
     });
   }
@@ -197,6 +197,9 @@ class Node implements AsyncDisposable {
       // The device first: a kernel that can't have it costs the cluster no lease.
       this.#makeNode(first, undefined);
       first.peers.ownKey = (await this.#keeper.acquire(all)).key;
+      const { lastRun, subnetFile } = this.#place;
+      // No pod may be given an address of the last run's subnet where that is another's by now.
+      if (this.#lease.key !== leaseKey(lastRun.previousSubnets)) subnetFile.remove();
       this.#makeNode(first, this.#lease);
       await first.session.leased?.(this.#lease);
       await this.#keepFormer(config);
@@ -401,6 +404,7 @@ class Node implements AsyncDisposable {
     this.#keepHost();
     this.#tellReadiness();
     this.#wasReady = true;
+    if (this.#taken) return;
     this.#options.log.info("ready", {
       subnets: this.#lease.halves.map(({ subnet }) => subnet).join(" "),
       peers: this.#paths.current.peers.size,
@@ -423,6 +427,10 @@ class Node implements AsyncDisposable {
     const subnets = this.#lease.halves.map(({ subnet }) => subnet);
     this.#reconciler.set(HOST, hostState(this.#config, devices, subnets));
     this.#apply();
+  }
+
+  #updateSubnetEnv(): void {
+    if (this.#wasReady && !this.#taken) this.#writeSubnetEnv();
   }
 
   #writeSubnetEnv(): void {
@@ -451,13 +459,7 @@ class Node implements AsyncDisposable {
       this.#outerChanged = true;
       sleep(UNDERLAY_SETTLE_MS, this.#signal).then((over) => {
         this.#outerChanged = false;
-        if (!over) return;
-        const before = this.#outer;
-        this.#place.outer.look();
-        if (`${[...before.addresses]}` !== `${[...this.#outer.addresses]}`) {
-          this.#options.store.reconnect?.();
-        }
-        this.#turns.add();
+        if (over) this.#turns.add();
       });
     }
     if (device !== undefined && !this.#ways.has(device)) return;
@@ -491,37 +493,58 @@ class Node implements AsyncDisposable {
     for await (const config of this.#options.store.watchNetworkConfig(this.#signal)) {
       this.#wanted = config;
       this.#turns.add();
+      // It may allow again what it did not.
+      if (this.#taken) void this.#keeper.publish();
     }
   }
 
   /** Changes to another data path whenever net-conf or the outer interface asks for one. */
   async #adapt(): Promise<void> {
+    const { log } = this.#options;
     const signal = this.#signal;
-    let retryMs = MIN_RETRY_MS, complaint = "", waitMs = MAX_SLEEP_MS;
+    let retryMs = MIN_RETRY_MS, complaint = "", waitMs = MAX_SLEEP_MS, refused = "";
     for (let seen = 0; await this.#turns.after(seen, waitMs, signal);) {
       seen = this.#turns.count;
       waitMs = MAX_SLEEP_MS;
-      const settings = settingsOf(this.#wanted, this.#outer);
-      if (settings === this.#paths.current.settings) continue;
       try {
-        await this.#changeTo(this.#wanted);
+        const before = this.#outer;
+        this.#place.outer.look();
+        if (`${[...before.addresses]}` !== `${[...this.#outer.addresses]}`) {
+          this.#options.store.reconnect?.();
+        }
+        const settings = settingsOf(this.#wanted, this.#outer);
+        try {
+          // Each try costs packets: what can't be had is tried once.
+          if (settings !== refused) {
+            await this.#adaptTo(this.#wanted);
+            refused = "";
+          }
+        } catch (error) {
+          if (signal.aborted || settings === settingsOf(this.#config, this.#outer)) throw error;
+          log.error(`net-conf is new, but this node goes on as it was: ${messageOf(error)}`);
+          refused = settings;
+        }
+        await this.#adaptTo(this.#config);
         retryMs = MIN_RETRY_MS;
         complaint = "";
       } catch (error) {
         if (signal.aborted) return;
         const why = messageOf(error);
-        const same = settings === settingsOf(this.#config, this.#outer);
         if (why !== complaint) {
-          const what = same ? "the outer interface" : "net-conf";
-          this.#options.log.error(`${what} is new, but this node goes on as it was: ${why}`);
+          log.error(`the outer interface is new, but this node goes on as it was: ${why}`);
         }
         complaint = why;
-        // Each try costs packets: what works goes on until there is news.
-        if (!same && !this.#closed.has(this.#paths.current)) continue;
         waitMs = retryMs;
         retryMs = Math.min(retryMs * 2, MAX_RETRY_MS);
       }
     }
+  }
+
+  /** Changes to the data path that a net-conf and the outer interface ask for, where it is another. */
+  async #adaptTo(config: NetworkConfig): Promise<void> {
+    const { current } = this.#paths;
+    if (current.settings === settingsOf(config, this.#outer) && !this.#closed.has(current)) return;
+    await this.#changeTo(config);
   }
 
   /**
@@ -552,15 +575,15 @@ class Node implements AsyncDisposable {
     if (replaces) {
       this.#reconciler.delete(before.owner);
       await this.#close(before);
-      void this.#keeper.publish();
+      void this.#publish();
       // The peers that the old one had are the new one's as soon as the store has told of them again.
       void this.#readAll().then(() => this.#paths.delete(before));
     } else {
       await this.#readAll();
-      await this.#keeper.publish();
+      await this.#publish();
     }
     this.#keepHost();
-    if (this.#wasReady && !this.#taken) this.#writeSubnetEnv();
+    this.#updateSubnetEnv();
     const { type } = next.backend;
     log.info(replaces ? `${type} is made anew` : `changed from ${before.backend.type} to ${type}`, {
       outer: this.#outer.name,
@@ -569,6 +592,12 @@ class Node implements AsyncDisposable {
       formerPeers: before.peers.size,
     });
     if (!replaces) this.#retire(before);
+  }
+
+  /** Has the lease say what the current data path publishes, and takes note under which addresses it does. */
+  async #publish(): Promise<void> {
+    await this.#keeper.publish();
+    this.#updateSubnetEnv();
   }
 
   /** Builds a data path beside those that there are; leaves nothing of it where that fails. */
@@ -590,8 +619,8 @@ class Node implements AsyncDisposable {
   }
 
   /**
-   * Builds a data path that takes another's place. That one makes room where it must, as for the same port,
-   * and is built again where it did so in vain.
+   * Builds a data path that takes another's place. That one makes room where it must, as for the same port;
+   * where it did so in vain, it is closed, and has to be built again.
    */
   async #replace(before: DataPath, config: NetworkConfig): Promise<DataPath> {
     try {
@@ -600,14 +629,7 @@ class Node implements AsyncDisposable {
       if (error instanceof ConfigError) throw error;
     }
     await this.#close(before);
-    try {
-      return await this.#build(config);
-    } catch (error) {
-      this.#paths.change(await this.#build(before.config));
-      this.#reconciler.delete(before.owner);
-      void this.#readAll().then(() => this.#paths.delete(before));
-      throw error;
-    }
+    return await this.#build(config);
   }
 
   /** Ends a data path's backend, once. */

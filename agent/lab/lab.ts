@@ -334,8 +334,8 @@ export class LabNode {
   /** Starts the agent and waits until it has written subnet.env. */
   async startAgent(signal: AbortSignal, args: readonly string[] = []): Promise<void> {
     // The last run's stays: the agent reads it. It is written anew, and renamed into its place.
-    const before = inode(this.subnetFile);
-    const written = () => ![undefined, before].includes(inode(this.subnetFile));
+    const before = versionOf(this.subnetFile);
+    const written = () => ![undefined, before].includes(versionOf(this.subnetFile));
     const agent = this.spawn([...this.#lab.agentProgram, ...this.agentArguments, ...args], {
       stdin: "null",
       stdout: "null",
@@ -464,9 +464,11 @@ function addAddresses(
 }
 
 /** Which file a path names; `undefined` where there is none. */
-function inode(path: string): number | undefined {
+/** What tells a file from another in its place. */
+function versionOf(path: string): string | undefined {
   try {
-    return Deno.statSync(path).ino ?? undefined;
+    const { ino, mtime } = Deno.statSync(path);
+    return `${ino} ${mtime?.getTime()}`;
   } catch {
     return undefined;
   }

@@ -1,0 +1,80 @@
+/** Whole nodes whose address on the underlay changes, while something else is amiss. */
+
+import { SqliteStore } from "@denim/core/stores/sqlite";
+import assert from "node:assert/strict";
+import type { Lab, LabNode } from "../agent/lab/lab.ts";
+import { ip } from "./support/ip.ts";
+import { labTest } from "./support/lab_test.ts";
+import { RecordingLog } from "./support/recording_log.ts";
+import { eventually } from "./support/wait.ts";
+
+const NEVER = new AbortController().signal;
+const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
+
+function move(node: LabNode, from: string, to: string): void {
+  ip(node, `addr del ${from}/24 dev eth0`);
+  ip(node, `addr add ${to}/24 dev eth0`);
+  ip(node, `route replace default via 10.99.0.254 dev eth0`);
+}
+
+function openStore(lab: Lab): SqliteStore {
+  return SqliteStore.open(`${lab.directory}/denim.db`, { log: new RecordingLog() });
+}
+
+/** Who has which subnet, as the store says. */
+async function holders(store: SqliteStore): Promise<Readonly<Record<string, string>>> {
+  const leases = await store.leases(NEVER);
+  return Object.fromEntries(
+    leases.map(({ halves: [half] }) => [`${half!.subnet}`, `${half!.publicIp}`]),
+  );
+}
+
+labTest("a node whose address changes again while its agent is down keeps its subnet", {
+  nodes: 1,
+  netConf: NET_CONF,
+}, async (lab) => {
+  await lab.startAgents(NEVER);
+  await using store = openStore(lab);
+  const node = lab.nodes[0]!;
+  const subnet = `${node.subnet()}`;
+  move(node, "10.99.0.1", "10.99.0.101");
+  await eventually("published", async () => (await holders(store))[subnet] === "10.99.0.101");
+  await node.stopAgent();
+  move(node, "10.99.0.101", "10.99.0.102");
+  await node.startAgent(NEVER);
+  assert.deepEqual(await holders(store), { [subnet]: "10.99.0.102" });
+});
+
+labTest("a node's address is followed also while net-conf is one that it can't have", {
+  nodes: 2,
+  netConf: NET_CONF,
+}, async (lab) => {
+  await lab.startAgents(NEVER);
+  await using store = openStore(lab);
+  const [node, other] = lab.nodes as [LabNode, LabNode];
+  const subnet = `${node.subnet()}`;
+  const before = await holders(store);
+  const log = () => Deno.readTextFileSync(node.logFile);
+  const refusals = () => log().match(/net-conf is new, but this node goes on as it was/g)?.length;
+  // What is leased does not fit it.
+  const netConf = { ...NET_CONF, Network: "10.6.0.0/16" };
+  await store.setNetworkConfig(JSON.stringify(netConf), { ifAbsent: false }, NEVER);
+  await eventually("a word", () => refusals() === 1);
+  // News of the underlay that change nothing are no reason to try it again.
+  ip(node, "addr add 10.77.0.1/32 dev eth0");
+  ip(node, "addr del 10.77.0.1/32 dev eth0");
+  move(node, "10.99.0.1", "10.99.0.101");
+  await eventually("published", async () => (await holders(store))[subnet] === "10.99.0.101");
+  assert.deepEqual(await holders(store), { ...before, [subnet]: "10.99.0.101" });
+  await eventually(
+    "the other node sends to it there",
+    () => fdb(other).includes("10.99.0.101"),
+  );
+  assert.ok(refusals()! <= 2);
+  assert.equal(`${node.subnet()}`, subnet);
+});
+
+function fdb(node: LabNode): string {
+  const args = ["-n", node.namespaceName, "fdb", "show", "dev", "flannel.1"];
+  return new TextDecoder().decode(new Deno.Command("bridge", { args }).outputSync().stdout);
+}
