@@ -1,9 +1,9 @@
-/** Whole nodes whose address on the underlay changes, while something else is amiss. */
+/** Whole nodes that are not where, or not who, they were. */
 
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
 import type { Lab, LabNode } from "../agent/lab/lab.ts";
-import { ip } from "./support/ip.ts";
+import { ip, ipJson } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { eventually } from "./support/wait.ts";
@@ -78,3 +78,19 @@ function fdb(node: LabNode): string {
   const args = ["-n", node.namespaceName, "fdb", "show", "dev", "flannel.1"];
   return new TextDecoder().decode(new Deno.Command("bridge", { args }).outputSync().stdout);
 }
+
+labTest("a clone that is refused leaves no subnet.env that names the original's subnet", {
+  nodes: 2,
+  netConf: NET_CONF,
+}, async (lab) => {
+  const [node, clone] = lab.nodes as [LabNode, LabNode];
+  await node.startAgent(NEVER);
+  await using store = openStore(lab);
+  const before = await holders(store);
+  const [{ address }] = ipJson(node, "link show flannel.1");
+  ip(clone, `link add flannel.1 address ${address} type vxlan id 1 dev eth0 dstport 8472`);
+  Deno.copyFileSync(node.subnetFile, clone.subnetFile);
+  await assert.rejects(clone.startAgent(NEVER), /if this machine is a clone of that node/);
+  assert.throws(() => Deno.statSync(clone.subnetFile), Deno.errors.NotFound);
+  assert.deepEqual(await holders(store), before);
+});
