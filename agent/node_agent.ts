@@ -507,11 +507,10 @@ class Node implements AsyncDisposable {
       seen = this.#turns.count;
       waitMs = MAX_SLEEP_MS;
       try {
-        const before = this.#outer;
+        const addresses = () => [...this.#outer.addresses.values()].join();
+        const before = addresses();
         this.#place.outer.look();
-        if (`${[...before.addresses]}` !== `${[...this.#outer.addresses]}`) {
-          this.#options.store.reconnect?.();
-        }
+        if (addresses() !== before) this.#options.store.reconnect?.();
         const settings = settingsOf(this.#wanted, this.#outer);
         try {
           // Each try costs packets: what can't be had is tried once.
