@@ -24,6 +24,7 @@ import {
   type NetworkConfig,
   type NodeContext,
   type OuterInterface,
+  type Peer,
   PeerTable,
   RuntimeError,
   sleep,
@@ -251,11 +252,9 @@ class Node implements AsyncDisposable {
     };
     const session = await backend.open(context, readBackendOptions(backend, config));
     const keep = session.followsUnderlay ?? false;
-    const clash = session.clash?.bind(session);
-    const peers = new PeerTable<unknown>(backend, config, log, {
-      keep,
-      ...(clash ? { clash } : {}),
-    });
+    const { publicIps } = this.#outer;
+    const clash = (peer: Peer<unknown>) => sharedPublicIp(peer, publicIps) ?? session.clash?.(peer);
+    const peers = new PeerTable<unknown>(backend, config, log, { keep, clash });
     const settings = settingsOf(config, this.#outer);
     return { owner: `node ${++this.#opened}`, settings, config, backend, session, peers };
   }
@@ -666,6 +665,15 @@ class Node implements AsyncDisposable {
 
 /** Routes that the kernel makes for itself on each device (RFC 4291 section 2.5.6). */
 const LINK_LOCAL = Cidr.parse("fe80::/10");
+
+/** The public IP of a peer that is this node's too. */
+function sharedPublicIp(
+  { halves }: Peer<unknown>,
+  publicIps: OuterInterface["publicIps"],
+): string | undefined {
+  const half = halves.find(({ publicIp }) => publicIps.get(publicIp.family)?.equals(publicIp));
+  return half && `public IP ${half.publicIp}`;
+}
 
 /** All that a data path is made from, as text. */
 function settingsOf({ backend, families }: NetworkConfig, outer: OuterInterface): string {

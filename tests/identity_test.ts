@@ -94,3 +94,28 @@ labTest("a clone that is refused leaves no subnet.env that names the original's 
   assert.throws(() => Deno.statSync(clone.subnetFile), Deno.errors.NotFound);
   assert.deepEqual(await holders(store), before);
 });
+
+labTest("two nodes with one public IP are named in the log of both; then they swap theirs", {
+  nodes: 2,
+  netConf: NET_CONF,
+}, async (lab) => {
+  await lab.startAgents(NEVER);
+  await using store = openStore(lab);
+  const [one, two] = lab.nodes as [LabNode, LabNode];
+  move(one, "10.99.0.1", "10.99.0.2");
+  for (const { name, logFile } of lab.nodes) {
+    const word =
+      "the node 10.99.0.2 has this node's public IP 10.99.0.2; look for a cloned machine";
+    await eventually(`a word of ${name}`, () => Deno.readTextFileSync(logFile).includes(word));
+  }
+  move(two, "10.99.0.2", "10.99.0.1");
+  const [subnetOfOne, subnetOfTwo] = [`${one.subnet()}`, `${two.subnet()}`];
+  await eventually("each has the other's", async () => {
+    const now = await holders(store);
+    return now[subnetOfOne] === "10.99.0.2" && now[subnetOfTwo] === "10.99.0.1";
+  });
+  await eventually("each sends to the other", () => {
+    return fdb(one).includes("dst 10.99.0.1") && fdb(two).includes("dst 10.99.0.2");
+  });
+  assert.deepEqual([`${one.subnet()}`, `${two.subnet()}`], [subnetOfOne, subnetOfTwo]);
+});
