@@ -67,6 +67,7 @@ export class SubnetFile {
     const record = JSON.stringify({
       lease: leaseKey(subnets),
       publicIps: [...publicIps.values()].map(String),
+      boot: bootId(),
     });
     replaceFile(this.#recordPath, record, 0o600);
     replaceFile(this.#path, this.#text, 0o644);
@@ -115,16 +116,27 @@ export class SubnetFile {
 }
 
 function parseRecord(text: string): Omit<LastRun, "networks"> {
-  const { lease, publicIps } = JSON.parse(text) as { lease: string; publicIps: string[] };
-  const subnets: readonly Cidr[] = parseLeaseKey(lease) ?? [];
+  const { lease, publicIps, boot } = JSON.parse(text) as {
+    readonly lease: string;
+    readonly publicIps: readonly string[];
+    readonly boot?: string;
+  };
+  const previousSubnets: readonly Cidr[] = parseLeaseKey(lease) ?? [];
+  // On a copy of the disk it would claim the original's lease; and after a boot no pods live in the subnets.
+  if (boot !== bootId()) return { previousSubnets };
   const addresses = publicIps.map((address) => IpAddress.parse(address));
   return {
-    previousSubnets: subnets,
+    previousSubnets,
     previousPublicIps: new Map(
       FAMILIES.flatMap((family) => addresses.filter((address) => address.family === family))
         .map((address) => [address.family, address]),
     ),
   };
+}
+
+/** Tells this run of the kernel from all others (random(4)). */
+function bootId(): string {
+  return Deno.readTextFileSync("/proc/sys/kernel/random/boot_id").trim();
 }
 
 function readIfThere(path: string): string | undefined {

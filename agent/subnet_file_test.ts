@@ -38,6 +38,13 @@ fileTest("the last run is known from it, and under which addresses", (path, log)
     { ...last, networks: [] },
     "without the file",
   );
+  const record = Deno.readTextFileSync(`${path}.last`);
+  Deno.writeTextFileSync(`${path}.last`, record.replace(/"boot":"[^"]*"/, '"boot":"another"'));
+  assert.deepEqual(
+    new SubnetFile(path, log).lastRun(),
+    { previousSubnets: last.previousSubnets, networks: [] },
+    "on a copy of the disk",
+  );
   // flanneld ran since, which writes but the one.
   Deno.writeTextFileSync(
     path,

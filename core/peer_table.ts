@@ -46,7 +46,8 @@ export class PeerTable<PeerData> {
 
   /**
    * A table without peers, for one backend in one cluster network. With `keep` it holds on to them, for
-   * those who have to look at all of them again: 1 KB each. `clash` is `BackendSession.clash`.
+   * those who have to look at all of them again: 1 KB each. `clash` says what a peer has that this node
+   * must have alone, as `BackendSession.clash` does.
    */
   constructor(
     backend: Pick<Backend<never, PeerData>, "leaseType" | "peerData">,
