@@ -8,6 +8,9 @@ import { z } from "zod";
 import { ConfigError, messageOf } from "./errors.ts";
 import { addressBits, Cidr, type Family, IpAddress } from "./ip.ts";
 
+/** What to do where a store has no net-conf yet. */
+export const WRITE_NET_CONF = "`denim config set FILE` writes one";
+
 /** One family's share of net-conf, with every default filled in. */
 export interface FamilyConfig {
   /** Which family this is. */

@@ -60,6 +60,24 @@ export class HistoryGoneError extends Error {
   override readonly name = "HistoryGoneError";
 }
 
+/** etcd answers, and refuses. */
+export class RefusedError extends RuntimeError {
+  /** What it says, and what to do; the message has the cluster's description before it. */
+  readonly reason: string;
+
+  /** A refusal by the cluster of this description. */
+  constructor(description: string, reason: string, options: ErrorOptions) {
+    super(`${description}: ${reason}`, options);
+    this.reason = reason;
+  }
+}
+
+/** What to do about a refusal, by what etcd says. */
+const ADVICE: readonly (readonly [says: RegExp, advice: string])[] = [
+  [/user name is empty/, "give --etcd-username and --etcd-password"],
+  [/permission denied/, "a role of the user's has to allow to read and write all of the prefix"],
+];
+
 /** Keys to watch. */
 export interface KeyRange {
   /** The first key. */
@@ -284,10 +302,9 @@ export class EtcdClient implements AsyncDisposable {
       return { kind, error: say(message) };
     }
     const { description } = this.#options;
-    return {
-      kind: "answer",
-      error: new RuntimeError(`${description}: ${message}`, { cause: error }),
-    };
+    const advice = ADVICE.find(([says]) => says.test(message))?.[1];
+    const reason = advice === undefined ? message : `${message}: ${advice}`;
+    return { kind: "answer", error: new RefusedError(description, reason, { cause: error }) };
   }
 }
 

@@ -45,8 +45,10 @@ import {
   type ReservationRequest,
   RuntimeError,
   sleep,
+  WRITE_NET_CONF,
 } from "../../mod.ts";
-import { EtcdClient, HistoryGoneError, type KeyRange } from "./client.ts";
+import { Outage } from "../outage.ts";
+import { EtcdClient, HistoryGoneError, type KeyRange, RefusedError } from "./client.ts";
 import { readCredentials, type TlsFiles } from "./tls.ts";
 
 /** How many keys are read with one request. */
@@ -120,6 +122,7 @@ export class EtcdStore implements LeaseStore {
   readonly #configKey: Buffer;
   readonly #subnets: string;
   readonly #range: Required<KeyRange>;
+  readonly #refused: Outage;
   /** All leases as they were listed last, until a watch follows them. */
   #listing: Listing | undefined;
   #watchBegan = false;
@@ -130,6 +133,7 @@ export class EtcdStore implements LeaseStore {
     this.description = `etcd:${options.endpoints.join(",")}${prefix}`;
     this.#log = options.log;
     this.#reader = new LeaseReader(this.description, options.log);
+    this.#refused = new Outage(this.description, "lets itself be followed again", options.log);
     this.#configKey = Buffer.from(`${prefix}/config`);
     this.#subnets = `${prefix}/subnets/`;
     // The byte behind "/" is "0".
@@ -268,7 +272,7 @@ export class EtcdStore implements LeaseStore {
     return await this.#write(async () => {
       const netConf = await this.#read(this.#configKey, signal);
       if (netConf === undefined) {
-        throw new RuntimeError("there is no net-conf yet; write one first");
+        throw new RuntimeError(`there is no net-conf yet; ${WRITE_NET_CONF}`);
       }
       const listing = await this.#list(signal);
       const lease = chooseReservation(
@@ -345,6 +349,7 @@ export class EtcdStore implements LeaseStore {
     const ending = AbortSignal.any([signal, this.#client.closed]);
     /** The next revision to hear of. */
     let next = { revision: 0, clusterId: "" };
+    const kind = range.key.toString();
     let listed = false;
     let began = false;
     let waitMs = MIN_REWATCH_MS;
@@ -364,6 +369,7 @@ export class EtcdStore implements LeaseStore {
         }
         for await (const responses of this.#client.watch(range, next, ending)) {
           waitMs = MIN_REWATCH_MS;
+          this.#refused.worked(kind);
           const events = responses.flatMap(({ events }) => events);
           if (events.length === 0) continue;
           yield { rows: this.#changes(events), present: undefined };
@@ -374,6 +380,8 @@ export class EtcdStore implements LeaseStore {
         if (ending.aborted) return;
         if (!began) throw error;
         if (error instanceof HistoryGoneError) listed = false;
+        // Else nobody would know that what the others do is not heard of any more.
+        if (error instanceof RefusedError) this.#refused.failed(kind, error.reason);
         this.#log.debug(`the watch on ${this.description} begins again: ${messageOf(error)}`);
         await sleep(waitMs * (0.5 + Math.random() / 2), ending);
         waitMs = Math.min(waitMs * 2, MAX_REWATCH_MS);
@@ -396,7 +404,9 @@ export class EtcdStore implements LeaseStore {
     for await (const { rows } of this.#follow({ key: this.#configKey }, signal)) {
       const [row] = rows.values();
       if (row !== undefined) yield row;
-      else if (!waited) this.#log.info(`waiting for a net-conf in ${this.description}`);
+      else if (!waited) {
+        this.#log.info(`waiting for a net-conf in ${this.description}; ${WRITE_NET_CONF}`);
+      }
       waited = true;
     }
   }

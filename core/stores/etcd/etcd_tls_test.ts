@@ -203,6 +203,36 @@ Deno.test("TLS: who was in already waits for a certificate to be mended, and say
   assert.equal(log.lines.length, 3);
 });
 
+Deno.test("who may not follow any more is told so, once, and goes on when it may", async () => {
+  await using server = await EtcdServer.start();
+  server.ctl("user", "add", `root:${PASSWORD}`);
+  server.ctl("user", "grant-role", "root", "root");
+  const root = ["--user", `root:${PASSWORD}`];
+  const log = new RecordingLog();
+  await using store = EtcdStore.open({ endpoints: [server.url], prefix: PREFIX, log });
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  const ending = new AbortController();
+  const follower = new Follower(store, ending.signal);
+  await eventually("the snapshot", () => follower.events.length > 0);
+  // A watch that stands is not asked again who it is, but one that begins.
+  server.ctl("auth", "enable");
+  await server.stop();
+  await server.start();
+  const count = (pattern: RegExp) => log.lines.filter((line) => pattern.test(line)).length;
+  const refused = /^warn waiting for etcd:.*: etcdserver: user name is empty: give --etcd-username/;
+  await eventually("it is said", () => count(refused) === 1);
+  const startMs = performance.now();
+  await eventually("several attempts", () => performance.now() - startMs > 1_500);
+  assert.equal(count(refused), 1);
+  const one = lease("10.5.9.0/24", 9);
+  server.ctl(...root, "put", `${PREFIX}/subnets/${one.key}`, formatLeaseValue(one));
+  server.ctl(...root, "auth", "disable");
+  await follower.sees(one.key);
+  assert.equal(count(/^info etcd:.* lets itself be followed again, after \d/), 1);
+  ending.abort();
+  await follower.done;
+});
+
 Deno.test("a user's password lets in, also after etcd has forgotten the session; nobody reads it", async () => {
   await using server = await EtcdServer.start();
   server.ctl("user", "add", `root:${PASSWORD}`);

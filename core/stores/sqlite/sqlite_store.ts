@@ -38,6 +38,7 @@ import {
   type ReservationRequest,
   RuntimeError,
   sleep,
+  WRITE_NET_CONF,
 } from "../../mod.ts";
 import { Outage } from "../outage.ts";
 import { Bell, SETTLE_MS } from "./bell.ts";
@@ -151,7 +152,9 @@ export class SqliteStore implements LeaseStore {
       const { count } = this.#bell;
       const text = await this.#use("read", ending, () => this.#netConf());
       if (text !== undefined) return this.#parseNetConf(text);
-      if (!waited) this.#log.info(`waiting for a net-conf in ${this.description}`);
+      if (!waited) {
+        this.#log.info(`waiting for a net-conf in ${this.description}; ${WRITE_NET_CONF}`);
+      }
       await this.#bell.after(count, POLL_MS, ending);
     }
   }
@@ -314,7 +317,7 @@ export class SqliteStore implements LeaseStore {
     await this.#settle(signal);
     return await this.#write(signal, () => {
       const text = this.#netConf();
-      if (text === undefined) throw new RuntimeError("there is no net-conf yet; write one first");
+      if (text === undefined) throw new RuntimeError(`there is no net-conf yet; ${WRITE_NET_CONF}`);
       const lease = chooseReservation(
         this.#parseNetConf(text),
         request,
