@@ -283,7 +283,11 @@ export class EtcdClient implements AsyncDisposable {
       .replace(/^No connection established\. Last error: (?:\w*Error: )?(?:\[\w+\]: )?/, "")
       .replace(/^\w*Error \[\w+\]: /, "")
       .replace(/( \(\d{4}-[^)]*\))?\.? ?Resolution note: ?$/, "")
-      .replace(/^Deadline exceeded after .*$/, "it does not answer");
+      .replace(/^Deadline exceeded after .*$/, "it does not answer")
+      .replace(
+        /^Failed to connect$/,
+        "it hangs up; where it wants TLS, its URL begins with https:",
+      );
     const hungUp = endpoint.url.startsWith("https:") && /EPIPE|ECONNRESET/.test(message);
     const tls = explainTls(message, this.#options) ??
       (hungUp ? await heardAlert(endpoint.url, this.#options) : undefined);

@@ -203,6 +203,19 @@ Deno.test("TLS: who was in already waits for a certificate to be mended, and say
   assert.equal(log.lines.length, 3);
 });
 
+Deno.test("TLS: http: where https: is wanted is said", async () => {
+  await using world = new World();
+  const server = await world.server("IP:127.0.0.1");
+  const url = server.url.replace("https:", "http:");
+  const log = new RecordingLog();
+  await using store = EtcdStore.open({ endpoints: [url], prefix: PREFIX, log, patient: false });
+  await assert.rejects(store.leases(never), {
+    name: "RuntimeError",
+    message:
+      `etcd:${url}${PREFIX}: ${url}: it hangs up; where it wants TLS, its URL begins with https:`,
+  });
+});
+
 Deno.test("who may not follow any more is told so, once, and goes on when it may", async () => {
   await using server = await EtcdServer.start();
   server.ctl("user", "add", `root:${PASSWORD}`);
