@@ -1,7 +1,6 @@
 /** What others do to a node behind its agent's back, seen from its pods. */
 
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
 import type { LabNode } from "../agent/lab/lab.ts";
 import type { Pod } from "../agent/lab/pod.ts";
 import { ip, ipJson } from "./support/ip.ts";
@@ -104,15 +103,11 @@ labTest("what the last run left in another Network is removed, a stranger's is n
   };
   left(7);
   left(8);
-  const file = `${node.directory}/last.env`;
-  const text = "FLANNEL_NETWORK=10.7.0.0/16\nFLANNEL_SUBNET=10.7.1.1/24\nFLANNEL_MTU=1500\n" +
-    "FLANNEL_IPMASQ=false\n";
-  Deno.writeTextFileSync(file, text);
-  const agent = node.startAgent(NEVER, ["--subnet-file", file]);
-  await eventually("its being ready", () => Deno.readTextFileSync(file) !== text);
-  Deno.writeTextFileSync(node.subnetFile, ""); // what the laboratory waits for
-  await agent;
-  assert.ok(existsSync(file));
+  Deno.writeTextFileSync(
+    node.subnetFile,
+    "FLANNEL_NETWORK=10.7.0.0/16\nFLANNEL_SUBNET=10.7.1.1/24\nFLANNEL_MTU=1500\nFLANNEL_IPMASQ=false\n",
+  );
+  await node.startAgent(NEVER);
   const routes = ipJson(node, "route show").map(({ dst }) => dst);
   assert.ok(!routes.includes("10.7.3.0/24") && routes.includes("10.8.3.0/24"), routes.join(" "));
   assert.equal(ipJson(node, "nexthop show").length, 1);

@@ -463,8 +463,7 @@ function addAddresses(
   }
 }
 
-/** Which file a path names; `undefined` where there is none. */
-/** What tells a file from another in its place. */
+/** What tells a file from another in its place; `undefined` where there is none. */
 function versionOf(path: string): string | undefined {
   try {
     const { ino, mtime } = Deno.statSync(path);

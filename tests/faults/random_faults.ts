@@ -49,7 +49,7 @@ const SHARES: Readonly<Record<FaultKind, number>> = { kernel: 6, state: 2, agent
 const SETTLE_MS = 20_000;
 /** An agent's heap grows and shrinks by some megabytes from moment to moment. */
 const MAX_GROWTH_BYTES = 24 * 2 ** 20;
-/** As far as SQLite's log of writes grows before it is used again from its start, and etcd's by default. */
+/** As far as etcd's log of writes grows by itself. */
 const MAX_FILE_GROWTH_BYTES = 8 * 2 ** 20;
 /** A thread more or less may be at work on a file at any moment. */
 const MAX_MORE_THREADS = 2;
