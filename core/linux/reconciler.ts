@@ -679,9 +679,16 @@ export class Reconciler implements Disposable {
   }
 
   #readLinks(): void {
+    const before = [...this.#linksByIndex.values()];
     this.#linksByIndex.clear();
     this.#indexes.clear();
     for (const link of listLinks(this.#socket)) this.#rememberLink(link);
+    // What is seen here first is no news any more when it is heard.
+    for (const { index, name, up, mtuBytes } of before) {
+      const now = this.#linksByIndex.get(index);
+      const same = now?.name === name && now.up === up && now.mtuBytes === mtuBytes;
+      if (!same && !this.#wantedLinks.has(name)) this.#onUnderlay({ device: name });
+    }
   }
 
   #rememberLink(link: LinkState): void {

@@ -350,6 +350,20 @@ rootTest(
   },
 );
 
+rootTest("a device's new name is told of also where a check sees it first", async () => {
+  using node = new Node();
+  const news: UnderlayNews[] = [];
+  using reconciler = node.open(5, (it) => news.push(it));
+  const stopping = new AbortController();
+  const running = reconciler.run(stopping.signal);
+  node.ns.ip("link set eth0 down");
+  node.ns.ip("link set eth0 name uplink0");
+  reconciler.check();
+  stopping.abort();
+  await running;
+  assert.ok(news.some(({ device }) => device === "eth0"));
+});
+
 rootTest("agents of two clusters in one namespace leave each other alone", async () => {
   using node = new Node();
   const { ns } = node;
