@@ -285,10 +285,13 @@ export class EtcdClient implements AsyncDisposable {
       .replace(/( \(\d{4}-[^)]*\))?\.? ?Resolution note: ?$/, "")
       .replace(/^Deadline exceeded after .*$/, "it does not answer")
       .replace(
-        /^Failed to connect$/,
+        // Which of them it is depends on who is faster.
+        endpoint.url.startsWith("https:")
+          ? /^Failed to connect$/
+          : /^Failed to connect$|^.*(EPIPE|ECONNRESET)$/,
         "it hangs up; where it wants TLS, its URL begins with https:",
       );
-    const hungUp = endpoint.url.startsWith("https:") && /EPIPE|ECONNRESET/.test(message);
+    const hungUp = /EPIPE|ECONNRESET/.test(message);
     const tls = explainTls(message, this.#options) ??
       (hungUp ? await heardAlert(endpoint.url, this.#options) : undefined);
     const say = (text: string) => new RuntimeError(`${endpoint.url}: ${text}`);
