@@ -10,7 +10,6 @@ import type {
   BackendSession,
   Lease,
   LeaseEvent,
-  NetworkConfig,
   PeerChanges,
   PeerTable,
 } from "@denim/core";
@@ -25,8 +24,6 @@ export interface DataPath {
   readonly owner: string;
   /** What it was opened with, as text: another text asks for another data path. */
   readonly settings: string;
-  /** The net-conf that it was opened with. */
-  readonly config: NetworkConfig;
   /** The kind of network. */
   readonly backend: AnyBackend;
   /** The backend at work. */

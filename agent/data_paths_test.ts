@@ -17,7 +17,7 @@ function path(type: string): DataPath {
   const backend = { type, leaseType: type, peerData: z.unknown() } as unknown as AnyBackend;
   const peers = new PeerTable<unknown>(backend, CONFIG, new RecordingLog());
   peers.ownKey = OWN;
-  return { owner: type, settings: type, config: CONFIG, backend, session: undefined!, peers };
+  return { owner: type, settings: type, backend, session: undefined!, peers };
 }
 
 function lease(number: number, type: string): Lease {

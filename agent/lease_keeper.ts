@@ -12,6 +12,7 @@ import {
   type LeaseEvent,
   leaseKey,
   LeaseLostError,
+  leasePublicIps,
   type LeaseRequest,
   type LeaseStore,
   type Logger,
@@ -201,7 +202,7 @@ export class LeaseKeeper {
     const lease = await store.acquire({
       ...request(),
       previousSubnets: halves.map(({ subnet }) => subnet),
-      previousPublicIps: new Map(halves.map(({ subnet, publicIp }) => [subnet.family, publicIp])),
+      previousPublicIps: leasePublicIps(this.#lease),
       only: true,
     }, signal);
     this.#take(lease);
@@ -215,7 +216,7 @@ export class LeaseKeeper {
   async #compare(signal: AbortSignal): Promise<void> {
     const { store, log } = this.#options;
     const { halves, key, revision, expiresAtMs } = this.#lease;
-    const publicIps = new Map(halves.map(({ subnet, publicIp }) => [subnet.family, publicIp]));
+    const publicIps = leasePublicIps(this.#lease);
     const previousSubnets = halves.map(({ subnet }) => subnet);
     const held = await store.held({ publicIps, previousSubnets }, signal);
     if (held?.key !== key) {

@@ -16,6 +16,7 @@ import {
   type Lease,
   type LeaseEvent,
   leaseKey,
+  leasePublicIps,
   type LeaseRequest,
   type LeaseStore,
   type Logger,
@@ -256,7 +257,7 @@ class Node implements AsyncDisposable {
     const clash = (peer: Peer<unknown>) => sharedPublicIp(peer, publicIps) ?? session.clash?.(peer);
     const peers = new PeerTable<unknown>(backend, config, log, { keep, clash });
     const settings = settingsOf(config, this.#outer);
-    return { owner: `node ${++this.#opened}`, settings, config, backend, session, peers };
+    return { owner: `node ${++this.#opened}`, settings, backend, session, peers };
   }
 
   /**
@@ -274,20 +275,14 @@ class Node implements AsyncDisposable {
     // What a node publishes bears the names of the options that it follows from.
     const options = backend?.options.safeParse(held.halves[0]!.backendData ?? {}).data;
     if (options === undefined) return;
-    let path: DataPath | undefined;
     try {
       const former = { ...config, backend: { type: backend!.type, options, defaulted: false } };
-      path = await this.#open(former, held);
-      path.peers.ownKey = this.#lease.key;
-      this.#makeNode(path, this.#lease);
-      await path.session.leased?.(this.#lease);
+      const path = await this.#open(former, held);
+      await this.#setUp(path);
       this.#paths.addFormer(path);
       this.#retire(path);
     } catch (error) {
       log.warn(`what ${held.backendType} left is not followed: ${messageOf(error)}`);
-      if (path === undefined) return;
-      this.#reconciler.delete(path.owner);
-      await this.#close(path);
     }
   }
 
@@ -443,7 +438,7 @@ class Node implements AsyncDisposable {
         })),
         mtuBytes: this.#paths.current.session.mtuBytes,
         ipMasq: false,
-      }, new Map(halves.map(({ subnet, publicIp }) => [subnet.family, publicIp])));
+      }, leasePublicIps(this.#lease));
     } catch (error) {
       if (!this.#wasReady) throw error;
       // It is tried again, for as long as it takes.
@@ -573,6 +568,8 @@ class Node implements AsyncDisposable {
     if (replaces) {
       this.#reconciler.delete(before.owner);
       await this.#close(before);
+      // Pods' MTU may be another; the lease waits for the store.
+      this.#updateSubnetEnv();
       void this.#publish();
       // The peers that the old one had are the new one's as soon as the store has told of them again.
       void this.#readAll().then(() => this.#paths.delete(before));
@@ -581,7 +578,6 @@ class Node implements AsyncDisposable {
       await this.#publish();
     }
     this.#keepHost();
-    this.#updateSubnetEnv();
     const { type } = next.backend;
     log.info(replaces ? `${type} is made anew` : `changed from ${before.backend.type} to ${type}`, {
       outer: this.#outer.name,
@@ -600,14 +596,19 @@ class Node implements AsyncDisposable {
 
   /** Builds a data path beside those that there are; leaves nothing of it where that fails. */
   async #build(config: NetworkConfig): Promise<DataPath> {
+    // What fails already is not its fault.
+    const { failures } = this.#reconciler.check();
     const path = await this.#open(config, this.#lease);
+    await this.#setUp(path, failures);
+    return path;
+  }
+
+  /** Makes what an open data path needs of the node; takes it away and closes it where that fails. */
+  async #setUp(path: DataPath, known: readonly string[] = []): Promise<void> {
     path.peers.ownKey = this.#lease.key;
     try {
-      // What fails already is not its fault.
-      const { failures } = this.#reconciler.check();
-      this.#makeNode(path, this.#lease, failures);
+      this.#makeNode(path, this.#lease, known);
       await path.session.leased?.(this.#lease);
-      return path;
     } catch (error) {
       this.#reconciler.delete(path.owner);
       this.#apply();

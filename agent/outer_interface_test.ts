@@ -95,17 +95,22 @@ rootTest("the outer interface is chosen as flannel chooses it", async (t) => {
   }
 });
 
+/** Gives a namespace the devices eth1 and eth2, up, with 10.0.1.1 and 10.0.2.1. */
+function twoDevices(ns: ScratchNamespace): void {
+  for (const number of [1, 2]) {
+    ns.ip(`link add eth${number} type veth peer name peer${number}`);
+    ns.ip(`link set eth${number} up`);
+    ns.ip(`link set peer${number} up`);
+    ns.ip(`addr add 10.0.${number}.1/24 dev eth${number}`);
+  }
+}
+
 rootTest(
   "who had to take another address goes back to its own, and waits for one beyond the link",
   () => {
     using ns = new ScratchNamespace();
-    for (const number of [1, 2]) {
-      ns.ip(`link add eth${number} type veth peer name peer${number}`);
-      ns.ip(`link set eth${number} up`);
-      ns.ip(`link set peer${number} up`);
-      ns.ip(`addr add 10.0.${number}.1/24 dev eth${number}`);
-      ns.ip(`addr add fd0${number}::1/64 dev eth${number} nodad`);
-    }
+    twoDevices(ns);
+    for (const number of [1, 2]) ns.ip(`addr add fd0${number}::1/64 dev eth${number} nodad`);
     ns.ip("addr add 10.0.9.9/32 dev eth1");
     ns.ip("route add default via 10.0.1.254 dev eth1");
     ns.ip("route add default via fd01::fe dev eth1");
@@ -159,12 +164,7 @@ rootTest(
 
 rootTest("the outer interface is followed through what happens to it", () => {
   using ns = new ScratchNamespace();
-  for (const number of [1, 2]) {
-    ns.ip(`link add eth${number} type veth peer name peer${number}`);
-    ns.ip(`link set eth${number} up`);
-    ns.ip(`link set peer${number} up`);
-    ns.ip(`addr add 10.0.${number}.1/24 dev eth${number}`);
-  }
+  twoDevices(ns);
   ns.ip("route add default via 10.0.1.254 dev eth1");
   const log = new RecordingLog();
   ns.run(() => {

@@ -44,6 +44,11 @@ export function leaseHalf(lease: Lease, family: Family): LeaseHalf | undefined {
 /** The IPv4 part of the key of a lease without IPv4, as flannel writes an empty network. */
 const NO_IPV4 = "0.0.0.0-0";
 
+/** Where the other nodes reach a lease's node, by family. */
+export function leasePublicIps({ halves }: Lease): ReadonlyMap<Family, IpAddress> {
+  return new Map(halves.map(({ subnet, publicIp }) => [subnet.family, publicIp]));
+}
+
 /**
  * flannel's key for a lease of these subnets: `10.5.38.0-24`; with both families
  * `10.5.33.0-24&fc00:5:0:e::-64`; with IPv6 alone `0.0.0.0-0&fc00:5:0:3c::-64`.

@@ -3,7 +3,7 @@
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
 import type { Lab, LabNode } from "../agent/lab/lab.ts";
-import { ip, ipJson } from "./support/ip.ts";
+import { ip, ipJson, vxlanRemotes } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { eventually } from "./support/wait.ts";
@@ -68,16 +68,11 @@ labTest("a node's address is followed also while net-conf is one that it can't h
   assert.deepEqual(await holders(store), { ...before, [subnet]: "10.99.0.101" });
   await eventually(
     "the other node sends to it there",
-    () => fdb(other).includes("10.99.0.101"),
+    () => vxlanRemotes(other).includes("10.99.0.101"),
   );
   assert.ok(refusals()! <= 2);
   assert.equal(`${node.subnet()}`, subnet);
 });
-
-function fdb(node: LabNode): string {
-  const args = ["-n", node.namespaceName, "fdb", "show", "dev", "flannel.1"];
-  return new TextDecoder().decode(new Deno.Command("bridge", { args }).outputSync().stdout);
-}
 
 labTest("a clone that is refused leaves no subnet.env that names the original's subnet", {
   nodes: 2,
@@ -115,7 +110,7 @@ labTest("two nodes with one public IP are named in the log of both; then they sw
     return now[subnetOfOne] === "10.99.0.2" && now[subnetOfTwo] === "10.99.0.1";
   });
   await eventually("each sends to the other", () => {
-    return fdb(one).includes("dst 10.99.0.1") && fdb(two).includes("dst 10.99.0.2");
+    return vxlanRemotes(one).includes("10.99.0.1") && vxlanRemotes(two).includes("10.99.0.2");
   });
   assert.deepEqual([`${one.subnet()}`, `${two.subnet()}`], [subnetOfOne, subnetOfTwo]);
 });

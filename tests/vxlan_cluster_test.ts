@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { Lab, type LabNode } from "../agent/lab/lab.ts";
 import type { Pod } from "../agent/lab/pod.ts";
 import { SqliteStore } from "@denim/core/stores/sqlite";
+import { ip, vxlanRemotes } from "./support/ip.ts";
 import { RunningPing } from "./support/ping.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
@@ -14,22 +15,6 @@ import { eventually } from "./support/wait.ts";
 
 const NEVER = new AbortController().signal;
 const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
-
-/** What the kernel says of a node, through iproute2. */
-/** The addresses to which a node sends VXLAN packets. */
-function remotes(node: LabNode): string[] {
-  const args = ["-n", node.namespaceName, "-j", "fdb", "show", "dev", "flannel.1"];
-  const { stdout } = new Deno.Command("bridge", { args }).outputSync();
-  return JSON.parse(new TextDecoder().decode(stdout)).map(({ dst }: { dst: string }) => dst);
-}
-
-function ip(node: LabNode, command: string): string {
-  const { stdout } = new Deno.Command("ip", {
-    args: ["-n", node.namespaceName, ...command.split(" ")],
-  })
-    .outputSync();
-  return new TextDecoder().decode(stdout);
-}
 
 async function ping(from: Pod, to: Pod, ...args: string[]): Promise<void> {
   using namespace = from.open();
@@ -130,7 +115,7 @@ rootTest("a node whose address changed while no agent ran keeps its subnet", asy
   assert.equal(`${node.subnet()}`, subnet);
   await eventually(
     "the other node follows",
-    () => remotes(other).includes("10.99.0.77"),
+    () => vxlanRemotes(other).includes("10.99.0.77"),
   );
   await eventually("pods talk", async () => {
     const { timeMs } = await pods[0].ping(pods[1].address, { timeoutMs: 200 });
