@@ -5,7 +5,7 @@
  */
 
 import type { AnyBackend } from "./data_paths.ts";
-import { denimProgram } from "./lab/program.ts";
+import { denimProgram } from "./program.ts";
 import { runAgent } from "./run_agent.ts";
 import config from "./deno.json" with { type: "json" };
 

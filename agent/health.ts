@@ -14,7 +14,8 @@ export class Health implements AsyncDisposable {
   private constructor(address: { hostname: string; port: number }, log: Logger) {
     this.#server = Deno.serve({
       ...address,
-      onListen: ({ hostname, port }) => log.info(`health is served on ${hostname} port ${port}`),
+      onListen: ({ hostname, port }) =>
+        log.info("health-served", `health is served on ${hostname} port ${port}`),
     }, (request) => this.#answer(new URL(request.url).pathname));
   }
 

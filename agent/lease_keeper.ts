@@ -115,7 +115,10 @@ export class LeaseKeeper {
       return;
     }
     if (own === undefined && (event.kind === "snapshot" || event.removed.includes(key))) {
-      this.#options.log.warn(`the lease ${key} is gone from the store; claiming it again`);
+      this.#options.log.warn(
+        "lease-gone",
+        `the lease ${key} is gone from the store; claiming it again`,
+      );
       void this.publish();
     }
     if (own?.revision === undefined) return;
@@ -148,7 +151,10 @@ export class LeaseKeeper {
       } catch (error) {
         if (signal.aborted) return;
         if (error instanceof NewcomerError) throw error;
-        this.#options.log.error(`the lease could not be written: ${messageOf(error)}`);
+        this.#options.log.error(
+          "lease-write-failed",
+          `the lease could not be written: ${messageOf(error)}`,
+        );
         waitMs = retryMs * (0.5 + Math.random() / 2);
         retryMs = Math.min(retryMs * 2, MAX_RETRY_MS);
       }
@@ -186,13 +192,13 @@ export class LeaseKeeper {
       this.#take(await store.renew(this.#lease, signal));
     } catch (error) {
       if (!(error instanceof LeaseLostError)) throw error;
-      log.warn(`${error.message}; claiming it again`);
+      log.warn("lease-lost", `${error.message}; claiming it again`);
       this.#writeAtMs = 0;
       return;
     }
     const { expiresAtMs } = this.#lease;
     const until = expiresAtMs === undefined ? undefined : new Date(expiresAtMs).toISOString();
-    log.info("lease renewed", { until });
+    log.info("lease-renewed", "lease renewed", { until });
   }
 
   /** Writes the lease, of the subnets that it has: pods live in them. */
@@ -207,7 +213,7 @@ export class LeaseKeeper {
     }, signal);
     this.#take(lease);
     if (!this.#taken) return;
-    log.info(`the lease ${key} is this node's again`);
+    log.info("lease-regained", `the lease ${key} is this node's again`);
     this.#taken = false;
     this.#options.onTaken(false);
   }
@@ -226,13 +232,14 @@ export class LeaseKeeper {
     if (held.revision === revision) return;
     if (held.revision! < revision!) {
       log.warn(
+        "lease-older",
         `the store has an older lease ${key}, as after a copy was put back; writing it again`,
       );
       this.#writeAtMs = 0;
       return;
     }
     if (expiresAtMs !== undefined && held.expiresAtMs === undefined) {
-      log.info(`the lease ${key} is a reservation now`);
+      log.info("lease-reserved", `the lease ${key} is a reservation now`);
       if (formatLeaseValue(held) === formatLeaseValue(this.#lease)) this.#take(held);
       else this.#writeAtMs = 0;
       return;
@@ -256,6 +263,7 @@ export class LeaseKeeper {
       );
     }
     log.error(
+      "lease-contested",
       `somebody else wrote this node's lease ${key}: look for another machine with the public IP ` +
         `${address}, as a clone has; the lease is written again`,
     );
@@ -276,6 +284,7 @@ export class LeaseKeeper {
   /** Another node has the subnet: pods' traffic would be the stranger's. */
   #giveUp(why: string): void {
     this.#options.log.error(
+      "lease-taken",
       `${why}; this node keeps what it has but is not ready: drain its pods and start the agent again, or ` +
         "have the other lease released",
     );

@@ -10,8 +10,8 @@ import {
   type Family,
   IpAddress,
   type Lease,
+  type LeaseAdmin,
   leaseKey,
-  type LeaseStore,
   parseLeaseKey,
   RuntimeError,
 } from "@denim/core";
@@ -60,7 +60,7 @@ export async function runLeases(args: readonly string[]): Promise<number> {
 }
 
 async function reserve(
-  store: LeaseStore,
+  store: LeaseAdmin,
   operands: readonly string[],
   signal: AbortSignal,
 ): Promise<Lease> {
@@ -84,7 +84,7 @@ async function reserve(
 
 /** Tells the key of what it gave up. */
 async function release(
-  store: LeaseStore,
+  store: LeaseAdmin,
   operands: readonly string[],
   signal: AbortSignal,
 ): Promise<string> {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { LogFields, Logger } from "@denim/core";
+import type { Log, LogFields, Logger } from "@denim/core";
 
 /** `text` is for people, `json` for programs. */
 export type LogFormat = "text" | "json";
@@ -27,17 +27,19 @@ export interface LoggerOptions {
 /** Makes a logger. A line is written whole, in one system call, so that processes may share a file. */
 export function createLogger(options: LoggerOptions): Logger {
   const write = options.write ?? ((line) => Deno.stderr.writeSync(encoder.encode(line)));
-  const say = (level: Level, message: string, fields: LogFields = {}) => {
+  const say = (level: Level, event: string, message: string, fields: LogFields = {}) => {
     if (level === "debug" && !options.debug) return;
     const time = new Date().toISOString();
     write(
       options.format === "json"
-        ? `${JSON.stringify({ time, level, message, ...fields })}\n`
-        : `${time} ${level.toUpperCase().padEnd(5)} ${message}${fieldsText(fields)}\n`,
+        ? `${JSON.stringify({ time, level, event, message, ...fields })}\n`
+        : `${time} ${level.toUpperCase().padEnd(5)} ${message}${
+          fieldsText({ ...fields, event })
+        }\n`,
     );
   };
-  const method = (level: Level) => (message: string, fields?: LogFields) =>
-    say(level, message, fields);
+  const method = (level: Level): Log => (event, message, fields) =>
+    say(level, event, message, fields);
   return {
     debug: method("debug"),
     info: method("info"),

@@ -4,8 +4,13 @@ import { createLogger, type LogFormat } from "./log.ts";
 function written(format: LogFormat, debug = false): string[] {
   const lines: string[] = [];
   const log = createLogger({ format, debug, write: (line) => lines.push(line) });
-  log.debug("quiet");
-  log.warn("two words", { peers: 3, subnet: "10.5.1.0/24", why: "a b", gone: undefined });
+  log.debug("unseen", "quiet");
+  log.warn("noted", "two words", {
+    peers: 3,
+    subnet: "10.5.1.0/24",
+    why: "a b",
+    gone: undefined,
+  });
   return lines;
 }
 
@@ -13,7 +18,7 @@ Deno.test("text: one line an event, with the values that go with it", () => {
   const [line, ...more] = written("text");
   assert.match(
     line!,
-    /^\d{4}-\d\d-\d\dT[\d:.]+Z WARN {2}two words peers=3 subnet=10\.5\.1\.0\/24 why="a b"\n$/,
+    /^\d{4}-\d\d-\d\dT[\d:.]+Z WARN {2}two words peers=3 subnet=10\.5\.1\.0\/24 why="a b" event=noted\n$/,
   );
   assert.deepEqual(more, []);
 });
@@ -25,6 +30,7 @@ Deno.test("json: the same as an object, debug where asked for", () => {
   assert.ok(!Number.isNaN(Date.parse(time)));
   assert.deepEqual(rest, {
     level: "warn",
+    event: "noted",
     message: "two words",
     peers: 3,
     subnet: "10.5.1.0/24",

@@ -89,11 +89,12 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
   const outer = new OuterInterfaceFollower(socket, options.interface, families, log);
   if (config.backend.defaulted) {
     log.warn(
+      "backend-defaulted",
       'net-conf names no Backend, which means "udp" as in flannel; say Backend.Type to choose',
     );
   }
   const { name, publicIps, mtuBytes } = outer.current;
-  log.info(`the way to other nodes is ${name}`, {
+  log.info("outer-interface", `the way to other nodes is ${name}`, {
     publicIp: [...publicIps.values()].join(" "),
     mtuBytes,
   });
@@ -203,7 +204,7 @@ class Node implements AsyncDisposable {
       // No pod may be given an address of the last run's subnet where that is another's by now.
       if (this.#lease.key !== leaseKey(lastRun.previousSubnets)) subnetFile.remove();
       this.#makeNode(first, this.#lease);
-      await first.session.leased?.(this.#lease);
+      await first.session.onLeased?.(this.#lease);
       await this.#keepFormer(config);
       const parts = [
         this.#follow(),
@@ -254,8 +255,9 @@ class Node implements AsyncDisposable {
     const session = await backend.open(context, readBackendOptions(backend, config));
     const keep = session.followsUnderlay ?? false;
     const { publicIps } = this.#outer;
-    const clash = (peer: Peer<unknown>) => sharedPublicIp(peer, publicIps) ?? session.clash?.(peer);
-    const peers = new PeerTable<unknown>(backend, config, log, { keep, clash });
+    const conflict = (peer: Peer<unknown>) =>
+      sharedPublicIp(peer, publicIps) ?? session.conflict?.(peer);
+    const peers = new PeerTable<unknown>(backend, config, log, { keep, conflict });
     const settings = settingsOf(config, this.#outer);
     return { owner: `node ${++this.#opened}`, settings, backend, session, peers };
   }
@@ -282,13 +284,16 @@ class Node implements AsyncDisposable {
       this.#paths.addFormer(path);
       this.#retire(path);
     } catch (error) {
-      log.warn(`what ${held.backendType} left is not followed: ${messageOf(error)}`);
+      log.warn(
+        "former-data-path-unreadable",
+        `what ${held.backendType} left is not followed: ${messageOf(error)}`,
+      );
     }
   }
 
   /** Whether a data path's devices are yet to be made: then nobody's packets travel by them. */
   #devicesAreFresh({ session }: DataPath): boolean {
-    return session.node(undefined).every((object) =>
+    return session.nodeState(undefined).every((object) =>
       object.kind !== "link" || !this.#kernel.hasDevice(object.name)
     );
   }
@@ -305,7 +310,7 @@ class Node implements AsyncDisposable {
 
   /** Makes what the node itself needs. All of it must succeed: without it no peer can be reached. */
   #makeNode(path: DataPath, lease: Lease | undefined, known: readonly string[] = []): void {
-    this.#reconciler.set(path.owner, path.session.node(lease));
+    this.#reconciler.set(path.owner, path.session.nodeState(lease));
     const failures = this.#reconciler.apply().failures.filter((text) => !known.includes(text));
     if (failures.length > 0) throw new RuntimeError(failures.join("; "));
   }
@@ -318,9 +323,9 @@ class Node implements AsyncDisposable {
       this.#watching = new AbortController();
       const watching = AbortSignal.any([signal, this.#watching.signal]);
       for await (const event of this.#options.store.watch(watching)) {
-        const clashes = this.#takePeers(event);
+        const conflicts = this.#takePeers(event);
         const newcomer = first && this.#place.held === undefined;
-        if (clashes.length > 0 && newcomer) await this.#withdraw(clashes[0]!);
+        if (conflicts.length > 0 && newcomer) await this.#withdraw(conflicts[0]!);
         // Only with all peers known can what an earlier run left be told from what nobody wants.
         this.#apply(first);
         first = false;
@@ -335,10 +340,10 @@ class Node implements AsyncDisposable {
   }
 
   /** Of two nodes with something that each must have alone, this one came last: it gives up its lease. */
-  async #withdraw(clash: string): Promise<never> {
+  async #withdraw(conflict: string): Promise<never> {
     await this.#options.store.release(this.#lease.key, this.#signal);
     throw new RuntimeError(
-      `${clash}: if this machine is a clone of that node, remove the devices that it came with (ip link ` +
+      `${conflict}: if this machine is a clone of that node, remove the devices that it came with (ip link ` +
         "delete flannel.1) and start the agent again; if that lease is this machine's own of before, release " +
         "it (denim leases release)",
     );
@@ -365,24 +370,24 @@ class Node implements AsyncDisposable {
     for (const [{ session }, { put }] of changes) {
       for (const peer of put) {
         reached.add(peer.key);
-        this.#reconciler.set(peer.key, session.peer(peer));
-        log.debug(`peer ${peer.key} put`);
+        this.#reconciler.set(peer.key, session.peerState(peer));
+        log.debug("peer-set", `peer ${peer.key} put`);
       }
     }
     for (const [{ session }, { put, removed }] of changes) {
       for (const key of removed) {
         if (reached.has(key)) continue;
         this.#reconciler.delete(key);
-        log.debug(`peer ${key} removed`);
+        log.debug("peer-removed", `peer ${key} removed`);
       }
       if (put.length + removed.length > 0) session.peersChanged?.(put, removed);
     }
-    return [...changes.values()].flatMap(({ clashes }) => clashes);
+    return [...changes.values()].flatMap(({ conflicts }) => conflicts);
   }
 
   #apply(all = false): void {
     const { failures } = all ? this.#reconciler.check() : this.#reconciler.apply();
-    for (const failure of failures) this.#options.log.error(failure);
+    for (const failure of failures) this.#options.log.error("reconcile-failed", failure);
   }
 
   /** Once all peers are known, and nobody objected to the lease. */
@@ -399,7 +404,7 @@ class Node implements AsyncDisposable {
     this.#tellReadiness();
     this.#wasReady = true;
     if (this.#taken) return;
-    this.#options.log.info("ready", {
+    this.#options.log.info("ready", "this node is ready", {
       subnets: this.#lease.halves.map(({ subnet }) => subnet).join(" "),
       peers: this.#paths.current.peers.size,
       mtuBytes: this.#paths.current.session.mtuBytes,
@@ -415,7 +420,7 @@ class Node implements AsyncDisposable {
 
   /** Says what the node needs for its pods, whatever carries their packets to other nodes. */
   #keepHost(): void {
-    const links = this.#paths.all.flatMap(({ session }) => session.node(this.#lease))
+    const links = this.#paths.all.flatMap(({ session }) => session.nodeState(this.#lease))
       .flatMap((object) => object.kind === "link" ? [object.name] : []);
     const devices = [this.#outer.name, ...links];
     const subnets = this.#lease.halves.map(({ subnet }) => subnet);
@@ -442,7 +447,7 @@ class Node implements AsyncDisposable {
     } catch (error) {
       if (!this.#wasReady) throw error;
       // It is tried again, for as long as it takes.
-      this.#options.log.error(messageOf(error));
+      this.#options.log.error("subnet-file-failed", messageOf(error));
     }
   }
 
@@ -477,7 +482,7 @@ class Node implements AsyncDisposable {
   #lookAgain(): void {
     for (const { session, peers } of this.#paths.all) {
       if (!session.followsUnderlay) continue;
-      for (const peer of peers) this.#reconciler.set(peer.key, session.peer(peer));
+      for (const peer of peers) this.#reconciler.set(peer.key, session.peerState(peer));
     }
     this.#apply();
   }
@@ -514,7 +519,10 @@ class Node implements AsyncDisposable {
           }
         } catch (error) {
           if (signal.aborted || settings === settingsOf(this.#config, this.#outer)) throw error;
-          log.error(`net-conf is new, but this node goes on as it was: ${messageOf(error)}`);
+          log.error(
+            "net-conf-failed",
+            `net-conf is new, but this node goes on as it was: ${messageOf(error)}`,
+          );
           refused = settings;
         }
         await this.#adaptTo(this.#config);
@@ -524,7 +532,10 @@ class Node implements AsyncDisposable {
         if (signal.aborted) return;
         const why = messageOf(error);
         if (why !== complaint) {
-          log.error(`the outer interface is new, but this node goes on as it was: ${why}`);
+          log.error(
+            "underlay-change-failed",
+            `the outer interface is new, but this node goes on as it was: ${why}`,
+          );
         }
         complaint = why;
         waitMs = retryMs;
@@ -579,12 +590,16 @@ class Node implements AsyncDisposable {
     }
     this.#keepHost();
     const { type } = next.backend;
-    log.info(replaces ? `${type} is made anew` : `changed from ${before.backend.type} to ${type}`, {
-      outer: this.#outer.name,
-      publicIp: [...this.#outer.publicIps.values()].join(" "),
-      mtuBytes: next.session.mtuBytes,
-      formerPeers: before.peers.size,
-    });
+    log.info(
+      "data-path-changed",
+      replaces ? `${type} is made anew` : `changed from ${before.backend.type} to ${type}`,
+      {
+        outer: this.#outer.name,
+        publicIp: [...this.#outer.publicIps.values()].join(" "),
+        mtuBytes: next.session.mtuBytes,
+        formerPeers: before.peers.size,
+      },
+    );
     if (!replaces) this.#retire(before);
   }
 
@@ -608,7 +623,7 @@ class Node implements AsyncDisposable {
     path.peers.ownKey = this.#lease.key;
     try {
       this.#makeNode(path, this.#lease, known);
-      await path.session.leased?.(this.#lease);
+      await path.session.onLeased?.(this.#lease);
     } catch (error) {
       this.#reconciler.delete(path.owner);
       this.#apply();
@@ -656,10 +671,13 @@ class Node implements AsyncDisposable {
       this.#reconciler.delete(path.owner);
       this.#apply();
       await this.#close(path);
-      log.info(`${path.backend.type} is gone from this node`);
+      log.info("data-path-retired", `${path.backend.type} is gone from this node`);
       if (path.peers.size > 0) await this.#readAll();
     } catch (error) {
-      log.error(`${path.backend.type} could not be taken away: ${messageOf(error)}`);
+      log.error(
+        "data-path-retire-failed",
+        `${path.backend.type} could not be taken away: ${messageOf(error)}`,
+      );
     }
   }
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { LeaseStore, Logger } from "@denim/core";
+import type { LeaseAdmin, LeaseStore, Logger } from "@denim/core";
 import type { StoreSpec } from "./flags.ts";
 
 /**
@@ -16,7 +16,7 @@ export async function openStore(
   spec: StoreSpec,
   log: Logger,
   { patient }: { readonly patient: boolean },
-): Promise<LeaseStore> {
+): Promise<LeaseStore & LeaseAdmin> {
   if (spec.kind === "sqlite") {
     const { SqliteStore } = await import("@denim/core/stores/sqlite");
     return SqliteStore.open(spec.path, { log, patient });

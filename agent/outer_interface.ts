@@ -173,7 +173,9 @@ export class OuterInterfaceFollower {
   }
 
   #take(outer: OuterInterface): void {
-    if (this.#complaint !== "") this.#log.info(`device ${outer.name} leads to other nodes again`);
+    if (this.#complaint !== "") {
+      this.#log.info("outer-interface-back", `device ${outer.name} leads to other nodes again`);
+    }
     this.#complaint = "";
     this.#index = findLink(this.#socket, outer.name)?.index ?? this.#index;
     this.#current = outer;
@@ -181,7 +183,7 @@ export class OuterInterfaceFollower {
 
   #complain(why: string): void {
     if (why !== this.#complaint) {
-      this.#log.error(`${why}; this node goes on as soon as there is one`);
+      this.#log.error("outer-interface-lost", `${why}; this node goes on as soon as there is one`);
     }
     this.#complaint = why;
   }

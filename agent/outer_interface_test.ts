@@ -146,7 +146,7 @@ rootTest(
           ],
         ] as const
       ) {
-        log.lines.length = 0;
+        log.records.length = 0;
         for (const command of commands) ns.ip(command);
         assert.ok(follower.concerns({ device: "eth1" }), what);
         follower.look();
@@ -210,7 +210,7 @@ rootTest("the outer interface is followed through what happens to it", () => {
         ["gone", ["link del eth2"], "eth2 1500 10.0.2.1", [/error there is no default route/]],
       ] as const
     ) {
-      log.lines.length = 0;
+      log.records.length = 0;
       for (const command of commands) ns.ip(command);
       follower.look();
       const { name, mtuBytes, addresses, publicIps } = follower.current;

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { ConfigError, type LeaseStore, type Logger, messageOf, RuntimeError } from "@denim/core";
+import { ConfigError, type LeaseAdmin, type Logger, messageOf, RuntimeError } from "@denim/core";
 import type { AnyBackend } from "./data_paths.ts";
 import { type AgentFlags, agentHelp, parseAgentFlags } from "./flags.ts";
 import { Health } from "./health.ts";
@@ -38,11 +38,11 @@ export function runAgent(options: RunAgentOptions): Promise<number> {
       log = createLogger({ format: flags.logFormat, debug: flags.debug });
       requireRoot("denim agent");
       await serve(flags, options.backends, log, signal);
-      log.info("stopped; the data path stays as it is");
+      log.info("stopped", "stopped; the data path stays as it is");
       return 0;
     } catch (error) {
       if (signal.aborted) return 0;
-      log.error(messageOf(error));
+      log.error("failed", messageOf(error));
       return error instanceof ConfigError ? 2 : 1;
     }
   });
@@ -56,11 +56,12 @@ async function serve(
 ): Promise<void> {
   await using health = flags.healthz && Health.serve(flags.healthz, log);
   await using store = await openStore(flags.store, log, { patient: true });
-  log.info(`leases live in ${store.description}`);
+  log.info("store-opened", `leases live in ${store.description}`);
   if (flags.store.kind === "sqlite") await seed(flags, store, log, signal);
   else if (flags.netConfigPath !== undefined) {
     // A cluster's net-conf is its administrator's to write.
     log.warn(
+      "net-conf-ignored",
       `--net-config-path ${flags.netConfigPath} is ignored: it is for the embedded store; ` +
         `\`denim config set ${flags.netConfigPath}\` writes a net-conf into etcd`,
     );
@@ -79,7 +80,7 @@ async function serve(
 /** Gives a store that has no net-conf the one from the file. */
 async function seed(
   flags: AgentFlags,
-  store: LeaseStore,
+  store: LeaseAdmin,
   log: Logger,
   signal: AbortSignal,
 ): Promise<void> {
@@ -92,7 +93,7 @@ async function seed(
   }
   try {
     if (await store.setNetworkConfig(text, { ifAbsent: true }, signal)) {
-      log.info(`net-conf taken from ${flags.netConfigPath}`);
+      log.info("net-conf-seeded", `net-conf taken from ${flags.netConfigPath}`);
     }
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;

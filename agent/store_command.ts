@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type LeaseStore, RuntimeError } from "@denim/core";
+import { type LeaseAdmin, RuntimeError } from "@denim/core";
 import { parseStoreFlags, type StoreCommandFlags, storeHelp } from "./flags.ts";
 import { createLogger } from "./log.ts";
 import { openStore } from "./open_store.ts";
@@ -22,7 +22,7 @@ export interface StoreCommand {
   readonly creates: (operands: readonly string[]) => boolean;
   /** Does it. What it prints goes through `print`. */
   run(
-    store: LeaseStore,
+    store: LeaseAdmin,
     flags: Omit<StoreCommandFlags, "store">,
     print: (text: string) => void,
     signal: AbortSignal,

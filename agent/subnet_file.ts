@@ -80,7 +80,7 @@ export class SubnetFile {
       Deno.removeSync(this.#path);
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return;
-      this.#log.error(`${this.#path} can't be removed: ${messageOf(error)}`);
+      this.#log.error("subnet-file-failed", `${this.#path} can't be removed: ${messageOf(error)}`);
     }
   }
 
@@ -92,10 +92,15 @@ export class SubnetFile {
       try {
         if (readIfThere(this.#path) === this.#text) continue;
         replaceFile(this.#path, this.#text, 0o644);
-        this.#log.warn(`${this.#path} was removed or changed; it is written again`);
+        this.#log.warn(
+          "subnet-file-mended",
+          `${this.#path} was removed or changed; it is written again`,
+        );
         complaint = "";
       } catch (error) {
-        if (messageOf(error) !== complaint) this.#log.error(complaint = messageOf(error));
+        if (messageOf(error) !== complaint) {
+          this.#log.error("subnet-file-failed", complaint = messageOf(error));
+        }
       }
     }
   }
@@ -109,7 +114,10 @@ export class SubnetFile {
       const text = readIfThere(path);
       return text === undefined ? undefined : parse(text);
     } catch (error) {
-      this.#log.warn(`the last run's subnet is not known from ${path}: ${messageOf(error)}`);
+      this.#log.warn(
+        "last-run-unreadable",
+        `the last run's subnet is not known from ${path}: ${messageOf(error)}`,
+      );
       return undefined;
     }
   }

@@ -92,7 +92,7 @@ export interface Backend<Options = unknown, PeerData = unknown> {
 }
 
 /**
- * A backend at work on a node. `node` and `peer` are pure: the same arguments, the same kernel state,
+ * A backend at work on a node. `nodeState` and `peerState` are pure: the same arguments, the same kernel state,
  * so that a backend is tested by a table. They are apart so that the news of one peer costs the work
  * of one peer, however many there are.
  *
@@ -108,24 +108,24 @@ export interface BackendSession<PeerData = unknown> extends AsyncDisposable {
    * What the node itself needs; without a lease, what can be there before there is one. The devices in
    * it are denim's own: what others put on them goes.
    */
-  node(own: Lease | undefined): KernelState;
+  nodeState(own: Lease | undefined): KernelState;
   /** What one peer adds. */
-  peer(peer: Peer<PeerData>): KernelState;
+  peerState(peer: Peer<PeerData>): KernelState;
   /**
    * What a peer publishes that this node must have alone, as a cloned machine's does: "VTEP MAC 02:…".
    * Such a peer is not followed.
    */
-  clash?(peer: Peer<PeerData>): string | undefined;
+  conflict?(peer: Peer<PeerData>): string | undefined;
   /**
-   * Whether `peer` answers from what `routeTo` says of the underlay. Where it does, `peer` is asked again
+   * Whether `peerState` depends on what `routeTo` says of the underlay. If it does, `peerState` is asked again
    * of every peer when the underlay's routes or devices change.
    */
   readonly followsUnderlay?: boolean;
   /**
-   * For what has to happen once the node holds its lease and what `node` asked for is there, before any
+   * For what has to happen once the node holds its lease and what `nodeState` asked for is there, before any
    * peer is reached. Rejects with a `RuntimeError` where the node can't go on without it.
    */
-  leased?(own: Lease): Promise<void>;
+  onLeased?(own: Lease): Promise<void>;
   /** For data paths in user space: the peers that are new or other than before, and those that left. */
   peersChanged?(put: Iterable<Peer<PeerData>>, removed: Iterable<string>): void;
 }

@@ -1,14 +1,20 @@
 /**
- * The two kinds of failure that denim tells apart, since a person mends them in different places.
+ * How denim's failures are told apart: those that a person can mend, and denim's own defects.
  *
  * @module
  */
 
 /**
- * What was asked for is wrong: a flag, the net-conf, the CNI input. Nothing was changed. The command
- * line exits with 2. The message says what was wrong, where, and what to do.
+ * A failure that denim foresees. Its message alone says what was wrong, where, and what to do; no stack helps
+ * whoever reads it. Every other error is a defect of denim: see {@link isDefect}.
  */
-export class ConfigError extends Error {
+export abstract class ExpectedError extends Error {}
+
+/**
+ * What was asked for is wrong: a flag, the net-conf, the CNI input. Nothing was changed. The command
+ * line exits with 2.
+ */
+export class ConfigError extends ExpectedError {
   /** The class's name, for logs. */
   override readonly name = "ConfigError";
 }
@@ -17,12 +23,49 @@ export class ConfigError extends Error {
  * What was asked for is right and could not be done: a store out of reach, a full network, a kernel
  * without VXLAN. The command line exits with 1.
  */
-export class RuntimeError extends Error {
+export class RuntimeError extends ExpectedError {
   /** The class's name, for logs. */
-  override readonly name = "RuntimeError";
+  override readonly name: string = "RuntimeError";
+}
+
+/**
+ * Whether an error is a defect of denim, such as a `TypeError`, rather than something that happens to denim. A
+ * defect is never retried or swallowed: it ends the process, which leaves the data path as it is. Errors of the
+ * operating system (`Deno.errors`) and aborted waits are no defects.
+ */
+export function isDefect(error: unknown): boolean {
+  if (error instanceof ExpectedError) return false;
+  if (error instanceof DOMException) return error.name !== "AbortError";
+  return !OPERATING_SYSTEM.some((kind) => error instanceof kind);
+}
+
+const OPERATING_SYSTEM = Object.values(Deno.errors);
+
+/** Throws an error again if it is a defect: the first line of each `catch` that goes on after failures. */
+export function throwDefect(error: unknown): void {
+  if (isDefect(error)) throw error;
 }
 
 /** The message of anything that was thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+/**
+ * What a log or a terminal shows of an error: its message; of a defect, also its stack; with `causes`, also what
+ * it was caused by, each cause on a line of its own.
+ */
+export function errorReport(
+  error: unknown,
+  { causes = false }: { readonly causes?: boolean } = {},
+): string {
+  const defect = isDefect(error);
+  const own = defect
+    ? `denim has a defect; please report it: ${
+      error instanceof Error ? error.stack : String(error)
+    }`
+    : messageOf(error);
+  const cause = error instanceof Error ? error.cause : undefined;
+  if (cause === undefined || !causes && !defect) return own;
+  return `${own}\n  caused by: ${errorReport(cause, { causes: true })}`;
 }

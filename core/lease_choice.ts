@@ -6,9 +6,14 @@
  */
 
 import { ConfigError, messageOf, RuntimeError } from "./errors.ts";
-import type { Cidr, Family, IpAddress } from "./ip.ts";
+import type { Cidr } from "./ip.ts";
 import { type Lease, leaseHalf, leaseKey, parseLease, parseLeaseKey } from "./lease.ts";
-import { LeaseLostError, type LeaseRequest, type NodeIdentity } from "./lease_store.ts";
+import {
+  LeaseLostError,
+  type LeaseRequest,
+  type NodeIdentity,
+  type ReservationRequest,
+} from "./lease_store.ts";
 import type { Logger } from "./log.ts";
 import { fitsConfig, type NetworkConfig } from "./net_conf.ts";
 import { chooseSubnets, SubnetAllocator } from "./subnet_allocator.ts";
@@ -85,14 +90,6 @@ export function requestedLease(
     );
   });
   return { key: leaseKey(subnets), backendType: request.backendType, halves, expiresAtMs };
-}
-
-/** What a person wants kept for a node. */
-export interface ReservationRequest {
-  /** The subnets, one for each family that net-conf enables. */
-  readonly subnets: readonly Cidr[];
-  /** The addresses at which other nodes reach the node, by which it is known again. */
-  readonly publicIps: ReadonlyMap<Family, IpAddress>;
 }
 
 /**
@@ -177,7 +174,10 @@ export class LeaseReader {
     } catch (error) {
       if (this.#unreadable.get(key) !== value) {
         this.#unreadable.set(key, value);
-        this.#log.warn(`${this.#where}: ${messageOf(error)}; it is taken for none`);
+        this.#log.warn(
+          "lease-unreadable",
+          `${this.#where}: ${messageOf(error)}; it is taken for none`,
+        );
       }
       return undefined;
     }

@@ -4,9 +4,9 @@
  * @module
  */
 
+import { ExpectedError } from "./errors.ts";
 import type { Cidr, Family, IpAddress } from "./ip.ts";
 import type { Lease } from "./lease.ts";
-import type { ReservationRequest } from "./lease_choice.ts";
 import type { NetworkConfig } from "./net_conf.ts";
 
 /** How long a lease lives unless it is renewed, in milliseconds: flannel's 24 hours. */
@@ -32,6 +32,14 @@ export interface LeaseRequest extends NodeIdentity {
   readonly only?: boolean;
 }
 
+/** What a person wants kept for a node. */
+export interface ReservationRequest {
+  /** The subnets, one for each family that net-conf enables. */
+  readonly subnets: readonly Cidr[];
+  /** The addresses at which other nodes reach the node, by which it is known again. */
+  readonly publicIps: ReadonlyMap<Family, IpAddress>;
+}
+
 /** What a watch hands on. */
 export type LeaseEvent =
   | {
@@ -50,31 +58,63 @@ export type LeaseEvent =
   };
 
 /**
- * A place where leases live. Every method takes an `AbortSignal` and rejects with its reason once it
- * is aborted. Failures are `RuntimeError`s whose message names the store.
+ * A place where leases live, as an agent needs it. Every method takes an `AbortSignal` and rejects with its
+ * reason once it is aborted. Failures are `RuntimeError`s whose message names the store.
  */
 export interface LeaseStore extends AsyncDisposable {
   /** The store's kind and place, for logs: `sqlite:/var/lib/denim/denim.db`. No secrets. */
   readonly description: string;
 
-  /**
-   * The cluster's net-conf. Waits where there is none yet. Rejects with a `ConfigError` where the one
-   * there is can't be used.
-   */
+  /** The cluster's net-conf. Waits until there is one. Rejects with a `ConfigError` if it is not valid. */
   networkConfig(signal: AbortSignal): Promise<NetworkConfig>;
 
   /**
    * The net-conf as {@link LeaseStore.networkConfig} gives it, then each other one that is written, until
-   * the signal is aborted, which ends it. One that can't be used is left out, with an error in the log.
+   * the signal is aborted, which ends it. A later one that is not valid is left out, with an error in the log.
    */
   watchNetworkConfig(signal: AbortSignal): AsyncIterable<NetworkConfig>;
 
-  /** The net-conf's text as it is stored, good or bad; `undefined` where there is none. */
+  /** The lease that a node holds, found as {@link LeaseStore.acquire} would find it. */
+  held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined>;
+
+  /**
+   * Gives a node its subnet: the one that it held in its last run, under the addresses that it had then; else
+   * the one leased to its public IP; else that of its last run, if free; else a free one. A reservation
+   * (no expiry) stays one. Rejects with a `RuntimeError` if the network is full, and with a
+   * `LeaseLostError` if no other subnet would do.
+   */
+  acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease>;
+
+  /**
+   * Lengthens a lease to {@link LEASE_TTL_MS} from now. Rejects with a `LeaseLostError` if the node no
+   * longer holds it.
+   */
+  renew(lease: Lease, signal: AbortSignal): Promise<Lease>;
+
+  /** Gives up a lease by its key ({@link Lease.key}); tells whether there was one. */
+  release(key: string, signal: AbortSignal): Promise<boolean>;
+
+  /** All leases, then each change, without a gap, until the signal is aborted, which ends it. */
+  watch(signal: AbortSignal): AsyncIterable<LeaseEvent>;
+
+  /**
+   * The node has other addresses: connections from the ones before are dead, though nothing tells so, and
+   * a store that has any makes new ones.
+   */
+  reconnect?(): void;
+}
+
+/** A place where leases live, as an administrator needs it: {@link LeaseStore}'s rules hold. */
+export interface LeaseAdmin extends AsyncDisposable {
+  /** The store's kind and place, for messages. No secrets. */
+  readonly description: string;
+
+  /** The net-conf's text as it is stored, valid or not; `undefined` if there is none. */
   networkConfigText(signal: AbortSignal): Promise<string | undefined>;
 
   /**
    * Writes the net-conf, after the checks that {@link LeaseStore.networkConfig} makes (a `ConfigError`
-   * where it fails them). With `ifAbsent`, only where there is none; tells whether it wrote.
+   * if it fails them). With `ifAbsent`, only if there is none; tells whether it wrote.
    */
   setNetworkConfig(
     text: string,
@@ -82,51 +122,25 @@ export interface LeaseStore extends AsyncDisposable {
     signal: AbortSignal,
   ): Promise<boolean>;
 
-  /** The lease that a node holds, found as {@link LeaseStore.acquire} would find it. */
-  held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined>;
-
-  /**
-   * Gives a node its subnet: the one that it held in its last run, under the addresses that it had then; else
-   * the one leased to its public IP; else that of its last run, where free; else a free one. A reservation
-   * (no expiry) stays one. Rejects with a `RuntimeError` where the network is full, and with a
-   * `LeaseLostError` where no other subnet would do.
-   */
-  acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease>;
-
-  /**
-   * Lengthens a lease to {@link LEASE_TTL_MS} from now. Rejects with a `LeaseLostError` where the node no
-   * longer holds it.
-   */
-  renew(lease: Lease, signal: AbortSignal): Promise<Lease>;
-
   /** Every lease that can be read, with its end, which may cost a request a lease. */
   leases(signal: AbortSignal): Promise<readonly Lease[]>;
 
   /**
    * Makes a reservation, or one of the lease that the node holds: it never runs out. Rejects with a
-   * `ConfigError` where net-conf does not allow the subnets, and with a `RuntimeError` where they or the
+   * `ConfigError` if net-conf does not allow the subnets, and with a `RuntimeError` if they or the
    * node are taken.
    */
   reserve(request: ReservationRequest, signal: AbortSignal): Promise<Lease>;
 
   /**
    * Gives up a lease or a reservation by its key ({@link Lease.key}); tells whether there was one. A node
-   * that is alive leases anew.
+   * that is alive leases again.
    */
   release(key: string, signal: AbortSignal): Promise<boolean>;
-
-  /** All leases, then each change, without a gap, until the signal is aborted, which ends it. */
-  watch(signal: AbortSignal): AsyncIterable<LeaseEvent>;
-
-  /**
-   * The node's addresses are others: connections from the ones before are dead, though nothing tells so, and
-   * a store that has any makes new ones.
-   */
-  reconnect?(): void;
 }
 
 /** The lease is no longer this node's: it ran out, was deleted, or another node has it. */
-export class LeaseLostError extends Error {
+export class LeaseLostError extends ExpectedError {
   /** The class's name, for logs. */
   override readonly name = "LeaseLostError";
 }

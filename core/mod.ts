@@ -6,6 +6,8 @@
  */
 
 export * from "./backend.ts";
+export * from "./backoff.ts";
+export * from "./complaints.ts";
 export * from "./errors.ts";
 export * from "./event_counter.ts";
 export * from "./ip.ts";
@@ -15,7 +17,9 @@ export * from "./lease_choice.ts";
 export * from "./lease_store.ts";
 export * from "./log.ts";
 export * from "./mac.ts";
+export * from "./metrics.ts";
 export * from "./net_conf.ts";
+export * from "./outage.ts";
 export * from "./peer_table.ts";
 export * from "./sleep.ts";
 export * from "./subnet_allocator.ts";

@@ -17,7 +17,7 @@ export interface PeerChanges<PeerData> {
   /** The keys of peers that left. */
   readonly removed: readonly string[];
   /** The leases that have what this node must have alone, as sentences for people. */
-  readonly clashes: readonly string[];
+  readonly conflicts: readonly string[];
 }
 
 /** What is known of a lease. */
@@ -40,14 +40,14 @@ export class PeerTable<PeerData> {
   /** Every lease seen, by key. */
   readonly #seen = new Map<string, Seen<PeerData>>();
   readonly #keep: boolean;
-  readonly #clash: (peer: Peer<PeerData>) => string | undefined;
+  readonly #conflict: (peer: Peer<PeerData>) => string | undefined;
   #size = 0;
   #ownKey: string | undefined;
 
   /**
    * A table without peers, for one backend in one cluster network. With `keep` it holds on to them, for
-   * those who have to look at all of them again: 1 KB each. `clash` says what a peer has that this node
-   * must have alone, as `BackendSession.clash` does.
+   * those who have to look at all of them again: 1 KB each. `conflict` says what a peer has that this node
+   * must have alone, as `BackendSession.conflict` does.
    */
   constructor(
     backend: Pick<Backend<never, PeerData>, "leaseType" | "peerData">,
@@ -55,14 +55,14 @@ export class PeerTable<PeerData> {
     log: Logger,
     options: {
       readonly keep?: boolean;
-      readonly clash?: (peer: Peer<PeerData>) => string | undefined;
+      readonly conflict?: (peer: Peer<PeerData>) => string | undefined;
     } = {},
   ) {
     this.#backend = backend;
     this.#config = config;
     this.#log = log;
     this.#keep = options.keep ?? false;
-    this.#clash = options.clash ?? (() => undefined);
+    this.#conflict = options.conflict ?? (() => undefined);
   }
 
   /** The number of peers. */
@@ -93,7 +93,7 @@ export class PeerTable<PeerData> {
   /** Takes one event of the store's watch and tells what changed. */
   apply(event: LeaseEvent): PeerChanges<PeerData> {
     const put: Peer<PeerData>[] = [];
-    const clashes: string[] = [];
+    const conflicts: string[] = [];
     const leases = event.kind === "snapshot" ? event.leases : event.put;
     const removed = event.kind === "snapshot"
       ? this.#absentFrom(new Set(leases.map((lease) => lease.key)))
@@ -103,7 +103,7 @@ export class PeerTable<PeerData> {
       if (lease.key === this.#ownKey) continue;
       const text = `${lease.backendType} ${JSON.stringify(lease.halves)}`;
       if (this.#seen.get(lease.key)?.text === text) continue;
-      const peer = this.#read(lease, clashes);
+      const peer = this.#read(lease, conflicts);
       const wasPeer = this.#forget(lease.key);
       this.#seen.set(lease.key, { text, peer: this.#keep && peer || peer !== undefined });
       if (peer !== undefined) {
@@ -111,7 +111,7 @@ export class PeerTable<PeerData> {
         this.#size++;
       } else if (wasPeer) gone.push(lease.key);
     }
-    return { put, removed: gone, clashes };
+    return { put, removed: gone, conflicts };
   }
 
   #absentFrom(keys: ReadonlySet<string>): string[] {
@@ -126,9 +126,11 @@ export class PeerTable<PeerData> {
     return peer;
   }
 
-  #read(lease: Lease, clashes: string[]): Peer<PeerData> | undefined {
+  #read(lease: Lease, conflicts: string[]): Peer<PeerData> | undefined {
     const skip = (reason: string) => {
-      this.#log.warn(`lease ${lease.key} is not followed: ${reason}`, { lease: lease.key });
+      this.#log.warn("peer-refused", `lease ${lease.key} is not followed: ${reason}`, {
+        lease: lease.key,
+      });
       return undefined;
     };
     if (lease.backendType !== this.#backend.leaseType) {
@@ -152,10 +154,10 @@ export class PeerTable<PeerData> {
     }
     if (halves.length === 0) return skip("it has no family in common");
     const peer = { key: lease.key, halves };
-    const clash = this.#clash(peer);
-    if (clash === undefined) return peer;
+    const conflict = this.#conflict(peer);
+    if (conflict === undefined) return peer;
     const addresses = halves.map(({ publicIp }) => publicIp).join(" ");
-    clashes.push(`the node ${addresses} has this node's ${clash}`);
-    return skip(`${clashes.at(-1)}; look for a cloned machine`);
+    conflicts.push(`the node ${addresses} has this node's ${conflict}`);
+    return skip(`${conflicts.at(-1)}; look for a cloned machine`);
   }
 }

@@ -189,12 +189,12 @@ Deno.test("peers: one more among 20,000 costs the work of one", () => {
 Deno.test("peers: who has what this node must have alone is no peer, and is named", () => {
   const log = new RecordingLog();
   const table = new PeerTable(BACKEND, CONFIG, log, {
-    clash: ({ halves }) => halves[0]!.data.VNI === 7 ? "VTEP MAC 02:…" : undefined,
+    conflict: ({ halves }) => halves[0]!.data.VNI === 7 ? "VTEP MAC 02:…" : undefined,
   });
   const clone = lease(B, { ip: "10.99.0.2", data: { VNI: 7 } });
-  const { put: first, clashes } = table.apply(snapshot(lease(A), clone));
+  const { put: first, conflicts } = table.apply(snapshot(lease(A), clone));
   assert.deepEqual(first.map(({ key }) => key), [KEY_A]);
-  assert.deepEqual(clashes, ["the node 10.99.0.2 has this node's VTEP MAC 02:…"]);
+  assert.deepEqual(conflicts, ["the node 10.99.0.2 has this node's VTEP MAC 02:…"]);
   assert.match(log.lines.join(), /^warn lease 10\.5\.2\.0-24 .* look for a cloned machine$/);
   assert.deepEqual(brief(table.apply(put(lease(B, { ip: "10.99.0.2" })))), [
     `+${KEY_B} 10.99.0.2 1`,

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { findLink, NetlinkSocket } from "@denim/core/linux/pod";
+import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
 import { AddressStore, type HeldAddress } from "./address_store.ts";
 import {
   configurePod,

@@ -30,7 +30,7 @@ import {
   writeRemovedAddress,
   writeRemovedLink,
   writeSysctl,
-} from "@denim/core/linux/pod";
+} from "@denim/core/linux/attach";
 import type { HeldAddress } from "./address_store.ts";
 import { CNI_CODE, CniError } from "./cni_error.ts";
 import type { BridgeConf } from "./delegate_conf.ts";

@@ -15,7 +15,7 @@ import {
   listRoutes,
   NetlinkSocket,
   readSysctl,
-} from "@denim/core/linux/pod";
+} from "@denim/core/linux/attach";
 import { AddressStore } from "./address_store.ts";
 import { hostInterfaceName, noBridge } from "./bridge.ts";
 import { CNI_CODE, CniError } from "./cni_error.ts";

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { ConfigError, messageOf } from "@denim/core/errors";
-import { LinuxError } from "@denim/core/linux/pod";
+import { ConfigError, ExpectedError, messageOf } from "@denim/core/errors";
+import { LinuxError } from "@denim/core/linux/attach";
 
 /** Codes of errors: below 100 the spec's and libcni's, from 100 on denim's own. */
 export const CNI_CODE = {
@@ -47,7 +47,7 @@ export const CNI_CODE = {
 export type CniCode = typeof CNI_CODE[keyof typeof CNI_CODE];
 
 /** A failure with the code that the runtime is given. */
-export class CniError extends Error {
+export class CniError extends ExpectedError {
   /** The class's name, for logs. */
   override readonly name = "CniError";
   /** Which kind of failure it is. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { NetlinkSocket } from "@denim/core/linux/pod";
+import { NetlinkSocket } from "@denim/core/linux/attach";
 import { AddressStore } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
 import { CniError, Failures } from "./cni_error.ts";

@@ -6,7 +6,7 @@
  */
 
 import { FAMILIES } from "@denim/core/ip";
-import { findLink, NetlinkSocket } from "@denim/core/linux/pod";
+import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
 import { AddressStore, type Holder } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
 import { CNI_CODE, CniError, Failures } from "./cni_error.ts";

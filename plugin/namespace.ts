@@ -4,7 +4,7 @@
  * @module
  */
 
-import { findLink, LinuxError, NetlinkSocket, NetworkNamespace } from "@denim/core/linux/pod";
+import { findLink, LinuxError, NetlinkSocket, NetworkNamespace } from "@denim/core/linux/attach";
 import { CNI_CODE, CniError } from "./cni_error.ts";
 import type { CniVariables } from "./environment.ts";
 

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { InheritedLock } from "@denim/core/linux/pod";
+import { InheritedLock } from "@denim/core/linux/attach";
 import { ConfObject } from "./conf_object.ts";
 import { type Attachment, isCniName } from "./environment.ts";
 import {

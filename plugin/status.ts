@@ -5,7 +5,7 @@
  * @module
  */
 
-import { findLink, NetlinkSocket } from "@denim/core/linux/pod";
+import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
 import { noBridge } from "./bridge.ts";
 import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
 import {

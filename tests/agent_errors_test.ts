@@ -3,7 +3,7 @@
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
 import { Lab, type LabNode } from "../agent/lab/lab.ts";
-import { denimProgram } from "../agent/lab/program.ts";
+import { denimProgram } from "../agent/program.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
 

@@ -1,11 +1,11 @@
 /** Backends on whole nodes: two segments, and a cluster that changes its backend while its pods talk. */
 
-import type { LeaseStore } from "@denim/core";
+import type { LeaseAdmin } from "@denim/core";
 import { openTunnelSockets } from "@denim/core/linux/udp-socket";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
 import type { Lab, LabNode } from "../agent/lab/lab.ts";
-import { denimProgram } from "../agent/lab/program.ts";
+import { denimProgram } from "../agent/program.ts";
 import type { Pod } from "../agent/lab/pod.ts";
 import { ip, ipJson } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
@@ -118,11 +118,11 @@ labTest("host-gw refuses a peer behind a router, with one line; the others work"
   assert.ok(second !== undefined && more.length === 0);
 });
 
-function openStore(lab: Lab): LeaseStore & AsyncDisposable {
+function openStore(lab: Lab): LeaseAdmin {
   return SqliteStore.open(`${lab.directory}/denim.db`, { log: new RecordingLog() });
 }
 
-function setNetConf(store: LeaseStore, conf: unknown): Promise<boolean> {
+function setNetConf(store: LeaseAdmin, conf: unknown): Promise<boolean> {
   return store.setNetworkConfig(JSON.stringify(conf), { ifAbsent: false }, NEVER);
 }
 

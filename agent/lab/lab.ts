@@ -28,7 +28,7 @@ import {
   writeSysctl,
 } from "@denim/core/linux";
 import { Pod } from "./pod.ts";
-import { denimProgram } from "./program.ts";
+import { denimProgram } from "../program.ts";
 
 /** The networks between the nodes, by segment: in each family hosts by number, and a router. */
 const UNDERLAY = {

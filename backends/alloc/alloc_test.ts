@@ -14,7 +14,12 @@ Deno.test("alloc asks nothing of the kernel, and leaves pods the outer device's 
     signal: new AbortController().signal,
   }, alloc.options.parse({ Type: "alloc" }));
   assert.deepEqual(
-    [session.mtuBytes, session.publishes.size, session.node(undefined), session.peer(undefined!)],
+    [
+      session.mtuBytes,
+      session.publishes.size,
+      session.nodeState(undefined),
+      session.peerState(undefined!),
+    ],
     [9000, 0, [], []],
   );
 });

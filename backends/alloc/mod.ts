@@ -18,8 +18,8 @@ export const alloc: Backend<unknown, unknown> = {
     Promise.resolve({
       mtuBytes: outer.mtuBytes,
       publishes: new Map(),
-      node: () => [],
-      peer: () => [],
+      nodeState: () => [],
+      peerState: () => [],
       [Symbol.asyncDispose]: () => Promise.resolve(),
     }),
 };

@@ -240,7 +240,7 @@ Deno.test("flannel's four commands, with its environment and standard input", as
   });
   assert.deepEqual([...session.publishes], [[4, '{"key": 7}']]);
   assert.ok(node.log.lines.includes("info PreStartupCommand ran"));
-  await session.leased!(lease(1));
+  await session.onLeased!(lease(1));
   const post = await node.recorded("PostStartupCommand");
   session.peersChanged!([PEER], []);
   const added = await node.recorded("SubnetAddCommand");

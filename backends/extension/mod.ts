@@ -100,15 +100,15 @@ class ExtensionSession implements BackendSession<string> {
     );
   }
 
-  node(): KernelState {
+  nodeState(): KernelState {
     return [];
   }
 
-  peer(): KernelState {
+  peerState(): KernelState {
     return [];
   }
 
-  async leased(own: Lease): Promise<void> {
+  async onLeased(own: Lease): Promise<void> {
     const network = (family: Family) =>
       this.#node.config.families.find((config) => config.family === family)?.network;
     const variables = {
@@ -197,7 +197,7 @@ async function run(
   const written = await runCommand(command, { name, variables, input, timeoutMs, signal });
   const { output, errors } = written;
   const subject = variables.SUBNET || variables.IPV6SUBNET;
-  log.info(`${name} ran${subject ? ` for ${subject}` : ""}`, {
+  log.info("command-ran", `${name} ran${subject ? ` for ${subject}` : ""}`, {
     ...output && { output },
     ...errors && { errors },
   });
@@ -211,7 +211,7 @@ async function insist<T>({ log, signal }: NodeContext, work: () => Promise<T>): 
       return await work();
     } catch (error) {
       if (signal.aborted || attempt === START_ATTEMPTS) throw error;
-      log.warn(`${messageOf(error)}; trying again`);
+      log.warn("command-retried", `${messageOf(error)}; trying again`);
     }
     if (!await sleep(waitMs, signal)) throw new RuntimeError("the node stops");
   }

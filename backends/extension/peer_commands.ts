@@ -106,7 +106,7 @@ export class PeerCommands {
         // A peer that is there in another form matters more than what its former one left.
         const over = removing && (entry.wanted !== undefined || removals === REMOVE_ATTEMPTS);
         const line = `${messageOf(error)}; ${over ? "left at that" : "trying again"}`;
-        if (line !== said) this.#log.error(line, { peer: key });
+        if (line !== said) this.#log.error("command-failed", line, { peer: key });
         said = line;
         if (over) {
           entry.present = undefined;

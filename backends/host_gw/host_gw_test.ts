@@ -48,10 +48,10 @@ function context(changes: Partial<NodeContext["outer"]> = {}) {
 Deno.test("a peer on the link has a route by its public IP in each family", async () => {
   const { node } = context();
   await using session = await hostGw.open(node, {});
-  assert.deepEqual(session.node(undefined), []);
+  assert.deepEqual(session.nodeState(undefined), []);
   assert.deepEqual([session.mtuBytes, session.publishes.size], [1500, 0]);
   assert.deepEqual(
-    session.peer(PEER),
+    session.peerState(PEER),
     PEER.halves.flatMap(({ subnet, publicIp }) => {
       const id = nexthopId(subnet);
       return [
@@ -80,15 +80,16 @@ Deno.test("a peer that is not on the link is refused, with one word for each cha
   for (const [way, complaint] of ways4) {
     ways[4] = way;
     for (let asked = 0; asked < 3; asked++) {
-      assert.deepEqual(session.peer(PEER).length, 2, "the other family works");
+      assert.deepEqual(session.peerState(PEER).length, 2, "the other family works");
     }
-    const line = log.lines.pop()!;
+    const { level, message } = log.records.pop()!;
+    const line = `${level} ${message}`;
     assert.match(line, /^error peer 10\.5\.2\.0-24&fc00:5:0:2::-64 is left out: /);
     assert.match(line, complaint);
     assert.deepEqual(log.lines, []);
   }
   ways[4] = ON_LINK;
-  assert.equal(session.peer(PEER).length, 4);
+  assert.equal(session.peerState(PEER).length, 4);
   assert.deepEqual(log.lines, [`info peer ${PEER.key} is on the link now`]);
 });
 

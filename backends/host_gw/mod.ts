@@ -50,11 +50,11 @@ class HostGwSession implements BackendSession<unknown> {
     this.mtuBytes = node.outer.mtuBytes;
   }
 
-  node(): KernelState {
+  nodeState(): KernelState {
     return [];
   }
 
-  peer({ key, halves }: Peer<unknown>): KernelState {
+  peerState({ key, halves }: Peer<unknown>): KernelState {
     const routes = halves.map((half) => directRoute(this.#node, half));
     const refused = halves.filter((_, index) => routes[index] === undefined);
     this.#say(key, refused.map((half) => this.#complaint(half)).join("; "));
@@ -66,10 +66,10 @@ class HostGwSession implements BackendSession<unknown> {
     if (complaint === before) return;
     if (complaint === "") {
       this.#refused.delete(key);
-      this.#node.log.info(`peer ${key} is on the link now`);
+      this.#node.log.info("peer-on-link", `peer ${key} is on the link now`);
     } else {
       this.#refused.set(key, complaint);
-      this.#node.log.error(`peer ${key} is left out: ${complaint}`);
+      this.#node.log.error("peer-unreachable", `peer ${key} is left out: ${complaint}`);
     }
   }
 

@@ -169,7 +169,7 @@ export class DataPath implements AsyncDisposable {
     for (const thread of this.#threads) this.#order(thread, this.#setup(thread));
     await Promise.all(this.#threads.map(({ running }) => running.promise));
     const udp = [...this.#sockets.values()].flat().map(({ offloads }) => offloads);
-    this.#options.log.info(`packets travel by UDP port ${this.#options.port}`, {
+    this.#options.log.info("udp-started", `packets travel by UDP port ${this.#options.port}`, {
       queues: this.#queues,
       tunTcp: this.#offloads.tcp,
       tunUdp: this.#offloads.udp,
@@ -190,6 +190,7 @@ export class DataPath implements AsyncDisposable {
   put(record: PeerRecord): void {
     if (!this.#peers.put(record, performance.now())) {
       this.#options.log.error(
+        "udp-device-failed",
         `udp: ${record.subnet} is not reached: no more than ${this.#options.capacity} subnets`,
       );
       return;
@@ -238,7 +239,11 @@ export class DataPath implements AsyncDisposable {
       ).filter(([, count]) => count > 0);
       told = drops;
       if (news.length > 0) {
-        this.#options.log.debug("packets were dropped", Object.fromEntries(news));
+        this.#options.log.debug(
+          "packets-dropped",
+          "packets were dropped",
+          Object.fromEntries(news),
+        );
       }
     }
   }
@@ -272,7 +277,10 @@ export class DataPath implements AsyncDisposable {
       event.preventDefault();
       thread.ended.resolve();
       thread.running.reject(new RuntimeError(`${thread.name}: ${event.message}`));
-      log.error(`${thread.name} failed: ${event.message}; it is started again`);
+      log.error(
+        "udp-thread-failed",
+        `${thread.name} failed: ${event.message}; it is started again`,
+      );
       void this.#restart(thread);
     };
   }
@@ -321,7 +329,7 @@ export class DataPath implements AsyncDisposable {
 
   async #waitForDevice(): Promise<void> {
     const { log, device, hasDevice } = this.#options;
-    log.warn(`device ${device} is gone; packets wait until it is there again`);
+    log.warn("device-gone", `device ${device} is gone; packets wait until it is there again`);
     while (await sleep(LOOK_MS, this.#stopping.signal)) {
       try {
         if (!hasDevice()) continue;
@@ -330,10 +338,10 @@ export class DataPath implements AsyncDisposable {
         for (const thread of this.#threads) {
           if (thread.ways.includes("outbound")) this.#order(thread, "go on");
         }
-        log.info(`packets travel by device ${device} again`);
+        log.info("device-back", `packets travel by device ${device} again`);
         return;
       } catch (error) {
-        log.error(`udp: ${messageOf(error)}`);
+        log.error("udp-failed", `udp: ${messageOf(error)}`);
       }
     }
   }

@@ -97,7 +97,7 @@ export class UdpSession implements BackendSession<UdpPeerData> {
   /** The subnets of each peer, by its lease's key. */
   readonly #subnets = new Map<string, readonly Cidr[]>();
 
-  /** Opens sockets and starts threads, which wait for {@link UdpSession.leased}. */
+  /** Opens sockets and starts threads, which wait for {@link UdpSession.onLeased}. */
   constructor(node: NodeContext, options: UdpOptions) {
     const { config, outer, log } = node;
     this.#node = node;
@@ -125,17 +125,17 @@ export class UdpSession implements BackendSession<UdpPeerData> {
   }
 
   /** The TUN device, and with a lease its address and the one route for the whole network. */
-  node(own: Lease | undefined): KernelState {
+  nodeState(own: Lease | undefined): KernelState {
     return tunState(this.#node, { name: DEVICE, mtuBytes: this.mtuBytes }, own);
   }
 
   /** Nothing: peers are the threads' affair, since one route leads to all. */
-  peer(): KernelState {
+  peerState(): KernelState {
     return [];
   }
 
   /** Lets the threads carry packets, now that it is known which are this node's own. */
-  async leased(own: Lease): Promise<void> {
+  async onLeased(own: Lease): Promise<void> {
     await this.#dataPath.start(own.halves.map(({ subnet }) => subnet));
   }
 

@@ -83,12 +83,12 @@ rootTest("udp: one device, its addresses, and a route for each whole network", a
     await using session = namespace.run(() => new UdpSession(context(netConf), options));
     const link = `tun flannel0 mtu ${mtuBytes}`;
     assert.equal(session.mtuBytes, mtuBytes);
-    assert.deepEqual(lines(session.node(undefined)), [link]);
+    assert.deepEqual(lines(session.nodeState(undefined)), [link]);
     const halves = [
       ["address flannel0 10.5.1.0/32", "route 10.5.0.0/16 dev flannel0 src 10.5.1.0"],
       ["address flannel0 fc00:5:0:1::/128", "route fc00:5::/48 dev flannel0 src fc00:5:0:1::"],
     ].filter((_, index) => families.includes(index === 0 ? 4 : 6));
-    assert.deepEqual(lines(session.node(LEASE)), [link, ...halves.flat()]);
+    assert.deepEqual(lines(session.nodeState(LEASE)), [link, ...halves.flat()]);
     assert.deepEqual([...session.publishes.keys()], families);
   }
 });
@@ -151,7 +151,7 @@ rootTest("udp: what stands in the way is named", async () => {
   );
   namespace.ip("tuntap add flannel0 mode tun");
   const starting = Promise.withResolvers<void>();
-  namespace.run(() => void first.leased(LEASE).then(starting.resolve, starting.reject));
+  namespace.run(() => void first.onLeased(LEASE).then(starting.resolve, starting.reject));
   await assert.rejects(starting.promise, /flannel0: another program has it/);
 });
 

@@ -138,7 +138,7 @@ class VxlanSession implements BackendSession<VxlanPeerData> {
     return kernel.macOf(device) ?? published.data?.VtepMAC ?? MacAddress.random();
   }
 
-  node(own: Lease | undefined): KernelState {
+  nodeState(own: Lease | undefined): KernelState {
     return [...this.#links].flatMap(([family, link]) => {
       const address = own && leaseHalf(own, family)?.subnet.address;
       // A host's prefix: it names a source for the node's own packets, and makes no route.
@@ -149,14 +149,14 @@ class VxlanSession implements BackendSession<VxlanPeerData> {
     });
   }
 
-  peer({ halves }: Peer<VxlanPeerData>): KernelState {
+  peerState({ halves }: Peer<VxlanPeerData>): KernelState {
     return halves.flatMap((half) => {
       const link = this.#links.get(half.subnet.family);
       return link === undefined ? [] : this.#direct(half) ?? throughVtep(link.name, half);
     });
   }
 
-  clash({ halves }: Peer<VxlanPeerData>): string | undefined {
+  conflict({ halves }: Peer<VxlanPeerData>): string | undefined {
     const half = halves.find(({ subnet, data }) =>
       this.#links.get(subnet.family)?.mac.equals(data.VtepMAC)
     );

@@ -105,14 +105,14 @@ function lines(state: KernelState): string[] {
 Deno.test("node: a device of flannel's, and with a lease its address", async () => {
   await using session = await open({});
   const link = `link flannel.1 mtu 1450 ${MAC} vni 1 port 8472 local 10.99.0.1 dev eth0`;
-  assert.deepEqual(lines(session.node(undefined)), [link]);
-  assert.deepEqual(lines(session.node(LEASE)), [link, "address flannel.1 10.5.1.0/32"]);
+  assert.deepEqual(lines(session.nodeState(undefined)), [link]);
+  assert.deepEqual(lines(session.nodeState(LEASE)), [link, "address flannel.1 10.5.1.0/32"]);
   assert.equal(session.mtuBytes, 1450);
 });
 
 Deno.test("node: both families have a device, each with its own overhead", async () => {
   await using session = await open({ netConf: DUAL }, { VNI: 9, Port: 4789 });
-  assert.deepEqual(lines(session.node(DUAL_LEASE)), [
+  assert.deepEqual(lines(session.nodeState(DUAL_LEASE)), [
     `link flannel.9 mtu 1450 ${MAC} vni 9 port 4789 local 10.99.0.1 dev eth0`,
     "address flannel.9 10.5.2.0/32",
     `link flannel-v6.9 mtu 1430 ${MAC} vni 9 port 4789 local fd99::1 dev eth0`,
@@ -124,7 +124,7 @@ Deno.test("node: both families have a device, each with its own overhead", async
 Deno.test("peer: a neighbour, an FDB entry and a nexthop route in each family", async () => {
   await using session = await open({ netConf: DUAL });
   const [id4, id6] = DUAL_LEASE.halves.map(({ subnet }) => nexthopId(subnet));
-  assert.deepEqual(lines(session.peer(asPeer(DUAL_LEASE))), [
+  assert.deepEqual(lines(session.peerState(asPeer(DUAL_LEASE))), [
     "fdb flannel.1 02:00:00:00:04:02 dst 10.99.0.2",
     "neighbour flannel.1 10.5.2.0 02:00:00:00:04:02",
     `nexthop ${id4} flannel.1 via 10.5.2.0`,
@@ -151,7 +151,7 @@ Deno.test("peer: DirectRouting goes by the peer's address where that is on the l
   for (const { name, route, direct: expected } of cases) {
     await t.step(name, async () => {
       await using session = await open({ route }, { directRouting: true });
-      const found = lines(session.peer(asPeer(LEASE)));
+      const found = lines(session.peerState(asPeer(LEASE)));
       if (expected) assert.deepEqual(found, direct);
       else assert.match(found[0]!, /^fdb flannel\.1/);
     });
@@ -184,9 +184,9 @@ Deno.test("an MTU too small for a family is refused, naming both ends", async ()
   await assert.rejects(open({ mtuBytes: 1300, netConf: DUAL }), /IPv6 .* fewer than 1280/);
 });
 
-Deno.test("a peer that has the node's own MAC is a clash", async () => {
+Deno.test("a peer that has the node's own MAC is a conflict", async () => {
   await using session = await open({ device: MAC });
-  assert.equal(session.clash!(asPeer(LEASE)), `VTEP MAC ${MAC}`);
+  assert.equal(session.conflict!(asPeer(LEASE)), `VTEP MAC ${MAC}`);
   await using other = await open({ device: "02:00:00:00:00:0d" });
-  assert.equal(other.clash!(asPeer(LEASE)), undefined);
+  assert.equal(other.conflict!(asPeer(LEASE)), undefined);
 });

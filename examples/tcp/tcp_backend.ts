@@ -6,7 +6,7 @@
  */
 
 import { anyCase, type Backend, type NodeContext, type PeerHalf, sleep } from "@denim/core";
-import { tunSession } from "@denim/core/linux";
+import { tunSession } from "@denim/backends/tun-session";
 import { z } from "zod";
 
 /** The backend, for `runAgent`. A node has nothing to tell its peers but where it is. */
@@ -49,7 +49,7 @@ function connector({ log }: NodeContext, port: number, signal: AbortSignal) {
         connection.setNoDelay();
         return frames.pipeTo(connection.writable, { signal });
       })
-      .catch((error) => log.debug(`tcp: ${hostname}: ${error}`))
+      .catch((error) => log.debug("tcp-connection-failed", `tcp: ${hostname}: ${error}`))
       .then(() => sleep(RETRY_MS, signal))
       .then(() => queues.delete(hostname));
   };

@@ -20,11 +20,11 @@ import { findLink, LinuxError, NetlinkSocket, routeTo } from "@denim/core/linux"
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import { Lab, type LabNode } from "../../agent/lab/lab.ts";
 import { createLogger } from "../../agent/log.ts";
-import { ENOENT } from "../../core/linux/libc.ts";
-import { fdbKind, neighbourKind } from "../../core/linux/neighbour.ts";
-import { nexthopKind } from "../../core/linux/nexthop.ts";
-import type { Devices, ObjectKind } from "../../core/linux/object_kind.ts";
-import { routeKind } from "../../core/linux/route.ts";
+import { ENOENT } from "../../core/linux/sys/libc.ts";
+import { fdbKind, neighbourKind } from "../../core/linux/objects/neighbour.ts";
+import { nexthopKind } from "../../core/linux/objects/nexthop.ts";
+import type { Devices, ObjectKind } from "../../core/linux/objects/object_kind.ts";
+import { routeKind } from "../../core/linux/objects/route.ts";
 import { NDA_LLADDR, NTF_SELF, RTM_GETNEIGH } from "../../core/linux/uapi/rtnetlink.ts";
 import { AF_BRIDGE } from "../../core/linux/uapi/socket.ts";
 import { type Measure, Samples } from "./stats.ts";

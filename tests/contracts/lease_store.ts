@@ -11,6 +11,7 @@ import {
   IpAddress,
   type Lease,
   LEASE_TTL_MS,
+  type LeaseAdmin,
   type LeaseEvent,
   leaseHalf,
   leaseKey,
@@ -21,10 +22,13 @@ import {
 import { RecordingLog } from "../support/recording_log.ts";
 import { eventually } from "../support/wait.ts";
 
+/** What agents and administrators need, in one. */
+type AnyStore = LeaseStore & LeaseAdmin;
+
 /** An empty place for leases that stores open on, and what tests alone do to it. */
 export interface LeaseStoreBacking extends AsyncDisposable {
   /** Opens one more store on it. */
-  open(log: Logger): LeaseStore | Promise<LeaseStore>;
+  open(log: Logger): AnyStore | Promise<AnyStore>;
   /** Writes leases as they are, as a person would by hand; those without expiry are reservations. */
   put(leases: readonly Lease[]): Promise<void>;
   /** Deletes leases, as a person would by hand. */
@@ -56,9 +60,9 @@ export function leaseStoreContract(
 /** What a case works with. */
 interface Setup {
   readonly backing: LeaseStoreBacking;
-  readonly store: LeaseStore;
+  readonly store: AnyStore;
   /** Another on the same backing. */
-  readonly other: LeaseStore;
+  readonly other: AnyStore;
   /** What both say. */
   readonly log: RecordingLog;
   /** Aborted when the case is over, or has taken too long. */

@@ -6,7 +6,7 @@ import {
   MessageWriter,
   NetlinkSocket,
   writeNewAddress,
-} from "@denim/core/linux/pod";
+} from "@denim/core/linux/attach";
 import { hostInterfaceName, waitForAddress, waitForPort } from "../../plugin/bridge.ts";
 import { rootTest } from "../support/root_test.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { NetlinkSocket } from "@denim/core/linux/pod";
+import { NetlinkSocket } from "@denim/core/linux/attach";
 
 const [at, log] = Deno.args;
 let done = 0;

@@ -24,8 +24,8 @@ Deno.exit(
         return {
           mtuBytes: session.mtuBytes,
           publishes: session.publishes,
-          node: (own) => withGeneve(session.node(own)),
-          peer: (peer) => session.peer(peer),
+          nodeState: (own) => withGeneve(session.nodeState(own)),
+          peerState: (peer) => session.peerState(peer),
           [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
         } satisfies Awaited<ReturnType<typeof vxlan.open>>;
       },

@@ -4,30 +4,51 @@
  * @module
  */
 
-import type { Logger } from "@denim/core";
+import type { Log, LogFields, Logger } from "@denim/core";
 
-/** Keeps each message as `level message`. */
+/** One call of a {@link RecordingLog}. */
+export interface LogRecord {
+  /** The method that was called. */
+  readonly level: "debug" | "info" | "warn" | "error";
+  /** The event's name: what tests match. */
+  readonly event: string;
+  /** The sentence for operators. */
+  readonly message: string;
+  /** What went with it. */
+  readonly fields: LogFields;
+}
+
+/** Keeps what is said. */
 export class RecordingLog implements Logger {
   /** What was said, in order. */
-  readonly lines: string[] = [];
-
+  readonly records: LogRecord[] = [];
   /** @inheritdoc */
-  debug(message: string): void {
-    this.lines.push(`debug ${message}`);
+  readonly debug: Log = this.#record("debug");
+  /** @inheritdoc */
+  readonly info: Log = this.#record("info");
+  /** @inheritdoc */
+  readonly warn: Log = this.#record("warn");
+  /** @inheritdoc */
+  readonly error: Log = this.#record("error");
+
+  /** What was said, in order, each as `level message`. */
+  get lines(): string[] {
+    return this.records.map(({ level, message }) => `${level} ${message}`);
   }
 
-  /** @inheritdoc */
-  info(message: string): void {
-    this.lines.push(`info ${message}`);
+  /** What was said, in order, each as `level event`; without what is said for debugging. */
+  get events(): string[] {
+    return this.records.filter(({ level }) => level !== "debug")
+      .map(({ level, event }) => `${level} ${event}`);
   }
 
-  /** @inheritdoc */
-  warn(message: string): void {
-    this.lines.push(`warn ${message}`);
+  /** What was said of one kind of event. */
+  of(event: string): LogRecord[] {
+    return this.records.filter((record) => record.event === event);
   }
 
-  /** @inheritdoc */
-  error(message: string): void {
-    this.lines.push(`error ${message}`);
+  #record(level: LogRecord["level"]): Log {
+    return (event, message, fields = {}) =>
+      void this.records.push({ level, event, message, fields });
   }
 }

@@ -15,7 +15,7 @@ import {
   RuntimeError,
   sleep,
 } from "../../mod.ts";
-import { Outage } from "../outage.ts";
+import { Outage } from "../../outage.ts";
 import {
   type CallOptions,
   DroppedError,

@@ -28,6 +28,7 @@ import {
   holdsAlike,
   type Lease,
   LEASE_TTL_MS,
+  type LeaseAdmin,
   type LeaseEvent,
   leaseHalf,
   leaseKey,
@@ -47,7 +48,7 @@ import {
   sleep,
   WRITE_NET_CONF,
 } from "../../mod.ts";
-import { Outage } from "../outage.ts";
+import { Outage } from "../../outage.ts";
 import { EtcdClient, HistoryGoneError, type KeyRange, RefusedError } from "./client.ts";
 import { readCredentials, type TlsFiles } from "./tls.ts";
 
@@ -113,7 +114,7 @@ interface Grant {
 }
 
 /** Leases in an etcd cluster. */
-export class EtcdStore implements LeaseStore {
+export class EtcdStore implements LeaseStore, LeaseAdmin {
   /** `etcd:` with the endpoints and the prefix. */
   readonly description: string;
   readonly #client: EtcdClient;
@@ -174,7 +175,10 @@ export class EtcdStore implements LeaseStore {
         config = this.#parseNetConf(text);
       } catch (error) {
         if (first) throw error;
-        this.#log.error(`the new net-conf is not followed: ${messageOf(error)}`);
+        this.#log.error(
+          "net-conf-refused",
+          `the new net-conf is not followed: ${messageOf(error)}`,
+        );
         continue;
       }
       yield config;
@@ -233,6 +237,7 @@ export class EtcdStore implements LeaseStore {
       );
       if (found !== undefined && !keeps) {
         this.#log.warn(
+          "lease-outside-net-conf",
           `the lease ${found.row.key} does not fit net-conf any more, or overlaps an older one; ` +
             "leasing anew",
         );
@@ -382,7 +387,10 @@ export class EtcdStore implements LeaseStore {
         if (error instanceof HistoryGoneError) listed = false;
         // Else nobody would know that what the others do is not heard of any more.
         if (error instanceof RefusedError) this.#refused.failed(kind, error.reason);
-        this.#log.debug(`the watch on ${this.description} begins again: ${messageOf(error)}`);
+        this.#log.debug(
+          "watch-restarted",
+          `the watch on ${this.description} begins again: ${messageOf(error)}`,
+        );
         await sleep(waitMs * (0.5 + Math.random() / 2), ending);
         waitMs = Math.min(waitMs * 2, MAX_REWATCH_MS);
       }
@@ -405,7 +413,10 @@ export class EtcdStore implements LeaseStore {
       const [row] = rows.values();
       if (row !== undefined) yield row;
       else if (!waited) {
-        this.#log.info(`waiting for a net-conf in ${this.description}; ${WRITE_NET_CONF}`);
+        this.#log.info(
+          "net-conf-awaited",
+          `waiting for a net-conf in ${this.description}; ${WRITE_NET_CONF}`,
+        );
       }
       waited = true;
     }
@@ -487,6 +498,7 @@ export class EtcdStore implements LeaseStore {
     const same = listing === undefined || listing.clusterId === done.clusterId;
     if (rival === undefined && same) return done.revision;
     this.#log.debug(
+      "lease-conflict-undone",
       `${lease.key} is given back ` +
         (rival === undefined ? "to another cluster" : `for ${rival.key}, which was first`),
     );

@@ -95,6 +95,7 @@ export class Bell implements Disposable {
       const message = messageOf(error);
       const advice = message.includes("Too many") ? " (raise fs.inotify.max_user_instances)" : "";
       this.#log.warn(
+        "store-signal-failed",
         `${this.#path} can't be listened to, by which writes to the database are heard of: ${message}; ` +
           `looking every ${DEAF_LOOK_MS} ms${advice}`,
       );

@@ -21,6 +21,7 @@ import {
   holdsAlike,
   type Lease,
   LEASE_TTL_MS,
+  type LeaseAdmin,
   type LeaseEvent,
   leaseHalf,
   leaseKey,
@@ -40,7 +41,7 @@ import {
   sleep,
   WRITE_NET_CONF,
 } from "../../mod.ts";
-import { Outage } from "../outage.ts";
+import { Outage } from "../../outage.ts";
 import { Bell, SETTLE_MS } from "./bell.ts";
 import {
   Database,
@@ -99,7 +100,7 @@ interface State {
 }
 
 /** Leases in one file, which any number of processes on this machine may have open. */
-export class SqliteStore implements LeaseStore {
+export class SqliteStore implements LeaseStore, LeaseAdmin {
   /** `sqlite:` and the file's path. */
   readonly description: string;
   readonly #path: string;
@@ -153,7 +154,10 @@ export class SqliteStore implements LeaseStore {
       const text = await this.#use("read", ending, () => this.#netConf());
       if (text !== undefined) return this.#parseNetConf(text);
       if (!waited) {
-        this.#log.info(`waiting for a net-conf in ${this.description}; ${WRITE_NET_CONF}`);
+        this.#log.info(
+          "net-conf-awaited",
+          `waiting for a net-conf in ${this.description}; ${WRITE_NET_CONF}`,
+        );
       }
       await this.#bell.after(count, POLL_MS, ending);
     }
@@ -176,7 +180,10 @@ export class SqliteStore implements LeaseStore {
           yield this.#parseNetConf(text);
         } catch (error) {
           if (!(error instanceof ConfigError)) throw error;
-          this.#log.error(`the new net-conf is not followed: ${messageOf(error)}`);
+          this.#log.error(
+            "net-conf-refused",
+            `the new net-conf is not followed: ${messageOf(error)}`,
+          );
         }
       } while (await this.#bell.after(count, POLL_MS, ending));
     } catch (error) {
@@ -219,7 +226,10 @@ export class SqliteStore implements LeaseStore {
         () => this.#keys().filter((key) => key !== found?.key),
       );
       if (found !== undefined && !keeps) {
-        this.#log.warn(`the lease ${found.key} does not fit net-conf any more; leasing anew`);
+        this.#log.warn(
+          "lease-outside-net-conf",
+          `the lease ${found.key} does not fit net-conf any more; leasing anew`,
+        );
         this.#remove(found.key);
       }
       const reserved = keeps && found?.lease?.expiresAtMs === undefined;
@@ -400,9 +410,9 @@ export class SqliteStore implements LeaseStore {
       this.#bell.ring();
     }
     this.#lastRevision = this.#state().revision;
-    if (made) this.#log.warn(`${this.description} was made anew`);
+    if (made) this.#log.warn("store-recreated", `${this.description} was made anew`);
     else if (isOlder || netConf !== undefined || this.#lost().length > 0) {
-      this.#log.warn(`${this.description} is another file than before`);
+      this.#log.warn("store-replaced", `${this.description} is another file than before`);
     }
   }
 
@@ -437,6 +447,7 @@ export class SqliteStore implements LeaseStore {
       if (ms === 0) return;
       if (!said) {
         this.#log.info(
+          "leases-rewritten",
           `${this.description} is another file than before; nodes that live come first`,
         );
       }
@@ -558,7 +569,9 @@ export class SqliteStore implements LeaseStore {
       return true;
     } catch (error) {
       if (signal.aborted) throw error;
-      if (complain) this.#log.error(`leases that ran out stay for now: ${messageOf(error)}`);
+      if (complain) {
+        this.#log.error("expiry-failed", `leases that ran out stay for now: ${messageOf(error)}`);
+      }
       return false;
     }
   }

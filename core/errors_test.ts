@@ -1,0 +1,40 @@
+import assert from "node:assert/strict";
+import { ConfigError, errorReport, isDefect, RuntimeError, throwDefect } from "./errors.ts";
+
+const CASES: readonly [error: unknown, defect: boolean][] = [
+  [new ConfigError("a flag"), false],
+  [new RuntimeError("a store"), false],
+  [new Deno.errors.NotFound("a file"), false],
+  [new DOMException("over", "AbortError"), false],
+  [new DOMException("a clone", "DataCloneError"), true],
+  [new TypeError("undefined"), true],
+  [new RangeError("too long"), true],
+  [new Error("anything"), true],
+  ["text", true],
+];
+
+for (const [error, defect] of CASES) {
+  Deno.test(`isDefect() of ${error}`, () => {
+    assert.equal(isDefect(error), defect);
+    if (defect) assert.throws(() => throwDefect(error), (thrown) => thrown === error);
+    else throwDefect(error);
+  });
+}
+
+Deno.test("errorReport() gives an expected error's message, and its causes when asked", () => {
+  const cause = new Deno.errors.NotFound("no such file");
+  const error = new RuntimeError("the file can't be read", { cause });
+  assert.equal(errorReport(error), "the file can't be read");
+  assert.equal(
+    errorReport(error, { causes: true }),
+    "the file can't be read\n  caused by: no such file",
+  );
+});
+
+Deno.test("errorReport() gives a defect's stack and causes", () => {
+  const error = new TypeError("undefined", { cause: new RuntimeError("the reason") });
+  assert.match(
+    errorReport(error),
+    /defect.*TypeError: undefined\n +at [\s\S]*caused by: the reason$/,
+  );
+});

@@ -1,0 +1,36 @@
+/**
+ * The part of `core/linux` that attaches a pod: what the CNI plugin, which starts for each pod anew, loads in
+ * place of the whole.
+ *
+ * @module
+ */
+
+export {
+  type AddressState,
+  listAddresses,
+  writeNewAddress,
+  writeRemovedAddress,
+} from "./objects/address.ts";
+export { InheritedLock } from "./sys/inherited_lock.ts";
+export { FileDescriptor, LinuxError } from "./sys/libc.ts";
+export { findLink, type LinkState, type TunState, writeRemovedLink } from "./objects/link.ts";
+export { NetworkNamespace } from "./sys/namespace.ts";
+export { MessageWriter } from "./netlink/netlink_codec.ts";
+export { NetlinkSocket, type RequestFailure } from "./netlink/netlink_socket.ts";
+export {
+  type LinkSettings,
+  type VethEnd,
+  writeHairpin,
+  writeLinkSettings,
+  writeNewBridge,
+  writeNewVeth,
+} from "./objects/pod_link.ts";
+export {
+  isLocal,
+  listRoutes,
+  type PlainRoute,
+  type RouteState,
+  writeNewRoute,
+} from "./objects/route.ts";
+export { FORWARDING, readSysctl, trySysctl, writeSysctl } from "./sys/sysctl.ts";
+export { waitForKernel } from "./netlink/wait_for_kernel.ts";

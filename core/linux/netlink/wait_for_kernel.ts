@@ -1,0 +1,39 @@
+/**
+ * Waits on this thread until the kernel has done something.
+ *
+ * @module
+ */
+
+import { pollInput, receive, setsockopt } from "../sys/libc.ts";
+import { openNetlink } from "./netlink_socket.ts";
+import { NETLINK_ADD_MEMBERSHIP, SOL_NETLINK } from "../uapi/netlink.ts";
+import { RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK } from "../uapi/rtnetlink.ts";
+import { MSG_DONTWAIT } from "../uapi/socket.ts";
+
+const MESSAGE_BYTES = 64 * 1024;
+
+/**
+ * Asks `done` now and again after each change of a device, or of an IPv6 address or route, in this thread's
+ * namespace, until it says yes. False where it never did in time.
+ */
+export function waitForKernel(done: () => boolean, timeoutMs: number): boolean {
+  if (done()) return true;
+  const { fd } = openNetlink();
+  using _ = fd;
+  for (const group of [RTNLGRP_LINK, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE]) {
+    setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, new Uint32Array([group]));
+  }
+  const buffer = new Uint8Array(new ArrayBuffer(MESSAGE_BYTES));
+  const endMs = performance.now() + timeoutMs;
+  // Asked again first: what happened before the socket listened is told to nobody.
+  for (;;) {
+    if (done()) return true;
+    const leftMs = Math.ceil(endMs - performance.now());
+    if (leftMs <= 0 || !pollInput(fd, leftMs)) return done();
+    try {
+      while (receive(fd, buffer, MSG_DONTWAIT) >= 0);
+    } catch {
+      // Events were lost: there is more than one reason to ask again.
+    }
+  }
+}

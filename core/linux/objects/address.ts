@@ -1,0 +1,175 @@
+/**
+ * Addresses of devices (`RTM_*ADDR`, linux/if_addr.h).
+ *
+ * @module
+ */
+
+import { Cidr, FAMILIES, type Family, IpAddress } from "../../ip.ts";
+import type { DeviceAddress } from "../../kernel_state.ts";
+import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
+import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
+import { type ObjectKind } from "./object_kind.ts";
+import { addressFamily } from "../sys/address_family.ts";
+import { NLM_F_CREATE, NLM_F_REPLACE } from "../uapi/netlink.ts";
+import {
+  IFA_ADDRESS,
+  IFA_BROADCAST,
+  IFA_F_DADFAILED,
+  IFA_F_DEPRECATED,
+  IFA_F_NODAD,
+  IFA_F_PERMANENT,
+  IFA_F_TEMPORARY,
+  IFA_F_TENTATIVE,
+  IFA_LOCAL,
+  IFADDRMSG_LEN,
+  RT_SCOPE_UNIVERSE,
+  RTM_DELADDR,
+  RTM_GETADDR,
+  RTM_NEWADDR,
+} from "../uapi/rtnetlink.ts";
+
+/** An address as the kernel has it. */
+export interface AddressState {
+  /** The index of the device that has it. */
+  readonly index: number;
+  /** The address. */
+  readonly address: IpAddress;
+  /** How much of it is network. */
+  readonly prefixLength: number;
+  /** How far it is good (`RT_SCOPE_…`): a link-local address has `RT_SCOPE_LINK`. */
+  readonly scope: number;
+  /** Whether it is not good yet: the kernel still probes whether another host has it. */
+  readonly tentative: boolean;
+  /** Whether the probe found another host that has it. */
+  readonly duplicate: boolean;
+  /** Whether it is good without end, as one that a person gave is. */
+  readonly permanent: boolean;
+  /** Whether it changes from time to time (RFC 8981); of IPv4, whether it is not the first of its network. */
+  readonly temporary: boolean;
+  /** Whether it is not for new connections any more. */
+  readonly deprecated: boolean;
+}
+
+/**
+ * Writes the message that gives a device an address. An IPv6 one is good at once, unless the kernel shall
+ * first probe whether another host has it (`dad`, RFC 4862 section 5.4).
+ */
+export function writeNewAddress(
+  writer: MessageWriter,
+  index: number,
+  address: IpAddress,
+  prefixLength: number,
+  options: { readonly dad?: boolean } = {},
+): void {
+  const flags = address.family === 6 && !options.dad ? IFA_F_NODAD : 0;
+  writer.begin(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE)
+    .u8(addressFamily(address.family)).u8(prefixLength).u8(flags).u8(RT_SCOPE_UNIVERSE).u32(index)
+    .addressAttribute(IFA_LOCAL, address).addressAttribute(IFA_ADDRESS, address);
+  // The kernel sets none by itself; a network of one or two addresses has none (RFC 3021).
+  if (address.family === 4 && prefixLength < 31) {
+    writer.addressAttribute(IFA_BROADCAST, new Cidr(address, prefixLength).last);
+  }
+  writer.end();
+}
+
+/** Writes the message that takes an address from a device. */
+export function writeRemovedAddress(
+  writer: MessageWriter,
+  index: number,
+  address: IpAddress,
+  prefixLength: number,
+): void {
+  writer.begin(RTM_DELADDR, 0)
+    .u8(addressFamily(address.family)).u8(prefixLength).u8(0).u8(0).u32(index)
+    .addressAttribute(IFA_LOCAL, address).end();
+}
+
+/** Reads `RTM_NEWADDR` or `RTM_DELADDR`. */
+export function parseAddress(reader: MessageReader): AddressState | undefined {
+  const prefixLength = reader.u8(1), flags = reader.u8(2), scope = reader.u8(3);
+  const index = reader.u32(4);
+  reader.readAttributes(IFADDRMSG_LEN);
+  // IFA_ADDRESS is the peer's on a point-to-point device; IPv6 says IFA_LOCAL only there.
+  const bytes = reader.bytesAttribute(IFA_LOCAL) ?? reader.bytesAttribute(IFA_ADDRESS);
+  return bytes && {
+    index,
+    address: IpAddress.fromBytes(bytes),
+    prefixLength,
+    scope,
+    tentative: (flags & IFA_F_TENTATIVE) !== 0,
+    duplicate: (flags & IFA_F_DADFAILED) !== 0,
+    permanent: (flags & IFA_F_PERMANENT) !== 0,
+    temporary: (flags & IFA_F_TEMPORARY) !== 0,
+    deprecated: (flags & IFA_F_DEPRECATED) !== 0,
+  };
+}
+
+/** The addresses of a family, of one device or of all. */
+export function listAddresses(
+  socket: NetlinkSocket,
+  family: Family,
+  index = 0,
+): AddressState[] {
+  return dumpAddresses(socket, family, index, parseAddress);
+}
+
+function dumpAddresses<T>(
+  socket: NetlinkSocket,
+  family: Family,
+  index: number,
+  parse: (reader: MessageReader) => T | undefined,
+): T[] {
+  return socket.dump(
+    "list addresses",
+    (writer) =>
+      writer.begin(RTM_GETADDR, 0).u8(addressFamily(family)).u8(0).u8(0).u8(0).u32(index).end(),
+    parse,
+  );
+}
+
+/**
+ * Whether an address goes along when another of its device is taken away: IPv4's first of a network takes
+ * the others with it, and IPv6 has each address once, whatever its prefix.
+ */
+export function goesAlong(gone: DeviceAddress, other: DeviceAddress): boolean {
+  return gone.device === other.device && (gone.address.equals(other.address) ||
+    gone.prefixLength === other.prefixLength &&
+      new Cidr(gone.address, gone.prefixLength).contains(other.address));
+}
+
+/** Addresses, for the reconciler. */
+export const addressKind: ObjectKind<DeviceAddress> = {
+  key: ({ device, address, prefixLength }) => `address ${device} ${address}/${prefixLength}`,
+  equal: () => true,
+  put: (writer, { device, address, prefixLength }, devices) =>
+    writeNewAddress(writer, devices.indexOf(device), address, prefixLength),
+  remove: (writer, { device, address, prefixLength }, devices) =>
+    writeRemovedAddress(writer, devices.indexOf(device), address, prefixLength),
+  parse(reader, devices) {
+    const state = parseAddress(reader);
+    const device = state && devices.nameOf(state.index);
+    // Link-local addresses are the kernel's own, but for the pods' bridge's.
+    const counts = state?.scope === RT_SCOPE_UNIVERSE || device === devices.podBridge;
+    return device !== undefined && counts
+      ? { kind: "address", device, address: state!.address, prefixLength: state!.prefixLength }
+      : undefined;
+  },
+  ours: ({ device, address }, devices) =>
+    devices.owned(device) ||
+    // What an earlier lease left; others may be an operator's.
+    device === devices.podBridge &&
+      devices.networks.some(({ network }) => network.contains(address)),
+  dump: (socket, devices, ownedDevices) =>
+    [...ownedDevices, ...devices.podBridge === undefined ? [] : [devices.podBridge]].flatMap((
+      device,
+    ) =>
+      FAMILIES.flatMap((family) =>
+        dumpAddresses(
+          socket,
+          family,
+          devices.indexOf(device),
+          (reader) => addressKind.parse(reader, devices),
+        )
+      )
+    ),
+};

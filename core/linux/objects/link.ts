@@ -1,0 +1,306 @@
+/**
+ * Network devices (`RTM_*LINK`, linux/if_link.h).
+ *
+ * @module
+ */
+
+import { IpAddress } from "../../ip.ts";
+import type { Link, VxlanInfo, VxlanLink } from "../../kernel_state.ts";
+import { MacAddress } from "../../mac.ts";
+import { ENODEV, LinuxError } from "../sys/libc.ts";
+import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
+import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
+import type { Devices, ObjectKind } from "./object_kind.ts";
+import { NLM_F_CREATE, NLM_F_EXCL } from "../uapi/netlink.ts";
+import {
+  IFF_TUN,
+  IFLA_TUN_MULTI_QUEUE,
+  IFLA_TUN_PERSIST,
+  IFLA_TUN_PI,
+  IFLA_TUN_TYPE,
+} from "../uapi/if_tun.ts";
+import {
+  IF_OPER_UP,
+  IFF_LOOPBACK,
+  IFF_LOWER_UP,
+  IFF_PROMISC,
+  IFF_RUNNING,
+  IFF_UP,
+  IFINFOMSG_LEN,
+  IFLA_ADDRESS,
+  IFLA_EXT_MASK,
+  IFLA_IFNAME,
+  IFLA_INFO_DATA,
+  IFLA_INFO_KIND,
+  IFLA_LINKINFO,
+  IFLA_MASTER,
+  IFLA_MTU,
+  IFLA_OPERSTATE,
+  IFLA_TXQLEN,
+  IFLA_VXLAN_GBP,
+  IFLA_VXLAN_ID,
+  IFLA_VXLAN_LEARNING,
+  IFLA_VXLAN_LINK,
+  IFLA_VXLAN_LOCAL,
+  IFLA_VXLAN_LOCAL6,
+  IFLA_VXLAN_PORT,
+  RTEXT_FILTER_SKIP_STATS,
+  RTM_DELLINK,
+  RTM_GETLINK,
+  RTM_NEWLINK,
+} from "../uapi/rtnetlink.ts";
+import { AF_UNSPEC } from "../uapi/socket.ts";
+
+/** A device as the kernel has it. */
+export interface LinkState {
+  /** The kernel's number for the device. */
+  readonly index: number;
+  /** The device's name. */
+  readonly name: string;
+  /** The largest packet that it takes, in bytes. */
+  readonly mtuBytes: number;
+  /** Its Ethernet address; `undefined` where it has none, as a TUN device. */
+  readonly mac: MacAddress | undefined;
+  /** Whether it is set up (`IFF_UP`). */
+  readonly up: boolean;
+  /** Whether it carries packets now (`IF_OPER_UP`). */
+  readonly operUp: boolean;
+  /** Whether it is up and has a carrier: without, the kernel lets no nexthop go by it. */
+  readonly running: boolean;
+  /** Whether it is a loopback. */
+  readonly loopback: boolean;
+  /** Whether it was set to take every packet (`IFF_PROMISC`). */
+  readonly promiscuous: boolean;
+  /** The bridge, bond or the like that it is a port of. */
+  readonly masterIndex: number | undefined;
+  /** What makes it: "vxlan", "bridge", "veth"; `undefined` for hardware. */
+  readonly type: string | undefined;
+  /** What a VXLAN device is made with; the outer device by index. */
+  readonly vxlan: (Omit<VxlanInfo, "outerDevice"> & { readonly outerIndex: number }) | undefined;
+  /** What a TUN device is made with. */
+  readonly tun: TunState | undefined;
+  /** How many packets wait to leave before more are dropped. */
+  readonly queueLength: number;
+}
+
+/** What a TUN device is made with. */
+export interface TunState {
+  /** Whether it stays when no program has it open. */
+  readonly persistent: boolean;
+  /** Whether it takes several queues (`IFF_MULTI_QUEUE`). */
+  readonly multiQueue: boolean;
+  /** Whether it carries bare IP packets: no Ethernet, no header that names the protocol. */
+  readonly bareIp: boolean;
+}
+
+/** Writes `struct ifinfomsg`. */
+export function writeLinkHeader(
+  writer: MessageWriter,
+  header: { family?: number; index?: number; flags?: number; change?: number },
+): MessageWriter {
+  return writer.u8(header.family ?? AF_UNSPEC).u8(0).u16(0).u32(header.index ?? 0)
+    .u32(header.flags ?? 0).u32(header.change ?? 0);
+}
+
+/** Reads `RTM_NEWLINK` or `RTM_DELLINK`. */
+export function parseLink(reader: MessageReader): LinkState | undefined {
+  // A bridge tells of its ports in messages of its own family, which lack most attributes.
+  if (reader.u8(0) !== AF_UNSPEC) return undefined;
+  const flags = reader.u32(8);
+  reader.readAttributes(IFINFOMSG_LEN);
+  const address = reader.bytesAttribute(IFLA_ADDRESS);
+  const link = {
+    index: reader.i32(4),
+    name: reader.stringAttribute(IFLA_IFNAME) ?? "",
+    mtuBytes: reader.u32Attribute(IFLA_MTU) ?? 0,
+    mac: address?.length === 6 ? MacAddress.fromBytes(address) : undefined,
+    up: (flags & IFF_UP) !== 0,
+    operUp: reader.u8Attribute(IFLA_OPERSTATE) === IF_OPER_UP,
+    running: (flags & IFF_UP) !== 0 && (flags & (IFF_RUNNING | IFF_LOWER_UP)) !== 0,
+    loopback: (flags & IFF_LOOPBACK) !== 0,
+    promiscuous: (flags & IFF_PROMISC) !== 0,
+    masterIndex: reader.u32Attribute(IFLA_MASTER),
+    queueLength: reader.u32Attribute(IFLA_TXQLEN) ?? 0,
+  };
+  const type = reader.enter(IFLA_LINKINFO) ? reader.stringAttribute(IFLA_INFO_KIND) : undefined;
+  const data = (type === "vxlan" || type === "tun") && reader.enter(IFLA_INFO_DATA);
+  return {
+    ...link,
+    type,
+    vxlan: data && type === "vxlan" ? parseVxlan(reader) : undefined,
+    tun: data && type === "tun" ? parseTun(reader) : undefined,
+  };
+}
+
+function parseTun(reader: MessageReader): TunState {
+  return {
+    persistent: reader.u8Attribute(IFLA_TUN_PERSIST) === 1,
+    multiQueue: reader.u8Attribute(IFLA_TUN_MULTI_QUEUE) === 1,
+    bareIp: reader.u8Attribute(IFLA_TUN_TYPE) === IFF_TUN && reader.u8Attribute(IFLA_TUN_PI) === 0,
+  };
+}
+
+function parseVxlan(reader: MessageReader): LinkState["vxlan"] {
+  const local = reader.bytesAttribute(IFLA_VXLAN_LOCAL) ?? reader.bytesAttribute(IFLA_VXLAN_LOCAL6);
+  return {
+    type: "vxlan",
+    vni: reader.u32Attribute(IFLA_VXLAN_ID) ?? 0,
+    port: reader.be16Attribute(IFLA_VXLAN_PORT) ?? 0,
+    outerIndex: reader.u32Attribute(IFLA_VXLAN_LINK) ?? 0,
+    local: local ? IpAddress.fromBytes(local) : new IpAddress(4, 0n),
+    learning: reader.u8Attribute(IFLA_VXLAN_LEARNING) === 1,
+    gbp: reader.has(IFLA_VXLAN_GBP),
+  };
+}
+
+/** All devices of the socket's namespace. */
+export function listLinks(socket: NetlinkSocket): LinkState[] {
+  return socket.dump(
+    "list devices",
+    (writer) =>
+      writeLinkHeader(writer.begin(RTM_GETLINK, 0), {})
+        .u32Attribute(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS).end(),
+    parseLink,
+  );
+}
+
+/** One device by its name or index; `undefined` where there is none. */
+export function findLink(socket: NetlinkSocket, which: string | number): LinkState | undefined {
+  try {
+    return socket.get(
+      `look up device ${which}`,
+      (writer) => {
+        const byName = typeof which === "string";
+        writeLinkHeader(writer.begin(RTM_GETLINK, 0), { index: byName ? 0 : which });
+        if (byName) writer.stringAttribute(IFLA_IFNAME, which);
+        writer.u32Attribute(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS).end();
+      },
+      parseLink,
+    );
+  } catch (error) {
+    if (error instanceof LinuxError && error.errno === ENODEV) return undefined;
+    throw error;
+  }
+}
+
+/** Writes the message that makes a device, up. TUN devices are made otherwise, by `openTun`. */
+export function writeNewLink(writer: MessageWriter, link: VxlanLink, devices: Devices): void {
+  writeLinkHeader(writer.begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL), UP)
+    .stringAttribute(IFLA_IFNAME, link.name)
+    .u32Attribute(IFLA_MTU, link.mtuBytes).addressAttribute(IFLA_ADDRESS, link.mac);
+  const { info } = link;
+  writeLinkInfo(writer, info.type, () => {
+    writer.u32Attribute(IFLA_VXLAN_ID, info.vni).be16Attribute(IFLA_VXLAN_PORT, info.port);
+    if (info.gbp) writer.flagAttribute(IFLA_VXLAN_GBP);
+    writeChangeable(writer, info, devices);
+  });
+}
+
+/** Writes the messages that give a device that is there what it lacks. */
+export function writeChangedLink(
+  writer: MessageWriter,
+  link: Link,
+  found: LinkState,
+  devices: Devices,
+): void {
+  // The kernel takes a change of the tunnel only by itself, and nothing that was set once for all.
+  if (link.mac !== undefined && !infoEqual(link.info, found, devices)) {
+    writeLinkHeader(writer.begin(RTM_NEWLINK, 0), { index: found.index });
+    writeLinkInfo(writer, link.info.type, () => writeChangeable(writer, link.info, devices));
+  }
+  writeLinkHeader(writer.begin(RTM_NEWLINK, 0), { index: found.index, ...UP })
+    .u32Attribute(IFLA_MTU, link.mtuBytes);
+  if (link.mac === undefined) {
+    writer.u32Attribute(IFLA_TXQLEN, link.info.queueLength);
+  } else if (found.mac?.equals(link.mac) !== true) {
+    // Even the same address set again costs the device all of its neighbours.
+    writer.addressAttribute(IFLA_ADDRESS, link.mac);
+  }
+  writer.end();
+}
+
+const UP = { flags: IFF_UP, change: IFF_UP };
+
+/** Writes what a device is made with, and ends the message. */
+export function writeLinkInfo(writer: MessageWriter, type: string, data?: () => void): void {
+  writer.nested(IFLA_LINKINFO, () => {
+    writer.stringAttribute(IFLA_INFO_KIND, type);
+    if (data !== undefined) writer.nested(IFLA_INFO_DATA, data);
+  }).end();
+}
+
+function writeChangeable(writer: MessageWriter, info: VxlanInfo, devices: Devices): void {
+  const local = info.local.family === 4 ? IFLA_VXLAN_LOCAL : IFLA_VXLAN_LOCAL6;
+  writer.u32Attribute(IFLA_VXLAN_LINK, devices.indexOf(info.outerDevice))
+    .addressAttribute(local, info.local)
+    .u8Attribute(IFLA_VXLAN_LEARNING, Number(info.learning));
+}
+
+/** Writes the message that takes a device away. */
+export function writeRemovedLink(writer: MessageWriter, index: number): void {
+  writeLinkHeader(writer.begin(RTM_DELLINK, 0), { index }).end();
+}
+
+/** A device that is not denim's, set up. */
+export interface DeviceUp {
+  /** Tells the kinds of object apart. */
+  readonly kind: "up";
+  /** The device's name. */
+  readonly device: string;
+}
+
+interface FoundUp extends DeviceUp {
+  readonly up: boolean;
+}
+
+/** Whether the pods' bridge is up, for the reconciler. What nobody wants up stays as it is. */
+export const upKind: ObjectKind<DeviceUp> = {
+  key: ({ device }) => `${device} up`,
+  equal: (_wanted, found) => (found as Partial<FoundUp>).up !== false,
+  put: (writer, { device }, devices) =>
+    writeLinkHeader(writer.begin(RTM_NEWLINK, 0), { index: devices.indexOf(device), ...UP }).end(),
+  parse(reader, devices) {
+    const device = devices.nameOf(reader.i32(4));
+    if (reader.u8(0) !== AF_UNSPEC || device === undefined || device !== devices.podBridge) return;
+    const found: FoundUp = { kind: "up", device, up: (reader.u32(8) & IFF_UP) !== 0 };
+    return found;
+  },
+  ours: () => false,
+  dump(socket, { podBridge }) {
+    const link = podBridge === undefined ? undefined : findLink(socket, podBridge);
+    return link === undefined ? [] : [{ kind: "up", device: link.name, up: link.up } as FoundUp];
+  },
+};
+
+/** Whether a device is as it should be. */
+export function linkEqual(wanted: Link, found: LinkState, devices: Devices): boolean {
+  if (!linkAdoptable(wanted, found) || !found.up || found.mtuBytes !== wanted.mtuBytes) {
+    return false;
+  }
+  return wanted.mac === undefined
+    ? found.queueLength === wanted.info.queueLength
+    : found.mac?.equals(wanted.mac) === true && infoEqual(wanted.info, found, devices);
+}
+
+function infoEqual(wanted: VxlanInfo, { vxlan }: LinkState, devices: Devices): boolean {
+  return vxlan !== undefined && vxlan.local.equals(wanted.local) &&
+    vxlan.learning === wanted.learning && outerEqual(wanted, vxlan.outerIndex, devices);
+}
+
+/** Where there is no such device any more, the one that it was has another name now: it serves as before. */
+function outerEqual({ outerDevice }: VxlanInfo, index: number, devices: Devices): boolean {
+  const name = devices.nameOf(index);
+  return name === outerDevice || name !== undefined && !devices.has(outerDevice);
+}
+
+/** Whether a device can be made as it should be without being taken away first. */
+export function linkAdoptable(wanted: Link, found: LinkState): boolean {
+  if (wanted.mac === undefined) {
+    const { tun } = found;
+    return tun !== undefined && tun.persistent && tun.multiQueue && tun.bareIp;
+  }
+  const { info } = wanted;
+  return found.vxlan !== undefined && found.vxlan.vni === info.vni &&
+    found.vxlan.port === info.port && found.vxlan.gbp === info.gbp &&
+    found.vxlan.local.family === info.local.family;
+}

@@ -1,0 +1,76 @@
+/**
+ * Nexthop objects (`RTM_*NEXTHOP`, linux/nexthop.h).
+ *
+ * @module
+ */
+
+import { IpAddress } from "../../ip.ts";
+import { isNexthopIdOf, type Nexthop } from "../../kernel_state.ts";
+import { type ObjectKind, putFlags, RTPROT_DENIM } from "./object_kind.ts";
+import { addressFamily } from "../sys/address_family.ts";
+import {
+  NHA_GATEWAY,
+  NHA_ID,
+  NHA_OIF,
+  NHMSG_LEN,
+  RTM_DELNEXTHOP,
+  RTM_GETNEXTHOP,
+  RTM_NEWNEXTHOP,
+  RTNH_F_ONLINK,
+} from "../uapi/rtnetlink.ts";
+import { AF_UNSPEC } from "../uapi/socket.ts";
+
+/** A nexthop object as the kernel has it, with who made it. */
+interface FoundNexthop extends Nexthop {
+  readonly protocol: number;
+}
+
+function protocolOf(nexthop: Nexthop): number {
+  return (nexthop as Partial<FoundNexthop>).protocol ?? RTPROT_DENIM;
+}
+
+/** Nexthop objects, for the reconciler. */
+export const nexthopKind: ObjectKind<Nexthop> = {
+  key: ({ id }) => `nexthop ${id}`,
+  equal: (wanted, found) =>
+    wanted.device === found.device && wanted.via.equals(found.via) &&
+    protocolOf(found) === RTPROT_DENIM,
+  put(writer, { id, device, via }, devices, known) {
+    writer.begin(RTM_NEWNEXTHOP, putFlags(known))
+      .u8(addressFamily(via.family)).u8(0).u8(RTPROT_DENIM).u8(0).u32(RTNH_F_ONLINK)
+      .u32Attribute(NHA_ID, id).u32Attribute(NHA_OIF, devices.indexOf(device))
+      .addressAttribute(NHA_GATEWAY, via).end();
+  },
+  remove(writer, { id }) {
+    writer.begin(RTM_DELNEXTHOP, 0).u8(AF_UNSPEC).u8(0).u8(0).u8(0).u32(0)
+      .u32Attribute(NHA_ID, id).end();
+  },
+  parse(reader, devices) {
+    const protocol = reader.u8(2);
+    const onlink = (reader.u32(4) & RTNH_F_ONLINK) !== 0;
+    reader.readAttributes(NHMSG_LEN);
+    const id = reader.u32Attribute(NHA_ID) ?? 0;
+    const via = reader.bytesAttribute(NHA_GATEWAY);
+    const device = devices.nameOf(reader.u32Attribute(NHA_OIF) ?? 0);
+    // A group, a blackhole, a gateway that is not on the link: nothing that denim makes equals it.
+    const gateway = via ? IpAddress.fromBytes(via) : new IpAddress(4, 0n);
+    const found: FoundNexthop = {
+      kind: "nexthop",
+      id,
+      device: onlink && device || "",
+      via: gateway,
+      protocol,
+    };
+    return found;
+  },
+  ours: (found, devices, held) =>
+    protocolOf(found) === RTPROT_DENIM &&
+    (held || devices.owned(found.device) ||
+      devices.networks.some((network) => isNexthopIdOf(found.id, network))),
+  dump: (socket, devices) =>
+    socket.dump(
+      "list nexthops",
+      (writer) => writer.begin(RTM_GETNEXTHOP, 0).u8(AF_UNSPEC).u8(0).u8(0).u8(0).u32(0).end(),
+      (reader) => nexthopKind.parse(reader, devices),
+    ),
+};

@@ -1,0 +1,118 @@
+/**
+ * Bridges and veth pairs: what joins pods to their node, and the nodes of a laboratory to each other.
+ *
+ * @module
+ */
+
+import type { MacAddress } from "../../mac.ts";
+import { writeLinkHeader, writeLinkInfo } from "./link.ts";
+import type { MessageWriter } from "../netlink/netlink_codec.ts";
+import { NLM_F_CREATE, NLM_F_EXCL } from "../uapi/netlink.ts";
+import {
+  IFF_PROMISC,
+  IFF_UP,
+  IFLA_ADDRESS,
+  IFLA_BRPORT_MODE,
+  IFLA_IFNAME,
+  IFLA_MASTER,
+  IFLA_MTU,
+  IFLA_NET_NS_FD,
+  IFLA_PROTINFO,
+  RTM_NEWLINK,
+  RTM_SETLINK,
+  VETH_INFO_PEER,
+} from "../uapi/rtnetlink.ts";
+import { AF_BRIDGE } from "../uapi/socket.ts";
+
+/** What may be set on any device; what is left out stays as it is. */
+export interface LinkSettings {
+  /** Sets it up or down. */
+  readonly up?: boolean | undefined;
+  /** Whether it takes every packet. */
+  readonly promiscuous?: boolean | undefined;
+  /** The largest packet that it takes, in bytes. */
+  readonly mtuBytes?: number | undefined;
+  /** Its Ethernet address. */
+  readonly mac?: MacAddress | undefined;
+  /** The index of the bridge that it becomes a port of. */
+  readonly masterIndex?: number | undefined;
+}
+
+/** One end of a veth pair. */
+export interface VethEnd extends LinkSettings {
+  /** The device's name. */
+  readonly name: string;
+  /** An open namespace in which it is born, under its final name; the socket's own unless given. */
+  readonly namespaceFd?: number;
+}
+
+function settingsHeader(
+  settings: LinkSettings,
+  index = 0,
+): { index: number; flags: number; change: number } {
+  const { up, promiscuous } = settings;
+  return {
+    index,
+    flags: (up ? IFF_UP : 0) | (promiscuous ? IFF_PROMISC : 0),
+    change: (up === undefined ? 0 : IFF_UP) | (promiscuous === undefined ? 0 : IFF_PROMISC),
+  };
+}
+
+function writeSettings(writer: MessageWriter, settings: LinkSettings): MessageWriter {
+  const { mtuBytes, mac, masterIndex } = settings;
+  if (mtuBytes !== undefined) writer.u32Attribute(IFLA_MTU, mtuBytes);
+  if (mac !== undefined) writer.addressAttribute(IFLA_ADDRESS, mac);
+  if (masterIndex !== undefined) writer.u32Attribute(IFLA_MASTER, masterIndex);
+  return writer;
+}
+
+/** Writes the message that changes a device. */
+export function writeLinkSettings(
+  writer: MessageWriter,
+  index: number,
+  settings: LinkSettings,
+): void {
+  writeLinkHeader(writer.begin(RTM_NEWLINK, 0), settingsHeader(settings, index));
+  writeSettings(writer, settings).end();
+}
+
+/** Writes the message that makes a bridge. */
+export function writeNewBridge(
+  writer: MessageWriter,
+  name: string,
+  settings: LinkSettings,
+): void {
+  writeLinkHeader(writer.begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL), settingsHeader(settings))
+    .stringAttribute(IFLA_IFNAME, name);
+  writeLinkInfo(writeSettings(writer, settings), "bridge");
+}
+
+/**
+ * Writes the message that makes both ends of a veth pair at once (linux/veth.h). The peer is born down: the
+ * kernel sets it up before it has its other end, and fails (ENOTCONN).
+ */
+export function writeNewVeth(
+  writer: MessageWriter,
+  end: VethEnd,
+  peer: Omit<VethEnd, "up" | "masterIndex">,
+): void {
+  writeLinkHeader(writer.begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL), settingsHeader(end));
+  writeVethEnd(writer, end);
+  writeLinkInfo(writer, "veth", () => {
+    writer.nested(VETH_INFO_PEER, () => {
+      writeLinkHeader(writer, settingsHeader(peer));
+      writeVethEnd(writer, peer);
+    });
+  });
+}
+
+function writeVethEnd(writer: MessageWriter, end: VethEnd): void {
+  writeSettings(writer.stringAttribute(IFLA_IFNAME, end.name), end);
+  if (end.namespaceFd !== undefined) writer.u32Attribute(IFLA_NET_NS_FD, end.namespaceFd);
+}
+
+/** Writes the message that lets a bridge's port send packets back by the way they came, or not. */
+export function writeHairpin(writer: MessageWriter, index: number, hairpin: boolean): void {
+  writeLinkHeader(writer.begin(RTM_SETLINK, 0), { family: AF_BRIDGE, index })
+    .nested(IFLA_PROTINFO, () => writer.u8Attribute(IFLA_BRPORT_MODE, Number(hairpin))).end();
+}

@@ -1,0 +1,308 @@
+/**
+ * Routes (`RTM_*ROUTE`, linux/rtnetlink.h).
+ *
+ * @module
+ */
+
+import { Cidr, FAMILIES, type Family, IpAddress } from "../../ip.ts";
+import type { Route } from "../../kernel_state.ts";
+import { EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENOENT, LinuxError } from "../sys/libc.ts";
+import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
+import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
+import { type ObjectKind, putFlags, RTPROT_DENIM } from "./object_kind.ts";
+import { addressFamily, hostPrefix } from "../sys/address_family.ts";
+import { NLM_F_CREATE, NLM_F_EXCL } from "../uapi/netlink.ts";
+import {
+  RT_SCOPE_LINK,
+  RT_SCOPE_NOWHERE,
+  RT_SCOPE_UNIVERSE,
+  RT_TABLE_MAIN,
+  RT_TABLE_UNSPEC,
+  RTA_DST,
+  RTA_GATEWAY,
+  RTA_METRICS,
+  RTA_NH_ID,
+  RTA_OIF,
+  RTA_PREFSRC,
+  RTA_PRIORITY,
+  RTA_TABLE,
+  RTA_VIA,
+  RTAX_ADVMSS,
+  RTAX_MTU,
+  RTM_DELROUTE,
+  RTM_F_FIB_MATCH,
+  RTM_GETROUTE,
+  RTM_NEWROUTE,
+  RTMSG_LEN,
+  RTN_LOCAL,
+  RTN_UNICAST,
+  RTPROT_BOOT,
+  RTPROT_KERNEL,
+} from "../uapi/rtnetlink.ts";
+
+/** A unicast route as the kernel has it. */
+export interface RouteState {
+  /** Where it leads. */
+  readonly destination: Cidr;
+  /** Who made it (`RTPROT_…`). */
+  readonly protocol: number;
+  /** The nexthop object that it goes by; 0 where it has a way of its own. */
+  readonly nexthopId: number;
+  /** The device that packets leave by; 0 where there are several. */
+  readonly index: number;
+  /** The gateway; `undefined` where the destination is on the link. */
+  readonly gateway: IpAddress | undefined;
+  /** The source address for packets from this host, where the route names one. */
+  readonly source: IpAddress | undefined;
+  /** Its metric; the lowest wins. */
+  readonly metric: number;
+  /** Its table. */
+  readonly table: number;
+}
+
+/** A route as the kernel has it: its metric is part of what it is. */
+type FoundRoute =
+  & Pick<RouteState, "destination" | "nexthopId" | "gateway" | "source" | "metric" | "protocol">
+  & { readonly kind: "route"; readonly device: string | undefined };
+
+/** A route of either kind, as it should be or as the kernel has it; what one has not is undefined. */
+function anyRoute(route: Route): { readonly kind: "route" } & Partial<FoundRoute> {
+  return route as { readonly kind: "route" } & Partial<FoundRoute>;
+}
+
+/** The metric that the kernel gives where none is asked for (`IP6_RT_PRIO_USER`). */
+function defaultMetric(family: Family): number {
+  return family === 4 ? 0 : 1024;
+}
+
+/** Writes `struct rtmsg` for a unicast route of the main table. */
+export function writeRouteHeader(
+  writer: MessageWriter,
+  destination: Cidr,
+  protocol: number,
+  scope: number = RT_SCOPE_UNIVERSE,
+): MessageWriter {
+  return writer.u8(addressFamily(destination.family)).u8(destination.prefixLength).u8(0).u8(0)
+    .u8(RT_TABLE_MAIN).u8(protocol).u8(scope).u8(RTN_UNICAST).u32(0)
+    .addressAttribute(RTA_DST, destination.address);
+}
+
+/** A plain route of the main table, with a way of its own. */
+export interface PlainRoute {
+  /** Where it leads; everywhere unless given. */
+  readonly destination?: Cidr;
+  /** The gateway; without one the destination is on the device's link. */
+  readonly gateway?: IpAddress | undefined;
+  /** The index of the device that packets leave by; the gateway's unless given. */
+  readonly index?: number;
+  /** Its metric; the lowest wins. */
+  readonly metric?: number | undefined;
+  /** Its table; the main one unless given. */
+  readonly table?: number | undefined;
+  /** How far it leads (`RT_SCOPE_…`); to the link without a gateway, else anywhere, unless given. */
+  readonly scope?: number | undefined;
+  /** The largest packet on this way, in bytes. */
+  readonly mtuBytes?: number | undefined;
+  /** The largest TCP segment to tell the other side, in bytes. */
+  readonly advMssBytes?: number | undefined;
+  /** Whether there may be a route to the same place already; the new one goes before it. */
+  readonly besideOthers?: boolean;
+}
+
+/** Writes the message that makes a plain route. One of the two, gateway or index, must be given. */
+export function writeNewRoute(writer: MessageWriter, route: PlainRoute): void {
+  const { destination, gateway, index, metric, table, mtuBytes, advMssBytes } = route;
+  const family = destination?.family ?? gateway?.family ?? 4;
+  writeRouteHeader(
+    writer.begin(RTM_NEWROUTE, NLM_F_CREATE | (route.besideOthers ? 0 : NLM_F_EXCL)),
+    destination ?? new Cidr(new IpAddress(family, 0n), 0),
+    RTPROT_BOOT,
+    route.scope ?? (gateway === undefined ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE),
+  );
+  if (gateway !== undefined) writer.addressAttribute(RTA_GATEWAY, gateway);
+  if (index !== undefined) writer.u32Attribute(RTA_OIF, index);
+  if (metric !== undefined) writer.u32Attribute(RTA_PRIORITY, metric);
+  // Goes before the table in the header, which has room for 255 only.
+  if (table !== undefined) writer.u32Attribute(RTA_TABLE, table);
+  if (mtuBytes || advMssBytes) {
+    writer.nested(RTA_METRICS, () => {
+      if (mtuBytes) writer.u32Attribute(RTAX_MTU, mtuBytes);
+      if (advMssBytes) writer.u32Attribute(RTAX_ADVMSS, advMssBytes);
+    });
+  }
+  writer.end();
+}
+
+/** Reads `RTM_NEWROUTE` or `RTM_DELROUTE`; `undefined` for one that is not unicast. */
+export function parseRoute(reader: MessageReader): RouteState | undefined {
+  const family: Family = reader.u8(0) === addressFamily(4) ? 4 : 6;
+  const prefixLength = reader.u8(1), table = reader.u8(4), protocol = reader.u8(5);
+  if (reader.u8(7) !== RTN_UNICAST) return undefined;
+  reader.readAttributes(RTMSG_LEN);
+  const address = (type: number) => {
+    const bytes = reader.bytesAttribute(type);
+    return bytes && IpAddress.fromBytes(bytes);
+  };
+  return {
+    destination: new Cidr(address(RTA_DST) ?? new IpAddress(family, 0n), prefixLength),
+    protocol,
+    nexthopId: reader.u32Attribute(RTA_NH_ID) ?? 0,
+    index: reader.u32Attribute(RTA_OIF) ?? 0,
+    // struct rtvia: an IPv4 route's gateway may be an IPv6 host; behind its family comes the address.
+    gateway: address(RTA_GATEWAY) ?? viaOf(reader.bytesAttribute(RTA_VIA)),
+    source: address(RTA_PREFSRC),
+    metric: reader.u32Attribute(RTA_PRIORITY) ?? 0,
+    table: reader.u32Attribute(RTA_TABLE) ?? table,
+  };
+}
+
+function viaOf(via: Uint8Array | undefined): IpAddress | undefined {
+  return via && IpAddress.fromBytes(via.subarray(2));
+}
+
+/** What a dump of routes is narrowed to. */
+interface RouteFilter {
+  readonly protocol?: number;
+  readonly index?: number;
+  /** The main one unless given. */
+  readonly table?: number;
+}
+
+function dumpRoutes<T>(
+  socket: NetlinkSocket,
+  family: Family,
+  filter: RouteFilter,
+  parse: (reader: MessageReader) => T | undefined,
+): T[] {
+  try {
+    return socket.dump("list routes", (writer) => {
+      writer.begin(RTM_GETROUTE, 0).u8(addressFamily(family)).u8(0).u8(0).u8(0)
+        .u8(RT_TABLE_UNSPEC).u8(filter.protocol ?? 0).u8(0).u8(RTN_UNICAST).u32(0)
+        .u32Attribute(RTA_TABLE, filter.table ?? RT_TABLE_MAIN);
+      if (filter.index) writer.u32Attribute(RTA_OIF, filter.index);
+      writer.end();
+    }, parse);
+  } catch (error) {
+    // A table comes into being with its first route: IPv4's main one is not there on a host of IPv6 alone.
+    if (error instanceof LinuxError && error.errno === ENOENT) return [];
+    throw error;
+  }
+}
+
+/** The unicast routes of a table, of one family. */
+export function listRoutes(
+  socket: NetlinkSocket,
+  family: Family,
+  table: number = RT_TABLE_MAIN,
+): RouteState[] {
+  return dumpRoutes(socket, family, { table }, parseRoute);
+}
+
+/**
+ * The route by which the kernel would send a packet to an address, and the source that it would choose.
+ * `undefined` where there is none. With `match`, the entry of the table rather than the decision.
+ */
+export function routeTo(
+  socket: NetlinkSocket,
+  address: IpAddress,
+  options: { readonly match?: boolean } = {},
+): RouteState | undefined {
+  return lookUp(socket, address, options.match ? RTM_F_FIB_MATCH : 0, parseRoute);
+}
+
+/**
+ * Whether the kernel takes packets for an address as its own. An IPv6 address that it was just given, and shows,
+ * it takes up only a little later; what comes for it before is lost.
+ */
+export function isLocal(socket: NetlinkSocket, address: IpAddress): boolean {
+  return lookUp(socket, address, 0, (reader) => reader.u8(7)) === RTN_LOCAL;
+}
+
+/** Asks by which route the kernel would send a packet to an address; `undefined` where there is none. */
+function lookUp<T>(
+  socket: NetlinkSocket,
+  address: IpAddress,
+  flags: number,
+  parse: (reader: MessageReader) => T | undefined,
+): T | undefined {
+  try {
+    return socket.get(
+      `look up the route to ${address}`,
+      (writer) =>
+        writer.begin(RTM_GETROUTE, 0)
+          .u8(addressFamily(address.family)).u8(hostPrefix(address)).u8(0).u8(0)
+          .u8(RT_TABLE_UNSPEC).u8(0).u8(0).u8(0).u32(flags)
+          .addressAttribute(RTA_DST, address).end(),
+      parse,
+    );
+  } catch (error) {
+    if (error instanceof LinuxError && NO_WAY.has(error.errno)) return undefined;
+    throw error;
+  }
+}
+
+/** What the kernel says of no route, and of routes made to refuse: blackhole, unreachable, prohibit. */
+const NO_WAY: ReadonlySet<number> = new Set([ENETUNREACH, EINVAL, EHOSTUNREACH, EACCES]);
+
+/** Routes of the main table, for the reconciler. */
+export const routeKind: ObjectKind<Route> = {
+  key(route) {
+    const { metric } = anyRoute(route);
+    const usual = metric === undefined || metric === defaultMetric(route.destination.family);
+    return `route ${route.destination}${usual ? "" : ` metric ${metric}`}`;
+  },
+  equal(wanted, found) {
+    const [want, have] = [anyRoute(wanted), anyRoute(found)];
+    if ((have.protocol ?? RTPROT_DENIM) !== RTPROT_DENIM) return false;
+    if ((want.nexthopId || 0) !== (have.nexthopId || 0)) return false;
+    return Boolean(want.nexthopId) || want.device === have.device && have.gateway === undefined &&
+        have.source !== undefined && want.source?.equals(have.source) === true;
+  },
+  put(writer, route, devices, known) {
+    writeRouteHeader(writer.begin(RTM_NEWROUTE, putFlags(known)), route.destination, RTPROT_DENIM);
+    if ("nexthopId" in route) {
+      writer.u32Attribute(RTA_NH_ID, route.nexthopId);
+    } else {
+      writer.u32Attribute(RTA_OIF, devices.indexOf(route.device))
+        .addressAttribute(RTA_PREFSRC, route.source);
+    }
+    writer.end();
+  },
+  remove(writer, route, devices) {
+    const { metric, protocol, nexthopId, device } = anyRoute(route);
+    writeRouteHeader(
+      writer.begin(RTM_DELROUTE, 0),
+      route.destination,
+      protocol ?? RTPROT_DENIM,
+      RT_SCOPE_NOWHERE, // of any scope
+    );
+    if (metric) writer.u32Attribute(RTA_PRIORITY, metric);
+    // A stranger's route to the same place, by another device, may stand before it.
+    if (!nexthopId && device !== undefined) writer.u32Attribute(RTA_OIF, devices.indexOf(device));
+    writer.end();
+  },
+  parse(reader, devices) {
+    const route = parseRoute(reader);
+    if (route === undefined || route.table !== RT_TABLE_MAIN) return undefined;
+    const { index, ...rest } = route;
+    const found: FoundRoute = { kind: "route", ...rest, device: devices.nameOf(index) };
+    return found as Route;
+  },
+  ours(found, devices, held) {
+    const { protocol, device, destination } = anyRoute(found);
+    if (protocol !== RTPROT_KERNEL && device !== undefined && devices.owned(device)) return true;
+    return protocol === RTPROT_DENIM &&
+      (held || devices.networks.some(({ network }) => network.contains(destination!)));
+  },
+  dump(socket, devices, ownedDevices) {
+    const filters = [
+      { protocol: RTPROT_DENIM },
+      ...ownedDevices.map((device) => ({ index: devices.indexOf(device) })),
+    ];
+    return FAMILIES.flatMap((family) =>
+      filters.flatMap((filter) =>
+        dumpRoutes(socket, family, filter, (reader) => routeKind.parse(reader, devices))
+      )
+    );
+  },
+};

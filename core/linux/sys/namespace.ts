@@ -1,0 +1,116 @@
+/**
+ * Network namespaces. `setns` moves one thread, and JavaScript runs on one: what is synchronous runs
+ * whole in the other namespace, and a socket that it opens stays there.
+ *
+ * @module
+ */
+
+import {
+  EINVAL,
+  type FileDescriptor,
+  LinuxError,
+  mount,
+  open,
+  setns,
+  unmount,
+  unshare,
+} from "./libc.ts";
+import { CLONE_NEWNET, MNT_DETACH, MS_BIND, O_CLOEXEC, O_RDONLY } from "../uapi/socket.ts";
+
+/** Where `ip netns` keeps the names of namespaces (ip-netns(8)). */
+export const NETNS_RUN_DIR = "/run/netns";
+const THIS_THREAD = "/proc/thread-self/ns/net";
+
+/** An open network namespace. It lives at least until it is closed. */
+export class NetworkNamespace implements Disposable {
+  readonly #fd: FileDescriptor;
+  /** The path by which it was opened. */
+  readonly path: string;
+
+  private constructor(fd: FileDescriptor, path: string) {
+    this.#fd = fd;
+    this.path = path;
+  }
+
+  /**
+   * Opens a namespace by its path: `/run/netns/NAME`, `/proc/PID/ns/net`. Throws a LinuxError where there
+   * is none, or where the path is no network namespace.
+   */
+  static open(path: string): NetworkNamespace {
+    const namespace = new NetworkNamespace(open(path, O_RDONLY | O_CLOEXEC), path);
+    try {
+      namespace.run(() => {});
+      return namespace;
+    } catch (error) {
+      namespace[Symbol.dispose]();
+      if (error instanceof LinuxError && error.errno === EINVAL) {
+        throw new LinuxError(EINVAL, `open ${path}`, "is no network namespace");
+      }
+      throw error;
+    }
+  }
+
+  /** Opens the one that this thread is in. */
+  static current(): NetworkNamespace {
+    return new NetworkNamespace(open(THIS_THREAD, O_RDONLY | O_CLOEXEC), THIS_THREAD);
+  }
+
+  /** Makes a namespace with a name, as `ip netns add` does, with its loopback still down. */
+  static create(name: string): NetworkNamespace {
+    const path = `${NETNS_RUN_DIR}/${name}`;
+    Deno.mkdirSync(NETNS_RUN_DIR, { recursive: true, mode: 0o755 });
+    Deno.openSync(path, { write: true, createNew: true, mode: 0o444 }).close();
+    try {
+      using home = NetworkNamespace.current();
+      try {
+        unshare(CLONE_NEWNET);
+        mount(THIS_THREAD, path, MS_BIND);
+      } finally {
+        setns(home.#fd, CLONE_NEWNET, THIS_THREAD);
+      }
+      return NetworkNamespace.open(path);
+    } catch (error) {
+      Deno.removeSync(path);
+      throw error;
+    }
+  }
+
+  /** Takes a name away, as `ip netns delete` does. The namespace goes once nobody is in it. */
+  static remove(name: string): void {
+    const path = `${NETNS_RUN_DIR}/${name}`;
+    unmount(path, MNT_DETACH);
+    Deno.removeSync(path);
+  }
+
+  /** The open namespace's descriptor, for `IFLA_NET_NS_FD`. */
+  get fd(): number {
+    return this.#fd.fd;
+  }
+
+  /** Runs a synchronous function in the namespace, and comes back whatever it does. */
+  run<T>(fn: () => T extends Promise<unknown> ? never : T): T {
+    using home = open(THIS_THREAD, O_RDONLY | O_CLOEXEC);
+    setns(this.#fd, CLONE_NEWNET, this.path);
+    try {
+      return fn();
+    } finally {
+      setns(home, CLONE_NEWNET, THIS_THREAD);
+    }
+  }
+
+  /** As {@link NetworkNamespace.run}, also without CAP_SYS_ADMIN where the thread is there already. */
+  runHere<T>(fn: () => T extends Promise<unknown> ? never : T): T {
+    const here = Deno.statSync(THIS_THREAD), there = Deno.statSync(`/proc/self/fd/${this.fd}`);
+    return here.ino === there.ino && here.dev === there.dev ? fn() : this.run(fn);
+  }
+
+  /** Moves this thread into the namespace for good: for a worker that lives there. */
+  enter(): void {
+    setns(this.#fd, CLONE_NEWNET, this.path);
+  }
+
+  /** Closes the descriptor. */
+  [Symbol.dispose](): void {
+    this.#fd[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,92 @@
+/**
+ * Where denim's parts count what they do. A seam beside the logger: a part is given a {@link Metrics} and
+ * neither knows nor cares who reads the numbers.
+ *
+ * @module
+ */
+
+/** What tells apart the series of one metric: few values each, never a peer or a pod. */
+export type Labels = Readonly<Record<string, string>>;
+
+/** A number that only grows. */
+export interface Counter {
+  /** Adds to it; 1 unless given. */
+  add(amount?: number): void;
+}
+
+/**
+ * Takes metrics. Names follow Prometheus's conventions: `denim_<part>_<what>_<unit>`, counters end in `_total`.
+ * Asking twice for the same name and labels gives the same counter.
+ */
+export interface Metrics {
+  /**
+   * A counter.
+   *
+   * @param help one sentence that says what is counted
+   */
+  counter(name: string, help: string, labels?: Labels): Counter;
+  /**
+   * A number that goes up and down, read when somebody asks. A later gauge of the same name and labels takes
+   * the place of an earlier one.
+   *
+   * @param help one sentence that says what is measured, and in which unit
+   */
+  gauge(name: string, help: string, read: () => number, labels?: Labels): void;
+}
+
+/** One series of a metric, as it is now. */
+export interface Sample {
+  /** The metric's name. */
+  readonly name: string;
+  /** What the metric says. */
+  readonly help: string;
+  /** How the value behaves. */
+  readonly type: "counter" | "gauge";
+  /** What tells this series from others of the same metric. */
+  readonly labels: Labels;
+  /** The value. */
+  readonly value: number;
+}
+
+/** Keeps metrics of one process. */
+export class MetricsRegistry implements Metrics {
+  readonly #series = new Map<
+    string,
+    Omit<Sample, "value"> & { read(): number; counter?: Counter }
+  >();
+
+  /** See {@link Metrics.counter}. */
+  counter(name: string, help: string, labels: Labels = {}): Counter {
+    const key = seriesKey(name, labels);
+    const known = this.#series.get(key)?.counter;
+    if (known !== undefined) return known;
+    let value = 0;
+    const counter: Counter = { add: (amount = 1) => void (value += amount) };
+    this.#series.set(key, { name, help, type: "counter", labels, read: () => value, counter });
+    return counter;
+  }
+
+  /** See {@link Metrics.gauge}. */
+  gauge(name: string, help: string, read: () => number, labels: Labels = {}): void {
+    this.#series.set(seriesKey(name, labels), { name, help, type: "gauge", labels, read });
+  }
+
+  /** Every series, in the order in which they were first asked for. */
+  samples(): Sample[] {
+    return [...this.#series.values()].map(({ name, help, type, labels, read }) => (
+      { name, help, type, labels, value: read() }
+    ));
+  }
+
+  /** The value of one series; `undefined` if nobody has asked for it. */
+  value(name: string, labels: Labels = {}): number | undefined {
+    return this.#series.get(seriesKey(name, labels))?.read();
+  }
+}
+
+/** For parts that are used without anybody who reads their metrics, as in tests and commands. */
+export const NO_METRICS: Metrics = { counter: () => ({ add() {} }), gauge() {} };
+
+function seriesKey(name: string, labels: Labels): string {
+  return JSON.stringify([name, ...Object.entries(labels).sort(([a], [b]) => a < b ? -1 : 1)]);
+}
