@@ -18,7 +18,7 @@ export class DesiredState implements DesiredView {
   readonly #current = new Map<string, Map<string, Wanted>>();
   /** Other owners' objects under the same key, the latest last; few keys have any. */
   readonly #others = new Map<string, readonly Wanted[]>();
-  readonly #owners = new Map<string, readonly KernelItem[]>();
+  readonly #owners = new Map<string, readonly Wanted[]>();
 
   /** Nothing is wanted yet. */
   constructor(keyOf: (object: KernelItem) => string) {
@@ -36,38 +36,35 @@ export class DesiredState implements DesiredView {
   }
 
   /** What an owner wants. */
-  objectsOf(owner: string): readonly KernelItem[] {
+  ofOwner(owner: string): readonly Wanted[] {
     return this.#owners.get(owner) ?? [];
   }
 
   /** Replaces what an owner wants. Reports each key whose object was set, or is another or none now. */
   set(owner: string, objects: readonly KernelItem[], onDesired: OnDesired): void {
-    const before = this.#owners.get(owner);
-    const keys = before === undefined ? undefined : new Set<string>();
-    for (const object of objects) {
-      const key = this.#keyOf(object);
-      keys?.add(key);
-      this.#put(object, key, owner, onDesired);
+    const before = this.ofOwner(owner);
+    const now = objects.map((object) => ({ owner, key: this.#keyOf(object), object }));
+    for (const wanted of now) this.#put(wanted, onDesired);
+    if (before.length > 0) {
+      const keys = new Set(now.map(({ key }) => key));
+      for (const wanted of before) if (!keys.has(wanted.key)) this.#remove(wanted, onDesired);
     }
-    for (const object of before ?? []) {
-      const key = this.#keyOf(object);
-      if (!keys!.has(key)) this.#remove(object.kind, key, owner, onDesired);
-    }
-    if (objects.length > 0) this.#owners.set(owner, objects);
+    if (now.length > 0) this.#owners.set(owner, now);
     else this.#owners.delete(owner);
   }
 
-  #put(object: KernelItem, key: string, owner: string, onDesired: OnDesired): void {
-    const current = this.#of(object.kind);
+  #put(wanted: Wanted, onDesired: OnDesired): void {
+    const { owner, key, object: { kind } } = wanted;
+    const current = this.#of(kind);
     const before = current.get(key);
     if (before !== undefined && before.owner !== owner) {
       this.#setOthers(key, [...this.#othersThan(key, owner), before]);
     }
-    current.set(key, { owner, object });
-    onDesired(object.kind, key, before?.object);
+    current.set(key, wanted);
+    onDesired(kind, key, before?.object);
   }
 
-  #remove(kind: string, key: string, owner: string, onDesired: OnDesired): void {
+  #remove({ owner, key, object: { kind } }: Wanted, onDesired: OnDesired): void {
     const current = this.#of(kind);
     const before = current.get(key);
     if (before === undefined) return;

@@ -156,6 +156,8 @@ export interface Derived {
 export interface Wanted {
   /** Who wants it: the node itself, or a peer. */
   readonly owner: string;
+  /** The object's key; see {@link KernelTable.key}. */
+  readonly key: string;
   /** What should be there. */
   readonly object: KernelItem;
 }

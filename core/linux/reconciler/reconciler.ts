@@ -513,11 +513,9 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
 
   /** What needs an object that is gone may be gone too, without an event. The same owner wants it. */
   #wakeDependents(owner: string, gone: string): void {
-    for (const object of this.#desired.objectsOf(owner)) {
+    for (const { object, key } of this.#desired.ofOwner(owner)) {
       const kind = this.#kinds.get(object.kind);
-      const table = kind?.table.table;
-      if (kind === undefined || table?.needs?.(object).includes(gone) !== true) continue;
-      const key = table.key(object);
+      if (kind?.table.table.needs?.(object).includes(gone) !== true) continue;
       kind.known.delete(key);
       this.#mark(kind, key);
     }
