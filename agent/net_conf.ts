@@ -5,7 +5,7 @@
  */
 
 import { ConfigError, type NetworkConfig, parseNetworkConfig, readConfig } from "@denim/core";
-import type { AnyBackend } from "./data_paths.ts";
+import type { AnyBackend } from "./data_path.ts";
 
 /** The backend that net-conf names, in any case, as flannel has it. Throws a ConfigError where there is none of that name. */
 export function findBackend(

@@ -55,7 +55,7 @@ labTest("a node's address is followed also while net-conf is one that it can't h
   const subnet = `${node.subnet()}`;
   const before = await holders(store);
   const log = () => Deno.readTextFileSync(node.logFile);
-  const refusals = () => log().match(/net-conf is new, but this node goes on as it was/g)?.length;
+  const refusals = () => log().match(/ event=net-conf-refused/g)?.length;
   // What is leased does not fit it.
   const netConf = { ...NET_CONF, Network: "10.6.0.0/16" };
   await store.setNetworkConfig(JSON.stringify(netConf), { ifAbsent: false }, NEVER);

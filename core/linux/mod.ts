@@ -12,6 +12,13 @@ export { MessageReader } from "./netlink/netlink_codec.ts";
 export { RTPROT_DENIM } from "./objects/object_kind.ts";
 export { PacketSocket } from "./sys/packet_socket.ts";
 export { Pinger } from "./sys/ping.ts";
+export { replaceFile, type ReplaceFileOptions } from "./sys/replace_file.ts";
 export { Reconciler, type ReconcileResult, type UnderlayNews } from "./reconciler/reconciler.ts";
-export { listRoutes, type RouteState, routeTo } from "./objects/route.ts";
+export {
+  type DefaultRoute,
+  listDefaultRoutes,
+  listRoutes,
+  type RouteState,
+  routeTo,
+} from "./objects/route.ts";
 export { TunPackets } from "./tunnel/tun_packets.ts";
