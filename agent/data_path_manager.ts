@@ -290,15 +290,20 @@ export class DataPathManager implements AsyncDisposable {
       await this.#close(path);
     }
     onChange();
-    // The store may be out of reach, while net-conf and the outer interface change again.
-    runInBackground((async () => {
-      const reread = rereadLeases();
-      // Peers must know at once what a data path has that takes another's place.
-      if (replaced.includes(before)) await publish();
-      await reread;
+    // In the background: the store may be out of reach, while net-conf and the outer interface change again.
+    const reread = async () => {
+      await rereadLeases();
       // The peers of those that were replaced are the next one's now.
       for (const path of replaced) this.#paths.delete(path);
-      if (replaced.includes(before)) return;
+    };
+    if (replaced.includes(before)) {
+      // Peers must know at once what a data path has that takes another's place.
+      runInBackground(publish());
+      runInBackground(reread());
+      return;
+    }
+    runInBackground((async () => {
+      await reread();
       if (this.current === next) await publish();
       this.#retire(before);
     })());

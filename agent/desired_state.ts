@@ -5,7 +5,6 @@
  */
 
 import type { KernelState, Logger, PodNetwork } from "@denim/core";
-import type { Reconciler } from "@denim/core/linux";
 
 /** What an attempt to make the kernel as it should be came to. */
 export interface Attempt {
@@ -13,7 +12,7 @@ export interface Attempt {
   readonly failures: readonly string[];
 }
 
-/** The part of {@link Reconciler} that says what should be there. */
+/** The part of the reconciler (core/linux) that says what should be there. */
 export interface DesiredState {
   /** Replaces what an owner wants. Nothing happens before {@link DesiredState.apply}. */
   set(owner: string, state: KernelState): void;
