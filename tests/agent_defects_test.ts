@@ -14,6 +14,15 @@ import { eventually } from "./support/wait.ts";
 const NEVER = new AbortController().signal;
 const PROGRAM = new URL("./support/agent_with_defect.ts", import.meta.url).pathname;
 
+/** A node's log, as far as it goes. */
+function logOf({ logFile }: LabNode): string {
+  try {
+    return Deno.readTextFileSync(logFile);
+  } catch {
+    return "";
+  }
+}
+
 /** What carries a node's packets to others. */
 function dataPath(node: LabNode): string {
   return ["-d link show flannel.1", "neigh show dev flannel.1", "route show"]
@@ -36,7 +45,7 @@ for (const defect of DEFECTS) {
     try {
       await eventually(
         "every node is ready",
-        () => lab.nodes.every(({ logFile }) => / event=ready/.test(Deno.readTextFileSync(logFile))),
+        () => lab.nodes.every((node) => / event=ready/.test(logOf(node))),
         20_000,
       );
       const [a, b] = await Promise.all(lab.nodes.map((node) => node.addPod(`${node.name}-pod`)));
@@ -67,8 +76,7 @@ for (const defect of DEFECTS) {
       assert.ok(sent - received <= 1, `${sent - received} lost`);
       assert.equal((await b!.ping(a!.address)).timeMs !== undefined, true);
       assert.deepEqual(lab.nodes.map(dataPath), before);
-      for (const { logFile } of lab.nodes) {
-        const log = Deno.readTextFileSync(logFile);
+      for (const log of lab.nodes.map(logOf)) {
         assert.match(
           log,
           new RegExp(
