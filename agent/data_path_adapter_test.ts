@@ -182,6 +182,15 @@ adapterTest(
     assert.deepEqual(a.atWork, ["a@eth1"]);
     assert.equal(node.kernel.view, "10.5.1.0→a 10.5.2.0→a a");
     assert.equal(node.clock.sleepers, 0, "no retry is left");
+    let tries = 0;
+    a.beforeOpen = () => {
+      if (tries++ < 2) throw new RuntimeError("no memory");
+    };
+    node.outer.actual = outerInterface("eth2", 20);
+    adapter.look();
+    await node.clock.advance(100);
+    assert.deepEqual(a.atWork, ["a@eth2"], "the waits start from the shortest");
+    assert.equal(node.complaints.length, 2, "it is said again");
   },
 );
 

@@ -157,16 +157,16 @@ nodeTest(
   "a former one that is wanted again is used as it is, and does not retire",
   async (node) => {
     const { a, b } = node.backends;
+    node.leases = [];
     const paths = await node.start(netConf("a"));
     await paths.changeTo(netConf("b"));
     await node.clock.advance(RETIRE_LOOK_MS);
     await paths.changeTo(netConf("a"));
     await node.clock.advance(5 * RETIRE_LOOK_MS);
     assert.deepEqual([a.sessions.length, a.atWork, b.atWork], [1, ["a@eth0"], []]);
-    assert.equal(node.kernel.view, "10.5.1.0→a 10.5.2.0→a a");
+    assert.equal(node.kernel.view, "a");
     await paths.changeTo(netConf("b"));
-    node.leases = [];
-    await node.clock.advance(RETIRE_PATIENCE_MS);
+    await node.clock.advance(2 * RETIRE_LOOK_MS);
     assert.deepEqual([a.atWork, b.atWork, paths.all.length], [[], ["b@eth0"], 1]);
   },
 );
@@ -184,6 +184,10 @@ nodeTest("of one backend there is one open: a former one makes room too", async 
   assert.deepEqual(a.atWork, ["a2@eth0"]);
   assert.equal(node.kernel.view, "10.5.1.0→a2 10.5.2.0→a2 a2 b");
   assert.deepEqual(paths.all.map(({ backend }) => backend.type), ["a", "b"]);
+  node.leases = [];
+  paths.apply(node.snapshot);
+  await node.clock.advance(RETIRE_PATIENCE_MS);
+  assert.deepEqual(node.log.of("data-path-retired").length, 1, "b alone was still to retire");
 });
 
 nodeTest("two changes while the store is out of reach: the last one is published", async (node) => {

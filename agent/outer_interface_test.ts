@@ -129,6 +129,15 @@ rootTest(
       ["the last run's of two /32", ["10.0.1.99/32", "10.0.1.1/32"], "10.0.1.1", "10.0.1.1"],
       ["the last run's of two networks", ["10.0.1.1/24", "10.0.2.1/24"], "10.0.2.1", "10.0.2.1"],
       ["the last run's is gone", ["10.0.1.1/24", "10.0.2.1/24"], "10.0.3.1", "10.0.1.1"],
+      [
+        "the last run's, which is deprecated by now",
+        [
+          "10.0.1.1/24 valid_lft 3600 preferred_lft 0",
+          "10.0.2.1/24 valid_lft 3600 preferred_lft 3600",
+        ],
+        "10.0.1.1",
+        "10.0.1.1",
+      ],
       ["a VIP alone", ["10.0.1.99/32"], undefined, "10.0.1.99"],
       ["a VIP of IPv6", ["fd01::99/128 nodad", "fd01::1/64 nodad"], undefined, "fd01::1"],
       ["the last run's of IPv6", ["fd01::1/64 nodad", "fd01::2/64 nodad"], "fd01::1", "fd01::1"],
