@@ -5,7 +5,6 @@
  */
 
 import {
-  type Backend,
   type BackendSession,
   type KernelReader,
   type Lease,
@@ -15,11 +14,7 @@ import {
   type Peer,
   PeerTable,
 } from "@denim/core";
-import { findBackend, readBackendOptions } from "./net_conf.ts";
-
-/** A backend, whatever its options and peer data are. */
-// deno-lint-ignore no-explicit-any -- each backend has types of its own, checked by its own schemas
-export type AnyBackend = Backend<any, any>;
+import { type AnyBackend, findBackend, readBackendOptions } from "./net_conf.ts";
 
 /** What data paths are made from, beside net-conf. */
 export interface DataPathContext {
@@ -61,7 +56,7 @@ export class DataPath implements AsyncDisposable {
 
   /**
    * Opens the data path that a net-conf asks for. Changes nothing in the kernel. Rejects with a ConfigError if
-   * no backend has that name or the backend refuses its options, and as {@link Backend.open} does.
+   * no backend has that name or the backend refuses its options, and as `Backend.open` does.
    *
    * @param held the lease that this node has, from this run or the last one
    */

@@ -23,9 +23,9 @@ import { DataPaths, HOLD_MS } from "./data_paths.ts";
 import { type DesiredState, logFailures } from "./desired_state.ts";
 import { findBackend } from "./net_conf.ts";
 
-/** How often a former data path is looked at. It goes when it has no peer at two looks in a row … */
+/** How often a former data path is looked at, in milliseconds. It retires if two looks in a row find no peer. */
 export const RETIRE_LOOK_MS = 5_000;
-/** … or after this long, whether its peers have changed or not. */
+/** How long a former data path stays at most, in milliseconds, even if peers still use it. */
 export const RETIRE_PATIENCE_MS = 10 * 60_000;
 
 /** What a {@link DataPathManager} works with. */
@@ -79,14 +79,9 @@ export class DataPathManager implements AsyncDisposable {
     [this.#changed, this.#failed] = [count("done"), count("failed")];
     metrics.gauge("denim_data_paths", "Data paths that are open.", () => this.#open.length);
     const peers = (state: string, read: () => number) =>
-      metrics.gauge(
-        "denim_peers",
-        "Other nodes with a lease, by how this node reaches them.",
-        read,
-        {
-          state,
-        },
-      );
+      metrics.gauge("denim_peers", "Other nodes, by which data path reaches them.", read, {
+        state,
+      });
     peers("current", () => this.current.peers.size);
     peers("former", () => sumOf(this.all.slice(1), ({ peers }) => peers.size));
     peers("refused", () => sumOf(this.all, ({ peers }) => [...peers.keys()].length - peers.size));
@@ -242,9 +237,9 @@ export class DataPathManager implements AsyncDisposable {
   }
 
   /**
-   * To another backend: the new data path is built, the peers that have it already are reached by it, and only then
-   * the node publishes it. The old one reaches the peers that have not changed yet. With the same backend the new data
-   * path takes the old one's place.
+   * If the backend is another one, the new data path is built, then it reaches the peers that have it already, and only
+   * then the node publishes it. The old data path reaches the peers that have not changed yet. If the backend is the
+   * same, the new data path takes the old one's place.
    */
   async #changeTo(config: NetworkConfig, fingerprint: string): Promise<void> {
     const { backends, lease, outer, log } = this.#options;
@@ -256,10 +251,10 @@ export class DataPathManager implements AsyncDisposable {
     const backend = findBackend(config, backends);
     const before = this.current;
     const rival = this.#open.find((path) => path.backend === backend);
-    let next = rival;
-    if (rival === undefined) next = await this.#build(config);
-    else if (rival.fingerprint !== fingerprint) next = await this.#replace(rival, config);
-    await this.#adopt(next!, config);
+    const next = rival?.fingerprint === fingerprint
+      ? rival
+      : await (rival === undefined ? this.#build(config) : this.#replace(rival, config));
+    await this.#adopt(next, config);
     const { type } = backend;
     log.info(
       "data-path-changed",

@@ -8,7 +8,7 @@ import {
 import assert from "node:assert/strict";
 import { z } from "zod";
 import { RecordingLog } from "../tests/support/recording_log.ts";
-import type { AnyBackend } from "./data_path.ts";
+import type { AnyBackend } from "./net_conf.ts";
 import { type AssignablePath, DataPaths, HOLD_MS } from "./data_paths.ts";
 
 const CONFIG = parseNetworkConfig('{"Network":"10.5.0.0/16"}');

@@ -19,14 +19,14 @@ import {
   SYSTEM_CLOCK,
 } from "@denim/core";
 import { kernelReader, NetlinkSocket, Reconciler, type UnderlayNews } from "@denim/core/linux";
-import { type AnyBackend, DataPath, type DataPathContext } from "./data_path.ts";
+import { DataPath, type DataPathContext } from "./data_path.ts";
 import { DataPathAdapter } from "./data_path_adapter.ts";
 import { DataPathManager } from "./data_path_manager.ts";
 import { logFailures } from "./desired_state.ts";
 import { HOST_OWNER, hostState } from "./host_state.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
-import { findBackend } from "./net_conf.ts";
+import { type AnyBackend, findBackend } from "./net_conf.ts";
 import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
 import { type LastRun, SubnetFile } from "./subnet_file.ts";

@@ -14,7 +14,7 @@ import {
   NO_METRICS,
   RuntimeError,
 } from "@denim/core";
-import type { AnyBackend } from "./data_path.ts";
+import type { AnyBackend } from "./net_conf.ts";
 import { type AgentFlags, agentHelp, parseAgentFlags } from "./flags.ts";
 import { Health } from "./health.ts";
 import { createLogger } from "./log.ts";
