@@ -3,7 +3,7 @@
 import { IpAddress } from "@denim/core";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
-import type { LabNode } from "../agent/lab/lab.ts";
+import type { LabNode } from "@denim/agent/lab";
 import { DEFECTS, FATAL_PEER, FATAL_VNI } from "./support/agent_with_defect.ts";
 import { ip } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
