@@ -1,6 +1,6 @@
 /**
- * An agent with a defect, which shows once the cluster changes: the first argument says where the defect is, the
- * others are the agent's.
+ * An agent with a defect that shows once the cluster changes. The first argument says where the defect is, the others
+ * are the agent's.
  *
  * @module
  */
