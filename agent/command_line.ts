@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { AnyBackend } from "./data_paths.ts";
+import type { AnyBackend } from "./net_conf.ts";
 import { denimProgram } from "./program.ts";
 import { runAgent } from "./run_agent.ts";
 import config from "./deno.json" with { type: "json" };

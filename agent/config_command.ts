@@ -5,7 +5,7 @@
  */
 
 import { ConfigError, type LeaseAdmin, messageOf, RuntimeError, WRITE_NET_CONF } from "@denim/core";
-import type { AnyBackend } from "./data_paths.ts";
+import type { AnyBackend } from "./net_conf.ts";
 import { checkNetConf } from "./net_conf.ts";
 import { runStoreCommand } from "./store_command.ts";
 

@@ -1,85 +1,73 @@
 /**
- * The ways in which a node's packets reach its peers: one, but while the cluster changes its backend two or
+ * Which data path reaches which peer. There is one data path, but while the cluster changes its backend two or
  * more side by side, each with the peers that it fits.
  *
  * @module
  */
 
-import type {
-  Backend,
-  BackendSession,
-  Lease,
-  LeaseEvent,
-  PeerChanges,
-  PeerTable,
-} from "@denim/core";
-
-/** A backend, whatever its options and peer data are. */
-// deno-lint-ignore no-explicit-any -- each backend has types of its own, checked by its own schemas
-export type AnyBackend = Backend<any, any>;
-
-/** A backend at work, with the peers that it reaches. */
-export interface DataPath {
-  /** On whose behalf the reconciler keeps what the node itself needs for it. */
-  readonly owner: string;
-  /** What it was opened with, as text: another text asks for another data path. */
-  readonly settings: string;
-  /** The kind of network. */
-  readonly backend: AnyBackend;
-  /** The backend at work. */
-  readonly session: BackendSession;
-  /** Those that it reaches. */
-  readonly peers: PeerTable<unknown>;
-}
+import type { Lease, LeaseEvent, PeerChanges } from "@denim/core";
+import type { DataPath } from "./data_path.ts";
 
 /**
- * How long a peer is reached as before when its lease names a backend that this node does not run: it keeps
- * its old data path for those that have not changed yet, and this node may be about to change too.
+ * How long this node reaches a peer as before when the peer's lease names a backend that this node does not run.
+ * The peer keeps its former data path for the nodes that have not changed yet, and this node may be about to change
+ * too.
  */
 export const HOLD_MS = 10_000;
 
-/** Decides which data path reaches which peer. */
-export class DataPaths {
-  #current: DataPath;
-  readonly #former = new Set<DataPath>();
+/** What {@link DataPaths} has to know of a data path. */
+export type AssignablePath = Pick<DataPath, "backend" | "peers">;
+
+/** Assigns peers to data paths. */
+export class DataPaths<Path extends AssignablePath = DataPath> {
+  #current: Path;
+  readonly #former = new Set<Path>();
   readonly #heldUntilMs = new Map<string, number>();
   readonly #onHold: () => void;
 
-  /** Starts with one. `onHold` is told of a peer that is held for {@link HOLD_MS}. */
-  constructor(first: DataPath, onHold: () => void) {
+  /**
+   * Starts with one data path.
+   *
+   * @param onHold called when a peer is held: its lease must be read again after {@link HOLD_MS}
+   */
+  constructor(first: Path, onHold: () => void) {
     this.#current = first;
     this.#onHold = onHold;
   }
 
-  /** The one that this node publishes. */
-  get current(): DataPath {
+  /** The one that this node publishes with its lease. */
+  get current(): Path {
     return this.#current;
   }
 
   /** All of them, the current one first. */
-  get all(): readonly DataPath[] {
+  get all(): readonly Path[] {
     return [this.#current, ...this.#former];
   }
 
-  /** Makes another the current one; the one so far stays for the peers that it fits. */
-  change(next: DataPath): void {
+  /** Makes another the current one. The one before stays, for the peers that it fits. */
+  change(next: Path): void {
     this.#former.delete(next);
     this.#former.add(this.#current);
     this.#current = next;
   }
 
   /** Adds one for peers that the current one does not fit. */
-  addFormer(path: DataPath): void {
+  addFormer(path: Path): void {
     this.#former.add(path);
   }
 
-  /** Takes a former one out. */
-  delete(path: DataPath): void {
+  /** Removes a former one. */
+  delete(path: Path): void {
     this.#former.delete(path);
   }
 
-  /** Tells what an event means for each data path. `nowMs` is in milliseconds since any moment. */
-  take(event: LeaseEvent, nowMs: number): ReadonlyMap<DataPath, PeerChanges<unknown>> {
+  /**
+   * Applies an event of the store's watch, and returns what it means for each data path.
+   *
+   * @param nowMs the time, in milliseconds since any moment
+   */
+  apply(event: LeaseEvent, nowMs: number): ReadonlyMap<Path, PeerChanges<unknown>> {
     const leases = event.kind === "snapshot" ? event.leases : event.put;
     const { all } = this;
     const shares = new Map(all.map((path) => [path, new Map<string, Lease>()]));
@@ -106,6 +94,7 @@ export class DataPaths {
     );
   }
 
+  /** Whether a peer that no data path fits is still reached as before. */
   #hold(key: string, nowMs: number): boolean {
     if (!this.all.some(({ peers }) => peers.has(key))) return false;
     const untilMs = this.#heldUntilMs.get(key);

@@ -5,5 +5,5 @@
  * @module
  */
 
-export type { AnyBackend } from "./data_paths.ts";
+export type { AnyBackend } from "./net_conf.ts";
 export { runAgent, type RunAgentOptions } from "./run_agent.ts";

@@ -4,8 +4,17 @@
  * @module
  */
 
-import { ConfigError, type NetworkConfig, parseNetworkConfig, readConfig } from "@denim/core";
-import type { AnyBackend } from "./data_paths.ts";
+import {
+  type Backend,
+  ConfigError,
+  type NetworkConfig,
+  parseNetworkConfig,
+  readConfig,
+} from "@denim/core";
+
+/** A backend, whatever its options and peer data are. */
+// deno-lint-ignore no-explicit-any -- each backend has types of its own, checked by its own schemas
+export type AnyBackend = Backend<any, any>;
 
 /** The backend that net-conf names, in any case, as flannel has it. Throws a ConfigError where there is none of that name. */
 export function findBackend(

@@ -5,7 +5,9 @@
  */
 
 import {
+  addressBits,
   Cidr,
+  Complaints,
   ConfigError,
   type Family,
   IpAddress,
@@ -18,8 +20,8 @@ import {
   findLink,
   type LinkState,
   listAddresses,
+  listDefaultRoutes,
   listLinks,
-  listRoutes,
   type NetlinkSocket,
   routeTo,
   type UnderlayNews,
@@ -32,6 +34,14 @@ export type InterfaceChoice = Pick<
   "iface" | "ifaceRegex" | "ifaceCanReach" | "publicIps"
 >;
 
+/** What else matters when a device is chosen. */
+export interface ChoiceContext {
+  /** The addresses at which the node was reached in its last run. A device's that is among them is preferred. */
+  readonly lastIps?: ReadonlyMap<Family, IpAddress>;
+  /** Told in a sentence when the operator may want to choose another device. */
+  readonly onDoubt?: (text: string) => void;
+}
+
 /** A device, and the address of it that led to its choice, if one did. */
 interface Candidate {
   readonly link: LinkState;
@@ -39,31 +49,39 @@ interface Candidate {
 }
 
 /**
- * Finds the outer interface: by `--iface`, then `--iface-regex`, then `--iface-can-reach`; where none of them
- * is given the one that has the public IP, or else the default route. Throws a ConfigError that says what
- * was looked for and what there is.
+ * Finds the outer interface: by `--iface`, then `--iface-regex`, then `--iface-can-reach`. If none of them is given
+ * it is the device that has the public IP, or else the one of the default route. Of several devices that match it is
+ * the first that is up and has an address of each family. Throws a ConfigError that says what was looked for and
+ * what there is.
  */
 export function findOuterInterface(
   socket: NetlinkSocket,
   choice: InterfaceChoice,
   families: readonly Family[],
+  context: ChoiceContext = {},
 ): OuterInterface {
-  const host: Host = {
+  const host: HostView = {
     socket,
     families,
     links: listLinks(socket),
     addresses: families.flatMap((family) => listAddresses(socket, family)),
+    lastIps: context.lastIps ?? new Map(),
+    onDoubt: context.onDoubt ?? (() => {}),
   };
-  const { link, address } = pick(host, choice);
-  if (!link.up) throw new ConfigError(`device ${link.name} is down; set it up, or choose another`);
-  const addresses = new Map(families.map((family): [Family, IpAddress] => {
-    const own = address?.family === family ? address : addressOf(host, link, family);
-    if (own !== undefined) return [family, own];
-    throw new ConfigError(
-      `device ${link.name} has no IPv${family} address, which net-conf's EnableIPv${family} needs`,
-    );
-  }));
-  return outerInterface(link, addresses, choice);
+  let complaint: ConfigError | undefined;
+  for (const { link, address } of candidates(host, choice)) {
+    try {
+      if (!link.up) {
+        throw new ConfigError(`device ${link.name} is down; set it up, or choose another`);
+      }
+      return outerInterface(link, addressesOf(host, link, address), choice);
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      complaint ??= error;
+    }
+  }
+  throw complaint ??
+    new ConfigError(`${nothingFound(choice, families)}; there are: ${inventory(host)}`);
 }
 
 function outerInterface(
@@ -77,94 +95,110 @@ function outerInterface(
   return { name, mtuBytes, addresses, publicIps };
 }
 
+/** What an {@link OuterInterfaceFollower} works with. */
+export interface FollowerOptions {
+  /** Asks the kernel. */
+  readonly socket: NetlinkSocket;
+  /** What the operator chose. */
+  readonly choice: InterfaceChoice;
+  /** The families that net-conf enables. */
+  readonly families: readonly Family[];
+  /** See {@link ChoiceContext.lastIps}. */
+  readonly lastIps?: ReadonlyMap<Family, IpAddress>;
+  /** Where it is said that the device is lost, is back, or may not be the right one. */
+  readonly log: Logger;
+}
+
 /**
- * Follows the outer interface through what happens to it: another address, another name, another MTU, down and
- * up again, or gone, and another in its place.
+ * Follows the outer interface through what happens to it: it gets another address, name or MTU, goes down and up
+ * again, or is deleted and another takes its place.
  */
 export class OuterInterfaceFollower {
-  readonly #socket: NetlinkSocket;
-  readonly #choice: InterfaceChoice;
-  readonly #families: readonly Family[];
-  readonly #log: Logger;
+  readonly #options: FollowerOptions;
   /** What it was at the start. */
   readonly #home: OuterInterface;
   #current: OuterInterface;
   #index: number;
-  /** Why it can't be used as it is; empty where it can. */
-  #complaint = "";
+  /** Whether it cannot be used as it is. */
+  #isLost = false;
+  readonly #complaints = new Complaints();
+  readonly #doubts = new Complaints();
 
   /** Finds the interface; throws as {@link findOuterInterface} does. */
-  constructor(
-    socket: NetlinkSocket,
-    choice: InterfaceChoice,
-    families: readonly Family[],
-    log: Logger,
-  ) {
-    this.#socket = socket;
-    this.#choice = choice;
-    this.#families = families;
-    this.#log = log;
-    this.#home = this.#current = findOuterInterface(socket, choice, families);
-    this.#index = findLink(socket, this.#current.name)!.index;
+  constructor(options: FollowerOptions) {
+    this.#options = options;
+    this.#home = this.#current = this.#find(options.choice);
+    this.#index = findLink(options.socket, this.#current.name)!.index;
   }
 
-  /** The interface, as it was when last looked at and all was well. */
+  /** The interface, as it was when it could last be used. */
   get current(): OuterInterface {
     return this.#current;
   }
 
-  /** Whether news of the underlay are a reason to look. */
+  /** Whether news of the underlay are a reason for {@link OuterInterfaceFollower.refresh}. */
   concerns({ device, destination }: UnderlayNews): boolean {
-    return this.#complaint !== "" || device === this.#current.name ||
-      device === this.#home.name || device === undefined && destination === undefined;
+    return this.#isLost || device === this.#current.name || device === this.#home.name ||
+      device === undefined && destination === undefined;
   }
 
   /**
-   * Looks at it. Who has it goes on with it for as long as it has its addresses, also while it is down: what is
-   * gone for a moment is no reason to move. Else it is chosen as at the start; and where none is found, it
-   * stays what it is, until there is one. Whoever had to move goes back when the addresses of the start are
-   * there again: in their absence it may have taken one that is not the node's for good.
+   * Evaluates the choice again. Keeps the current device while it has its addresses, even if it is down: what is gone
+   * for a moment is no reason to move. Otherwise it chooses as at the start, and if nothing fits, keeps the last
+   * choice. Returns to the device and addresses of the start once these are there again: what took their place
+   * may not be the node's for good.
    */
-  look(): void {
-    const own = this.#families.flatMap((family) => listAddresses(this.#socket, family));
-    /** For each family the address that a device has, of the first of these that says one which it has. */
-    const kept = (device: number, of: readonly OuterInterface[]) =>
-      new Map(this.#families.flatMap((family): (readonly [Family, IpAddress])[] => {
-        const there = of.map(({ addresses }) => addresses.get(family)!).find((wanted) =>
+  refresh(): void {
+    const { socket, choice, families } = this.#options;
+    const own = families.flatMap((family) => listAddresses(socket, family));
+    /** For each family the first of these interfaces' addresses that a device still has. */
+    const kept = (device: number, interfaces: readonly OuterInterface[]) =>
+      new Map(families.flatMap((family): (readonly [Family, IpAddress])[] => {
+        const there = interfaces.map(({ addresses }) => addresses.get(family)!).find((wanted) =>
           own.some(({ index, address }) => index === device && address.equals(wanted))
         );
         return there === undefined ? [] : [[family, there]];
       }));
-    const isWhole = ({ size }: ReadonlyMap<Family, IpAddress>) => size === this.#families.length;
+    const isWhole = ({ size }: ReadonlyMap<Family, IpAddress>) => size === families.length;
     const home = [this.#index, ...own.map(({ index }) => index)]
       .find((index) => isWhole(kept(index, [this.#home])));
-    const homeLink = home === undefined ? undefined : findLink(this.#socket, home);
-    const link = homeLink?.up ? homeLink : findLink(this.#socket, this.#index);
+    const homeLink = home === undefined ? undefined : findLink(socket, home);
+    const link = homeLink?.up ? homeLink : findLink(socket, this.#index);
     if (link !== undefined && !link.up) {
-      return this.#complain(`device ${link.name}, the way to other nodes, is down`);
+      return this.#lose(`device ${link.name}, by which this node reaches the others, is down`);
     }
     const addresses = link && kept(link.index, [this.#home, this.#current]);
     if (link !== undefined && isWhole(addresses!)) {
-      return this.#take(outerInterface(link, addresses!, this.#choice));
+      return this.#use(outerInterface(link, addresses!, choice));
     }
-    const choices = [this.#choice, ...(link ? [{ ...this.#choice, ...only(link.name) }] : [])];
-    for (const choice of choices) {
+    const choices = [choice, ...(link ? [{ ...choice, ...only(link.name) }] : [])];
+    for (const each of choices) {
       try {
-        const found = findOuterInterface(this.#socket, choice, this.#families);
-        // Only in the family where it is gone another address takes its place.
+        const found = this.#find(each);
+        // An address that is still there stays, also if the other family's is gone.
         const outer = found.name === link?.name
-          ? outerInterface(link, new Map([...found.addresses, ...addresses!]), this.#choice)
+          ? outerInterface(link, new Map([...found.addresses, ...addresses!]), choice)
           : found;
         this.#checkReach(outer);
-        return this.#take(outer);
+        return this.#use(outer);
       } catch (error) {
         if (!(error instanceof ConfigError)) throw error;
-        if (choice === choices.at(-1)) this.#complain(messageOf(error));
+        if (each === choices.at(-1)) this.#lose(messageOf(error));
       }
     }
   }
 
-  /** A device that just came up has but an address of its link, until its others come. */
+  #find(choice: InterfaceChoice): OuterInterface {
+    const { socket, families, lastIps = new Map(), log } = this.#options;
+    return findOuterInterface(socket, choice, families, {
+      lastIps,
+      onDoubt: (text) => {
+        if (this.#doubts.isNew(text)) log.info("outer-interface-doubtful", text);
+      },
+    });
+  }
+
+  /** A device that has just come up has only a link-local address until it gets its others. */
   #checkReach({ name, addresses }: OuterInterface): void {
     for (const [family, address] of addresses) {
       if (!isLinkLocal(address) || isLinkLocal(this.#home.addresses.get(family)!)) continue;
@@ -172,24 +206,31 @@ export class OuterInterfaceFollower {
     }
   }
 
-  #take(outer: OuterInterface): void {
-    if (this.#complaint !== "") {
-      this.#log.info("outer-interface-back", `device ${outer.name} leads to other nodes again`);
+  #use(outer: OuterInterface): void {
+    if (this.#isLost) {
+      const { log } = this.#options;
+      log.info(
+        "outer-interface-back",
+        `this node reaches the others by device ${outer.name} again`,
+      );
     }
-    this.#complaint = "";
-    this.#index = findLink(this.#socket, outer.name)?.index ?? this.#index;
+    this.#isLost = false;
+    this.#complaints.resolve();
+    this.#index = findLink(this.#options.socket, outer.name)?.index ?? this.#index;
     this.#current = outer;
   }
 
-  #complain(why: string): void {
-    if (why !== this.#complaint) {
-      this.#log.error("outer-interface-lost", `${why}; this node goes on as soon as there is one`);
-    }
-    this.#complaint = why;
+  #lose(why: string): void {
+    this.#isLost = true;
+    if (!this.#complaints.isNew(why)) return;
+    this.#options.log.error(
+      "outer-interface-lost",
+      `${why}; this node goes on as soon as a device can be used`,
+    );
   }
 }
 
-/** Addresses that are good on their link alone (RFC 3927, RFC 4291). */
+/** Addresses that are valid on their link alone (RFC 3927, RFC 4291). */
 const LINK_LOCAL: readonly Cidr[] = ["169.254.0.0/16", "fe80::/10"].map((text) => Cidr.parse(text));
 
 function isLinkLocal(address: IpAddress): boolean {
@@ -201,99 +242,156 @@ function only(name: string): Pick<InterfaceChoice, "iface" | "ifaceRegex" | "ifa
   return { iface: [name], ifaceRegex: [], ifaceCanReach: undefined };
 }
 
-interface Host {
+/** What the kernel has, as it is while a device is chosen. */
+interface HostView extends Required<ChoiceContext> {
   readonly socket: NetlinkSocket;
   readonly families: readonly Family[];
   readonly links: readonly LinkState[];
   readonly addresses: readonly AddressState[];
 }
 
-function pick(host: Host, choice: InterfaceChoice): Candidate {
+/** The devices that match a choice, the best first. */
+function* candidates(host: HostView, choice: InterfaceChoice): Generator<Candidate, void, void> {
   const { iface, ifaceRegex, ifaceCanReach, publicIps } = choice;
-  if (iface.length === 0 && ifaceRegex.length === 0 && ifaceCanReach === undefined) {
+  if (isDefault(choice)) {
     const [publicIp] = host.families.flatMap((family) => publicIps.get(family) ?? []);
-    return publicIp === undefined ? byDefaultRoute(host) : found(
-      host,
-      byAddress(host, publicIp),
-      `no device has the public IP ${publicIp}; name the device with --iface`,
-    );
+    yield* publicIp === undefined ? byDefaultRoute(host) : byAddress(host, publicIp);
+    return;
   }
-  for (const which of iface) {
-    const address = IpAddress.tryParse(which);
-    const link = host.links.find(({ name }) => name === which);
-    const candidate = address ? byAddress(host, address) : link && { link };
-    if (candidate !== undefined) return candidate;
+  for (const wanted of iface) {
+    const address = IpAddress.tryParse(wanted);
+    if (address !== undefined) yield* byAddress(host, address);
+    else yield* host.links.filter(({ name }) => name === wanted).map((link) => ({ link }));
   }
-  for (const pattern of ifaceRegex) {
-    const candidate = byPattern(host, pattern);
-    if (candidate !== undefined) return candidate;
-  }
+  for (const pattern of ifaceRegex) yield* byPattern(host, pattern);
   const route = ifaceCanReach && routeTo(host.socket, ifaceCanReach);
-  const link = route && findLink(host.socket, route.index);
+  const link = route && host.links.find(({ index }) => index === route.index);
+  if (link) yield { link, ...(route.source ? { address: route.source } : {}) };
+}
+
+/** Whether no flag says which device it is. */
+function isDefault({ iface, ifaceRegex, ifaceCanReach }: InterfaceChoice): boolean {
+  return iface.length === 0 && ifaceRegex.length === 0 && ifaceCanReach === undefined;
+}
+
+function nothingFound(choice: InterfaceChoice, families: readonly Family[]): string {
+  const { iface, ifaceRegex, ifaceCanReach } = choice;
+  if (isDefault(choice)) {
+    const [publicIp] = families.flatMap((family) => choice.publicIps.get(family) ?? []);
+    const why = publicIp === undefined
+      ? "there is no default route"
+      : `no device has the public IP ${publicIp}`;
+    return `${why}; name the device with --iface`;
+  }
   const asked = [
-    ...iface.map((which) => `--iface ${which}`),
+    ...iface.map((wanted) => `--iface ${wanted}`),
     ...ifaceRegex.map(({ source }) => `--iface-regex ${source}`),
     ...(ifaceCanReach ? [`--iface-can-reach ${ifaceCanReach}`] : []),
   ];
-  return found(
-    host,
-    link && { link, ...(route.source ? { address: route.source } : {}) },
-    `no device matches ${asked.join(", ")}`,
+  return `no device matches ${asked.join(", ")}`;
+}
+
+/** Every device with its addresses, as text. */
+function inventory(host: HostView): string {
+  return host.links.map(({ name, index }) => {
+    const own = host.addresses.filter((address) => address.index === index);
+    return `${name} ${own.map(({ address }) => address).join(" ") || "without address"}`;
+  }).join(", ");
+}
+
+function byAddress(host: HostView, wanted: IpAddress): Candidate[] {
+  return host.addresses.filter(({ address }) => address.equals(wanted)).flatMap(({ index }) =>
+    host.links.filter((link) => link.index === index).map((link) => ({ link, address: wanted }))
   );
 }
 
-function found(host: Host, candidate: Candidate | undefined, complaint: string): Candidate {
-  if (candidate !== undefined) return candidate;
-  const there = host.links.map(({ name, index }) => {
-    const own = host.addresses.filter((address) => address.index === index);
-    return `${name} ${own.map(({ address }) => address).join(" ") || "without address"}`;
+/** An address that matches comes before a name that does; of several of one device the best. */
+function byPattern(host: HostView, pattern: RegExp): Candidate[] {
+  const matches = host.addresses.filter(({ address }) => pattern.test(`${address}`));
+  const byAddress = [...new Set(matches.map(({ index }) => index))].flatMap((index) => {
+    const [best] = byPreference(host, matches.filter((address) => address.index === index));
+    return host.links.filter((link) => link.index === index)
+      .map((link) => ({ link, address: best!.address }));
   });
-  throw new ConfigError(`${complaint}; there are: ${there.join(", ")}`);
+  const byName = host.links.filter(({ name }) => pattern.test(name)).map((link) => ({ link }));
+  return [...byAddress, ...byName];
 }
 
-function byAddress(host: Host, wanted: IpAddress): Candidate | undefined {
-  const index = host.addresses.find(({ address }) => address.equals(wanted))?.index;
-  const link = host.links.find((candidate) => candidate.index === index);
-  return link && { link, address: wanted };
-}
-
-/** An address that matches comes before a name that does. */
-function byPattern(host: Host, pattern: RegExp): Candidate | undefined {
-  const match = host.addresses.find(({ address }) => pattern.test(`${address}`));
-  if (match !== undefined) return byAddress(host, match.address);
-  const link = host.links.find(({ name }) => pattern.test(name));
-  return link && { link };
-}
-
-function byDefaultRoute(host: Host): Candidate {
-  const names = host.families.map((family) => {
-    const [route] = listRoutes(host.socket, family)
-      .filter(({ destination }) => destination.prefixLength === 0)
-      .sort((a, b) => a.metric - b.metric);
-    return host.links.find(({ index }) => index === route?.index)?.name;
+/** The devices by which the best default route of every family leaves. */
+function byDefaultRoute(host: HostView): Candidate[] {
+  const devices = host.families.map((family) => {
+    const [route] = listDefaultRoutes(host.socket, family).sort((a, b) => a.metric - b.metric);
+    return host.links.filter(({ index }) => route?.indexes.includes(index))
+      .toSorted((a, b) => route!.indexes.indexOf(a.index) - route!.indexes.indexOf(b.index));
   });
-  const [name] = names;
-  const link = host.links.find((candidate) => candidate.name === name);
-  if (names.some((other) => other !== name)) {
+  const common = devices[0]!.filter(({ index }) =>
+    devices.every((links) => links.some((link) => link.index === index))
+  );
+  if (common.length === 0 && devices.some((links) => links.length > 0)) {
+    const names = devices.map((links) => links.map(({ name }) => name).join(" or ") || "none");
     throw new ConfigError(
-      `the default routes of IPv4 and IPv6 leave by ${
-        names.map((n) => n ?? "none").join(" and ")
-      }; ` +
-        "name one device with --iface",
+      `the default routes of IPv4 and IPv6 leave by ${names.join(" and ")}; name one device with ` +
+        "--iface",
     );
   }
-  return found(host, link && { link }, "there is no default route; name the device with --iface");
+  const canUse = ({ up, index }: LinkState) =>
+    up && host.families.every((family) => ownAddresses(host, index, family).length > 0);
+  const wasLast = ({ index }: LinkState) =>
+    host.addresses.some((address) => address.index === index && isLast(host, address));
+  const rank = (link: LinkState) => 2 * Number(!canUse(link)) + Number(!wasLast(link));
+  const ordered = common.toSorted((a, b) => rank(a) - rank(b));
+  if (ordered.length > 1) {
+    host.onDoubt(
+      `the default route leaves by ${
+        common.map(({ name }) => name).join(" and ")
+      }; this node uses ` +
+        `${ordered[0]!.name}, name another one with --iface`,
+    );
+  }
+  return ordered.map((link) => ({ link }));
+}
+
+/** The address of a device for each family. Throws a ConfigError if it lacks one. */
+function addressesOf(
+  host: HostView,
+  link: LinkState,
+  chosen: IpAddress | undefined,
+): ReadonlyMap<Family, IpAddress> {
+  return new Map(host.families.map((family): [Family, IpAddress] => {
+    if (chosen?.family === family) return [family, chosen];
+    const [best] = ownAddresses(host, link.index, family);
+    if (best !== undefined) return [family, best.address];
+    throw new ConfigError(
+      `device ${link.name} has no IPv${family} address, which net-conf's EnableIPv${family} needs`,
+    );
+  }));
+}
+
+/** A device's addresses of one family that can be used, the best first. */
+function ownAddresses(host: HostView, device: number, family: Family): AddressState[] {
+  return byPreference(
+    host,
+    host.addresses.filter(({ index, address }) => index === device && address.family === family),
+  );
 }
 
 /**
- * The address of a device that is likeliest to stay: one that is good beyond the link before one that is not,
- * then a permanent one, then one that is not temporary (RFC 8981); the first of several.
+ * Addresses of one device that can be used, the likeliest to stay first. One that is valid beyond the link comes before
+ * one that is not. Then comes the device's own before one that moves from host to host as a keepalived's or
+ * kube-vip's does: those are given for a single host (/32, /128) and without an end, while DHCP's of a cloud have an
+ * end. Then comes the last run's, then a permanent one, then one that is not temporary (RFC 8981).
  */
-function addressOf(host: Host, link: LinkState, family: Family): IpAddress | undefined {
-  const own = host.addresses.filter(({ index, address, deprecated }) =>
-    index === link.index && address.family === family && !deprecated
-  );
-  const rank = ({ scope, permanent, temporary }: AddressState) =>
-    4 * Number(scope !== 0) + 2 * Number(!permanent) + Number(temporary);
-  return own.toSorted((a, b) => rank(a) - rank(b))[0]?.address;
+function byPreference(host: HostView, own: readonly AddressState[]): AddressState[] {
+  const rank = (state: AddressState) => {
+    const { address, prefixLength, scope, permanent, temporary } = state;
+    const mayMove = permanent && prefixLength === addressBits(address.family);
+    return [scope !== 0, mayMove, !isLast(host, state), !permanent, temporary]
+      .reduce((sum, isWorse) => 2 * sum + Number(isWorse), 0);
+  };
+  return own.filter((state) => !state.deprecated || isLast(host, state))
+    .toSorted((a, b) => rank(a) - rank(b));
+}
+
+function isLast({ lastIps }: HostView, { address }: AddressState): boolean {
+  return lastIps.get(address.family)?.equals(address) ?? false;
 }

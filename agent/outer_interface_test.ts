@@ -1,5 +1,5 @@
 import { ConfigError, type Family, IpAddress } from "@denim/core";
-import { NetlinkSocket } from "@denim/core/linux";
+import { NetlinkSocket, writeSysctl } from "@denim/core/linux";
 import assert from "node:assert/strict";
 import { RecordingLog } from "../tests/support/recording_log.ts";
 import { rootTest } from "../tests/support/root_test.ts";
@@ -75,6 +75,18 @@ rootTest("the outer interface is chosen as flannel chooses it", async (t) => {
       "eth0 1401 10.0.1.1 as 10.0.1.1",
     ],
     ["behind NAT", { iface: ["eth0"], publicIps }, "eth0 1401 10.0.1.1 as 192.0.2.7"],
+    ["the first that is up", { iface: ["down0", "eth0"] }, "eth0 1401 10.0.1.1 as 10.0.1.1"],
+    [
+      "the first with an address",
+      { ifaceRegex: [/^peer/, /^eth0/] },
+      "eth0 1401 10.0.1.1 as 10.0.1.1",
+    ],
+    [
+      "the first with both families",
+      { iface: ["peer1", "10.0.2.9"] },
+      "eth1 1402 10.0.2.9 fd02::1 as 10.0.2.9 fd02::1",
+      [4, 6],
+    ],
   ];
   for (const [name, choice, expected, families] of cases) {
     await t.step(name, () => assert.equal(find(choice, families), expected));
@@ -95,6 +107,158 @@ rootTest("the outer interface is chosen as flannel chooses it", async (t) => {
   }
 });
 
+rootTest(
+  "an address that moves from host to host is not preferred to the device's own",
+  async (t) => {
+    type Case = readonly [
+      name: string,
+      addresses: readonly string[],
+      lastIp: string | undefined,
+      expected: string,
+      choice?: Partial<InterfaceChoice>,
+    ];
+    const cases: readonly Case[] = [
+      ["a VIP comes first", ["10.0.1.99/32", "10.0.1.1/24"], undefined, "10.0.1.1"],
+      ["a VIP that the last run had", ["10.0.1.99/32", "10.0.1.1/24"], "10.0.1.99", "10.0.1.1"],
+      [
+        "DHCP's address of a cloud, and a VIP",
+        ["10.0.1.99/32", "10.0.1.1/32 valid_lft 3600 preferred_lft 3600"],
+        undefined,
+        "10.0.1.1",
+      ],
+      ["the last run's of two /32", ["10.0.1.99/32", "10.0.1.1/32"], "10.0.1.1", "10.0.1.1"],
+      ["the last run's of two networks", ["10.0.1.1/24", "10.0.2.1/24"], "10.0.2.1", "10.0.2.1"],
+      ["the last run's is gone", ["10.0.1.1/24", "10.0.2.1/24"], "10.0.3.1", "10.0.1.1"],
+      [
+        "the last run's, which is deprecated by now",
+        [
+          "10.0.1.1/24 valid_lft 3600 preferred_lft 0",
+          "10.0.2.1/24 valid_lft 3600 preferred_lft 3600",
+        ],
+        "10.0.1.1",
+        "10.0.1.1",
+      ],
+      ["a VIP alone", ["10.0.1.99/32"], undefined, "10.0.1.99"],
+      ["a VIP of IPv6", ["fd01::99/128 nodad", "fd01::1/64 nodad"], undefined, "fd01::1"],
+      ["the last run's of IPv6", ["fd01::1/64 nodad", "fd01::2/64 nodad"], "fd01::1", "fd01::1"],
+      [
+        "a pattern that both match",
+        ["10.0.1.99/32", "10.0.1.1/24"],
+        undefined,
+        "10.0.1.1",
+        { ifaceRegex: [/^10\.0\.1\./] },
+      ],
+      [
+        "the operator wants the VIP",
+        ["10.0.1.99/32", "10.0.1.1/24"],
+        "10.0.1.1",
+        "10.0.1.99",
+        { iface: ["10.0.1.99"] },
+      ],
+    ];
+    for (const [name, addresses, lastIp, expected, choice = { iface: ["eth0"] }] of cases) {
+      await t.step(name, () => {
+        using ns = new ScratchNamespace();
+        ns.ip("link add eth0 type veth peer name peer0");
+        ns.ip("link set eth0 up");
+        ns.ip("link set peer0 up");
+        for (const each of addresses) ns.ip(`addr add ${each} dev eth0`);
+        const { family } = address(expected);
+        const found = ns.run(() => {
+          using socket = new NetlinkSocket();
+          return findOuterInterface(socket, { ...NOTHING, ...choice }, [family], {
+            lastIps: new Map(lastIp === undefined ? [] : [[family, address(lastIp)]]),
+          });
+        });
+        assert.equal(`${found.addresses.get(family)}`, expected);
+      });
+    }
+  },
+);
+
+rootTest(
+  "of a default route by several devices one is used, and the operator is told",
+  async (t) => {
+    const hops = "nexthop via 10.0.1.254 dev eth1 nexthop via 10.0.2.254 dev eth2";
+    const hops6 = "nexthop via fd01::fe dev eth1 nexthop via fd02::fe dev eth2";
+    const objects = [
+      "nexthop add id 1 via 10.0.1.254 dev eth1",
+      "nexthop add id 2 via 10.0.2.254 dev eth2",
+      "nexthop add id 3 group 1/2",
+    ];
+    type Case = readonly [
+      name: string,
+      commands: readonly string[],
+      expected: string,
+      doubt: RegExp | undefined,
+      options?: { readonly lastIp?: string; readonly families?: readonly Family[]; compat?: "0" },
+    ];
+    const cases: readonly Case[] = [
+      ["two devices", [`route add default ${hops}`], "eth1", /eth1 and eth2; this node uses eth1/],
+      [
+        "two gateways on one device",
+        ["route add default nexthop via 10.0.1.254 dev eth1 nexthop via 10.0.1.253 dev eth1"],
+        "eth1",
+        undefined,
+      ],
+      ["a nexthop group", [...objects, "route add default nhid 3"], "eth1", /this node uses eth1/],
+      [
+        "a nexthop group, by its number alone",
+        [...objects, "route add default nhid 3"],
+        "eth1",
+        /this node uses eth1/,
+        { compat: "0" },
+      ],
+      ["a nexthop object", [...objects, "route add default nhid 2"], "eth2", undefined, {
+        compat: "0",
+      }],
+      ["IPv6", [`-6 route add default ${hops6}`], "eth1", /this node uses eth1/, { families: [6] }],
+      [
+        "the one that both families have",
+        [`route add default ${hops}`, "-6 route add default via fd02::fe dev eth2"],
+        "eth2",
+        undefined,
+        { families: [4, 6] },
+      ],
+      ["the last run's", [`route add default ${hops}`], "eth2", /uses eth2/, {
+        lastIp: "10.0.2.1",
+      }],
+      [
+        "the one with an address",
+        [`route add default ${hops}`, "addr add 10.0.7.1/32 dev eth2", "addr flush to 10.0.1.1"],
+        "eth2",
+        /uses eth2/,
+      ],
+      [
+        "the lowest metric wins",
+        [`route add default metric 7 ${hops}`, "route add default via 10.0.2.254 metric 3"],
+        "eth2",
+        undefined,
+      ],
+    ];
+    for (const [name, commands, expected, doubt, options = {}] of cases) {
+      await t.step(name, () => {
+        using ns = new ScratchNamespace();
+        const { families = [4], lastIp, compat = "1" } = options;
+        ns.run(() => writeSysctl("net/ipv4/nexthop_compat_mode", compat));
+        twoDevices(ns);
+        for (const number of [1, 2]) ns.ip(`addr add fd0${number}::1/64 dev eth${number} nodad`);
+        for (const command of commands) ns.ip(command);
+        const doubts: string[] = [];
+        const found = ns.run(() => {
+          using socket = new NetlinkSocket();
+          return findOuterInterface(socket, NOTHING, families, {
+            lastIps: new Map(lastIp === undefined ? [] : [[4, address(lastIp)]]),
+            onDoubt: (text) => doubts.push(text),
+          });
+        });
+        assert.equal(found.name, expected);
+        assert.match(doubts.join(), doubt ?? /^$/);
+      });
+    }
+  },
+);
+
 /** Gives a namespace the devices eth1 and eth2, up, with 10.0.1.1 and 10.0.2.1. */
 function twoDevices(ns: ScratchNamespace): void {
   for (const number of [1, 2]) {
@@ -106,7 +270,7 @@ function twoDevices(ns: ScratchNamespace): void {
 }
 
 rootTest(
-  "who had to take another address goes back to its own, and waits for one beyond the link",
+  "a node that had to take another address returns to its own, and takes no link-local one",
   () => {
     using ns = new ScratchNamespace();
     twoDevices(ns);
@@ -117,7 +281,12 @@ rootTest(
     const log = new RecordingLog();
     ns.run(() => {
       using socket = new NetlinkSocket();
-      const follower = new OuterInterfaceFollower(socket, NOTHING, [4, 6], log);
+      const follower = new OuterInterfaceFollower({
+        socket,
+        choice: NOTHING,
+        families: [4, 6],
+        log,
+      });
       for (
         const [what, commands, expected, complaint] of [
           ["its own gone", ["addr del 10.0.1.1/24 dev eth1"], "eth1 10.0.9.9 fd01::1"],
@@ -149,7 +318,7 @@ rootTest(
         log.records.length = 0;
         for (const command of commands) ns.ip(command);
         assert.ok(follower.concerns({ device: "eth1" }), what);
-        follower.look();
+        follower.refresh();
         const { name, addresses } = follower.current;
         assert.equal(`${name} ${[...addresses.values()].join(" ")}`, expected, what);
         assert.match(
@@ -169,7 +338,7 @@ rootTest("the outer interface is followed through what happens to it", () => {
   const log = new RecordingLog();
   ns.run(() => {
     using socket = new NetlinkSocket();
-    const follower = new OuterInterfaceFollower(socket, NOTHING, [4], log);
+    const follower = new OuterInterfaceFollower({ socket, choice: NOTHING, families: [4], log });
     for (
       const [what, commands, expected, said] of [
         ["another MTU", ["link set eth1 mtu 1400"], "eth1 1400 10.0.1.1", []],
@@ -183,7 +352,7 @@ rootTest("the outer interface is followed through what happens to it", () => {
         ],
         ["down", ["link set eth1 down"], "eth1 1400 10.0.1.1", [/error device eth1.* is down/]],
         ["another name", ["link set eth1 name lan0", "link set lan0 up"], "lan0 1400 10.0.1.1", [
-          /info device lan0 leads to other nodes again/,
+          /info .* by device lan0 again/,
         ]],
         [
           "another address, and no default route",
@@ -204,7 +373,7 @@ rootTest("the outer interface is followed through what happens to it", () => {
           ["route add default via 10.0.2.254 dev eth2"],
           "eth2 1500 10.0.2.1",
           [
-            /info device eth2 leads/,
+            /info .* by device eth2 again/,
           ],
         ],
         ["gone", ["link del eth2"], "eth2 1500 10.0.2.1", [/error there is no default route/]],
@@ -212,7 +381,7 @@ rootTest("the outer interface is followed through what happens to it", () => {
     ) {
       log.records.length = 0;
       for (const command of commands) ns.ip(command);
-      follower.look();
+      follower.refresh();
       const { name, mtuBytes, addresses, publicIps } = follower.current;
       assert.equal(`${name} ${mtuBytes} ${addresses.get(4)}`, expected, what);
       assert.deepEqual(publicIps, addresses, what);

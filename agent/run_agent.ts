@@ -4,8 +4,17 @@
  * @module
  */
 
-import { ConfigError, type LeaseAdmin, type Logger, messageOf, RuntimeError } from "@denim/core";
-import type { AnyBackend } from "./data_paths.ts";
+import {
+  ConfigError,
+  errorReport,
+  isDefect,
+  type LeaseAdmin,
+  type Logger,
+  messageOf,
+  NO_METRICS,
+  RuntimeError,
+} from "@denim/core";
+import type { AnyBackend } from "./net_conf.ts";
 import { type AgentFlags, agentHelp, parseAgentFlags } from "./flags.ts";
 import { Health } from "./health.ts";
 import { createLogger } from "./log.ts";
@@ -28,7 +37,7 @@ export interface RunAgentOptions {
  */
 export function runAgent(options: RunAgentOptions): Promise<number> {
   return untilStopped("stopped", async (signal) => {
-    let log = createLogger({ format: "text" });
+    let log = createLogger({ format: "text" }), causes = false;
     try {
       const flags = parseAgentFlags(options.args ?? Deno.args, Deno.env.toObject());
       if (flags === "help") {
@@ -36,13 +45,14 @@ export function runAgent(options: RunAgentOptions): Promise<number> {
         return 0;
       }
       log = createLogger({ format: flags.logFormat, debug: flags.debug });
+      causes = flags.debug;
       requireRoot("denim agent");
       await serve(flags, options.backends, log, signal);
       log.info("stopped", "stopped; the data path stays as it is");
       return 0;
     } catch (error) {
-      if (signal.aborted) return 0;
-      log.error("failed", messageOf(error));
+      if (signal.aborted && !isDefect(error)) return 0;
+      log.error("failed", errorReport(error, { causes }));
       return error instanceof ConfigError ? 2 : 1;
     }
   });
@@ -73,6 +83,7 @@ async function serve(
     subnetFile: flags.subnetFile,
     renewMarginMs: flags.renewMarginMs,
     log,
+    metrics: NO_METRICS,
     onReadiness: (unready) => health?.tell(unready),
   }, signal);
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { AnyBackend } from "./data_paths.ts";
+import type { AnyBackend } from "./net_conf.ts";
 
 /**
  * Runs denim with the backends that `choose` names: the CNI plugin where a container runtime runs the program

@@ -1,12 +1,12 @@
 /**
- * subnet.env on disk, kept there for as long as the node is ready; and beside it, for the agent itself, under
- * which addresses the node held its subnets, so that it is known again when they are others after a restart.
+ * subnet.env on disk, and beside it a record for the agent's next run: the addresses under which the node held its
+ * subnets. A node whose addresses are different after a restart is known again by it.
  *
  * @module
  */
 
 import {
-  type Cidr,
+  Complaints,
   FAMILIES,
   formatSubnetEnv,
   IpAddress,
@@ -20,22 +20,26 @@ import {
   RuntimeError,
   sleep,
   type SubnetEnv,
+  throwDefect,
 } from "@denim/core";
+import { replaceFile } from "@denim/core/linux";
+import { dirname } from "node:path";
+import { z } from "zod";
 
 /** What the node was in its last run. */
 export interface LastRun extends Omit<NodeIdentity, "publicIps"> {
-  /** The cluster's networks as they were then, as far as subnet.env says. */
+  /** The cluster's networks of that time; empty if subnet.env does not say. */
   readonly networks: readonly PodNetwork[];
 }
 
-/** How often it is looked whether the file is there still. */
+/** How often the file is compared with what it should say, in milliseconds. */
 const LOOK_MS = 250;
 
 /** The file of one node. */
 export class SubnetFile {
   readonly #path: string;
   readonly #log: Logger;
-  /** What it says; `undefined` while it must not be there. */
+  /** What it should say; `undefined` while it must not be there. */
   #text: string | undefined;
 
   /** The file at a path. Nothing is read or written yet. */
@@ -44,7 +48,7 @@ export class SubnetFile {
     this.#log = log;
   }
 
-  /** What the last run left; nothing where it left nothing, or what can't be read. */
+  /** What the last run left. A file that is missing or cannot be read counts as empty; the log says the latter. */
   lastRun(): LastRun {
     const env = this.#read(this.#path, (text) => parseSubnetEnv(text, this.#path).halves);
     const record = this.#read(this.#recordPath, parseRecord);
@@ -53,14 +57,12 @@ export class SubnetFile {
     const networks = env.flatMap(({ networks, subnet }) =>
       networks.map((network) => ({ network, subnetLength: subnet.prefixLength }))
     );
-    // Where flanneld ran since, its subnet.env is the newer one.
+    // If flanneld ran since, it wrote subnet.env alone.
     const same = record && leaseKey(previousSubnets) === leaseKey(record.previousSubnets);
     return { previousSubnets, networks, ...(same ? record : {}) };
   }
 
-  /**
-   * Writes it. Throws a RuntimeError that names it where that can't be done; {@link SubnetFile.keep} tries again.
-   */
+  /** Writes it. Throws a RuntimeError that names the file if that fails; {@link SubnetFile.keep} tries again. */
   write(env: SubnetEnv, publicIps: NodeIdentity["publicIps"]): void {
     this.#text = formatSubnetEnv(env);
     const subnets = env.halves.map(({ subnet }) => subnet);
@@ -69,38 +71,39 @@ export class SubnetFile {
       publicIps: [...publicIps.values()].map(String),
       boot: bootId(),
     });
-    replaceFile(this.#recordPath, record, 0o600);
-    replaceFile(this.#path, this.#text, 0o644);
+    writeWhole(this.#recordPath, record, 0o600);
+    writeWhole(this.#path, this.#text, 0o644);
   }
 
-  /** Takes it away: no pod may be attached any more. */
+  /** Removes it, so that the plugin attaches no pod any more. */
   remove(): void {
     this.#text = undefined;
     try {
       Deno.removeSync(this.#path);
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return;
-      this.#log.error("subnet-file-failed", `${this.#path} can't be removed: ${messageOf(error)}`);
+      throwDefect(error);
+      this.#log.error("subnet-file-failed", `${this.#path} cannot be removed: ${messageOf(error)}`);
     }
   }
 
-  /** Writes it again wherever it is gone or says something else, until the signal is aborted. */
+  /** Writes it again whenever it is gone or says something else, until the signal is aborted. */
   async keep(signal: AbortSignal): Promise<void> {
-    let complaint = "";
+    const complaints = new Complaints();
     while (await sleep(LOOK_MS, signal)) {
       if (this.#text === undefined) continue;
       try {
         if (readIfThere(this.#path) === this.#text) continue;
-        replaceFile(this.#path, this.#text, 0o644);
+        writeWhole(this.#path, this.#text, 0o644);
         this.#log.warn(
-          "subnet-file-mended",
-          `${this.#path} was removed or changed; it is written again`,
+          "subnet-file-restored",
+          `somebody removed or changed ${this.#path}; the agent has written it again`,
         );
-        complaint = "";
+        complaints.resolve();
       } catch (error) {
-        if (messageOf(error) !== complaint) {
-          this.#log.error("subnet-file-failed", complaint = messageOf(error));
-        }
+        throwDefect(error);
+        const why = messageOf(error);
+        if (complaints.isNew(why)) this.#log.error("subnet-file-failed", why);
       }
     }
   }
@@ -114,25 +117,29 @@ export class SubnetFile {
       const text = readIfThere(path);
       return text === undefined ? undefined : parse(text);
     } catch (error) {
+      throwDefect(error);
       this.#log.warn(
         "last-run-unreadable",
-        `the last run's subnet is not known from ${path}: ${messageOf(error)}`,
+        `the agent cannot learn from ${path} which subnet this node had: ${messageOf(error)}`,
       );
       return undefined;
     }
   }
 }
 
+const recordSchema = z.object({
+  lease: z.string(),
+  publicIps: z.array(z.string()),
+  boot: z.string().optional(),
+});
+
+/** Reads the record of a run. Throws a RuntimeError that says what is wrong with it. */
 function parseRecord(text: string): Omit<LastRun, "networks"> {
-  const { lease, publicIps, boot } = JSON.parse(text) as {
-    readonly lease: string;
-    readonly publicIps: readonly string[];
-    readonly boot?: string;
-  };
-  const previousSubnets: readonly Cidr[] = parseLeaseKey(lease) ?? [];
-  // On a copy of the disk it would claim the original's lease; and after a boot no pods live in the subnets.
+  const { lease, publicIps, boot } = readRecord(text);
+  const previousSubnets = parseLeaseKey(lease) ?? [];
+  // On a copy of the disk it would claim the original's lease. After a boot no pods live in the subnets.
   if (boot !== bootId()) return { previousSubnets };
-  const addresses = publicIps.map((address) => IpAddress.parse(address));
+  const addresses = publicIps.flatMap((address) => IpAddress.tryParse(address) ?? []);
   return {
     previousSubnets,
     previousPublicIps: new Map(
@@ -140,6 +147,15 @@ function parseRecord(text: string): Omit<LastRun, "networks"> {
         .map((address) => [address.family, address]),
     ),
   };
+}
+
+function readRecord(text: string): z.output<typeof recordSchema> {
+  try {
+    return recordSchema.parse(JSON.parse(text));
+  } catch (error) {
+    if (!(error instanceof SyntaxError || error instanceof z.ZodError)) throw error;
+    throw new RuntimeError("it is not a record of an agent's run", { cause: error });
+  }
 }
 
 /** Tells this run of the kernel from all others (random(4)). */
@@ -156,21 +172,15 @@ function readIfThere(path: string): string | undefined {
   }
 }
 
-/** Written beside its place and renamed into it, so that no reader sees half of it. */
-function replaceFile(path: string, text: string, mode: number): void {
-  const temporary = `${path}.${Deno.pid}`;
+function writeWhole(path: string, text: string, mode: number): void {
   try {
-    Deno.mkdirSync(path.replace(/\/[^/]*$/, "") || ".", { recursive: true });
-    Deno.writeTextFileSync(temporary, text, { mode });
-    Deno.renameSync(temporary, path);
+    Deno.mkdirSync(dirname(path), { recursive: true });
+    replaceFile(path, text, { mode });
   } catch (error) {
-    try {
-      Deno.removeSync(temporary);
-    } catch {
-      // It was not made.
-    }
+    throwDefect(error);
     throw new RuntimeError(
-      `${path} can't be written: ${messageOf(error)}; make room, or choose another --subnet-file`,
+      `${path} cannot be written: ${messageOf(error)}; make room, or choose another --subnet-file`,
+      { cause: error },
     );
   }
 }

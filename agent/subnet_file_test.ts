@@ -55,6 +55,30 @@ fileTest("the last run is known from it, and under which addresses", (path, log)
   assert.deepEqual(log.lines, []);
 });
 
+fileTest("a path without a folder is one in the working directory", (path, log) => {
+  const directory = path.replace("/subnet.env", "");
+  Deno.mkdirSync(directory);
+  const before = Deno.cwd();
+  try {
+    Deno.chdir(directory);
+    new SubnetFile("subnet.env", log).write(env("10.5.7.0/24"), PUBLIC_IPS);
+    assert.equal(`${new SubnetFile("subnet.env", log).lastRun().previousSubnets}`, "10.5.7.0/24");
+  } finally {
+    Deno.chdir(before);
+  }
+  const files = [...Deno.readDirSync(directory)].map(({ name, isFile }) => isFile && name);
+  assert.deepEqual(files.sort(), ["subnet.env", "subnet.env.last"]);
+});
+
+fileTest("a record of another shape is said, and is no last run", (path, log) => {
+  new SubnetFile(path, log).write(env("10.5.7.0/24"), PUBLIC_IPS);
+  for (const record of ['{"lease":7}', "null", '{"lease":"10.5.7.0-24"}']) {
+    Deno.writeTextFileSync(`${path}.last`, record);
+    assert.equal(new SubnetFile(path, log).lastRun().previousPublicIps, undefined);
+  }
+  assert.equal(log.of("last-run-unreadable").length, 3);
+});
+
 fileTest("what can't be read is said, and is no last run", (path, log) => {
   new SubnetFile(path, log).write(env("10.5.7.0/24"), PUBLIC_IPS);
   Deno.writeTextFileSync(path, "FLANNEL_SUB");
@@ -91,13 +115,13 @@ fileTest("it is written again while it is to be there, and only then", async (pa
     spoil();
     assert.ok(await eventually(what, is(text)) < 1_000, what);
   }
-  assert.equal(log.lines.filter((line) => /it is written again/.test(line)).length, 3);
+  assert.equal(log.of("subnet-file-restored").length, 3);
   // A directory in its place: one complaint, and an end to it.
   Deno.removeSync(path);
   Deno.mkdirSync(`${path}/in-the-way`, { recursive: true });
   await eventually(
     "a complaint",
-    () => log.lines.some((line) => /^error .*subnet\.env/.test(line)),
+    () => log.of("subnet-file-failed").length > 0,
   );
   Deno.removeSync(path, { recursive: true });
   await eventually("written again", is(text));

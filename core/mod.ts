@@ -7,6 +7,7 @@
 
 export * from "./backend.ts";
 export * from "./backoff.ts";
+export * from "./clock.ts";
 export * from "./complaints.ts";
 export * from "./errors.ts";
 export * from "./event_counter.ts";

@@ -205,11 +205,11 @@ for (
     [{ Type: "udp" }, { Type: "udp", Port: 9001 }, /by UDP port 9001/],
     [{ Type: "udp" }, { Type: "udp", MTU: 1400 }, /mtuBytes=1372/],
     [EXTENSION, { ...EXTENSION, MTU: 1480, CommandTimeoutSeconds: 7 }, /mtuBytes=1480/],
-    [{ Type: "vxlan" }, { Type: "vxlan", VNI: 3 }, /vxlan is made anew/],
-    [{ Type: "tcp" }, { Type: "tcp", Port: 9001 }, /tcp is made anew/, TCP_PROGRAM],
+    [{ Type: "vxlan" }, { Type: "vxlan", VNI: 3 }, / event=data-path-changed/],
+    [{ Type: "tcp" }, { Type: "tcp", Port: 9001 }, / event=data-path-changed/, TCP_PROGRAM],
   ] as const
 ) {
-  labTest(`${before.Type} follows a change of options: ${says.source}`, {
+  labTest(`${before.Type} follows a change to ${JSON.stringify(after)}`, {
     nodes: 2,
     netConf: netConf(before),
     ...agentProgram && { agentProgram },
@@ -244,7 +244,7 @@ labTest("a data path in user space that can't be had with other options goes on 
   using namespace = node.open();
   using _taken = namespace.run(() => openTunnelSockets(node.publicIp, 9001, 1, false)[0]!);
   await setNetConf(store, netConf({ Type: "udp", Port: 9001 }));
-  await eventually("a word", () => /goes on as it was: udp: bind UDP port 9001/.test(log()));
+  await eventually("a word", () => /udp: bind UDP port 9001.* event=net-conf-refused/.test(log()));
   // The other node could follow, and comes back.
   await setNetConf(store, netConf({ Type: "udp" }));
   await allReach(lab, pods);
@@ -342,7 +342,7 @@ labTest("a net-conf that can't be followed is said, and changes nothing", {
         await eventually("a word", () => {
           const lines = Deno.readTextFileSync(node.logFile).split("\n");
           return lines.some((line) =>
-            line.includes("ERROR net-conf is new, but this node goes on as it was") &&
+            line.includes(" event=net-conf-refused") &&
             complaint.test(line)
           );
         });
@@ -371,7 +371,8 @@ labTest("a change that the kernel refuses leaves the old data path as it was", {
     await setNetConf(store, netConf({ Type: "vxlan", VNI: 7 }));
     await eventually(
       "a word",
-      () => /goes on as it was: make device flannel\.7/.test(Deno.readTextFileSync(node.logFile)),
+      () =>
+        /make device flannel\.7.* event=net-conf-refused/.test(Deno.readTextFileSync(node.logFile)),
     );
     await lookOn(600);
   });

@@ -45,6 +45,24 @@ labTest("a node whose address changes again while its agent is down keeps its su
   assert.deepEqual(await holders(store), { [subnet]: "10.99.0.102" });
 });
 
+labTest("a node with two addresses goes on under the last run's, whichever comes first", {
+  nodes: 1,
+  netConf: NET_CONF,
+}, async (lab) => {
+  await lab.startAgents(NEVER);
+  await using store = openStore(lab);
+  const node = lab.nodes[0]!;
+  const before = await holders(store);
+  await node.stopAgent();
+  ip(node, "addr del 10.99.0.1/24 dev eth0");
+  for (const each of ["10.99.0.200/32", "10.99.0.7/24", "10.99.0.1/24"]) {
+    ip(node, `addr add ${each} dev eth0`);
+  }
+  ip(node, "route replace default via 10.99.0.254 dev eth0");
+  await node.startAgent(NEVER);
+  assert.deepEqual(await holders(store), before);
+});
+
 labTest("a node's address is followed also while net-conf is one that it can't have", {
   nodes: 2,
   netConf: NET_CONF,
@@ -55,7 +73,7 @@ labTest("a node's address is followed also while net-conf is one that it can't h
   const subnet = `${node.subnet()}`;
   const before = await holders(store);
   const log = () => Deno.readTextFileSync(node.logFile);
-  const refusals = () => log().match(/net-conf is new, but this node goes on as it was/g)?.length;
+  const refusals = () => log().match(/ event=net-conf-refused/g)?.length;
   // What is leased does not fit it.
   const netConf = { ...NET_CONF, Network: "10.6.0.0/16" };
   await store.setNetworkConfig(JSON.stringify(netConf), { ifAbsent: false }, NEVER);

@@ -15,5 +15,6 @@ export {
   type ReconcilerOptions,
 } from "./reconciler/reconciler.ts";
 export type { UnderlayNews } from "./reconciler/linux_tables.ts";
-export { type RouteState, routeTo } from "./objects/route.ts";
+export { replaceFile, type ReplaceFileOptions } from "./sys/replace_file.ts";
+export { type DefaultRoute, listDefaultRoutes, type RouteState, routeTo } from "./objects/route.ts";
 export { TunPackets } from "./tunnel/tun_packets.ts";

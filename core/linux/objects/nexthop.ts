@@ -10,6 +10,7 @@ import { type ObjectKind, putFlags, RTPROT_DENIM } from "./object_kind.ts";
 import { addressFamily } from "../sys/address_family.ts";
 import {
   NHA_GATEWAY,
+  NHA_GROUP,
   NHA_ID,
   NHA_OIF,
   NHMSG_LEN,
@@ -19,6 +20,7 @@ import {
   RTNH_F_ONLINK,
   RTNLGRP_NEXTHOP,
 } from "../uapi/rtnetlink.ts";
+import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import { AF_UNSPEC } from "../uapi/socket.ts";
 
 /** A nexthop object as the kernel has it. */
@@ -80,3 +82,32 @@ export const nexthopKind: ObjectKind<Nexthop, FoundNexthop> = {
       (reader) => nexthopKind.parse(reader, context),
     ),
 };
+
+/** Octets of a `struct nexthop_grp`, which starts with the member's number. */
+const GROUP_MEMBER_BYTES = 8;
+
+/** The indexes of the devices by which packets leave that go by a nexthop object, or by a group of them. */
+export function nexthopDevices(socket: NetlinkSocket, id: number): readonly number[] {
+  const found = socket.get(
+    `look up nexthop ${id}`,
+    (writer) =>
+      writer.begin(RTM_GETNEXTHOP, 0).u8(AF_UNSPEC).u8(0).u8(0).u8(0).u32(0)
+        .u32Attribute(NHA_ID, id).end(),
+    (reader) => {
+      reader.readAttributes(NHMSG_LEN);
+      const group = reader.bytesAttribute(NHA_GROUP);
+      const view = group && new DataView(group.buffer, group.byteOffset, group.byteLength);
+      const count = (group?.byteLength ?? 0) / GROUP_MEMBER_BYTES;
+      return {
+        index: reader.u32Attribute(NHA_OIF),
+        members: Array.from(
+          { length: count },
+          (_, at) => view!.getUint32(at * GROUP_MEMBER_BYTES, true),
+        ),
+      };
+    },
+  );
+  return found?.index === undefined
+    ? found?.members.flatMap((member) => nexthopDevices(socket, member)) ?? []
+    : [found.index];
+}

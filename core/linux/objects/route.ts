@@ -12,6 +12,7 @@ import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import { addressKey } from "./address.ts";
 import { nexthopKey } from "./nexthop.ts";
 import { type ObjectKind, putFlags, RTPROT_DENIM } from "./object_kind.ts";
+import { nexthopDevices } from "./nexthop.ts";
 import { addressFamily, hostPrefix } from "../sys/address_family.ts";
 import { NLM_F_CREATE, NLM_F_EXCL } from "../uapi/netlink.ts";
 import {
@@ -23,6 +24,7 @@ import {
   RTA_DST,
   RTA_GATEWAY,
   RTA_METRICS,
+  RTA_MULTIPATH,
   RTA_NH_ID,
   RTA_OIF,
   RTA_PREFSRC,
@@ -213,6 +215,44 @@ export function listRoutes(
   table: number = RT_TABLE_MAIN,
 ): RouteState[] {
   return dumpRoutes(socket, family, { table }, parseRoute);
+}
+
+/** A route to everywhere else. */
+export interface DefaultRoute {
+  /** Its metric; the lowest wins. */
+  readonly metric: number;
+  /** The indexes of the devices that packets may leave by, each once, in the order of the route's nexthops. */
+  readonly indexes: readonly number[];
+}
+
+/** The default routes of the main table, of one family, also those with several nexthops. */
+export function listDefaultRoutes(socket: NetlinkSocket, family: Family): DefaultRoute[] {
+  const routes = dumpRoutes(socket, family, {}, (reader) => {
+    const route = parseRoute(reader);
+    if (route?.destination.prefixLength !== 0) return undefined;
+    const several = multipathDevices(reader.bytesAttribute(RTA_MULTIPATH));
+    return { ...route, indexes: route.index === 0 ? several : [route.index] };
+  });
+  return routes.map(({ metric, indexes, nexthopId }) => {
+    // With the sysctl net.ipv4.nexthop_compat_mode=0 the kernel says the nexthop object's number alone.
+    const byObject = indexes.length === 0 && nexthopId !== 0;
+    return {
+      metric,
+      indexes: [...new Set(byObject ? nexthopDevices(socket, nexthopId) : indexes)],
+    };
+  });
+}
+
+/** Reads the devices of `RTA_MULTIPATH`: each `struct rtnexthop` says its length first, and its device last. */
+function multipathDevices(bytes: Uint8Array | undefined): number[] {
+  if (bytes === undefined) return [];
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const indexes: number[] = [];
+  for (let at = 0; at + 8 <= view.byteLength;) {
+    indexes.push(view.getInt32(at + 4, true));
+    at += Math.max((view.getUint16(at, true) + 3) & ~3, 8);
+  }
+  return indexes;
 }
 
 /**

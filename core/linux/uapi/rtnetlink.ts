@@ -54,12 +54,12 @@ export const NETCONFA_IFINDEX_ALL = 0xffff_ffff;
 
 // struct nhmsg, NHA_*
 export const NHMSG_LEN = 8;
-export const NHA_ID = 1, NHA_OIF = 5, NHA_GATEWAY = 6;
+export const NHA_ID = 1, NHA_GROUP = 2, NHA_OIF = 5, NHA_GATEWAY = 6;
 
 // struct rtmsg, RTA_*
 export const RTMSG_LEN = 12;
 export const RTA_DST = 1, RTA_OIF = 4, RTA_GATEWAY = 5, RTA_PRIORITY = 6, RTA_PREFSRC = 7;
-export const RTA_METRICS = 8, RTAX_MTU = 2, RTAX_ADVMSS = 8;
+export const RTA_MULTIPATH = 9, RTA_METRICS = 8, RTAX_MTU = 2, RTAX_ADVMSS = 8;
 export const RTA_TABLE = 15, RTA_VIA = 18, RTA_NH_ID = 30;
 export const RT_TABLE_UNSPEC = 0, RT_TABLE_MAIN = 254;
 export const RTM_F_FIB_MATCH = 0x2000;

@@ -1,0 +1,122 @@
+/**
+ * One way in which this node's packets reach its peers.
+ *
+ * @module
+ */
+
+import {
+  type BackendSession,
+  type KernelReader,
+  type Lease,
+  type Logger,
+  type NetworkConfig,
+  type OuterInterface,
+  type Peer,
+  PeerTable,
+} from "@denim/core";
+import { type AnyBackend, findBackend, readBackendOptions } from "./net_conf.ts";
+
+/** What data paths are made from, beside net-conf. */
+export interface DataPathContext {
+  /** The backends that net-conf may name. */
+  readonly backends: readonly AnyBackend[];
+  /** The outer interface as it is when a data path is opened. */
+  readonly outer: { readonly current: OuterInterface };
+  /** What backends may ask the kernel. */
+  readonly kernel: KernelReader;
+  /** Where backends say what they do. */
+  readonly log: Logger;
+  /** Aborted when the node stops. */
+  readonly signal: AbortSignal;
+}
+
+/** A backend at work, with the peers that it reaches. */
+export class DataPath implements AsyncDisposable {
+  static #opened = 0;
+
+  /** The reconciler's name for what the node itself needs for this data path. No two data paths share one. */
+  readonly owner: string;
+  /** See {@link fingerprintOf}. */
+  readonly fingerprint: string;
+  /** The kind of network. */
+  readonly backend: AnyBackend;
+  /** The backend at work. */
+  readonly session: BackendSession;
+  /** The peers that it reaches. */
+  readonly peers: PeerTable<unknown>;
+  #closed = false;
+
+  private constructor(fields: Pick<DataPath, "fingerprint" | "backend" | "session" | "peers">) {
+    this.owner = `data path ${++DataPath.#opened}`;
+    this.fingerprint = fields.fingerprint;
+    this.backend = fields.backend;
+    this.session = fields.session;
+    this.peers = fields.peers;
+  }
+
+  /**
+   * Opens the data path that a net-conf asks for. Changes nothing in the kernel. Rejects with a ConfigError if
+   * no backend has that name or the backend refuses its options, and as `Backend.open` does.
+   *
+   * @param held the lease that this node has, from this run or the last one
+   */
+  static async open(
+    config: NetworkConfig,
+    held: Lease | undefined,
+    context: DataPathContext,
+  ): Promise<DataPath> {
+    const { backends, kernel, log, signal } = context;
+    const outer = context.outer.current;
+    const backend = findBackend(config, backends);
+    const session = await backend.open(
+      { config, outer, held, kernel, log, signal },
+      readBackendOptions(backend, config),
+    );
+    const conflict = (peer: Peer<unknown>) =>
+      sharedPublicIp(peer, outer.publicIps) ?? session.conflict?.(peer);
+    const keep = session.followsUnderlay ?? false;
+    const peers = new PeerTable<unknown>(backend, config, log, { keep, conflict });
+    return new DataPath({ fingerprint: fingerprintOf(config, outer), backend, session, peers });
+  }
+
+  /** Whether it carries packets no more. Its backend must not be told of peers then. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /**
+   * Ends its backend; a second call does nothing. What the kernel has for it stays: that is the reconciler's.
+   */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.session[Symbol.asyncDispose]();
+  }
+
+  /** Closes it. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** The names of the devices that it has on this node. */
+  devices(own: Lease | undefined): string[] {
+    return this.session.nodeState(own).flatMap((object) =>
+      object.kind === "link" ? [object.name] : []
+    );
+  }
+}
+
+/** Everything that a data path is made from, as text: another text asks for another data path. */
+export function fingerprintOf({ backend, families }: NetworkConfig, outer: OuterInterface): string {
+  const { name, mtuBytes, addresses, publicIps } = outer;
+  return JSON.stringify([backend, families, name, mtuBytes, [...addresses], [...publicIps]]);
+}
+
+/** The public IP that a peer shares with this node, as only a cloned machine's does. */
+function sharedPublicIp(
+  { halves }: Peer<unknown>,
+  publicIps: OuterInterface["publicIps"],
+): string | undefined {
+  const half = halves.find(({ publicIp }) => publicIps.get(publicIp.family)?.equals(publicIp));
+  return half && `public IP ${half.publicIp}`;
+}

@@ -1,0 +1,425 @@
+/**
+ * The data paths of a node: opens them, builds them, changes from one to another while packets travel, and
+ * removes them.
+ *
+ * @module
+ */
+
+import {
+  type Clock,
+  ConfigError,
+  type Counter,
+  fitsConfig,
+  type Lease,
+  type LeaseEvent,
+  messageOf,
+  type Metrics,
+  type NetworkConfig,
+  RuntimeError,
+  throwDefect,
+} from "@denim/core";
+import { DataPath, type DataPathContext, fingerprintOf } from "./data_path.ts";
+import { DataPaths, HOLD_MS } from "./data_paths.ts";
+import { type DesiredState, logFailures } from "./desired_state.ts";
+import { findBackend } from "./net_conf.ts";
+
+/** How often a former data path is looked at, in milliseconds. It retires if two looks in a row find no peer. */
+export const RETIRE_LOOK_MS = 5_000;
+/** How long a former data path stays at most, in milliseconds, even if peers still use it. */
+export const RETIRE_PATIENCE_MS = 10 * 60_000;
+
+/** What a {@link DataPathManager} works with. */
+export interface DataPathManagerOptions extends DataPathContext {
+  /** Makes the kernel as the data paths need it. */
+  readonly reconciler: DesiredState;
+  /** The node's lease. Asked for once the node has one. */
+  readonly lease: () => Lease;
+  /** Writes the lease as {@link DataPathManager.current} publishes it; resolves when it is written. */
+  readonly publish: () => Promise<void>;
+  /** Has every lease given to {@link DataPathManager.apply} again; resolves when that is done. */
+  readonly rereadLeases: () => Promise<void>;
+  /** Called when the devices or the MTU of the data paths may be different. */
+  readonly onChange: () => void;
+  /** Takes what goes on after a change: waiting for the store, and retiring. */
+  readonly runInBackground: (task: Promise<void>) => void;
+  /** By which former data paths retire. */
+  readonly clock: Clock;
+  /** Takes `denim_peers`, `denim_data_paths` and `denim_data_path_changes_total`. */
+  readonly metrics: Metrics;
+}
+
+/**
+ * Has one current data path, and while the cluster changes its backend former ones beside it. Of one backend there
+ * is one open data path at a time, since two would need the same device or port.
+ */
+export class DataPathManager implements AsyncDisposable {
+  readonly #options: DataPathManagerOptions;
+  readonly #paths: DataPaths;
+  #config: NetworkConfig;
+  /** Ends the wait for a former data path's end. */
+  readonly #retiring = new Map<DataPath, AbortController>();
+  readonly #changed: Counter;
+  readonly #failed: Counter;
+
+  /** Starts with a data path that is open, and the net-conf that it was opened with. */
+  constructor(first: DataPath, config: NetworkConfig, options: DataPathManagerOptions) {
+    this.#options = options;
+    this.#config = config;
+    const { clock, metrics, rereadLeases, runInBackground, signal } = options;
+    this.#paths = new DataPaths(first, () =>
+      runInBackground((async () => {
+        if (await clock.sleep(HOLD_MS, signal)) await rereadLeases();
+      })()));
+    const count = (result: string) =>
+      metrics.counter(
+        "denim_data_path_changes_total",
+        "Changes to another data path, by how they ended.",
+        { result },
+      );
+    [this.#changed, this.#failed] = [count("done"), count("failed")];
+    metrics.gauge("denim_data_paths", "Data paths that are open.", () => this.#open.length);
+    const peers = (state: string, read: () => number) =>
+      metrics.gauge("denim_peers", "Other nodes, by which data path reaches them.", read, {
+        state,
+      });
+    peers("current", () => this.current.peers.size);
+    peers("former", () => sumOf(this.all.slice(1), ({ peers }) => peers.size));
+    peers("refused", () => sumOf(this.all, ({ peers }) => [...peers.keys()].length - peers.size));
+  }
+
+  /** The data path that this node publishes with its lease. */
+  get current(): DataPath {
+    return this.#paths.current;
+  }
+
+  /** The current data path, and then the former ones. */
+  get all(): readonly DataPath[] {
+    return this.#paths.all;
+  }
+
+  /** The net-conf that the current data path was made for. */
+  get config(): NetworkConfig {
+    return this.#config;
+  }
+
+  /** The names of the devices by which pods' packets travel between nodes, but for the outer interface. */
+  get devices(): readonly string[] {
+    return this.#open.flatMap((path) => path.devices(this.#options.lease()));
+  }
+
+  get #open(): readonly DataPath[] {
+    return this.all.filter(({ closed }) => !closed);
+  }
+
+  /** Closes all data paths. What the kernel has for them stays, so that pods talk on. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const path of this.all) await path.close();
+  }
+
+  /** Whether the kernel has none of the first data path's devices yet: no packets travel by them then. */
+  isNew(): boolean {
+    return this.current.devices(undefined).every((name) => !this.#options.kernel.hasDevice(name));
+  }
+
+  /**
+   * Makes what the first data path can have without a lease, so that a node whose kernel lacks something costs the
+   * cluster no lease. Throws a RuntimeError.
+   */
+  prepare(): void {
+    this.#makeNode(this.current, undefined);
+  }
+
+  /** Makes what the first data path needs, now that the node has a lease. Rejects with a RuntimeError. */
+  async start(): Promise<void> {
+    await this.#establish(this.current);
+  }
+
+  /** Removes from the kernel what was made. */
+  clear(): void {
+    for (const { owner, peers } of this.all) {
+      for (const key of peers.keys()) this.#options.reconciler.delete(key);
+      this.#options.reconciler.delete(owner);
+    }
+    this.#options.reconciler.apply();
+  }
+
+  /**
+   * Keeps the data path of the last run's lease, if it is of another backend: net-conf has changed while no agent ran
+   * here. It reaches the nodes that have not changed yet, and is removed in due course. If it cannot be kept the log
+   * says so.
+   */
+  async keepFormer(held: Lease | undefined): Promise<void> {
+    const { backends, log } = this.#options;
+    if (held === undefined || held.backendType === this.current.backend.leaseType) return;
+    const { backendData } = held.halves[0]!;
+    // An empty type is udp's or alloc's; only denim's udp publishes data and leaves something behind.
+    if (held.backendType === "" && backendData === undefined) return;
+    try {
+      const backend = backends.find(({ leaseType }) => leaseType === held.backendType);
+      if (backend === undefined) {
+        throw new ConfigError(`this agent has no backend "${held.backendType}"`);
+      }
+      // What a node publishes has the names of the options that it follows from.
+      const options = (backendData ?? {}) as Record<string, unknown>;
+      const former = { type: backend.type, options, defaulted: false };
+      const path = await DataPath.open({ ...this.#config, backend: former }, held, this.#options);
+      await this.#establishOrUndo(path);
+      this.#paths.addFormer(path);
+      this.#retire(path);
+    } catch (error) {
+      throwDefect(error);
+      log.warn(
+        "former-data-path-lost",
+        "this agent cannot keep the data path of the last run, so it does not reach nodes that still use " +
+          `that one: ${messageOf(error)}`,
+      );
+    }
+  }
+
+  /**
+   * Takes an event of the store's watch: says what the kernel needs for the peers in it, and tells the backends.
+   * Nothing happens in the kernel before the reconciler applies it. Returns what peers have that this node must
+   * have alone, as sentences for people.
+   */
+  apply(event: LeaseEvent): readonly string[] {
+    const { reconciler, clock, log } = this.#options;
+    const changes = [...this.#paths.apply(event, clock.nowMs())];
+    const reached = new Set<string>();
+    for (const [{ session }, { put }] of changes) {
+      for (const peer of put) {
+        reached.add(peer.key);
+        reconciler.set(peer.key, session.peerState(peer));
+        log.debug("peer-set", `peer ${peer.key} is new or different`);
+      }
+    }
+    for (const [path, { put, removed }] of changes) {
+      for (const key of removed) {
+        if (reached.has(key)) continue;
+        reconciler.delete(key);
+        log.debug("peer-removed", `peer ${key} is gone`);
+      }
+      if (put.length + removed.length > 0 && !path.closed) {
+        path.session.peersChanged?.(put, removed);
+      }
+    }
+    return changes.flatMap(([, { conflicts }]) => conflicts);
+  }
+
+  /** Whether any data path depends on the underlay's routes. */
+  get followsUnderlay(): boolean {
+    return this.#open.some(({ session }) => session.followsUnderlay);
+  }
+
+  /** Asks the backends that depend on the underlay's routes for every peer's state again. */
+  refreshPeers(): void {
+    for (const { session, peers } of this.#open) {
+      if (!session.followsUnderlay) continue;
+      for (const peer of peers) this.#options.reconciler.set(peer.key, session.peerState(peer));
+    }
+    this.#applyState();
+  }
+
+  /**
+   * Changes to the data path that a net-conf and the outer interface ask for, unless it is the current one. Rejects
+   * with an ExpectedError if it cannot be had; the current one stays then, but may be {@link DataPath.closed}: call
+   * it again with {@link DataPathManager.config}.
+   */
+  async changeTo(config: NetworkConfig): Promise<void> {
+    const fingerprint = fingerprintOf(config, this.#options.outer.current);
+    if (this.current.fingerprint === fingerprint && !this.current.closed) return;
+    try {
+      await this.#changeTo(config, fingerprint);
+      this.#changed.add();
+    } catch (error) {
+      this.#failed.add();
+      throw error;
+    }
+  }
+
+  /**
+   * If the backend is another one, the new data path is built, then it reaches the peers that have it already, and only
+   * then the node publishes it. The old data path reaches the peers that have not changed yet. If the backend is the
+   * same, the new data path takes the old one's place.
+   */
+  async #changeTo(config: NetworkConfig, fingerprint: string): Promise<void> {
+    const { backends, lease, outer, log } = this.#options;
+    if (!fitsConfig(config, lease().halves.map(({ subnet }) => subnet))) {
+      throw new ConfigError(
+        `the lease ${lease().key} does not fit it; drain the node's pods and start the agent again`,
+      );
+    }
+    const backend = findBackend(config, backends);
+    const before = this.current;
+    const rival = this.#open.find((path) => path.backend === backend);
+    const next = rival?.fingerprint === fingerprint
+      ? rival
+      : await (rival === undefined ? this.#build(config) : this.#replace(rival, config));
+    await this.#adopt(next, config);
+    const { type } = backend;
+    log.info(
+      "data-path-changed",
+      before.backend === backend
+        ? `the ${type} data path is rebuilt`
+        : `the data path is changed from ${before.backend.type} to ${type}`,
+      {
+        outer: outer.current.name,
+        publicIp: [...outer.current.publicIps.values()].join(" "),
+        mtuBytes: this.current.session.mtuBytes,
+        formerPeers: before.peers.size,
+      },
+    );
+  }
+
+  /** Makes an established data path the current one. */
+  async #adopt(next: DataPath, config: NetworkConfig): Promise<void> {
+    const { reconciler, onChange, publish, rereadLeases, runInBackground } = this.#options;
+    const before = this.current;
+    this.#keep(next);
+    this.#paths.change(next);
+    this.#config = config;
+    reconciler.networks = config.families;
+    const replaced = this.all.filter((path) => path !== next && path.backend === next.backend);
+    for (const path of replaced) {
+      this.#keep(path);
+      reconciler.delete(path.owner);
+      await this.#close(path);
+    }
+    onChange();
+    // In the background: the store may be out of reach, while net-conf and the outer interface change again.
+    const reread = async () => {
+      await rereadLeases();
+      // The peers of those that were replaced are the next one's now.
+      for (const path of replaced) this.#paths.delete(path);
+    };
+    if (replaced.includes(before)) {
+      // Peers must know at once what a data path has that takes another's place.
+      runInBackground(publish());
+      runInBackground(reread());
+      return;
+    }
+    runInBackground((async () => {
+      await reread();
+      if (this.current === next) await publish();
+      this.#retire(before);
+    })());
+  }
+
+  /** Builds a data path beside those that there are. If that fails nothing of it stays. */
+  async #build(config: NetworkConfig): Promise<DataPath> {
+    // What fails already is not its fault.
+    const { failures } = this.#options.reconciler.check();
+    const path = await DataPath.open(config, this.#options.lease(), this.#options);
+    await this.#establishOrUndo(path, failures);
+    return path;
+  }
+
+  /**
+   * Builds a data path that takes another's place. The other one is closed if it is in the way, for instance because
+   * both need one port. If even that is in vain, the other one stays closed.
+   */
+  async #replace(before: DataPath, config: NetworkConfig): Promise<DataPath> {
+    try {
+      return await this.#build(config);
+    } catch (error) {
+      throwDefect(error);
+      if (error instanceof ConfigError) throw error;
+      this.#options.log.debug(
+        "data-path-makes-room",
+        `the ${before.backend.type} data path may be in the way of its successor: ${
+          messageOf(error)
+        }`,
+      );
+    }
+    await this.#close(before);
+    return await this.#build(config);
+  }
+
+  async #establishOrUndo(path: DataPath, known: readonly string[] = []): Promise<void> {
+    try {
+      await this.#establish(path, known);
+    } catch (error) {
+      this.#options.reconciler.delete(path.owner);
+      this.#applyState();
+      await this.#close(path);
+      throw error;
+    }
+  }
+
+  /** Makes what an open data path needs of the node, and has its backend do the rest. */
+  async #establish(path: DataPath, known: readonly string[] = []): Promise<void> {
+    const lease = this.#options.lease();
+    path.peers.ownKey = lease.key;
+    this.#makeNode(path, lease, known);
+    await path.session.onLeased?.(lease);
+  }
+
+  /** All of it must succeed: without it this node reaches no peer. `known` are failures from before. */
+  #makeNode(path: DataPath, lease: Lease | undefined, known: readonly string[] = []): void {
+    const { reconciler } = this.#options;
+    reconciler.set(path.owner, path.session.nodeState(lease));
+    const failures = reconciler.apply().failures.filter((text) => !known.includes(text));
+    if (failures.length > 0) throw new RuntimeError(failures.join("; "));
+  }
+
+  #applyState(): void {
+    logFailures(this.#options.reconciler.apply(), this.#options.log);
+  }
+
+  /** Closes a data path that nobody needs any more: if its backend ends badly, the node goes on. */
+  async #close(path: DataPath): Promise<void> {
+    try {
+      await path.close();
+    } catch (error) {
+      throwDefect(error);
+      this.#options.log.warn(
+        "data-path-close-failed",
+        `the ${path.backend.type} backend did not end well: ${messageOf(error)}`,
+      );
+    }
+  }
+
+  /** Removes a former data path in due course, unless it becomes the current one or is replaced before. */
+  #retire(path: DataPath): void {
+    const { clock, runInBackground, signal } = this.#options;
+    if (path === this.current || !this.all.includes(path) || this.#retiring.has(path)) return;
+    const kept = new AbortController();
+    this.#retiring.set(path, kept);
+    runInBackground((async () => {
+      const waiting = AbortSignal.any([signal, kept.signal]);
+      const deadlineMs = clock.nowMs() + RETIRE_PATIENCE_MS;
+      for (let quiet = false; await clock.sleep(RETIRE_LOOK_MS, waiting);) {
+        const empty = path.peers.size === 0;
+        if (empty && quiet || clock.nowMs() >= deadlineMs) {
+          this.#retiring.delete(path);
+          return await this.#remove(path);
+        }
+        quiet = empty;
+      }
+    })());
+  }
+
+  /** Ends the wait for a data path's end. */
+  #keep(path: DataPath): void {
+    this.#retiring.get(path)?.abort();
+    this.#retiring.delete(path);
+  }
+
+  async #remove(path: DataPath): Promise<void> {
+    const { reconciler, onChange, rereadLeases, log } = this.#options;
+    for (const key of path.peers.keys()) reconciler.delete(key);
+    this.#paths.delete(path);
+    reconciler.delete(path.owner);
+    this.#applyState();
+    await this.#close(path);
+    onChange();
+    log.info("data-path-retired", `the former ${path.backend.type} data path is removed`, {
+      formerPeers: path.peers.size,
+    });
+    // The current data path refuses them, and says why.
+    if (path.peers.size > 0) await rereadLeases();
+  }
+}
+
+function sumOf(paths: readonly DataPath[], count: (path: DataPath) => number): number {
+  return paths.reduce((total, path) => total + count(path), 0);
+}

@@ -1,0 +1,288 @@
+import { ConfigError, RuntimeError } from "@denim/core";
+import assert from "node:assert/strict";
+import { settled } from "../tests/support/fake_clock.ts";
+import { FakeNode, lease, netConf, outerInterface, OWN } from "../tests/support/fake_data_paths.ts";
+import { RETIRE_LOOK_MS, RETIRE_PATIENCE_MS } from "./data_path_manager.ts";
+
+/** Two other nodes, which run `a`. */
+const BOTH = [lease(1, "a"), lease(2, "a")];
+
+function nodeTest(name: string, body: (node: FakeNode) => Promise<void>): void {
+  Deno.test(`data paths: ${name}`, async () => {
+    await using node = new FakeNode();
+    node.leases = BOTH;
+    await body(node);
+  });
+}
+
+nodeTest("the new one is built, then reaches peers, and only then is published", async (node) => {
+  const paths = await node.start(netConf("a"));
+  assert.equal(node.kernel.view, "10.5.1.0→a 10.5.2.0→a a");
+  const store = Promise.withResolvers<void>();
+  node.store = store.promise;
+  node.leases = [lease(1, "b"), lease(2, "a")];
+  await paths.changeTo(netConf("b"));
+  assert.deepEqual(node.story, ["devices b a"], "the change does not wait for the store");
+  store.resolve();
+  await settled();
+  assert.deepEqual(node.story.slice(1), ["leases read", "published b"]);
+  assert.equal(node.kernel.view, "10.5.1.0→b 10.5.2.0→a a b");
+  assert.deepEqual(node.backends.b.sessions[0]!.told, ["+10.5.1.0-24"]);
+  assert.deepEqual(node.complaints, []);
+});
+
+nodeTest("a build that fails leaves nothing, and changes nothing", async (node) => {
+  const { a, b } = node.backends;
+  const paths = await node.start(netConf("a"));
+  const { view } = node.kernel;
+  b.beforeOpen = () => Promise.reject(new RuntimeError("port taken"));
+  await assert.rejects(paths.changeTo(netConf("b")), /port taken/);
+  b.beforeOpen = () => {};
+  node.kernel.refuses = (object) =>
+    object.kind === "link" && object.name === "b" ? "no b" : undefined;
+  await assert.rejects(paths.changeTo(netConf("b")), /^RuntimeError: no b$/);
+  await assert.rejects(paths.changeTo(netConf("nil")), ConfigError);
+  await assert.rejects(paths.changeTo(netConf("b", "", "10.6.0.0/16")), /does not fit it; drain/);
+  await settled();
+  assert.equal(node.kernel.view, view);
+  assert.deepEqual([a.atWork, b.atWork], [["a@eth0"], []]);
+  assert.deepEqual([paths.current.backend.type, paths.all.length], ["a", 1]);
+  assert.deepEqual(node.story, []);
+  assert.equal(node.metrics.value("denim_data_path_changes_total", { result: "failed" }), 4);
+  assert.equal(node.metrics.value("denim_data_path_changes_total", { result: "done" }), 0);
+});
+
+nodeTest("what fails already is not the new one's fault", async (node) => {
+  const paths = await node.start(netConf("a"));
+  node.kernel.refuses = (object) =>
+    object.kind === "link" && object.name === "a" ? "no a" : undefined;
+  await paths.changeTo(netConf("b"));
+  assert.equal(paths.current.backend.type, "b");
+});
+
+nodeTest("one that takes another's place has it make room if it must", async (node) => {
+  const { a } = node.backends;
+  const paths = await node.start(netConf("a"));
+  a.beforeOpen = () => {
+    if (a.atWork.length > 0) throw new RuntimeError("port taken");
+  };
+  await paths.changeTo(netConf("a", "2"));
+  await settled();
+  assert.deepEqual(a.atWork, ["a2@eth0"]);
+  assert.equal(node.kernel.view, "10.5.1.0→a2 10.5.2.0→a2 a2");
+  assert.deepEqual(node.story, ["devices a2", "published a", "leases read"]);
+  assert.deepEqual([paths.all.length, node.log.of("data-path-changed").length], [1, 1]);
+});
+
+nodeTest("a replacement that fails twice: the one before is built again", async (node) => {
+  const { a } = node.backends;
+  const paths = await node.start(netConf("a"));
+  const tried: string[] = [];
+  a.beforeOpen = (option) => {
+    tried.push(option);
+    if (option === "2") throw new RuntimeError("port taken");
+  };
+  await assert.rejects(paths.changeTo(netConf("a", "2")), /port taken/);
+  assert.deepEqual([tried, a.atWork, paths.current.closed], [["2", "2"], [], true]);
+  // A peer that comes meanwhile is not forgotten.
+  node.leases = [...BOTH, lease(3, "a")];
+  paths.apply({ kind: "changes", put: [lease(3, "a")], removed: [] });
+  await paths.changeTo(paths.config);
+  await settled();
+  assert.deepEqual([tried, a.atWork, paths.current.closed], [["2", "2", ""], ["a@eth0"], false]);
+  assert.equal(node.kernel.view, "10.5.1.0→a 10.5.2.0→a 10.5.3.0→a a");
+  assert.deepEqual(a.sessions.at(-1)!.told, ["+10.5.1.0-24", "+10.5.2.0-24", "+10.5.3.0-24"]);
+  assert.equal(paths.all.length, 1);
+});
+
+nodeTest("wrong options cost the one before nothing", async (node) => {
+  const { a } = node.backends;
+  const paths = await node.start(netConf("a"));
+  a.beforeOpen = () => Promise.reject(new ConfigError("an MTU too small"));
+  await assert.rejects(paths.changeTo(netConf("a", "2")), /too small/);
+  assert.deepEqual(a.atWork, ["a@eth0"]);
+});
+
+nodeTest("a defect is not tried again, and the one before goes on", async (node) => {
+  const { a } = node.backends;
+  const paths = await node.start(netConf("a"));
+  let tries = 0;
+  a.beforeOpen = () => {
+    tries++;
+    throw new TypeError("undefined is not a function");
+  };
+  await assert.rejects(paths.changeTo(netConf("a", "2")), TypeError);
+  assert.deepEqual([tries, a.atWork, node.kernel.view], [1, ["a@eth0"], "10.5.1.0→a 10.5.2.0→a a"]);
+});
+
+nodeTest("a former one retires after two looks at which it had no peer", async (node) => {
+  const { a } = node.backends;
+  const paths = await node.start(netConf("a"));
+  await paths.changeTo(netConf("b"));
+  await node.clock.advance(10 * RETIRE_LOOK_MS);
+  assert.deepEqual(a.atWork, ["a@eth0"], "it has peers");
+  const put = (...leases: readonly ReturnType<typeof lease>[]) =>
+    paths.apply({ kind: "changes", put: leases, removed: [] });
+  put(lease(1, "b"), lease(2, "b"));
+  await node.clock.advance(RETIRE_LOOK_MS);
+  put(lease(2, "a"));
+  await node.clock.advance(RETIRE_LOOK_MS);
+  put(lease(2, "b"));
+  await node.clock.advance(RETIRE_LOOK_MS);
+  assert.deepEqual(a.atWork, ["a@eth0"], "quiet for one look, then not, then one again");
+  await node.clock.advance(RETIRE_LOOK_MS);
+  assert.deepEqual([a.atWork, node.log.of("data-path-retired").length], [[], 1]);
+  assert.equal(node.kernel.view, "10.5.1.0→b 10.5.2.0→b b");
+  assert.deepEqual([paths.all.length, node.clock.sleepers], [1, 0]);
+  assert.equal(node.story.at(-1), "devices b");
+});
+
+nodeTest("a former one with peers retires when its patience is over", async (node) => {
+  const paths = await node.start(netConf("a"));
+  await paths.changeTo(netConf("b"));
+  await node.clock.advance(RETIRE_PATIENCE_MS - 1);
+  assert.equal(node.kernel.view, "10.5.1.0→a 10.5.2.0→a a b");
+  assert.equal(node.metrics.value("denim_peers", { state: "former" }), 2);
+  await node.clock.advance(RETIRE_LOOK_MS);
+  assert.equal(node.kernel.view, "b");
+  assert.deepEqual(node.backends.a.atWork, []);
+  const peers = ["current", "former", "refused"].map((state) =>
+    node.metrics.value("denim_peers", { state })
+  );
+  assert.deepEqual(peers, [0, 0, 2]);
+  assert.equal(node.metrics.value("denim_data_paths"), 1);
+});
+
+nodeTest(
+  "a former one that is wanted again is used as it is, and does not retire",
+  async (node) => {
+    const { a, b } = node.backends;
+    node.leases = [];
+    const paths = await node.start(netConf("a"));
+    await paths.changeTo(netConf("b"));
+    await node.clock.advance(RETIRE_LOOK_MS);
+    await paths.changeTo(netConf("a"));
+    await node.clock.advance(5 * RETIRE_LOOK_MS);
+    assert.deepEqual([a.sessions.length, a.atWork, b.atWork], [1, ["a@eth0"], []]);
+    assert.equal(node.kernel.view, "a");
+    await paths.changeTo(netConf("b"));
+    await node.clock.advance(2 * RETIRE_LOOK_MS);
+    assert.deepEqual([a.atWork, b.atWork, paths.all.length], [[], ["b@eth0"], 1]);
+  },
+);
+
+nodeTest("of one backend there is one open: a former one makes room too", async (node) => {
+  const { a } = node.backends;
+  const paths = await node.start(netConf("a"));
+  await paths.changeTo(netConf("b"));
+  await settled();
+  a.beforeOpen = () => {
+    if (a.atWork.length > 0) throw new RuntimeError("port taken");
+  };
+  await paths.changeTo(netConf("a", "2"));
+  await settled();
+  assert.deepEqual(a.atWork, ["a2@eth0"]);
+  assert.equal(node.kernel.view, "10.5.1.0→a2 10.5.2.0→a2 a2 b");
+  assert.deepEqual(paths.all.map(({ backend }) => backend.type), ["a", "b"]);
+  node.leases = [];
+  paths.apply(node.snapshot);
+  await node.clock.advance(RETIRE_PATIENCE_MS);
+  assert.deepEqual(node.log.of("data-path-retired").length, 1, "b alone was still to retire");
+});
+
+nodeTest("two changes while the store is out of reach: the last one is published", async (node) => {
+  const paths = await node.start(netConf("a"));
+  const store = Promise.withResolvers<void>();
+  node.store = store.promise;
+  await paths.changeTo(netConf("b"));
+  await paths.changeTo(netConf("c"));
+  await node.clock.advance(RETIRE_PATIENCE_MS);
+  assert.equal(node.kernel.view, "10.5.1.0→a 10.5.2.0→a a b c", "peers are reached as before");
+  store.resolve();
+  await settled();
+  assert.deepEqual(node.story.filter((line) => line.startsWith("published")), ["published c"]);
+  node.leases = [];
+  await node.clock.advance(RETIRE_PATIENCE_MS);
+  assert.deepEqual(paths.all.map(({ backend }) => backend.type), ["c"]);
+});
+
+nodeTest("the last run's data path is kept for peers that still use it", async (node) => {
+  node.leases = [];
+  const paths = await node.start(netConf("b"));
+  await paths.keepFormer(OWN);
+  node.leases = BOTH;
+  paths.apply(node.snapshot);
+  assert.equal(node.kernel.view, "10.5.1.0→a 10.5.2.0→a a b");
+  node.leases = [];
+  paths.apply(node.snapshot);
+  await node.clock.advance(2 * RETIRE_LOOK_MS);
+  assert.equal(node.kernel.view, "b");
+  await paths.keepFormer({ ...OWN, backendType: "b" });
+  await paths.keepFormer({ ...OWN, backendType: "" });
+  await paths.keepFormer(undefined);
+  assert.deepEqual([paths.all.length, node.complaints], [1, []]);
+});
+
+for (
+  const [what, spoil, why] of [
+    ["wrong options", () => {}, /Option/],
+    [
+      "a backend that refuses",
+      ({ backends: { a } }: FakeNode) => {
+        a.beforeOpen = () => Promise.reject(new RuntimeError("no device left"));
+      },
+      /no device left/,
+    ],
+    ["a kernel that refuses", ({ kernel }: FakeNode) => {
+      kernel.refuses = (object) =>
+        object.kind === "link" && object.name === "a" ? "no a" : undefined;
+    }, /no a/],
+    ["a backend that this agent does not have", () => {}, /no backend "ipip"/],
+  ] as const
+) {
+  nodeTest(`a former data path that cannot be read: ${what}`, async (node) => {
+    node.leases = [];
+    const paths = await node.start(netConf("b"));
+    spoil(node);
+    const [half] = OWN.halves;
+    const backendData = what === "wrong options" ? { Option: 7 } : {};
+    const backendType = /agent/.test(what) ? "ipip" : "a";
+    await paths.keepFormer({ ...OWN, backendType, halves: [{ ...half!, backendData }] });
+    assert.deepEqual(node.complaints, ["warn former-data-path-lost"]);
+    assert.match(node.log.of("former-data-path-lost")[0]!.message, why);
+    assert.deepEqual([node.kernel.view, paths.all.length, node.backends.a.atWork], ["b", 1, []]);
+  });
+}
+
+nodeTest("peers are asked for again only if the backend follows the underlay", async (node) => {
+  node.backends.b.followsUnderlay = true;
+  const paths = await node.start(netConf("a"));
+  assert.equal(paths.followsUnderlay, false);
+  node.leases = [lease(1, "b"), lease(2, "a")];
+  await paths.changeTo(netConf("b"));
+  await settled();
+  assert.equal(paths.followsUnderlay, true);
+  node.kernel.delete("10.5.1.0-24");
+  node.kernel.delete("10.5.2.0-24");
+  paths.refreshPeers();
+  assert.equal(node.kernel.view, "10.5.1.0→b a b");
+});
+
+nodeTest("before the node is ready all of it can be removed", async (node) => {
+  const paths = await node.start(netConf("a"));
+  assert.equal(paths.isNew(), false);
+  paths.clear();
+  assert.equal(node.kernel.view, "");
+  assert.equal(paths.isNew(), true);
+});
+
+nodeTest("a change of the outer interface rebuilds the current one", async (node) => {
+  const paths = await node.start(netConf("a"));
+  node.outer.current = outerInterface("eth1", 19);
+  await paths.changeTo(paths.config);
+  await settled();
+  assert.deepEqual(node.backends.a.atWork, ["a@eth1"]);
+  assert.deepEqual(node.story, ["devices a", "published a", "leases read"]);
+  await paths.changeTo(paths.config);
+  assert.equal(node.backends.a.sessions.length, 2, "once is enough");
+});

@@ -1,0 +1,18 @@
+/**
+ * Time as something that a part is given, so that a test can let it pass at once.
+ *
+ * @module
+ */
+
+import { sleep } from "./sleep.ts";
+
+/** Tells the time and waits for it to pass. */
+export interface Clock {
+  /** Milliseconds since some moment in the past. Only the difference of two readings means anything. */
+  nowMs(): number;
+  /** Waits. False once the signal is aborted, true when the time is over; see {@link sleep}. */
+  sleep(ms: number, signal: AbortSignal): Promise<boolean>;
+}
+
+/** The system's monotonic clock. */
+export const SYSTEM_CLOCK: Clock = { nowMs: () => performance.now(), sleep };

@@ -1,0 +1,287 @@
+/**
+ * A node's data paths without a kernel, a network or a store: fakes of all that stands around them.
+ *
+ * @module
+ */
+
+import {
+  type Backend,
+  type BackendSession,
+  type Family,
+  IpAddress,
+  type KernelObject,
+  type KernelState,
+  type Lease,
+  type LeaseEvent,
+  MetricsRegistry,
+  type NetworkConfig,
+  type NodeContext,
+  type OuterInterface,
+  parseLease,
+  parseNetworkConfig,
+  type Peer,
+  type PodNetwork,
+} from "@denim/core";
+import { z } from "zod";
+import { DataPath, type DataPathContext } from "../../agent/data_path.ts";
+import { DataPathManager } from "../../agent/data_path_manager.ts";
+import type { Attempt, DesiredState } from "../../agent/desired_state.ts";
+import { TaskGroup } from "../../agent/task_group.ts";
+import { FakeClock } from "./fake_clock.ts";
+import { RecordingLog } from "./recording_log.ts";
+
+/** The node's own lease. */
+export const OWN: Lease = lease(9, "a");
+
+/** The lease of a node of the cluster, by its number. */
+export function lease(number: number, type: string): Lease {
+  const value = `{"PublicIP":"10.99.0.${number}","BackendType":"${type}"}`;
+  return parseLease(`10.5.${number}.0-24`, value, undefined);
+}
+
+/** A net-conf that asks for a backend, with an option by which two differ. */
+export function netConf(type: string, option = "", network = "10.5.0.0/16"): NetworkConfig {
+  return parseNetworkConfig(JSON.stringify({
+    Network: network,
+    Backend: { Type: type, Option: option },
+  }));
+}
+
+/** A fake of a backend at work. */
+export class FakeSession implements BackendSession {
+  /** @inheritdoc */
+  readonly mtuBytes = 1450;
+  /** @inheritdoc */
+  readonly publishes: ReadonlyMap<Family, unknown> = new Map();
+  /** Whether it was disposed of. */
+  closed = false;
+  /** The keys that it was told of, as `+key` and `-key`. */
+  readonly told: string[] = [];
+
+  /** A session with one device, named after the backend and its option. */
+  constructor(
+    readonly device: string,
+    readonly outer: OuterInterface,
+    readonly followsUnderlay: boolean,
+  ) {}
+
+  /** @inheritdoc */
+  nodeState(): KernelState {
+    const info = { type: "tun", queueLength: 1 } as const;
+    return [{ kind: "link", name: this.device, mtuBytes: this.mtuBytes, info }];
+  }
+
+  /** @inheritdoc */
+  peerState({ halves: [half] }: Peer<unknown>): KernelState {
+    const source = this.outer.addresses.get(4)!;
+    return [{ kind: "route", destination: half!.subnet, device: this.device, source }];
+  }
+
+  /** @inheritdoc */
+  peersChanged(put: Iterable<Peer<unknown>>, removed: Iterable<string>): void {
+    if (this.closed) throw new Error("a closed session is told of peers");
+    for (const { key } of put) this.told.push(`+${key}`);
+    for (const key of removed) this.told.push(`-${key}`);
+  }
+
+  /** @inheritdoc */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.closed = true;
+    return Promise.resolve();
+  }
+}
+
+/** A fake of a backend, which a test can have fail or wait. */
+export class FakeBackend implements Backend<{ readonly Option: string }> {
+  /** @inheritdoc */
+  readonly leaseType: string;
+  /** @inheritdoc */
+  readonly options: z.ZodType<{ readonly Option: string }> = z.object({
+    Option: z.string().default(""),
+  });
+  /** @inheritdoc */
+  readonly peerData: z.ZodType<unknown> = z.unknown();
+  /** The sessions that were opened, the last one last. */
+  readonly sessions: FakeSession[] = [];
+  /** What happens before a session is opened; may throw. */
+  beforeOpen: (option: string) => Promise<void> | void = () => {};
+  /** Whether sessions follow the underlay. */
+  followsUnderlay = false;
+
+  /** A backend of this name. */
+  constructor(readonly type: string) {
+    this.leaseType = type;
+  }
+
+  /** @inheritdoc */
+  async open(
+    { outer }: NodeContext,
+    { Option }: { readonly Option: string },
+  ): Promise<FakeSession> {
+    await this.beforeOpen(Option);
+    const session = new FakeSession(`${this.type}${Option}`, outer, this.followsUnderlay);
+    this.sessions.push(session);
+    return session;
+  }
+
+  /** The names of the devices of its open sessions, each with the outer device that it was opened for. */
+  get atWork(): string[] {
+    return this.sessions.filter(({ closed }) => !closed)
+      .map(({ device, outer }) => `${device}@${outer.name}`);
+  }
+}
+
+/** A fake of the reconciler, and of the kernel behind it. */
+export class FakeKernel implements DesiredState {
+  readonly #wanted = new Map<string, KernelState>();
+  /** Why the kernel refuses an object; `undefined` if it does not. */
+  refuses: (object: KernelObject) => string | undefined = () => undefined;
+  /** @inheritdoc */
+  networks: readonly PodNetwork[] = [];
+
+  /** @inheritdoc */
+  set(owner: string, state: KernelState): void {
+    if (state.length > 0) this.#wanted.set(owner, state);
+    else this.#wanted.delete(owner);
+  }
+
+  /** @inheritdoc */
+  delete(owner: string): void {
+    this.#wanted.delete(owner);
+  }
+
+  /** @inheritdoc */
+  apply(): Attempt {
+    return { failures: this.#objects().flatMap((object) => this.refuses(object) ?? []) };
+  }
+
+  /** @inheritdoc */
+  check(): Attempt {
+    return this.apply();
+  }
+
+  /** The devices that it has, and the peers' subnets with the devices that lead to them. */
+  get view(): string {
+    const texts = this.#objects().flatMap((object) => {
+      if (object.kind === "link") return [object.name];
+      return object.kind === "route" && "device" in object
+        ? [`${object.destination.at(0n)}→${object.device}`]
+        : [];
+    });
+    return texts.sort().join(" ");
+  }
+
+  #objects(): KernelObject[] {
+    return [...this.#wanted.values()].flat();
+  }
+}
+
+/** A fake of the outer interface and of what follows it. */
+export class FakeOuter {
+  /** The interface as the agent last saw it. */
+  current: OuterInterface = outerInterface("eth0", 9);
+  /** What it is really. */
+  actual: OuterInterface = this.current;
+  /** What happens when it is looked at; may throw. */
+  onRefresh: () => void = () => {};
+
+  /** Looks at it. */
+  refresh(): void {
+    this.onRefresh();
+    this.current = this.actual;
+  }
+}
+
+/** An outer interface with the address 10.99.0.NUMBER. */
+export function outerInterface(name: string, number: number): OuterInterface {
+  const addresses = new Map<Family, IpAddress>([[4, IpAddress.parse(`10.99.0.${number}`)]]);
+  return { name, mtuBytes: 1500, addresses, publicIps: addresses };
+}
+
+/** The data paths of a node with the backends `a`, `b` and `c`, of which `a` is the first. */
+export class FakeNode implements AsyncDisposable {
+  /** By which data paths retire. */
+  readonly clock = new FakeClock();
+  /** What was said. */
+  readonly log = new RecordingLog();
+  /** What was counted. */
+  readonly metrics = new MetricsRegistry();
+  /** What the kernel has. */
+  readonly kernel = new FakeKernel();
+  /** Where packets leave. */
+  readonly outer = new FakeOuter();
+  /** The backends, by name. */
+  readonly backends: Readonly<Record<"a" | "b" | "c", FakeBackend>> = {
+    a: new FakeBackend("a"),
+    b: new FakeBackend("b"),
+    c: new FakeBackend("c"),
+  };
+  /** The other nodes' leases, as the store has them. */
+  leases: readonly Lease[] = [];
+  /** Resolves while the store is in reach. */
+  store: Promise<void> = Promise.resolve();
+  /** What happened around the data paths, in order. */
+  readonly story: string[] = [];
+  /** Aborted at the end. */
+  readonly #stopping = new AbortController();
+  /** What runs in the background. */
+  readonly tasks: TaskGroup = new TaskGroup(this.#stopping.signal);
+  /** What data paths are made from. */
+  readonly context: DataPathContext = {
+    backends: Object.values(this.backends),
+    outer: this.outer,
+    kernel: {
+      macOf: () => undefined,
+      hasDevice: (name) => this.kernel.view.split(" ").includes(name),
+      routeTo: () => undefined,
+    },
+    log: this.log,
+    signal: this.tasks.signal,
+  };
+
+  /** Starts the data paths with a net-conf, and lets them know of the leases. */
+  async start(config: NetworkConfig): Promise<DataPathManager> {
+    const manager: DataPathManager = new DataPathManager(
+      await DataPath.open(config, undefined, this.context),
+      config,
+      {
+        ...this.context,
+        reconciler: this.kernel,
+        lease: () => OWN,
+        publish: async () => {
+          await this.store;
+          this.story.push(`published ${manager.current.backend.type}`);
+        },
+        rereadLeases: async () => {
+          await this.store;
+          this.story.push("leases read");
+          manager.apply(this.snapshot);
+        },
+        onChange: () => this.story.push(`devices ${manager.devices.join(" ")}`),
+        runInBackground: this.tasks.add,
+        clock: this.clock,
+        metrics: this.metrics,
+      },
+    );
+    manager.prepare();
+    await manager.start();
+    manager.apply(this.snapshot);
+    return manager;
+  }
+
+  /** All leases, this node's own included. */
+  get snapshot(): LeaseEvent {
+    return { kind: "snapshot", leases: [OWN, ...this.leases] };
+  }
+
+  /** The warnings and errors in the log, by event. */
+  get complaints(): string[] {
+    return this.log.events.filter((event) => !event.startsWith("info"));
+  }
+
+  /** Ends what runs in the background. Rejects if any of it failed. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping.abort();
+    await this.tasks.join();
+  }
+}
