@@ -7,10 +7,12 @@
  * @module
  */
 
+import { throwDefect } from "@denim/core/errors";
 import { IpAddress } from "@denim/core/ip";
+import { replaceFile } from "@denim/core/linux/attach";
 import { CNI_CODE, CniError } from "./cni_error.ts";
 import { type Attachment, isCniName } from "./environment.ts";
-import { lockFile, removeIfPossible, removeIfThere, unlessGone, writeWhole } from "./files.ts";
+import { lockFile, removeIfPossible, removeIfThere, unlessGone } from "./files.ts";
 import type { AddressRange, HostLocalConf } from "./host_local_conf.ts";
 
 const LOCK = "lock";
@@ -115,10 +117,10 @@ export class AddressStore implements Disposable {
     using undo = new DisposableStack();
     plan.forEach(({ address }, index) => {
       // Half of this file, without its holder, could not be given back.
-      writeWhole(
+      replaceFile(
         `${this.#directory}/${address}`,
-        `${this.#directory}/${DRAFT}`,
         `${attachment.containerId}${LINE_BREAK}${attachment.ifName}`,
+        { mode: 0o600, draft: `${this.#directory}/${DRAFT}` },
       );
       undo.defer(() => this.remove([address]));
       // Half of this file would cost no more than the turn.
@@ -203,7 +205,8 @@ export class AddressStore implements Disposable {
     let text: string;
     try {
       text = Deno.readTextFileSync(`${this.#directory}/${name}`);
-    } catch {
+    } catch (error) {
+      throwDefect(error);
       return undefined;
     }
     const [containerId = "", ifName] = text.trim().split(LINE_BREAK);
@@ -238,7 +241,8 @@ export class AddressStore implements Disposable {
     try {
       const text = Deno.readTextFileSync(`${this.#directory}/${LAST_RESERVED}${index}`);
       return IpAddress.tryParse(text.trim());
-    } catch {
+    } catch (error) {
+      throwDefect(error);
       return undefined;
     }
   }

@@ -4,7 +4,14 @@
  * @module
  */
 
-import { ConfigError, ExpectedError, messageOf } from "@denim/core/errors";
+import {
+  ConfigError,
+  errorReport,
+  ExpectedError,
+  isDefect,
+  messageOf,
+  throwDefect,
+} from "@denim/core/errors";
 import { LinuxError } from "@denim/core/linux/attach";
 
 /** Codes of errors: below 100 the spec's and libcni's, from 100 on denim's own. */
@@ -46,40 +53,48 @@ export const CNI_CODE = {
 /** One of {@link CNI_CODE}. */
 export type CniCode = typeof CNI_CODE[keyof typeof CNI_CODE];
 
+/** What a {@link CniError} says beside its message. */
+export interface CniErrorOptions {
+  /** More of it, for people: the error's `details`. */
+  readonly details?: string;
+  /** What it was caused by, where something else was thrown. */
+  readonly cause?: unknown;
+}
+
 /** A failure with the code that the runtime is given. */
 export class CniError extends ExpectedError {
   /** The class's name, for logs. */
   override readonly name = "CniError";
   /** Which kind of failure it is. */
   readonly code: CniCode;
-  /** More of it, for people; "" where there is no more. */
+  /** More of it, for people; "" if there is no more. */
   readonly details: string;
 
   /**
    * @param code which kind of failure it is
    * @param message what was wrong, the value, where, and what to do
-   * @param details more of it, for people
+   * @param options more of it, and what it was caused by
    */
-  constructor(code: CniCode, message: string, details = "") {
-    super(message);
+  constructor(code: CniCode, message: string, { details = "", ...rest }: CniErrorOptions = {}) {
+    super(message, rest);
     this.code = code;
     this.details = details;
   }
 }
 
-/** A failure of the plugin that does the work, in its own words. */
-export class DelegateError extends Error {
+/** A failure of the plugin that does the work, in that plugin's own words. */
+export class DelegateError extends ExpectedError {
   /** The class's name, for logs. */
   override readonly name = "DelegateError";
-  /** The JSON that it printed. */
+  /** The JSON that the plugin printed. */
   readonly output: string;
 
-  /** Its code in there. */
+  /** The code in that JSON; `undefined` if it has none. */
   readonly code: number | undefined;
 
   /**
-   * @param output the JSON that it printed
-   * @param code its code in there
+   * @param output the JSON that the plugin printed
+   * @param code the code in that JSON
    */
   constructor(output: string, code?: number) {
     super(output.trim());
@@ -88,7 +103,7 @@ export class DelegateError extends Error {
   }
 }
 
-/** What fails on the way of a command that goes on all the same. */
+/** The failures of a command that goes on after each of them, such as DEL. Defects it throws at once. */
 export class Failures {
   readonly #errors: unknown[] = [];
 
@@ -97,12 +112,13 @@ export class Failures {
     return this.#errors.length > 0;
   }
 
-  /** Keeps what was thrown. */
+  /** Keeps what was thrown; throws it again if it is a defect of denim. */
   add(error: unknown): void {
+    throwDefect(error);
     this.#errors.push(error);
   }
 
-  /** Runs a function, and keeps what it throws. */
+  /** Runs a function, and keeps what it throws; `undefined` then. */
   attempt<T>(run: () => T): T | undefined {
     try {
       return run();
@@ -112,35 +128,56 @@ export class Failures {
     }
   }
 
-  /** Throws the failure; of several a CniError that names all; nothing where there is none. */
+  /** Throws the failure, or a CniError that names all if there are several; does nothing if there is none. */
   rethrow(): void {
     if (this.#errors.length === 1) throw this.#errors[0];
     if (!this.some) return;
     const errors = this.#errors.map((error) =>
       error instanceof DelegateError
-        ? new CniError(CNI_CODE.delegate, error.message)
+        ? new CniError(CNI_CODE.delegate, error.message, { cause: error })
         : toCniError(error)
     );
-    throw new CniError(errors[0]!.code, errors.map(({ message }) => message).join("; "));
+    const message = errors.map(({ message }) => message).join("; ");
+    throw new CniError(errors[0]!.code, message, { cause: new AggregateError(this.#errors) });
   }
 }
 
-/** Anything that was thrown, with the code that says the most about it. */
+/**
+ * Anything that was thrown, with the code that says the most about it. A defect of denim has the code 999, and
+ * its stack in `details`.
+ */
 export function toCniError(error: unknown): CniError {
   if (error instanceof CniError) return error;
   if (error instanceof SuppressedError) {
     // The first failure is why the command failed; the second happened while it was undone.
-    const { code, message } = toCniError(error.suppressed);
-    return new CniError(code, message, `and while it was undone: ${messageOf(error.error)}`);
+    const { code, message, details } = toCniError(error.suppressed);
+    const second = `and while it was undone: ${errorReport(error.error)}`;
+    return new CniError(code, message, {
+      details: details === "" ? second : `${details}\n${second}`,
+      cause: error,
+    });
   }
   const message = messageOf(error);
-  if (error instanceof ConfigError) return new CniError(CNI_CODE.invalidConfig, message);
-  if (error instanceof LinuxError) return new CniError(CNI_CODE.kernel, message);
+  if (isDefect(error)) {
+    return new CniError(CNI_CODE.internal, message, { details: errorReport(error), cause: error });
+  }
+  if (error instanceof ConfigError) {
+    return new CniError(CNI_CODE.invalidConfig, message, { cause: error });
+  }
+  if (error instanceof LinuxError) return new CniError(CNI_CODE.kernel, message, { cause: error });
   // Deno.errors.*: what the file system says, and of which file.
-  const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;
-  if (typeof code !== "string") return new CniError(CNI_CODE.internal, message);
-  const remedy = REMEDIES[code];
-  return new CniError(CNI_CODE.ioFailure, remedy ? `${message}: ${remedy}` : message);
+  const { code } = error as { readonly code?: unknown };
+  const remedy = typeof code === "string" ? REMEDIES[code] : undefined;
+  return new CniError(CNI_CODE.ioFailure, remedy ? `${message}: ${remedy}` : message, {
+    cause: error,
+  });
+}
+
+/** Whether a defect of denim is what failed, or what failed while a failure was undone. */
+export function hasDefect(error: unknown): boolean {
+  return error instanceof SuppressedError
+    ? hasDefect(error.suppressed) || hasDefect(error.error)
+    : isDefect(error);
 }
 
 /** What to do about what a file system says (errno(3)). */

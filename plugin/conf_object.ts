@@ -34,7 +34,9 @@ export class ConfObject {
       json = JSON.parse(text);
     } catch (error) {
       const reason = text.trim() === "" ? "it is empty" : (error as Error).message;
-      throw new CniError(CNI_CODE.decodingFailure, `${what} is not JSON: ${reason}`);
+      throw new CniError(CNI_CODE.decodingFailure, `${what} is not JSON: ${reason}`, {
+        cause: error,
+      });
     }
     if (!isObject(json)) {
       throw new CniError(CNI_CODE.decodingFailure, `${what} is ${show(json)}, not a JSON object`);

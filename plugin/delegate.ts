@@ -5,6 +5,7 @@
  * @module
  */
 
+import { throwDefect } from "@denim/core/errors";
 import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
 import { ConfObject, type JsonObject, show } from "./conf_object.ts";
 import { readSubnetEnv, renderDelegate, typeOf } from "./delegate_conf.ts";
@@ -106,7 +107,8 @@ export async function delegateStatus(
   try {
     plugin = findPlugin(typeOf(delegate), variables);
   } catch (error) {
-    throw new CniError(CNI_CODE.notReady, toCniError(error).message);
+    throwDefect(error);
+    throw new CniError(CNI_CODE.notReady, toCniError(error).message, { cause: error });
   }
   const spoken = await spokenVersions(plugin, conf, variables);
   if (!spoken.includes(conf.cniVersion)) {
@@ -196,9 +198,10 @@ async function run(
     stderr: "inherit",
   }).spawn();
   const writer = child.stdin.getWriter();
-  // A plugin that ends without reading says why itself.
   const written = writer.write(new TextEncoder().encode(JSON.stringify(conf)))
-    .then(() => writer.close()).catch(() => {});
+    .then(() => writer.close())
+    // A plugin that ends without reading says why itself.
+    .catch(throwDefect);
   const [{ success, code, signal, stdout }] = await Promise.all([child.output(), written]);
   const output = new TextDecoder().decode(stdout);
   if (success) return output;
@@ -226,15 +229,19 @@ function parseFailure(text: string): DelegateError | undefined {
 function tryTo<T>(run: () => T): T | undefined {
   try {
     return run();
-  } catch {
+  } catch (error) {
+    throwDefect(error);
     return undefined;
   }
 }
 
-/** Whether a DEL left nothing behind: a plugin that does not speak the version made nothing in it either. */
+/**
+ * Whether a DEL left nothing behind. A plugin that does not speak the version made nothing in it either. Throws
+ * only defects.
+ */
 function undone(del: Promise<unknown>): Promise<boolean> {
-  return del.then(
-    () => true,
-    (error) => error instanceof DelegateError && error.code === CNI_CODE.incompatibleVersion,
-  );
+  return del.then(() => true, (error) => {
+    throwDefect(error);
+    return error instanceof DelegateError && error.code === CNI_CODE.incompatibleVersion;
+  });
 }

@@ -5,10 +5,11 @@
  * @module
  */
 
+import { messageOf, throwDefect } from "@denim/core/errors";
 import { Cidr, IpAddress } from "@denim/core/ip";
 import type { MacAddress } from "@denim/core/mac";
 import { parseSubnetEnv, type SubnetEnv } from "@denim/core/subnet-env";
-import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
+import { CNI_CODE, CniError } from "./cni_error.ts";
 import { ConfObject, type JsonObject } from "./conf_object.ts";
 import { type CniArgs, interfaceNameProblem, parseMac } from "./environment.ts";
 import {
@@ -72,12 +73,14 @@ export function readSubnetEnv(path: string): SubnetEnv {
     throw new CniError(
       CNI_CODE.tryAgainLater,
       `there is no ${path}: the agent writes it once the node has its subnet; see the agent's log`,
+      { cause: error },
     );
   }
   try {
     return parseSubnetEnv(text, path);
   } catch (error) {
-    throw new CniError(CNI_CODE.decodingFailure, toCniError(error).message);
+    throwDefect(error);
+    throw new CniError(CNI_CODE.decodingFailure, messageOf(error), { cause: error });
   }
 }
 

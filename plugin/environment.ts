@@ -142,7 +142,8 @@ function parseBoolean(text: string): boolean | undefined {
 export function parseMac(text: string): MacAddress | undefined {
   try {
     return MacAddress.parse(text);
-  } catch {
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
     return undefined;
   }
 }

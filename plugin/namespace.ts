@@ -26,14 +26,20 @@ export function openNamespace(variables: CniVariables): NetworkNamespace | CniEr
     if (!(error instanceof LinuxError)) throw error;
     const what = `CNI_NETNS=${netns} in the environment`;
     if (GONE.includes(error.code)) {
-      return new CniError(CNI_CODE.unknownContainer, `${what}: there is no such network namespace`);
+      return new CniError(
+        CNI_CODE.unknownContainer,
+        `${what}: there is no such network namespace`,
+        { cause: error },
+      );
     }
     // The file that a namespace's name was, once the namespace is gone.
     if (error.code === "EINVAL") {
-      return new CniError(CNI_CODE.invalidNamespace, `${what} is no network namespace`);
+      return new CniError(CNI_CODE.invalidNamespace, `${what} is not a network namespace`, {
+        cause: error,
+      });
     }
     const hint = error.code === "EPERM" ? "; the plugin needs root" : "";
-    throw new CniError(CNI_CODE.kernel, `${what}: ${error.message}${hint}`);
+    throw new CniError(CNI_CODE.kernel, `${what}: ${error.message}${hint}`, { cause: error });
   }
   if (!netnsOverride && isOwn(netns)) {
     namespace[Symbol.dispose]();

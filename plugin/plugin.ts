@@ -5,8 +5,9 @@
  * @module
  */
 
+import { throwDefect } from "@denim/core/errors";
 import { add } from "./add.ts";
-import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
+import { CNI_CODE, CniError, DelegateError, hasDefect, toCniError } from "./cni_error.ts";
 import { ConfObject } from "./conf_object.ts";
 import { del } from "./del.ts";
 import { type CniVariables, type ReadVariable, readVariables } from "./environment.ts";
@@ -50,12 +51,13 @@ export interface Answer {
 export function answer(read: ReadVariable, readInput: () => string): Answer | Promise<Answer> {
   let cniVersion: CniVersion = LATEST_CNI_VERSION;
   const succeed = (output: string): Answer => ({ output, failed: false });
-  const fail = (error: unknown): Answer => ({
-    output: error instanceof DelegateError
-      ? error.output
-      : formatError(cniVersion, toCniError(error)),
-    failed: true,
-  });
+  const fail = (error: unknown): Answer => {
+    if (error instanceof DelegateError) return { output: error.output, failed: true };
+    const failure = toCniError(error);
+    // A runtime may show no more than the message: the stack goes to its log as well.
+    if (hasDefect(error)) console.error(failure.details);
+    return { output: formatError(cniVersion, failure), failed: true };
+  };
   try {
     const name = read("CNI_COMMAND") ?? "";
     if (name === "VERSION") {
@@ -85,7 +87,8 @@ function refuse(name: string): never {
 function spokenVersion(readInput: () => string): string {
   try {
     return ConfObject.parse(readInput(), "input").string("cniVersion") || LATEST_CNI_VERSION;
-  } catch {
+  } catch (error) {
+    throwDefect(error);
     return LATEST_CNI_VERSION;
   }
 }

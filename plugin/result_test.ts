@@ -52,7 +52,7 @@ for (
 }
 
 Deno.test("formatError and formatVersions speak the spec's words", () => {
-  assert.deepEqual(JSON.parse(formatError("0.4.0", new CniError(7, "no", "more"))), {
+  assert.deepEqual(JSON.parse(formatError("0.4.0", new CniError(7, "no", { details: "more" }))), {
     cniVersion: "0.4.0",
     code: 7,
     msg: "no",

@@ -6,7 +6,8 @@
  * @module
  */
 
-import { InheritedLock } from "@denim/core/linux/attach";
+import { throwDefect } from "@denim/core/errors";
+import { InheritedLock, replaceFile } from "@denim/core/linux/attach";
 import { ConfObject } from "./conf_object.ts";
 import { type Attachment, isCniName } from "./environment.ts";
 import {
@@ -16,7 +17,6 @@ import {
   removeIfThere,
   type Sharing,
   unlessGone,
-  writeWhole,
 } from "./files.ts";
 
 /** No container's id begins with a dot, so this can be no container's record. */
@@ -52,8 +52,10 @@ export function awaitRecord(dataDir: string, container: Pick<Attachment, "contai
 
 /** Writes the record into a folder that is there. denim's DEL does without, where it is lost. */
 export function saveConf(dataDir: string, attachment: Attachment, conf: ConfObject): void {
-  const text = JSON.stringify(conf.json);
-  writeWhole(pathOf(dataDir, attachment), draftOf(dataDir, attachment), text);
+  replaceFile(pathOf(dataDir, attachment), JSON.stringify(conf.json), {
+    mode: 0o600,
+    draft: draftOf(dataDir, attachment),
+  });
 }
 
 /** The record, where it is one of this network: a container's record is that of its last ADD. */
@@ -73,7 +75,8 @@ export function readSavedConf(
   const text = unlessGone(() => Deno.readTextFileSync(pathOf(dataDir, container)));
   try {
     return text === undefined ? undefined : ConfObject.parse(text, "the record");
-  } catch {
+  } catch (error) {
+    throwDefect(error);
     return undefined;
   }
 }

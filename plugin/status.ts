@@ -5,6 +5,7 @@
  * @module
  */
 
+import { throwDefect } from "@denim/core/errors";
 import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
 import { noBridge } from "./bridge.ts";
 import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
@@ -32,13 +33,15 @@ export function status(conf: NetworkConf, variables: CniVariables): string | Pro
   using socket = new NetlinkSocket();
   const bridge = findLink(socket, bridgeConf.bridge);
   if (bridge === undefined || bridge.type === "bridge") return "";
-  throw new CniError(CNI_CODE.notReady, noBridge(bridge.name, bridge).message);
+  const cause = noBridge(bridge.name, bridge);
+  throw new CniError(CNI_CODE.notReady, cause.message, { cause });
 }
 
 function orNotReady<T>(run: () => T): T {
   try {
     return run();
   } catch (error) {
-    throw new CniError(CNI_CODE.notReady, toCniError(error).message);
+    throwDefect(error);
+    throw new CniError(CNI_CODE.notReady, toCniError(error).message, { cause: error });
   }
 }

@@ -32,5 +32,6 @@ export {
   type RouteState,
   writeNewRoute,
 } from "./objects/route.ts";
+export { replaceFile, type ReplaceFileOptions } from "./sys/replace_file.ts";
 export { FORWARDING, readSysctl, trySysctl, writeSysctl } from "./sys/sysctl.ts";
 export { waitForKernel } from "./netlink/wait_for_kernel.ts";

@@ -29,7 +29,7 @@ const BAD: readonly [
   ["no input", () => ({ conf: "" }), 6, /it is empty/],
   ["an unknown version", (node) => ({ conf: node.conf({ cniVersion: "2.0.0" }) }), 1, /"2\.0\.0"/],
   ["a namespace that does not exist", () => ({ netns: "/run/netns/nobody" }), 3, /no such network/],
-  ["a namespace that is none", () => ({ netns: "/etc/hostname" }), 8, /is no network namespace/],
+  ["a namespace that is none", () => ({ netns: "/etc/hostname" }), 8, /is not a network namespace/],
   ["a bad id", () => ({ containerId: "../etc" }), 4, /CNI_CONTAINERID="\.\.\/etc"/],
   ["a bad interface name", () => ({ ifName: "eth0/1" }), 4, /CNI_IFNAME="eth0\/1"/],
   [

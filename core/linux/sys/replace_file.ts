@@ -4,12 +4,23 @@
  * @module
  */
 
+import { throwDefect } from "../../errors.ts";
+
 /** How a file is written. */
 export interface ReplaceFileOptions {
   /** The file's permissions (chmod(2)), as `0o600`. */
   readonly mode: number;
   /** Where it is written first, in the same folder; the path with this process's id behind it unless given. */
   readonly draft?: string;
+}
+
+function removeDraft(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    // It was not made, or the file system lets nothing be deleted: the first failure says why.
+    throwDefect(error);
+  }
 }
 
 /**
@@ -23,11 +34,7 @@ export function replaceFile(path: string, text: string, options: ReplaceFileOpti
     Deno.writeTextFileSync(draft, text, { mode });
     Deno.renameSync(draft, path);
   } catch (error) {
-    try {
-      Deno.removeSync(draft);
-    } catch {
-      // It was not made.
-    }
+    removeDraft(draft);
     throw error;
   }
 }

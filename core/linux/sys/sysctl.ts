@@ -6,6 +6,7 @@
  * @module
  */
 
+import { throwDefect } from "../../errors.ts";
 import type { Family } from "../../ip.ts";
 
 /** The setting that makes a namespace a router, by family. */
@@ -43,7 +44,7 @@ export function writeSysctl(name: string, value: string): void {
 export function trySysctl(name: string, value: string): void {
   try {
     writeSysctl(name, value);
-  } catch {
-    // As it is, then.
+  } catch (error) {
+    throwDefect(error);
   }
 }
