@@ -193,8 +193,7 @@ for (
     ],
     ["a name that is a path", { name: "../x" }, 7, /name is "\.\.\/x"/],
     ["no name", { name: null }, 7, /name is missing|name is null/],
-    ["an old version", { cniVersion: "0.2.0" }, 1, /cniVersion "0\.2\.0" is not spoken here/],
-    ["no version", { cniVersion: null }, 1, /cniVersion "0\.1\.0" is not spoken here/],
+    ["a bridge with a name for many", { delegate: { bridge: "br%d" } }, 7, /delegate\.bridge/],
   ] as const
 ) {
   Deno.test(`a configuration is refused: ${name}`, () => {

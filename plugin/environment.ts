@@ -88,14 +88,36 @@ export function isCniName(text: string): boolean {
   return /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(text);
 }
 
-/** Why a text can be no device's name; `undefined` where it can. */
+/**
+ * Why a device can't have a name; `undefined` if it can. As the kernel has it (`dev_valid_name`,
+ * `dev_get_valid_name`, `sysctl_dev_name_is_allowed`), with words in place of its EINVAL.
+ */
 export function interfaceNameProblem(name: string): string | undefined {
-  if (name === "" || name === "." || name === "..") return "is no name for a device";
-  if (new TextEncoder().encode(name).length > MAX_INTERFACE_NAME) {
+  const special = SPECIAL_NAMES.get(name);
+  if (special !== undefined) return special;
+  const bytes = new TextEncoder().encode(name);
+  if (bytes.length > MAX_INTERFACE_NAME) {
     return `is too long: a device's name has at most ${MAX_INTERFACE_NAME} bytes`;
   }
-  return /[\s/:]/.test(name) ? "must have no '/', ':' or white space" : undefined;
+  if (name.includes("%")) return "must have no '%': the kernel puts a number in its place";
+  if (/[\0\t-\r /:]/.test(name)) return "must have no '/', ':' or white space";
+  return bytes.includes(NO_BREAK_SPACE)
+    ? "has a letter with the byte A0, which the kernel takes for white space"
+    : undefined;
 }
+
+/** Names that no device can be given, and why. */
+const SPECIAL_NAMES: ReadonlyMap<string, string> = new Map([
+  ["", "is empty"],
+  [".", "is not a name for a device"],
+  ["..", "is not a name for a device"],
+  ["all", "is the kernel's name for the settings of all devices"],
+  ["default", "is the kernel's name for the settings of new devices"],
+  ["lo", "is the loopback device's name"],
+]);
+
+/** In ISO 8859-1, which is how the kernel reads names. In UTF-8 it is half of "à". */
+const NO_BREAK_SPACE = 0xa0;
 
 /** What denim takes from `CNI_ARGS`. */
 export interface CniArgs {

@@ -14,9 +14,9 @@ import { type CniVariables, type ReadVariable, readVariables } from "./environme
 import {
   CNI_VERSIONS,
   type CniVersion,
-  isCniVersion,
   LATEST_CNI_VERSION,
   type NetworkConf,
+  readCniVersion,
   readNetworkConf,
 } from "./network_conf.ts";
 import { formatError, formatVersions } from "./result.ts";
@@ -66,8 +66,7 @@ export function answer(read: ReadVariable, readInput: () => string): Answer | Pr
     const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name]! : refuse(name);
     const variables = readVariables(name, read);
     const json = ConfObject.parse(readInput(), "the network configuration on standard input");
-    const version = json.get("cniVersion");
-    if (isCniVersion(version)) cniVersion = version;
+    cniVersion = readCniVersion(json) ?? LATEST_CNI_VERSION;
     const output = command(readNetworkConf(json), variables);
     return typeof output === "string" ? succeed(output) : output.then(succeed, fail);
   } catch (error) {

@@ -26,7 +26,10 @@ Deno.test("VERSION answers in the runtime's version", async () => {
   for (const [input, cniVersion] of [['{"cniVersion":"0.4.0"}', "0.4.0"], ["", "1.1.0"]] as const) {
     assert.deepEqual(await ask({ CNI_COMMAND: "VERSION" }, input), {
       failed: false,
-      json: { cniVersion, supportedVersions: ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] },
+      json: {
+        cniVersion,
+        supportedVersions: ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
+      },
     });
   }
 });
@@ -54,6 +57,15 @@ for (
     ["no JSON", ENVIRONMENT, "{", "1.1.0", 6, /standard input is not JSON/],
     ["no input", ENVIRONMENT, "", "1.1.0", 6, /it is empty/],
     ["another version", ENVIRONMENT, { ...CONF, cniVersion: "9.9.9" }, "1.1.0", 1, /"9\.9\.9"/],
+    ["CHECK without a version", CHECK, { name: "cbr0" }, "0.1.0", 1, /"0\.1\.0" has no CHECK/],
+    [
+      "0.2.0, in its own words",
+      ENVIRONMENT,
+      { ...CONF, cniVersion: "0.2.0" },
+      "0.2.0",
+      11,
+      /there is no \/nowhere\/subnet\.env/,
+    ],
     ["no name", ENVIRONMENT, { ...CONF, name: "" }, "0.4.0", 7, /name is ""/],
     ["no subnet.env", ENVIRONMENT, CONF, "0.4.0", 11, /there is no \/nowhere\/subnet\.env/],
   ] as const

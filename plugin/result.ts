@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Family } from "@denim/core/ip";
 import type { MacAddress } from "@denim/core/mac";
 import type { HeldAddress } from "./address_store.ts";
 import type { CniError } from "./cni_error.ts";
@@ -39,9 +40,18 @@ const CONTAINER_INTERFACE = 2;
 
 /**
  * The success of an ADD (CNI spec 1.1.0, section 5, "ADD Success"). Before 1.0.0 each address says its
- * family; from 1.1.0 on each device says its MTU.
+ * family; from 1.1.0 on each device says its MTU. 0.2.0 and older know no devices, and one address of each family
+ * with its routes beside it; both are in the form that libcni gives them.
  */
 export function formatResult(cniVersion: CniVersion, result: AttachmentResult): string {
+  if (!atLeast(cniVersion, "0.3.0")) {
+    return print({
+      cniVersion,
+      ip4: oldIpConfig(result, 4),
+      ip6: oldIpConfig(result, 6),
+      dns: result.dns,
+    });
+  }
   return print({
     cniVersion,
     interfaces: result.interfaces.map(({ name, mac, mtuBytes, sandbox }) => ({
@@ -59,6 +69,16 @@ export function formatResult(cniVersion: CniVersion, result: AttachmentResult): 
     routes: result.routes,
     dns: result.dns,
   });
+}
+
+/** A family's address, gateway and routes (CNI spec 0.2.0, "Result"); `undefined` if the container has none. */
+function oldIpConfig({ addresses, routes }: AttachmentResult, family: Family) {
+  const held = addresses.find(({ address }) => address.family === family);
+  return held && {
+    ip: `${held.address}/${held.range.subnet.prefixLength}`,
+    gateway: held.range.gateway,
+    routes: routes.filter(({ dst }) => dst.family === family).map(({ dst, gw }) => ({ dst, gw })),
+  };
 }
 
 /** The answer to VERSION (CNI spec 1.1.0, section 2, "VERSION"). */

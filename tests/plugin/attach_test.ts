@@ -103,6 +103,30 @@ rootTest("ADD serves both families", () => {
   assert.deepEqual(node.leftovers(), []);
 });
 
+for (const [cniVersion, spoken] of [[undefined, "0.1.0"], ["0.2.0", "0.2.0"]] as const) {
+  rootTest(`ADD and DEL serve a configuration of ${cniVersion ?? "no version"}`, () => {
+    using node = new PluginNode({ dualStack: true });
+    const pod = node.pod();
+    const conf = node.conf({ cniVersion });
+    assert.deepEqual(node.succeed("ADD", pod, { conf }), {
+      cniVersion: spoken,
+      ip4: {
+        ip: "10.231.7.2/24",
+        gateway: "10.231.7.1",
+        routes: [{ dst: "10.231.0.0/16" }],
+      },
+      ip6: {
+        ip: "fc00:231:0:7::2/64",
+        gateway: "fc00:231:0:7::1",
+        routes: [{ dst: "fc00:231::/48" }],
+      },
+    });
+    assert.ok(reachesGateways(pod));
+    node.succeed("DEL", pod, { conf });
+    assert.deepEqual(node.leftovers(), []);
+  });
+}
+
 rootTest("the first pod's IPv6 works at once, also for who writes to it first", async () => {
   using node = new PluginNode({ dualStack: true });
   using outside = new ScratchNamespace();

@@ -69,7 +69,10 @@ rootTest("the process speaks VERSION, and says what it is where no runtime runs 
   const pod = node.pod();
   assert.deepEqual(await node.run("VERSION", pod, { conf: { cniVersion: "0.4.0" } }), {
     code: 0,
-    json: { cniVersion: "0.4.0", supportedVersions: ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] },
+    json: {
+      cniVersion: "0.4.0",
+      supportedVersions: ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
+    },
   });
   const { code, json } = await node.run("", pod);
   assert.match(json.msg, /CNI_COMMAND is missing/);
