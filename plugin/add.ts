@@ -17,12 +17,11 @@ import {
 } from "./bridge.ts";
 import {
   type BridgeConf,
-  BUILT_IN,
+  isDelegated,
   podRoutes,
   readBridgeConf,
   readSubnetEnv,
   renderDelegate,
-  typeOf,
 } from "./delegate_conf.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
 import { type Dns, parseResolvConf } from "./host_local_conf.ts";
@@ -39,7 +38,7 @@ import { lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
 export function add(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
   const env = readSubnetEnv(conf.subnetFile);
   const delegate = renderDelegate(conf, env);
-  if (typeOf(delegate) !== BUILT_IN) {
+  if (isDelegated(delegate)) {
     return import("./delegate.ts").then((it) => it.delegateAdd(conf, variables, delegate));
   }
   const args = readArgs(variables.args);

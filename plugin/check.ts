@@ -23,6 +23,7 @@ import { ConfObject } from "./conf_object.ts";
 import {
   type BridgeConf,
   BUILT_IN,
+  isDelegated,
   podRoutes,
   readBridgeConf,
   readSubnetEnv,
@@ -65,11 +66,13 @@ export function check(conf: NetworkConf, variables: CniVariables): string | Prom
   const previous = readPreviousResult(conf.json);
   const delegate = readOwnConf(conf, variables) ??
     renderDelegate(conf, readSubnetEnv(conf.subnetFile));
-  if (typeOf(delegate) !== BUILT_IN) {
+  // flannel's record may ask for masquerade, which is nothing that CHECK looks for.
+  const record = typeOf(delegate) === BUILT_IN
+    ? new ConfObject({ ...delegate.json, ipMasq: false }, delegate.path)
+    : delegate;
+  if (isDelegated(record)) {
     return import("./delegate.ts").then((it) => it.delegateCheck(conf, variables, delegate));
   }
-  // flannel's record may ask for masquerade, which is nothing that denim made.
-  const record = new ConfObject({ ...delegate.json, ipMasq: false }, delegate.path);
   const problems = problemsOf(readBridgeConf(record, readArgs("")), variables, previous);
   if (problems.length > 0) throw new CniError(CNI_CODE.missing, problems.join("; "));
   return "";

@@ -9,7 +9,7 @@ import { AddressStore } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
 import { CniError, Failures } from "./cni_error.ts";
 import type { ConfObject } from "./conf_object.ts";
-import { BUILT_IN, typeOf } from "./delegate_conf.ts";
+import { askedOf, BUILT_IN, isDelegated, typeOf } from "./delegate_conf.ts";
 import { type CniVariables, isCniName } from "./environment.ts";
 import { addressDirectory } from "./host_local_conf.ts";
 import { openNamespace, PodNamespace } from "./namespace.ts";
@@ -20,7 +20,7 @@ import { readSavedConf, removeDraft, removeSavedConf } from "./saved_conf.ts";
  * Detaches a container. Needs neither the agent's subnet.env nor the record of the ADD: the interface, and
  * the addresses that it held, are found by the container's id and the interface's name. flannel's record, a
  * file for each container, is that of its last ADD: it says where else to look, and stays for as long as
- * another interface of the container may need it. Where something can't be read or deleted the rest goes all
+ * another interface of the container may need it. If something can't be read or deleted the rest goes all
  * the same, the interface first, and the failure is told: the next DEL, or GC, does what is left.
  */
 export function del(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
@@ -28,10 +28,25 @@ export function del(conf: NetworkConf, variables: CniVariables): string | Promis
   removeDraft(conf.dataDir, variables);
   const saved = failures.attempt(() => readSavedConf(conf.dataDir, variables));
   const own = saved?.get("name") === conf.name ? saved : undefined;
-  if (typeOf(own ?? conf.json.object("delegate")) !== BUILT_IN) {
-    failures.rethrow();
-    return import("./delegate.ts").then((it) => it.delegateDel(conf, variables, own));
-  }
+  const delegate = own ?? askedOf(conf);
+  const takeDown = () => takeDownPod(conf, variables, saved, failures);
+  if (!isDelegated(delegate)) return takeDown();
+  failures.rethrow();
+  return import("./delegate.ts").then((it) =>
+    // What the bridge plugin made, denim can take down as well if that plugin is gone.
+    typeOf(delegate) !== BUILT_IN || it.hasPlugin(delegate, variables)
+      ? it.delegateDel(conf, variables, own)
+      : takeDown()
+  );
+}
+
+/** DEL of what denim's own bridge made, or flannel's chain of bridge and host-local. */
+function takeDownPod(
+  conf: NetworkConf,
+  variables: CniVariables,
+  saved: ConfObject | undefined,
+  failures: Failures,
+): string {
   const savedDirectory = saved && savedAddressDirectory(saved);
   removeInterface(variables);
   let needed = false;

@@ -8,7 +8,7 @@
 import { throwDefect } from "@denim/core/errors";
 import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
 import { ConfObject, type JsonObject, show } from "./conf_object.ts";
-import { readSubnetEnv, renderDelegate, typeOf } from "./delegate_conf.ts";
+import { BUILT_IN, notBuiltIn, readSubnetEnv, renderDelegate, typeOf } from "./delegate_conf.ts";
 import type { CniVariables } from "./environment.ts";
 import { openPod, refuseSecondAdd } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
@@ -31,7 +31,7 @@ export async function delegateAdd(
   variables: CniVariables,
   delegate: ConfObject,
 ): Promise<string> {
-  const plugin = findPlugin(typeOf(delegate), variables);
+  const plugin = pluginFor(delegate, variables);
   using pod = openPod(variables);
   using _lock = lockRecords(conf.dataDir, "shared");
   awaitRecord(conf.dataDir, variables);
@@ -63,7 +63,7 @@ export async function delegateDel(
   record: ConfObject | undefined,
 ): Promise<string> {
   const del = (delegate: ConfObject) =>
-    run(findPlugin(typeOf(delegate), variables), "DEL", delegate.json, variables);
+    run(pluginFor(delegate, variables), "DEL", delegate.json, variables);
   if (record !== undefined) {
     awaitRecord(conf.dataDir, variables);
     await del(record);
@@ -72,7 +72,7 @@ export async function delegateDel(
   }
   const delegate = tryTo(() => {
     const rendered = renderDelegate(conf, readSubnetEnv(conf.subnetFile));
-    findPlugin(typeOf(rendered), variables);
+    pluginFor(rendered, variables);
     return rendered;
   });
   if (delegate === undefined) return "";
@@ -87,7 +87,7 @@ export async function delegateCheck(
   variables: CniVariables,
   delegate: ConfObject,
 ): Promise<string> {
-  const plugin = findPlugin(typeOf(delegate), variables);
+  const plugin = pluginFor(delegate, variables);
   const fromRuntime = ["prevResult", "runtimeConfig"].flatMap((key) => {
     const value = conf.json.get(key);
     return value === undefined ? [] : [[key, value] as const];
@@ -105,7 +105,7 @@ export async function delegateStatus(
 ): Promise<string> {
   let plugin: string;
   try {
-    plugin = findPlugin(typeOf(delegate), variables);
+    plugin = pluginFor(delegate, variables);
   } catch (error) {
     throwDefect(error);
     throw new CniError(CNI_CODE.notReady, toCniError(error).message, { cause: error });
@@ -129,15 +129,40 @@ export async function delegateGc(
   delegate: ConfObject,
   attachments: JsonObject,
 ): Promise<void> {
-  const plugin = findPlugin(typeOf(delegate), variables);
+  const plugin = pluginFor(delegate, variables);
   const spoken = await spokenVersions(plugin, conf, variables);
   if (!spoken.includes(conf.cniVersion)) return;
   const asked = { ...delegate.json, cniVersion: conf.cniVersion, ...attachments };
   await run(plugin, "GC", asked, variables);
 }
 
-/** Finds a plugin by its name in the folders of `CNI_PATH`. Throws a CniError where there is none. */
-export function findPlugin(type: string, { path }: Pick<CniVariables, "path">): string {
+/**
+ * Finds the plugin that does a delegate's work in the folders of `CNI_PATH`. Throws a CniError if it is not there:
+ * one that says what it would be needed for, if that is what denim's own bridge lacks.
+ */
+function pluginFor(delegate: ConfObject, variables: CniVariables): string {
+  const lacking = typeOf(delegate) === BUILT_IN ? notBuiltIn(delegate) : undefined;
+  try {
+    return findPlugin(typeOf(delegate), variables);
+  } catch (cause) {
+    throwDefect(cause);
+    if (lacking === undefined) throw cause;
+    throw new CniError(
+      lacking.code,
+      `${lacking.message}; the "${BUILT_IN}" plugin does, and is not in CNI_PATH=${variables.path}: ` +
+        "install it there, or leave the key out",
+      { cause },
+    );
+  }
+}
+
+/** Whether the plugin that does a delegate's work is there. */
+export function hasPlugin(delegate: ConfObject, variables: CniVariables): boolean {
+  return tryTo(() => pluginFor(delegate, variables)) !== undefined;
+}
+
+/** Finds a plugin by its name in the folders of `CNI_PATH`. Throws a CniError if it is not there. */
+function findPlugin(type: string, { path }: Pick<CniVariables, "path">): string {
   if (type.includes("/")) {
     throw new CniError(
       CNI_CODE.invalidConfig,

@@ -10,7 +10,7 @@ import { Cidr, IpAddress } from "@denim/core/ip";
 import type { MacAddress } from "@denim/core/mac";
 import { parseSubnetEnv, type SubnetEnv } from "@denim/core/subnet-env";
 import { CNI_CODE, CniError } from "./cni_error.ts";
-import { ConfObject, type JsonObject } from "./conf_object.ts";
+import { ConfObject, type JsonObject, show } from "./conf_object.ts";
 import { type CniArgs, interfaceNameProblem, parseMac } from "./environment.ts";
 import {
   addressDirectory,
@@ -18,9 +18,7 @@ import {
   type HostLocalConf,
   readDns,
   readHostLocalConf,
-  refuseUnknown,
   type RouteConf,
-  unsupported,
 } from "./host_local_conf.ts";
 import type { NetworkConf } from "./network_conf.ts";
 
@@ -29,6 +27,15 @@ export const BUILT_IN = "bridge";
 
 /** The bridge plugin's name for its bridge. */
 const DEFAULT_BRIDGE = "cni0";
+
+/** The IPAM plugin whose work denim does itself, and which flannel takes unless told otherwise. */
+const HOST_LOCAL = "host-local";
+
+/**
+ * The largest MTU that the devices of a pod can have (`ETH_MAX_MTU`), in bytes. The loopback device's is larger by
+ * one, and an agent whose outer device it is may write that into subnet.env.
+ */
+export const MAX_MTU_BYTES = 65_535;
 
 /** The keys that flannel fills in itself, so that a user's own would be lost. */
 const FILLED_IN = ["name", "ipam"];
@@ -84,6 +91,10 @@ export function readSubnetEnv(path: string): SubnetEnv {
   }
 }
 
+function ipamTypeOf(ipam: ConfObject): string {
+  return ipam.string("type") || HOST_LOCAL;
+}
+
 /** Which plugin a delegate's configuration is for. */
 export function typeOf(delegate: ConfObject | undefined): string {
   return delegate?.string("type") || BUILT_IN;
@@ -116,19 +127,16 @@ export function renderDelegate(conf: NetworkConf, env: SubnetEnv): ConfObject {
     const value = delegate.get(key) ?? conf.json.get(key);
     return value === undefined ? {} : { [key]: value };
   };
+  const asked = askedOf(conf);
   return new ConfObject({
-    mtu: env.mtuBytes,
+    mtu: Math.min(env.mtuBytes, MAX_MTU_BYTES),
     ...(type === BUILT_IN ? { isGateway: true } : {}),
     // Who masquerades, where the agent does not: another plugin, as flannel has it. denim's own bridge has
     // no masquerade, and a record that said so would have others look for rules that nobody made.
-    ipMasq: type !== BUILT_IN && !env.ipMasq,
-    ...withoutNulls(delegate.json),
+    ipMasq: isDelegated(asked) && !env.ipMasq,
+    ...asked.json,
     ...passedOn("args"),
     ...passedOn("dns"),
-    // The runtime's wishes come with each call, and go before what a file says.
-    ...(conf.json.get("runtimeConfig") === undefined ? {} : {
-      runtimeConfig: conf.json.get("runtimeConfig"),
-    }),
     type,
     name: conf.name,
     cniVersion: conf.cniVersion,
@@ -136,10 +144,26 @@ export function renderDelegate(conf: NetworkConf, env: SubnetEnv): ConfObject {
   }, "delegate");
 }
 
+/**
+ * What a configuration asks of the plugin that does the work, without what {@link renderDelegate} fills in: enough
+ * to tell which plugin that is, also without the agent's subnet.env.
+ */
+export function askedOf({ json }: NetworkConf): ConfObject {
+  // The runtime's wishes come with each call, and go before what a file says.
+  const ofRuntime = ["runtimeConfig", "ipam"].flatMap((key) => {
+    const value = json.get(key);
+    return value === undefined ? [] : [[key, value] as const];
+  });
+  return new ConfObject({
+    ...withoutNulls(json.object("delegate")?.json ?? {}),
+    ...Object.fromEntries(ofRuntime),
+  }, "delegate");
+}
+
 function renderIpam(ipam: ConfObject | undefined, env: SubnetEnv): JsonObject {
   const routes = ipam?.objects("routes").map(({ json }) => json) ?? [];
   return {
-    type: "host-local",
+    type: HOST_LOCAL,
     ...withoutNulls(ipam?.json ?? {}),
     ranges: env.halves.map(({ subnet }) => [{ subnet: `${subnet}` }]),
     routes: [
@@ -154,48 +178,64 @@ function withoutNulls(json: JsonObject): JsonObject {
   return Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
 }
 
-/** The keys of the bridge plugin that denim honours, and those that say nothing of the bridge. */
-const KNOWN_KEYS = [
-  "type",
-  "name",
-  "cniVersion",
-  "capabilities",
-  "bridge",
-  "isGateway",
-  "isDefaultGateway",
-  "forceAddress",
-  "ipMasq",
-  "ipMasqBackend",
-  "mtu",
-  "hairpinMode",
-  "promiscMode",
-  "enabledad",
-  // Says something only beside VLANs, which are refused.
-  "preserveDefaultVlan",
-  "ipam",
-  "dns",
-  "args",
-  "runtimeConfig",
-  "prevResult",
+/**
+ * What the bridge plugin does, and host-local for it, and denim does not: each object of the configuration with the
+ * keys that ask for it. A pod without the wall that somebody asked for is worse than no pod.
+ */
+const NOT_BUILT_IN: readonly (readonly [object: string | undefined, keys: readonly string[]])[] = [
+  [undefined, [
+    "vlan",
+    "vlanTrunk",
+    "macspoofchk",
+    "portIsolation",
+    "disableContainerInterface",
+  ]],
+  // A range beside the node's subnet.
+  ["ipam", ["subnet", "rangeStart", "rangeEnd", "gateway"]],
+  ["runtimeConfig", ["ipRanges"]],
+  // Last: flannel's chain fills it in.
+  [undefined, ["ipMasq"]],
 ];
 
 /**
- * Reads what {@link renderDelegate} made. Throws a CniError that names the key and the value: also for what
- * the bridge plugin knows and denim does not do (VLANs, MAC spoofing checks, port isolation), since a pod
- * without the wall that somebody asked for is worse than none.
+ * The first thing that a configuration of the bridge plugin asks for and denim does not do, as the error that says
+ * so; `undefined` if there is none. Keys that neither denim nor the bridge plugin knows ask for nothing.
+ */
+export function notBuiltIn(conf: ConfObject): CniError | undefined {
+  const ipam = conf.object("ipam");
+  if (ipam !== undefined && ipamTypeOf(ipam) !== HOST_LOCAL) return unsupported(ipam, "type");
+  for (const [name, keys] of NOT_BUILT_IN) {
+    const object = name === undefined ? conf : conf.object(name);
+    for (const key of object === undefined ? [] : keys) {
+      const value = object!.get(key);
+      if (value && !(Array.isArray(value) && value.length === 0)) return unsupported(object!, key);
+    }
+  }
+  return undefined;
+}
+
+function unsupported(conf: ConfObject, key: string): CniError {
+  return new CniError(
+    CNI_CODE.unsupportedField,
+    `${conf.at(key)} is ${show(conf.get(key))}, which denim does not do itself`,
+  );
+}
+
+/**
+ * Whether another plugin does a delegate's work: one that is not the bridge plugin, or the bridge plugin itself
+ * where denim lacks what it is asked for.
+ */
+export function isDelegated(delegate: ConfObject): boolean {
+  return typeOf(delegate) !== BUILT_IN || notBuiltIn(delegate) !== undefined;
+}
+
+/**
+ * Reads what {@link renderDelegate} made. Throws a CniError that names the key and the value, also for what
+ * the bridge plugin knows and denim does not do.
  */
 export function readBridgeConf(conf: ConfObject, args: CniArgs): BridgeConf {
-  const ipam = conf.object("ipam");
-  if (ipam?.get("type") !== "host-local") {
-    throw unsupported(ipam ?? conf, "type", `denim gives addresses itself, as "host-local" does`);
-  }
-  refuseUnknown(conf, KNOWN_KEYS);
-  if (conf.boolean("ipMasq")) {
-    throw new CniError(
-      CNI_CODE.invalidConfig,
-      `${conf.at("ipMasq")} is true, which is not supported yet: leave it out`,
-    );
-  }
+  const undone = notBuiltIn(conf);
+  if (undone !== undefined) throw undone;
   const hairpinMode = conf.boolean("hairpinMode"), promiscMode = conf.boolean("promiscMode");
   if (hairpinMode && promiscMode) {
     throw new CniError(
@@ -216,7 +256,7 @@ export function readBridgeConf(conf: ConfObject, args: CniArgs): BridgeConf {
     hairpinMode,
     promiscMode,
     enableDad: conf.boolean("enabledad"),
-    mtuBytes: conf.integer("mtu", 0, 65_535) || undefined,
+    mtuBytes: conf.integer("mtu", 0, MAX_MTU_BYTES) || undefined,
     mac: readMac(conf, args),
     ipam: readHostLocalConf(conf, args.ip),
     addressDirectory: addressDirectory(conf),

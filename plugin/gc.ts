@@ -11,7 +11,15 @@ import { AddressStore, type Holder } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
 import { CNI_CODE, CniError, Failures } from "./cni_error.ts";
 import type { ConfObject } from "./conf_object.ts";
-import { bridgeOf, BUILT_IN, readSubnetEnv, renderDelegate, typeOf } from "./delegate_conf.ts";
+import {
+  askedOf,
+  bridgeOf,
+  BUILT_IN,
+  isDelegated,
+  readSubnetEnv,
+  renderDelegate,
+  typeOf,
+} from "./delegate_conf.ts";
 import type { Attachment, CniVariables } from "./environment.ts";
 import { addressDirectory } from "./host_local_conf.ts";
 import { type NetworkConf, requireVersion } from "./network_conf.ts";
@@ -61,18 +69,20 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   };
   for (const delegate of delegates) {
     const type = typeOf(delegate);
-    if (type === BUILT_IN) {
-      await attempt(type, () => freeAddresses(delegate, census));
-    } else if (census.young.size > 0) {
+    // The bridge plugin's addresses are on disk as denim's own are, and its GC may be too old to be one.
+    if (type === BUILT_IN) await attempt(type, () => freeAddresses(delegate, census));
+    if (!isDelegated(delegate)) continue;
+    if (census.young.size > 0) {
       // A delegate does not know what is younger than the list. There will be another GC.
       pending.add(type);
-    } else {
-      await attempt(type, async () => {
-        const { delegateGc } = await import("./delegate.ts");
-        const attachments = { [VALID_ATTACHMENTS]: conf.json.get(VALID_ATTACHMENTS) ?? [] };
-        await delegateGc(conf, variables, delegate, attachments);
-      });
+      continue;
     }
+    await attempt(type, async () => {
+      const { delegateGc, hasPlugin } = await import("./delegate.ts");
+      if (type === BUILT_IN && !hasPlugin(delegate, variables)) return;
+      const attachments = { [VALID_ATTACHMENTS]: conf.json.get(VALID_ATTACHMENTS) ?? [] };
+      await delegateGc(conf, variables, delegate, attachments);
+    });
   }
   await attempt(BUILT_IN, () => {
     for (const record of staleRecords) {
@@ -150,7 +160,8 @@ function delegatesOf(conf: NetworkConf, records: readonly ConfObject[]): ConfObj
   const delegates = new Map<string, ConfObject>();
   const keyOf = (delegate: ConfObject) => {
     const type = typeOf(delegate);
-    return type === BUILT_IN ? `${bridgeOf(delegate)} ${addressDirectory(delegate)}` : type;
+    if (type !== BUILT_IN) return type;
+    return `${bridgeOf(delegate)} ${addressDirectory(delegate)} ${isDelegated(delegate)}`;
   };
   for (const delegate of [...records, current(conf)]) {
     if (delegate !== undefined) delegates.set(keyOf(delegate), delegate);
@@ -165,7 +176,7 @@ function current(conf: NetworkConf): ConfObject | undefined {
   } catch (error) {
     if (!(error instanceof CniError) || error.code === CNI_CODE.invalidConfig) throw error;
     // A delegate would refuse a configuration without the node's subnets.
-    if (typeOf(conf.json.object("delegate")) !== BUILT_IN) return undefined;
+    if (isDelegated(askedOf(conf))) return undefined;
     return renderDelegate(conf, { halves: [], mtuBytes: 0, ipMasq: true });
   }
 }

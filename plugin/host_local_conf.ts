@@ -6,7 +6,7 @@
 
 import { Cidr, type Family, IpAddress } from "@denim/core/ip";
 import { CNI_CODE, CniError } from "./cni_error.ts";
-import { ConfObject, show } from "./conf_object.ts";
+import { ConfObject } from "./conf_object.ts";
 import { parseHostAddress } from "./environment.ts";
 
 /** Where host-local keeps one folder for each network. */
@@ -66,9 +66,6 @@ export interface HostLocalConf {
   readonly resolvConf: string | undefined;
 }
 
-/** The keys of `ipam` that denim reads; any other says something that it would not do. */
-const KNOWN_KEYS = ["type", "name", "ranges", "routes", "dataDir", "resolvConf"];
-
 /**
  * Reads `ipam`, and the addresses that `CNI_ARGS`, `args.cni.ips` and `runtimeConfig.ips` ask for. Throws a
  * CniError that names the key and the value.
@@ -81,11 +78,7 @@ export function readHostLocalConf(
   requestedIp: IpAddress | undefined,
 ): HostLocalConf {
   const ipam = conf.object("ipam") ?? new ConfObject({}, "ipam");
-  refuseUnknown(ipam, KNOWN_KEYS);
   const runtime = conf.object("runtimeConfig");
-  if (runtime !== undefined && runtime.objects("ipRanges").length > 0) {
-    throw unsupported(runtime, "ipRanges", "the node's subnets are the only ranges");
-  }
   const ipLists = [conf.object("args")?.object("cni"), runtime];
   return {
     ranges: readRanges(ipam),
@@ -200,22 +193,4 @@ export function parseResolvConf(text: string): Dns | undefined {
 
 function someOf(dns: Dns): Dns | undefined {
   return Object.keys(dns).length > 0 ? dns : undefined;
-}
-
-/** Throws for the first key that is not known and asks for something. */
-export function refuseUnknown(conf: ConfObject, known: readonly string[]): void {
-  const lower = known.map((key) => key.toLowerCase());
-  for (const [key, value] of Object.entries(conf.json)) {
-    const asks = value && !(Array.isArray(value) && value.length === 0);
-    if (asks && !lower.includes(key.toLowerCase())) throw unsupported(conf, key);
-  }
-}
-
-/** The error for a key that asks for what denim does not do. */
-export function unsupported(conf: ConfObject, key: string, reason?: string): CniError {
-  return new CniError(
-    CNI_CODE.unsupportedField,
-    `${conf.at(key)} is ${show(conf.get(key))}, which is not supported` +
-      (reason === undefined ? "" : `: ${reason}`),
-  );
 }

@@ -9,13 +9,7 @@ import { throwDefect } from "@denim/core/errors";
 import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
 import { noBridge } from "./bridge.ts";
 import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
-import {
-  BUILT_IN,
-  readBridgeConf,
-  readSubnetEnv,
-  renderDelegate,
-  typeOf,
-} from "./delegate_conf.ts";
+import { isDelegated, readBridgeConf, readSubnetEnv, renderDelegate } from "./delegate_conf.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
 import { type NetworkConf, requireVersion } from "./network_conf.ts";
 
@@ -26,7 +20,7 @@ import { type NetworkConf, requireVersion } from "./network_conf.ts";
 export function status(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
   requireVersion(conf, "STATUS", "1.1.0");
   const delegate = renderDelegate(conf, orNotReady(() => readSubnetEnv(conf.subnetFile)));
-  if (typeOf(delegate) !== BUILT_IN) {
+  if (isDelegated(delegate)) {
     return import("./delegate.ts").then((it) => it.delegateStatus(conf, variables, delegate));
   }
   const bridgeConf = readBridgeConf(delegate, readArgs(""));
