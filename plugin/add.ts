@@ -18,6 +18,7 @@ import {
 import {
   type BridgeConf,
   isDelegated,
+  MAX_MTU_BYTES,
   podRoutes,
   readBridgeConf,
   readSubnetEnv,
@@ -28,7 +29,7 @@ import { type Dns, parseResolvConf } from "./host_local_conf.ts";
 import { openPod, refuseSecondAdd } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import { type AttachmentResult, formatResult } from "./result.ts";
-import { lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
+import { hasRecords, lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
 
 /**
  * Attaches a container and answers with the result. Everything is checked before anything is made; where
@@ -38,6 +39,13 @@ import { lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
 export function add(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
   const env = readSubnetEnv(conf.subnetFile);
   const delegate = renderDelegate(conf, env);
+  // The first pod's ADD says it: each ADD is a process of its own, and there may be thousands.
+  if (env.mtuBytes > MAX_MTU_BYTES && !hasRecords(conf.dataDir)) {
+    console.error(
+      `${conf.subnetFile}: FLANNEL_MTU is ${env.mtuBytes}, more than a pod's device can have; ` +
+        `pods get ${MAX_MTU_BYTES}`,
+    );
+  }
   if (isDelegated(delegate)) {
     return import("./delegate.ts").then((it) => it.delegateAdd(conf, variables, delegate));
   }

@@ -102,7 +102,7 @@ export class AddressStore implements Disposable {
       );
       const address = wish === undefined
         ? this.#nextFree(range, index, names)
-        : checkFree(wish, range, names);
+        : this.#checkFree(wish, range, names);
       return { address, range };
     });
     if (unmet.size > 0) {
@@ -123,10 +123,7 @@ export class AddressStore implements Disposable {
         { mode: 0o600, draft: `${this.#directory}/${DRAFT}` },
       );
       undo.defer(() => this.remove([address]));
-      // Half of this file would cost no more than the turn.
-      Deno.writeTextFileSync(`${this.#directory}/${LAST_RESERVED}${index}`, `${address}`, {
-        mode: 0o600,
-      });
+      this.#writeLastReserved(index, address);
     });
     undo.move();
     return plan;
@@ -149,8 +146,8 @@ export class AddressStore implements Disposable {
 
   /** Who holds which address. */
   holders(): Holder[] {
-    return this.#files().flatMap((name) => {
-      const address = IpAddress.tryParse(name), names = this.#read(name);
+    return this.#entries().flatMap(({ name, isFile }) => {
+      const address = IpAddress.tryParse(name), names = isFile ? this.#read(name) : undefined;
       return address && names ? [{ address, ...names, writtenMs: this.#writtenMs(name) }] : [];
     });
   }
@@ -176,8 +173,8 @@ export class AddressStore implements Disposable {
     const names = new Set<string>();
     const held: string[] = [], heldAsOld: string[] = [];
     let sameContainer = false;
-    for (const name of this.#files()) {
-      const holder = this.#read(name);
+    for (const { name, isFile } of this.#entries()) {
+      const holder = isFile ? this.#read(name) : undefined;
       // Whoever had it before the machine was started anew lives no more.
       if (holder && !holder.containerId && this.#writtenMs(name) < bootMs()) continue;
       names.add(name);
@@ -190,14 +187,19 @@ export class AddressStore implements Disposable {
     return { names, held: held.length > 0 ? held : heldAsOld, sameContainer };
   }
 
-  #files(): string[] {
-    const names: string[] = [];
-    for (const { name, isFile } of Deno.readDirSync(this.#directory)) {
+  /**
+   * Everything in the folder that has an address's name, or may have. It need not be a file: an address whose name a
+   * folder or a link has can't be given, and nobody holds it. host-local passes it by as well.
+   */
+  #entries(): Deno.DirEntry[] {
+    const entries: Deno.DirEntry[] = [];
+    for (const entry of Deno.readDirSync(this.#directory)) {
+      const { name } = entry;
       // Nobody writes one while the lock is held: a plugin was killed.
       if (name === DRAFT) removeIfPossible(`${this.#directory}/${DRAFT}`);
-      else if (isFile && name !== LOCK && !name.startsWith(LAST_RESERVED)) names.push(name);
+      else if (name !== LOCK && !name.startsWith(LAST_RESERVED)) entries.push(entry);
     }
-    return names;
+    return entries;
   }
 
   /** Whom a file names; `undefined` where it can't be read: it is somebody else's. */
@@ -237,6 +239,31 @@ export class AddressStore implements Disposable {
     );
   }
 
+  /** Keeps whose turn it was. Half of this file, or none, costs no more than the turn. */
+  #writeLastReserved(index: number, address: IpAddress): void {
+    const path = `${this.#directory}/${LAST_RESERVED}${index}`;
+    try {
+      Deno.writeTextFileSync(path, `${address}`, { mode: 0o600 });
+    } catch (error) {
+      // A folder has its name.
+      if (!(error instanceof Deno.errors.IsADirectory)) throw error;
+    }
+  }
+
+  #checkFree(
+    address: IpAddress,
+    { gateway, subnet }: AddressRange,
+    names: ReadonlySet<string>,
+  ): IpAddress {
+    const reason = address.equals(gateway)
+      ? `it is the gateway of ${subnet}`
+      : names.has(`${address}`)
+      ? `it is taken (${this.#directory}/${address})`
+      : undefined;
+    if (reason === undefined) return address;
+    throw new CniError(CNI_CODE.noAddress, `${address} can't be given as asked: ${reason}`);
+  }
+
   #lastReserved(index: number): IpAddress | undefined {
     try {
       const text = Deno.readTextFileSync(`${this.#directory}/${LAST_RESERVED}${index}`);
@@ -260,18 +287,4 @@ function inRange(address: IpAddress, { subnet, first, last }: AddressRange): boo
 
 function show(ranges: readonly AddressRange[]): string {
   return ranges.map(({ first, last }) => `${first} to ${last}`).join(" and ");
-}
-
-function checkFree(
-  address: IpAddress,
-  { gateway, subnet }: AddressRange,
-  names: ReadonlySet<string>,
-): IpAddress {
-  const reason = address.equals(gateway)
-    ? `it is the gateway of ${subnet}`
-    : names.has(`${address}`)
-    ? "another container has it"
-    : undefined;
-  if (reason === undefined) return address;
-  throw new CniError(CNI_CODE.noAddress, `${address} can't be given as asked: ${reason}`);
 }

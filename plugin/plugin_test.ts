@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { StandardError } from "../tests/support/standard_error.ts";
 import { answer } from "./plugin.ts";
 
 const ENVIRONMENT = {
@@ -112,18 +113,12 @@ for (
 }
 
 Deno.test("a defect of denim's is an error of CNI, with its stack there and on standard error", async () => {
-  const told: string[] = [];
-  const real = console.error;
-  console.error = (text: string) => told.push(text);
-  try {
-    const { output, failed } = await answer((name) => ENVIRONMENT[name as "CNI_IFNAME"], () => {
-      throw new TypeError("x is undefined");
-    });
-    const { code, msg, details } = JSON.parse(output);
-    assert.deepEqual([failed, code, msg], [true, 999, "x is undefined"]);
-    assert.match(details, /denim has a defect; .*TypeError: x is undefined\n +at .*plugin_test/);
-    assert.deepEqual(told, [details]);
-  } finally {
-    console.error = real;
-  }
+  using told = new StandardError();
+  const { output, failed } = await answer((name) => ENVIRONMENT[name as "CNI_IFNAME"], () => {
+    throw new TypeError("x is undefined");
+  });
+  const { code, msg, details } = JSON.parse(output);
+  assert.deepEqual([failed, code, msg], [true, 999, "x is undefined"]);
+  assert.match(details, /denim has a defect; .*TypeError: x is undefined\n +at .*plugin_test/);
+  assert.deepEqual(told.lines, [details]);
 });

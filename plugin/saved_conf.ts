@@ -104,6 +104,12 @@ export function listSavedConfs(dataDir: string, network: string): SavedConf[] {
   return records;
 }
 
+/** Whether any container of any network has a record. */
+export function hasRecords(dataDir: string): boolean {
+  const entries = unlessGone(() => [...Deno.readDirSync(dataDir)]) ?? [];
+  return entries.some(({ name, isFile }) => isFile && isCniName(name));
+}
+
 /** As {@link removeDraft}, of all attachments. Needs the lock, alone. */
 export function removeDrafts(dataDir: string): void {
   for (const { name } of Deno.readDirSync(dataDir)) {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { ConfObject } from "./conf_object.ts";
 import {
   awaitRecord,
+  hasRecords,
   holdRecord,
   listSavedConfs,
   lockRecords,
@@ -91,6 +92,16 @@ Deno.test("listSavedConfs() finds a network's records, and nothing else", () => 
   assert.equal(found[0]!.writtenMs, 5000);
   renewSavedConf(dataDir, { containerId: "pod2", ifName: "eth0" });
   assert.ok(listSavedConfs(dataDir, "cbr0").every(({ writtenMs }) => writtenMs > 5000));
+});
+
+Deno.test("hasRecords() looks for records alone", () => {
+  using records = new Records();
+  records.write("pod1:eth0", "{");
+  Deno.mkdirSync(`${records.dataDir}/folder`);
+  assert.equal(hasRecords(records.dataDir), false);
+  assert.equal(hasRecords(`${records.dataDir}/none`), false);
+  saveConf(records.dataDir, POD, CONF);
+  assert.equal(hasRecords(records.dataDir), true);
 });
 
 Deno.test("removeDraft() and removeDrafts() take away what a killed ADD left", () => {

@@ -10,6 +10,7 @@ import {
 import { hostInterfaceName, waitForAddress, waitForPort } from "../../plugin/bridge.ts";
 import { rootTest } from "../support/root_test.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
+import { StandardError } from "../support/standard_error.ts";
 import { eventually } from "../support/wait.ts";
 import {
   answersPing,
@@ -273,6 +274,25 @@ rootTest("waitForPort returns as soon as the port is up", async () => {
     assert.equal(waitForPort(socket, down).operUp, true);
   });
   assert.ok((await later.status).success);
+});
+
+rootTest("an MTU that no pod's device can have is lowered, and the first ADD says so", () => {
+  using node = new PluginNode();
+  const [first, second] = [node.pod(), node.pod()];
+  const env = Deno.readTextFileSync(node.subnetFile);
+  Deno.writeTextFileSync(node.subnetFile, env.replace(`MTU=${MTU_BYTES}`, "MTU=65536"));
+  using told = new StandardError();
+  for (const pod of [first, second]) {
+    const { interfaces } = node.succeed("ADD", pod);
+    assert.deepEqual(
+      interfaces.map(({ mtu }: { mtu: number }) => mtu),
+      [65_535, 65_535, 65_535],
+    );
+  }
+  assert.deepEqual(told.lines, [
+    `${node.subnetFile}: FLANNEL_MTU is 65536, more than a pod's device can have; pods get 65535`,
+  ]);
+  assert.ok(answersPing(first, SUBNET.at(3n), 65_000));
 });
 
 rootTest("a requested address is given", () => {
