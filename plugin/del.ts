@@ -4,7 +4,8 @@
  * @module
  */
 
-import { NetlinkSocket } from "@denim/core/linux/attach";
+import { FAMILIES } from "@denim/core/ip";
+import { findLink, type LinkState, listAddresses, NetlinkSocket } from "@denim/core/linux/attach";
 import { AddressStore } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
 import { CniError, Failures } from "./cni_error.ts";
@@ -48,9 +49,10 @@ function takeDownPod(
   failures: Failures,
 ): string {
   const savedDirectory = saved && savedAddressDirectory(saved);
-  removeInterface(variables);
+  const directories = new Set([addressDirectory(conf.json), savedDirectory]);
+  removeInterface(variables, directories);
   let needed = false;
-  for (const directory of new Set([addressDirectory(conf.json), savedDirectory])) {
+  for (const directory of directories) {
     failures.attempt(() => {
       using store = directory === undefined ? undefined : AddressStore.openExisting(directory);
       const others = store?.release(variables) ?? false;
@@ -70,15 +72,41 @@ function savedAddressDirectory(saved: ConfObject): string | undefined {
 }
 
 /**
- * Takes away the interface, by its name in the container and by that of the node's end: the container's
- * namespace may be gone, or another one, or have another name for it.
+ * Takes away the interface: by the name of the node's end, which takes the container's along, and then by its name
+ * in the container, since flannel's chain gave the node's end another. The path may lead to another container by
+ * now, whose interface stays.
  */
-function removeInterface(variables: CniVariables): void {
-  const namespace = openNamespace(variables);
-  if (!(namespace instanceof CniError)) {
-    using pod = new PodNamespace(namespace);
-    removeLink(pod.socket, variables.ifName);
+function removeInterface(
+  variables: CniVariables,
+  directories: Iterable<string | undefined>,
+): void {
+  {
+    using socket = new NetlinkSocket();
+    removeLink(socket, hostInterfaceName(variables));
   }
-  using socket = new NetlinkSocket();
-  removeLink(socket, hostInterfaceName(variables));
+  const namespace = openNamespace(variables);
+  if (namespace instanceof CniError) return;
+  using pod = new PodNamespace(namespace);
+  const link = findLink(pod.socket, variables.ifName);
+  if (link === undefined || isAnothers(pod, link, variables, directories)) return;
+  removeLink(pod.socket, variables.ifName);
+}
+
+/** Whether a device has an address that another container holds. */
+function isAnothers(
+  { socket }: PodNamespace,
+  { index }: LinkState,
+  { containerId }: CniVariables,
+  directories: Iterable<string | undefined>,
+): boolean {
+  const addresses = FAMILIES.flatMap((family) => listAddresses(socket, family, index));
+  for (const directory of directories) {
+    using store = directory === undefined ? undefined : AddressStore.openExisting(directory);
+    const others = (store?.holders() ?? []).filter((holder) =>
+      holder.containerId !== undefined && holder.containerId !== containerId
+    );
+    const isHeld = addresses.some(({ address }) => others.some((it) => it.address.equals(address)));
+    if (isHeld) return true;
+  }
+  return false;
 }

@@ -10,7 +10,7 @@ import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
 import { ConfObject, type JsonObject, show } from "./conf_object.ts";
 import { BUILT_IN, notBuiltIn, readSubnetEnv, renderDelegate, typeOf } from "./delegate_conf.ts";
 import type { CniVariables } from "./environment.ts";
-import { openPod, refuseSecondAdd } from "./namespace.ts";
+import { openNamespace, openPod, refuseSecondAdd } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import {
   awaitRecord,
@@ -62,8 +62,10 @@ export async function delegateDel(
   variables: CniVariables,
   record: ConfObject | undefined,
 ): Promise<string> {
+  // A delegate would take the interface of whoever has the namespace now.
+  const called = isLost(variables) ? { ...variables, netns: "" } : variables;
   const del = (delegate: ConfObject) =>
-    run(pluginFor(delegate, variables), "DEL", delegate.json, variables);
+    run(pluginFor(delegate, variables), "DEL", delegate.json, called);
   if (record !== undefined) {
     awaitRecord(conf.dataDir, variables);
     await del(record);
@@ -79,6 +81,14 @@ export async function delegateDel(
   const deleting = del(delegate);
   if (!await undone(deleting)) await deleting;
   return "";
+}
+
+/** Whether a path leads to what is not a container's namespace: the node's own, or no namespace any more. */
+function isLost(variables: CniVariables): boolean {
+  const namespace = openNamespace(variables);
+  if (namespace instanceof CniError) return namespace.code === CNI_CODE.invalidNamespace;
+  namespace[Symbol.dispose]();
+  return false;
 }
 
 /** CHECK, with the runtime's own `prevResult` and wishes. */

@@ -8,52 +8,52 @@ import { findLink, LinuxError, NetlinkSocket, NetworkNamespace } from "@denim/co
 import { CNI_CODE, CniError } from "./cni_error.ts";
 import type { CniVariables } from "./environment.ts";
 
-/** What the kernel says where a path leads nowhere. */
-const GONE = ["ENOENT", "ENOTDIR"];
+/** What the kernel says of a path that leads nowhere, or to a process that is just ending. */
+const GONE = ["ENOENT", "ENOTDIR", "ESRCH"];
 
 /**
- * Opens the container's namespace. Where there is none, answers with the error that says so: an ADD fails
- * with it, a DEL goes on. Throws a CniError where the namespace is the node's own, in which a container's
- * `eth0` would be the node's.
+ * Opens the container's namespace. Returns the error that says so if the path does not lead to one, or leads to
+ * the node's own, in which a container's `eth0` would be the node's: an ADD fails with it, a DEL goes on, since the
+ * container is gone. A process's path, `/proc/PID/ns/net`, leads to the node's once a process of the node has the
+ * container's former number. Throws a CniError if the kernel does not let the plugin in.
  */
 export function openNamespace(variables: CniVariables): NetworkNamespace | CniError {
   const { netns, netnsOverride } = variables;
   if (netns === "") return new CniError(CNI_CODE.invalidEnvironment, "CNI_NETNS is empty");
+  const what = `CNI_NETNS=${netns} in the environment`;
   let namespace: NetworkNamespace;
   try {
     namespace = NetworkNamespace.open(netns);
-  } catch (error) {
-    if (!(error instanceof LinuxError)) throw error;
-    const what = `CNI_NETNS=${netns} in the environment`;
-    if (GONE.includes(error.code)) {
+  } catch (cause) {
+    if (!(cause instanceof LinuxError)) throw cause;
+    if (GONE.includes(cause.code)) {
       return new CniError(
         CNI_CODE.unknownContainer,
         `${what}: there is no such network namespace`,
-        { cause: error },
+        { cause },
       );
     }
     // The file that a namespace's name was, once the namespace is gone.
-    if (error.code === "EINVAL") {
+    if (cause.code === "EINVAL") {
       return new CniError(CNI_CODE.invalidNamespace, `${what} is not a network namespace`, {
-        cause: error,
+        cause,
       });
     }
-    const hint = error.code === "EPERM" ? "; the plugin needs root" : "";
-    throw new CniError(CNI_CODE.kernel, `${what}: ${error.message}${hint}`, { cause: error });
+    const hint = cause.code === "EPERM" ? "; the plugin needs root" : "";
+    throw new CniError(CNI_CODE.kernel, `${what}: ${cause.message}${hint}`, { cause });
   }
-  if (!netnsOverride && isOwn(netns)) {
-    namespace[Symbol.dispose]();
-    throw new CniError(
-      CNI_CODE.invalidNamespace,
-      `CNI_NETNS=${netns} in the environment is the plugin's own network namespace, ` +
-        "not a container's",
-    );
-  }
-  return namespace;
+  if (netnsOverride || !isOwn(namespace)) return namespace;
+  namespace[Symbol.dispose]();
+  return new CniError(
+    CNI_CODE.invalidNamespace,
+    `${what} is the plugin's own network namespace, not a container's`,
+  );
 }
 
-function isOwn(path: string): boolean {
-  const theirs = Deno.statSync(path), ours = Deno.statSync("/proc/thread-self/ns/net");
+/** Whether it is the one that this thread is in. Asked of what is open: a path may lead elsewhere by now. */
+function isOwn(namespace: NetworkNamespace): boolean {
+  const theirs = Deno.statSync(`/proc/self/fd/${namespace.fd}`);
+  const ours = Deno.statSync("/proc/thread-self/ns/net");
   return theirs.dev === ours.dev && theirs.ino === ours.ino;
 }
 

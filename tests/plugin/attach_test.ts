@@ -496,16 +496,47 @@ rootTest("a second ADD is refused, and harms nothing", () => {
   assert.ok(answersPing(pod, GATEWAY));
 });
 
-rootTest("the node's own namespace is no container's", () => {
-  using node = new PluginNode();
-  const pod = node.pod();
+/** Starts a process in a namespace; its path of the namespace. */
+function startIn(namespace: ScratchNamespace): { netns: string } & AsyncDisposable {
+  const child = namespace.run(() => new Deno.Command("sleep", { args: ["60"] }).spawn());
+  return {
+    netns: `/proc/${child.pid}/ns/net`,
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGKILL");
+      await child.status;
+    },
+  };
+}
+
+rootTest("the node's own namespace is not a container's, and DEL leaves it alone", async () => {
+  using node = new PluginNode({ dualStack: true });
+  const [pod, fresh] = [node.pod(), node.pod()];
+  node.succeed("ADD", pod);
+  // The pod's process has ended, and a process of the node has its number.
+  await using host = startIn(node.namespace);
   node.namespace.ip("link add eth0 type veth peer name eth1");
-  for (const command of ["ADD", "DEL"]) {
-    const { code, json } = node.call(command, pod, { netns: node.namespace.path });
-    assert.match(json.msg, /is the plugin's own network namespace/);
-    assert.deepEqual([code, json.code], [1, 8]);
+  node.namespace.ip("addr add 10.231.7.2/24 dev eth0");
+  const { netns } = host;
+  const { code, json } = node.call("ADD", fresh, { netns });
+  assert.match(json.msg, /is the plugin's own network namespace/);
+  assert.deepEqual([code, json.code], [1, 8]);
+  for (let turn = 0; turn < 2; turn++) {
+    assert.equal(node.succeed("DEL", pod, { netns }), undefined);
+    assert.deepEqual(node.leftovers(), ["eth1", "eth0"]);
+    assert.deepEqual(interfaceOf(node.namespace, "eth0").addresses, ["10.231.7.2/24"]);
   }
-  assert.equal(node.namespace.ipJson("link show eth0").length, 1);
+});
+
+rootTest("DEL leaves the container alone that has the former one's process number", async () => {
+  using node = new PluginNode({ dualStack: true });
+  const [gone, other] = [node.pod(), node.pod()];
+  for (const pod of [gone, other]) node.succeed("ADD", pod);
+  await using process = startIn(other);
+  gone.ip("link del eth0"); // as it goes with the namespace
+  node.succeed("DEL", gone, { netns: process.netns });
+  assert.deepEqual(node.records(), [other.name]);
+  assert.deepEqual(node.addressFiles(), ["10.231.7.3", "fc00:231:0:7::3"]);
+  assert.ok(reachesGateways(other));
 });
 
 rootTest("a full subnet says so", () => {

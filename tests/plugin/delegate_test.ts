@@ -233,6 +233,32 @@ rootTest("a delegate is handed what flannel hands it, and its result is passed o
   assert.equal(fake.handed("ADD").ipMasq, true);
 });
 
+rootTest("a delegate's DEL never sees the node's own namespace", async () => {
+  using node = new PluginNode();
+  const pod = node.pod(), fake = new FakePlugin(node);
+  for (
+    const [netns, seen] of [
+      [node.namespace.path, ""],
+      ["/etc/hostname", ""],
+      ["/run/netns/nobody", "/run/netns/nobody"],
+      [pod.path, pod.path],
+    ] as const
+  ) {
+    await node.succeedAsProcess("ADD", pod, fake.call());
+    fake.calls();
+    assert.deepEqual(await node.run("DEL", pod, { ...fake.call(), netns }), DONE);
+    assert.equal(fake.calls()[0]!.split(" ")[3], seen);
+    assert.deepEqual(node.leftovers(), []);
+  }
+  // And what there is to lose with ptp.
+  const conf = confFor(node, { type: "ptp" });
+  await node.succeedAsProcess("ADD", pod, { conf });
+  node.namespace.ip("link add eth0 type veth peer name eth1");
+  assert.deepEqual(await node.run("DEL", pod, { conf, netns: node.namespace.path }), DONE);
+  assert.deepEqual([node.addressFiles(), node.records()], [[], []]);
+  assert.equal(node.namespace.ipJson("link show eth0").length, 1);
+});
+
 rootTest("an ADD that fails in the delegate is undone, and its error passed on", async () => {
   using node = new PluginNode();
   const pod = node.pod(), fake = new FakePlugin(node);
