@@ -13,6 +13,7 @@ import {
   hostInterfaceName,
   makeVeth,
   removeLink,
+  requireIpv6,
   waitForPort,
 } from "./bridge.ts";
 import {
@@ -51,6 +52,7 @@ export function add(conf: NetworkConf, variables: CniVariables): string | Promis
   }
   const args = readArgs(variables.args);
   const bridgeConf = readBridgeConf(delegate, args);
+  requireIpv6(bridgeConf);
   const dns = readPodDns(bridgeConf);
   using pod = openPod(variables);
   using socket = new NetlinkSocket();

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { messageOf, throwDefect } from "@denim/core/errors";
 import type { IpAddress } from "@denim/core/ip";
 import { Cidr } from "@denim/core/ip";
 import { MacAddress } from "@denim/core/mac";
@@ -116,6 +117,7 @@ export function ensureGateway(
   networks: readonly Cidr[],
 ): void {
   for (const range of conf.ipam.ranges) {
+    if (range.subnet.family === 6) allowIpv6(bridge.name);
     const steps = gatewaySteps(socket, conf, bridge, range, networks);
     if (steps.length > 0) {
       apply(socket, steps);
@@ -269,10 +271,35 @@ function routeSteps(
   });
 }
 
+/**
+ * Switches IPv6 on for a device of this thread's namespace: where `net.ipv6.conf.default.disable_ipv6` is 1, new
+ * devices have none. Throws a CniError that names the setting if it can't be written.
+ */
 function allowIpv6(device: string): void {
   const name = `net/ipv6/conf/${device}/disable_ipv6`;
-  // A kernel without IPv6 says so itself when the address is made.
-  if (readSysctl(name) === "1") writeSysctl(name, "0");
+  if (readSysctl(name) !== "1") return;
+  try {
+    writeSysctl(name, "0");
+  } catch (cause) {
+    throwDefect(cause);
+    throw new CniError(
+      CNI_CODE.ioFailure,
+      `${device} needs IPv6, and ${name} is 1 and can't be set: ${messageOf(cause)}; ` +
+        "set it to 0, or let the plugin write to /proc/sys",
+      { cause },
+    );
+  }
+}
+
+/** Throws a CniError if a pod would get an IPv6 address and the kernel has no IPv6 (`ipv6.disable=1`). */
+export function requireIpv6({ ipam: { ranges } }: BridgeConf): void {
+  const range = ranges.find(({ subnet }) => subnet.family === 6);
+  if (range === undefined || readSysctl("net/ipv6/conf/all/disable_ipv6") !== undefined) return;
+  throw new CniError(
+    CNI_CODE.kernel,
+    `the node has the subnet ${range.subnet}, and its kernel no IPv6: boot it without ipv6.disable=1, ` +
+      "or leave IPv6 out of the network's configuration (EnableIPv6)",
+  );
 }
 
 /**

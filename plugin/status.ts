@@ -7,7 +7,7 @@
 
 import { throwDefect } from "@denim/core/errors";
 import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
-import { noBridge } from "./bridge.ts";
+import { noBridge, requireIpv6 } from "./bridge.ts";
 import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
 import { isDelegated, readBridgeConf, readSubnetEnv, renderDelegate } from "./delegate_conf.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
@@ -24,6 +24,7 @@ export function status(conf: NetworkConf, variables: CniVariables): string | Pro
     return import("./delegate.ts").then((it) => it.delegateStatus(conf, variables, delegate));
   }
   const bridgeConf = readBridgeConf(delegate, readArgs(""));
+  orNotReady(() => requireIpv6(bridgeConf));
   using socket = new NetlinkSocket();
   const bridge = findLink(socket, bridgeConf.bridge);
   if (bridge === undefined || bridge.type === "bridge") return "";
