@@ -12,6 +12,7 @@ import {
   ensureGateway,
   hostInterfaceName,
   makeVeth,
+  markGateway,
   removeLink,
   requireIpv6,
   waitForPort,
@@ -30,7 +31,7 @@ import { type Dns, parseResolvConf } from "./host_local_conf.ts";
 import { openPod, refuseSecondAdd } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import { type AttachmentResult, formatResult } from "./result.ts";
-import { hasRecords, lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
+import { hasGateway, hasRecords, lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
 
 /**
  * Attaches a container and answers with the result. Everything is checked before anything is made; where
@@ -65,6 +66,8 @@ export function add(conf: NetworkConf, variables: CniVariables): string | Promis
   undo.defer(() => giveBack(bridgeConf, held));
   const routes = podRoutes(bridgeConf);
   const bridge = ensureBridge(socket, bridgeConf);
+  // Before the bridge has a port, which is when the agent takes it for one that lost its address.
+  markGateway(socket, bridge, hasGateway(conf.dataDir, delegate));
   if (bridgeConf.isGateway) {
     ensureGateway(socket, bridgeConf, bridge, env.halves.flatMap(({ networks }) => networks));
   }

@@ -19,6 +19,7 @@ import {
   listAddresses,
   MessageWriter,
   type NetlinkSocket,
+  NO_GATEWAY_ALIAS,
   readSysctl,
   trySysctl,
   waitForKernel,
@@ -98,6 +99,17 @@ export function ensureBridge(socket: NetlinkSocket, conf: BridgeConf): LinkState
     apply(socket, [[`set up ${name}`, (w) => writeLinkSettings(w, index, settings)]]);
   }
   return found;
+}
+
+/**
+ * Marks a bridge as one that must have no gateway's address, or takes the mark away: the agent, which keeps the
+ * gateway's address on the pods' bridge, has nothing else to tell the two by.
+ */
+export function markGateway(socket: NetlinkSocket, bridge: LinkState, isGateway: boolean): void {
+  const isMarked = bridge.alias === NO_GATEWAY_ALIAS;
+  if (isMarked !== isGateway) return;
+  const alias = isGateway ? "" : NO_GATEWAY_ALIAS;
+  apply(socket, [[`mark ${bridge.name}`, (w) => writeLinkSettings(w, bridge.index, { alias })]]);
 }
 
 /** The error for another device that has the bridge's name. */

@@ -6,14 +6,24 @@
  */
 
 import { throwDefect } from "@denim/core/errors";
+import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
+import { markGateway } from "./bridge.ts";
 import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
 import { ConfObject, type JsonObject, show } from "./conf_object.ts";
-import { BUILT_IN, notBuiltIn, readSubnetEnv, renderDelegate, typeOf } from "./delegate_conf.ts";
+import {
+  bridgeOf,
+  BUILT_IN,
+  notBuiltIn,
+  readSubnetEnv,
+  renderDelegate,
+  typeOf,
+} from "./delegate_conf.ts";
 import type { CniVariables } from "./environment.ts";
 import { openNamespace, openPod, refuseSecondAdd } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import {
   awaitRecord,
+  hasGateway,
   holdRecord,
   lockRecords,
   readSavedConf,
@@ -41,7 +51,9 @@ export async function delegateAdd(
   saveConf(conf.dataDir, variables, delegate);
   using _record = holdRecord(conf.dataDir, variables);
   try {
+    markBridge(conf, delegate);
     const result = await run(plugin, "ADD", delegate.json, variables);
+    markBridge(conf, delegate);
     renewSavedConf(conf.dataDir, variables);
     return result;
   } catch (error) {
@@ -51,6 +63,14 @@ export async function delegateAdd(
     }
     throw error;
   }
+}
+
+/** As an ADD by denim's own bridge does: before the bridge plugin, where the bridge is there, and after it. */
+function markBridge({ dataDir }: NetworkConf, delegate: ConfObject): void {
+  if (typeOf(delegate) !== BUILT_IN) return;
+  using socket = new NetlinkSocket();
+  const bridge = findLink(socket, bridgeOf(delegate));
+  if (bridge?.type === "bridge") markGateway(socket, bridge, hasGateway(dataDir, delegate));
 }
 
 /**

@@ -105,6 +105,11 @@ export function bridgeOf(delegate: ConfObject | undefined): string {
   return delegate?.string("bridge") || DEFAULT_BRIDGE;
 }
 
+/** Whether the bridge that a delegate's configuration is for has the gateway's addresses. */
+export function isGatewayOf(delegate: ConfObject): boolean {
+  return ["isGateway", "isDefaultGateway"].some((key) => delegate.get(key) === true);
+}
+
 /**
  * What flannel hands to the plugin that does the work: the user's `delegate` with the network's name, the
  * node's subnets and MTU, and routes to the cluster's networks filled in. It is kept for the pod's DEL.

@@ -50,7 +50,7 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   const startMs = Date.now() - FILE_CLOCK_MS;
   const valid = readAttachments(conf.json);
   using _lock = lockRecords(conf.dataDir, "alone");
-  const records = listSavedConfs(conf.dataDir, conf.name);
+  const records = listSavedConfs(conf.dataDir).filter((it) => it.conf.get("name") === conf.name);
   const census = new Census(valid, records, startMs);
   const staleRecords = records.filter((record) => census.isGone({ ...record, ifName: undefined }));
   for (const record of staleRecords) awaitRecord(conf.dataDir, record);

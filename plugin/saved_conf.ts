@@ -9,6 +9,7 @@
 import { throwDefect } from "@denim/core/errors";
 import { InheritedLock, replaceFile } from "@denim/core/linux/attach";
 import { ConfObject } from "./conf_object.ts";
+import { bridgeOf, BUILT_IN, isGatewayOf, typeOf } from "./delegate_conf.ts";
 import { type Attachment, isCniName } from "./environment.ts";
 import {
   lockFile,
@@ -91,17 +92,27 @@ export interface SavedConf {
   readonly writtenMs: number;
 }
 
-/** The records of a network. Needs the lock. */
-export function listSavedConfs(dataDir: string, network: string): SavedConf[] {
+/** The records of all networks. Needs the lock. */
+export function listSavedConfs(dataDir: string): SavedConf[] {
   const records: SavedConf[] = [];
   for (const { name: containerId, isFile } of Deno.readDirSync(dataDir)) {
     if (!isFile || !isCniName(containerId)) continue;
     const written = unlessGone(() => Deno.statSync(pathOf(dataDir, { containerId })).mtime);
     const conf = readSavedConf(dataDir, { containerId });
-    if (!written || conf?.get("name") !== network) continue;
+    if (!written || conf === undefined) continue;
     records.push({ containerId, conf, writtenMs: written.getTime() });
   }
   return records;
+}
+
+/**
+ * Whether the bridge of a delegate's configuration has the gateway's addresses: for the configuration itself, or for
+ * pods of another network that share the bridge, as their records have it. Needs the lock.
+ */
+export function hasGateway(dataDir: string, delegate: ConfObject): boolean {
+  const isBridge = (conf: ConfObject) =>
+    typeOf(conf) === BUILT_IN && bridgeOf(conf) === bridgeOf(delegate) && isGatewayOf(conf);
+  return isBridge(delegate) || listSavedConfs(dataDir).some(({ conf }) => isBridge(conf));
 }
 
 /** Whether any container of any network has a record. */

@@ -75,7 +75,7 @@ Deno.test("readOwnConf() passes another network's record by", () => {
   assert.equal(readOwnConf({ dataDir, name: "other" }, POD), undefined);
 });
 
-Deno.test("listSavedConfs() finds a network's records, and nothing else", () => {
+Deno.test("listSavedConfs() finds all records, and nothing else", () => {
   using records = new Records();
   const { dataDir } = records;
   saveConf(dataDir, POD, CONF);
@@ -87,11 +87,14 @@ Deno.test("listSavedConfs() finds a network's records, and nothing else", () => 
   records.write("pod4:eth0", JSON.stringify(CONF.json));
   Deno.mkdirSync(`${dataDir}/folder`);
   Deno.utimeSync(`${dataDir}/pod2`, 5, 5);
-  const found = listSavedConfs(dataDir, "cbr0").toSorted((a, b) => a.writtenMs - b.writtenMs);
-  assert.deepEqual(found.map(({ containerId }) => containerId), ["pod2", "pod1"]);
-  assert.equal(found[0]!.writtenMs, 5000);
+  const found = listSavedConfs(dataDir).toSorted((a, b) => a.containerId < b.containerId ? -1 : 1);
+  assert.deepEqual(
+    found.map(({ containerId, conf }) => [containerId, conf.get("name")]),
+    [["pod1", "cbr0"], ["pod2", "cbr0"], ["pod3", "other"]],
+  );
+  assert.equal(found[1]!.writtenMs, 5000);
   renewSavedConf(dataDir, { containerId: "pod2", ifName: "eth0" });
-  assert.ok(listSavedConfs(dataDir, "cbr0").every(({ writtenMs }) => writtenMs > 5000));
+  assert.ok(listSavedConfs(dataDir).every(({ writtenMs }) => writtenMs > 5000));
 });
 
 Deno.test("hasRecords() looks for records alone", () => {

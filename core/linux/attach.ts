@@ -19,6 +19,7 @@ export { MessageWriter } from "./netlink/netlink_codec.ts";
 export { NetlinkSocket, type RequestFailure } from "./netlink/netlink_socket.ts";
 export {
   type LinkSettings,
+  NO_GATEWAY_ALIAS,
   type VethEnd,
   writeHairpin,
   writeLinkSettings,

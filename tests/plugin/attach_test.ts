@@ -12,6 +12,7 @@ import { rootTest } from "../support/root_test.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { StandardError } from "../support/standard_error.ts";
 import { eventually } from "../support/wait.ts";
+import { BridgeKeeper } from "./bridge_keeper.ts";
 import {
   answersPing,
   GATEWAY,
@@ -302,13 +303,35 @@ rootTest("a requested address is given", () => {
   assert.deepEqual(eth0(pod).addresses, ["10.231.7.77/24"]);
 });
 
-rootTest("without isGateway the bridge has no address", () => {
-  using node = new PluginNode();
-  const result = node.succeed("ADD", node.pod(), {
-    conf: node.conf({ delegate: { isGateway: false } }),
-  });
-  assert.equal(result.ips[0].gateway, "10.231.7.1");
-  assert.deepEqual(node.namespace.ipJson("-4 addr show dev cni0"), []);
+rootTest("without isGateway the bridge has no address, whatever an agent does", async () => {
+  using node = new PluginNode({ dualStack: true });
+  await using agent = new BridgeKeeper(node);
+  const pods = [node.pod(), node.pod(), node.pod(), node.pod()] as const;
+  const conf = node.conf({ delegate: { isGateway: false } });
+  const addresses = () => interfaceOf(node.namespace, "cni0").addresses;
+  const gateways = ["10.231.7.1/24", "fc00:231:0:7::1/64"];
+  for (const pod of pods.slice(0, 2)) {
+    const { ips } = node.succeed("ADD", pod, { conf });
+    assert.deepEqual([ips[0].gateway, addresses()], ["10.231.7.1", []]);
+    agent.check();
+    assert.deepEqual(addresses(), []);
+  }
+  // Also for an agent that is started only now.
+  await agent.restart();
+  assert.deepEqual(addresses(), []);
+  // A network that has its gateway there shares the bridge.
+  const other = { conf: node.conf({ name: "othernet" }) };
+  node.succeed("ADD", pods[2], other);
+  assert.ok(reachesGateways(pods[2]));
+  node.namespace.ip("addr flush dev cni0");
+  await eventually("the agent mends it", () => `${addresses()}` === `${gateways}`);
+  node.succeed("ADD", pods[3], { conf });
+  assert.deepEqual(addresses(), gateways);
+  // Once nobody has, the agent takes back what it gave.
+  node.succeed("DEL", pods[2], other);
+  node.succeed("DEL", pods[3], { conf });
+  node.succeed("ADD", pods[3], { conf });
+  await eventually("the agent lets go", () => addresses().length === 0);
 });
 
 rootTest("dns comes from the configuration, else from ipam.resolvConf", () => {

@@ -390,6 +390,8 @@ rootTest(
       ["10.231.8.2/24", "10.231.7.2/24"],
     );
     assert.ok(answersPing(pod, SUBNET.at(3n)) && answersPing(pod, IpAddress.parse("10.231.8.3")));
+    // For the agent, as on denim's own bridge.
+    assert.equal(node.namespace.ipJson("link show cni0")[0].ifalias, "denim: isGateway is false");
     await node.succeedAsProcess("DEL", pod, { conf });
     // The plugin is uninstalled meanwhile.
     await node.succeedAsProcess("DEL", other, { conf, cniPath: "/nowhere" });

@@ -13,6 +13,7 @@ import {
   IFF_UP,
   IFLA_ADDRESS,
   IFLA_BRPORT_MODE,
+  IFLA_IFALIAS,
   IFLA_IFNAME,
   IFLA_MASTER,
   IFLA_MTU,
@@ -36,7 +37,17 @@ export interface LinkSettings {
   readonly mac?: MacAddress | undefined;
   /** The index of the bridge that it becomes a port of. */
   readonly masterIndex?: number | undefined;
+  /** A note on it, at most 255 bytes; "" takes it away. */
+  readonly alias?: string | undefined;
 }
+
+/**
+ * The alias of a pods' bridge that must have no gateway's address (`"isGateway": false`): a router elsewhere has it.
+ * The plugin sets it, and the agent, which keeps the gateway's addresses on the pods' bridge, leaves such a bridge
+ * alone. On the device, so that it is there as long as the bridge is and both programs see it, whatever files
+ * they have.
+ */
+export const NO_GATEWAY_ALIAS = "denim: isGateway is false";
 
 /** One end of a veth pair. */
 export interface VethEnd extends LinkSettings {
@@ -59,10 +70,12 @@ function settingsHeader(
 }
 
 function writeSettings(writer: MessageWriter, settings: LinkSettings): MessageWriter {
-  const { mtuBytes, mac, masterIndex } = settings;
+  const { mtuBytes, mac, masterIndex, alias } = settings;
   if (mtuBytes !== undefined) writer.u32Attribute(IFLA_MTU, mtuBytes);
   if (mac !== undefined) writer.addressAttribute(IFLA_ADDRESS, mac);
   if (masterIndex !== undefined) writer.u32Attribute(IFLA_MASTER, masterIndex);
+  // Without a zero at its end: the kernel keeps the bytes as they are.
+  if (alias !== undefined) writer.bytesAttribute(IFLA_IFALIAS, new TextEncoder().encode(alias));
   return writer;
 }
 

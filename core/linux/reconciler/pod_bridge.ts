@@ -9,6 +9,7 @@ import { type Family, IpAddress } from "../../ip.ts";
 import type { DeviceAddress, Forwarding, Gateway, PodNetwork } from "../../kernel_state.ts";
 import type { AddressState } from "../objects/address.ts";
 import type { DeviceUp, LinkState } from "../objects/link.ts";
+import { NO_GATEWAY_ALIAS } from "../objects/pod_link.ts";
 import { RT_SCOPE_UNIVERSE } from "../uapi/rtnetlink.ts";
 
 /** The plugin's name for the bridge where its configuration says nothing. */
@@ -31,7 +32,8 @@ export interface PodBridge {
 /**
  * Chooses the pods' bridge: the one that carries a gateway's address. Once seen it stays so, also without the
  * address. Failing that, the one called cni0, where pods or an earlier lease's address are on it and nobody
- * else's: one that is only just being made is the plugin's, and one of another cluster's pods is theirs.
+ * else's: one that is only just being made is the plugin's, and one of another cluster's pods is theirs. Never one
+ * that the plugin has marked ({@link NO_GATEWAY_ALIAS}).
  *
  * @param before what was chosen the last time
  */
@@ -43,7 +45,9 @@ export function choosePodBridge(
   before: PodBridge | undefined,
 ): PodBridge | undefined {
   if (gateways.length === 0) return undefined;
-  const bridges = links.filter(({ type }) => type === "bridge");
+  const bridges = links.filter(({ type, alias }) =>
+    type === "bridge" && alias !== NO_GATEWAY_ALIAS
+  );
   const assumed = before?.assumed ? before.link.index : undefined;
   const known = bridges.find(({ index }) => index === before?.link.index);
   if (known !== undefined && assumed === undefined) return { link: known, assumed: false };

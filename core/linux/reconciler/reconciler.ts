@@ -679,11 +679,11 @@ export class Reconciler implements Disposable {
     return type === "bridge" && this.#gateways.size > 0 && this.#bridge?.assumed !== false;
   }
 
-  /** A bridge that comes, goes or has another name; while none is known to be the pods', its ports too. */
+  /** A bridge that comes, goes or has another name or alias; while none is known to be the pods', its ports too. */
   #hearBridge(before: LinkState | undefined, now: LinkState | undefined): void {
     if (this.#gateways.size === 0) return;
     if (before?.type === "bridge" || now?.type === "bridge") {
-      if (before?.name !== now?.name) this.#bridgeDue = true;
+      if (before?.name !== now?.name || before?.alias !== now?.alias) this.#bridgeDue = true;
     } else if (this.#bridge === undefined && now?.masterIndex !== before?.masterIndex) {
       this.#bridgeDue = true;
     }
