@@ -7,6 +7,7 @@
 
 import { throwDefect } from "@denim/core/errors";
 import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
+import { InheritedLock } from "@denim/core/linux/inherited-lock";
 import { markGateway } from "./bridge.ts";
 import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
 import { ConfObject, type JsonObject, show } from "./conf_object.ts";
@@ -24,8 +25,8 @@ import type { NetworkConf } from "./network_conf.ts";
 import {
   awaitRecord,
   hasGateway,
-  holdRecord,
   lockRecords,
+  pathOfRecord,
   readSavedConf,
   removeSavedConf,
   renewSavedConf,
@@ -49,7 +50,8 @@ export async function delegateAdd(
   refuseSecondAdd(pod, variables);
   const before = readSavedConf(conf.dataDir, variables);
   saveConf(conf.dataDir, variables, delegate);
-  using _record = holdRecord(conf.dataDir, variables);
+  // The delegate has the lock too, and goes on if denim is killed.
+  using _record = new InheritedLock(pathOfRecord(conf.dataDir, variables));
   try {
     markBridge(conf, delegate);
     const result = await run(plugin, "ADD", delegate.json, variables);

@@ -7,7 +7,7 @@
  */
 
 import { throwDefect } from "@denim/core/errors";
-import { InheritedLock, replaceFile } from "@denim/core/linux/attach";
+import { replaceFile } from "@denim/core/linux/attach";
 import { ConfObject } from "./conf_object.ts";
 import { bridgeOf, BUILT_IN, isGatewayOf, typeOf } from "./delegate_conf.ts";
 import { type Attachment, isCniName } from "./environment.ts";
@@ -23,13 +23,17 @@ import {
 /** No container's id begins with a dot, so this can be no container's record. */
 const LOCK = ".lock";
 
-function pathOf(dataDir: string, { containerId }: Pick<Attachment, "containerId">): string {
+/** Where a container's record is. */
+export function pathOfRecord(
+  dataDir: string,
+  { containerId }: Pick<Attachment, "containerId">,
+): string {
   return `${dataDir}/${containerId}`;
 }
 
 /** Where a record is written before it has its name. A colon is in no container's id either. */
 function draftOf(dataDir: string, attachment: Attachment): string {
-  return `${pathOf(dataDir, attachment)}:${attachment.ifName}`;
+  return `${pathOfRecord(dataDir, attachment)}:${attachment.ifName}`;
 }
 
 /**
@@ -41,19 +45,14 @@ export function lockRecords(dataDir: string, sharing: Sharing): Disposable {
   return lockFile(`${dataDir}/${LOCK}`, sharing);
 }
 
-/** Holds a record for as long as a program does what it says, which goes on where denim is killed. */
-export function holdRecord(dataDir: string, attachment: Attachment): Disposable {
-  return new InheritedLock(pathOf(dataDir, attachment));
-}
-
 /** Waits until nobody holds the record any more; there need not be one. */
 export function awaitRecord(dataDir: string, container: Pick<Attachment, "containerId">): void {
-  using _ = lockIfThere(pathOf(dataDir, container), "alone");
+  using _ = lockIfThere(pathOfRecord(dataDir, container), "alone");
 }
 
 /** Writes the record into a folder that is there. denim's DEL does without, where it is lost. */
 export function saveConf(dataDir: string, attachment: Attachment, conf: ConfObject): void {
-  replaceFile(pathOf(dataDir, attachment), JSON.stringify(conf.json), {
+  replaceFile(pathOfRecord(dataDir, attachment), JSON.stringify(conf.json), {
     mode: 0o600,
     draft: draftOf(dataDir, attachment),
   });
@@ -73,7 +72,7 @@ export function readSavedConf(
   dataDir: string,
   container: Pick<Attachment, "containerId">,
 ): ConfObject | undefined {
-  const text = unlessGone(() => Deno.readTextFileSync(pathOf(dataDir, container)));
+  const text = unlessGone(() => Deno.readTextFileSync(pathOfRecord(dataDir, container)));
   try {
     return text === undefined ? undefined : ConfObject.parse(text, "the record");
   } catch (error) {
@@ -97,7 +96,7 @@ export function listSavedConfs(dataDir: string): SavedConf[] {
   const records: SavedConf[] = [];
   for (const { name: containerId, isFile } of Deno.readDirSync(dataDir)) {
     if (!isFile || !isCniName(containerId)) continue;
-    const written = unlessGone(() => Deno.statSync(pathOf(dataDir, { containerId })).mtime);
+    const written = unlessGone(() => Deno.statSync(pathOfRecord(dataDir, { containerId })).mtime);
     const conf = readSavedConf(dataDir, { containerId });
     if (!written || conf === undefined) continue;
     records.push({ containerId, conf, writtenMs: written.getTime() });
@@ -131,7 +130,7 @@ export function removeDrafts(dataDir: string): void {
 /** Says that the record's ADD has only now come to its end. */
 export function renewSavedConf(dataDir: string, attachment: Attachment): void {
   const now = new Date();
-  Deno.utimeSync(pathOf(dataDir, attachment), now, now);
+  Deno.utimeSync(pathOfRecord(dataDir, attachment), now, now);
 }
 
 /** Takes a container's record away; fine where there is none. */
@@ -139,7 +138,7 @@ export function removeSavedConf(
   dataDir: string,
   container: Pick<Attachment, "containerId">,
 ): void {
-  removeIfThere(pathOf(dataDir, container));
+  removeIfThere(pathOfRecord(dataDir, container));
 }
 
 /** Takes away what an ADD of the attachment that was killed had begun to write, if it can be. */

@@ -3,7 +3,6 @@ import { ConfObject } from "./conf_object.ts";
 import {
   awaitRecord,
   hasRecords,
-  holdRecord,
   listSavedConfs,
   lockRecords,
   readOwnConf,
@@ -122,8 +121,5 @@ Deno.test("awaitRecord() does not wait for a record that is not there, or that n
   using records = new Records();
   awaitRecord(records.dataDir, POD);
   saveConf(records.dataDir, POD, CONF);
-  {
-    using _held = holdRecord(records.dataDir, POD);
-  }
   awaitRecord(records.dataDir, POD);
 });

@@ -11,8 +11,8 @@ export {
   writeNewAddress,
   writeRemovedAddress,
 } from "./objects/address.ts";
-export { InheritedLock } from "./sys/inherited_lock.ts";
-export { FileDescriptor, LinuxError } from "./sys/libc.ts";
+export { FileDescriptor } from "./sys/libc.ts";
+export { LinuxError } from "./sys/linux_error.ts";
 export { findLink, type LinkState, type TunState, writeRemovedLink } from "./objects/link.ts";
 export { NetworkNamespace } from "./sys/namespace.ts";
 export { MessageWriter } from "./netlink/netlink_codec.ts";

@@ -20,7 +20,7 @@ import { findLink, LinuxError, NetlinkSocket, routeTo } from "@denim/core/linux"
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import { Lab, type LabNode } from "../../agent/lab/lab.ts";
 import { createLogger } from "../../agent/log.ts";
-import { ENOENT } from "../../core/linux/sys/libc.ts";
+import { ENOENT } from "../../core/linux/sys/linux_error.ts";
 import { fdbKind, neighbourKind } from "../../core/linux/objects/neighbour.ts";
 import { nexthopKind } from "../../core/linux/objects/nexthop.ts";
 import type { Devices, ObjectKind } from "../../core/linux/objects/object_kind.ts";

@@ -7,7 +7,7 @@
 import { IpAddress } from "../../ip.ts";
 import type { Link, VxlanInfo, VxlanLink } from "../../kernel_state.ts";
 import { MacAddress } from "../../mac.ts";
-import { ENODEV, LinuxError } from "../sys/libc.ts";
+import { ENODEV, LinuxError } from "../sys/linux_error.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import type { Devices, ObjectKind } from "./object_kind.ts";

@@ -43,7 +43,7 @@ import {
   EOPNOTSUPP,
   ESRCH,
   LinuxError,
-} from "../sys/libc.ts";
+} from "../sys/linux_error.ts";
 import {
   findLink,
   linkAdoptable,

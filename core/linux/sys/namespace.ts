@@ -5,16 +5,8 @@
  * @module
  */
 
-import {
-  EINVAL,
-  type FileDescriptor,
-  LinuxError,
-  mount,
-  open,
-  setns,
-  unmount,
-  unshare,
-} from "./libc.ts";
+import { checked, cString, type FileDescriptor, libc, open } from "./libc.ts";
+import { EINVAL, LinuxError } from "./linux_error.ts";
 import { CLONE_NEWNET, MNT_DETACH, MS_BIND, O_CLOEXEC, O_RDONLY } from "../uapi/socket.ts";
 
 /** Where `ip netns` keeps the names of namespaces (ip-netns(8)). */
@@ -113,4 +105,27 @@ export class NetworkNamespace implements Disposable {
   [Symbol.dispose](): void {
     this.#fd[Symbol.dispose]();
   }
+}
+
+/** setns(2) with a network namespace's descriptor: moves this thread. */
+function setns(fd: FileDescriptor, kind: number, what: string): void {
+  checked(libc.setns(fd.fd, kind), `setns ${what}`);
+}
+
+/** unshare(2): gives this thread a namespace of its own. */
+function unshare(kinds: number): void {
+  checked(libc.unshare(kinds), "unshare");
+}
+
+/** mount(2), for a bind mount. */
+function mount(source: string, target: string, flags: number): void {
+  checked(
+    libc.mount(cString(source), cString(target), null, BigInt(flags), null),
+    `mount ${source} on ${target}`,
+  );
+}
+
+/** umount2(2) */
+function unmount(target: string, flags: number): void {
+  checked(libc.umount2(cString(target), flags), `unmount ${target}`);
 }

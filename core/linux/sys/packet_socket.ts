@@ -4,7 +4,8 @@
  * @module
  */
 
-import { bind, type FileDescriptor, receive, send, setsockopt, socket } from "./libc.ts";
+import { type FileDescriptor } from "./libc.ts";
+import { bind, receive, send, setsockopt, socket } from "./sockets.ts";
 import {
   AF_PACKET,
   ETH_P_ALL,

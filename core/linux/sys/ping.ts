@@ -5,7 +5,9 @@
  */
 
 import type { Family, IpAddress } from "../../ip.ts";
-import { type FileDescriptor, pollInput, receive, send, setsockopt, socket } from "./libc.ts";
+import { type FileDescriptor } from "./libc.ts";
+import { pollInput } from "./poll.ts";
+import { receive, send, setsockopt, socket } from "./sockets.ts";
 import { socketAddress } from "./socket_address.ts";
 import {
   AF_INET,

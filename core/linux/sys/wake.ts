@@ -4,7 +4,8 @@
  * @module
  */
 
-import { eventfd, type FileDescriptor, notify } from "./libc.ts";
+import { type FileDescriptor } from "./libc.ts";
+import { eventfd, notify } from "./poll.ts";
 
 /** A descriptor that nobody reads: once it is readable it stays so, for all who wait for it. */
 export class Wake implements Disposable {
