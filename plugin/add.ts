@@ -34,9 +34,9 @@ import { type AttachmentResult, formatResult } from "./result.ts";
 import { hasGateway, hasRecords, lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
 
 /**
- * Attaches a container and answers with the result. Everything is checked before anything is made; where
- * something fails later, all that this call made is taken back, but for the bridge, which others may use by
- * then. What an ADD before it left that was killed is in nobody's way.
+ * Attaches a container and returns the result as JSON. Checks everything before it makes anything. If a later step
+ * fails, it removes all that this call made, except the bridge, which other pods may use by then. First it removes
+ * what an earlier ADD of the attachment left that was killed.
  */
 export function add(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
   const env = readSubnetEnv(conf.subnetFile);
@@ -66,7 +66,7 @@ export function add(conf: NetworkConf, variables: CniVariables): string | Promis
   undo.defer(() => giveBack(bridgeConf, held));
   const routes = podRoutes(bridgeConf);
   const bridge = ensureBridge(socket, bridgeConf);
-  // Before the bridge has a port, which is when the agent takes it for one that lost its address.
+  // Before the bridge has its first port: from then on the agent would take it for one that lost its address.
   markGateway(socket, bridge, hasGateway(conf.dataDir, delegate));
   if (bridgeConf.isGateway) {
     ensureGateway(socket, bridgeConf, bridge, env.halves.flatMap(({ networks }) => networks));
@@ -78,7 +78,7 @@ export function add(conf: NetworkConf, variables: CniVariables): string | Promis
   saveConf(conf.dataDir, variables, delegate);
   undo.move();
 
-  // Read again: somebody else's bridge may have taken the new port's address.
+  // Read again: a bridge that denim did not make may have taken the new port's Ethernet address.
   const { name, mac, mtuBytes } = findLink(socket, bridge.index) ?? bridge;
   const result: AttachmentResult = {
     interfaces: [
@@ -104,8 +104,8 @@ function readPodDns({ dns, ipam: { resolvConf } }: BridgeConf): Dns | undefined 
 }
 
 /**
- * Whether an ADD before this one attached the container. The record is the last that an ADD writes: an
- * interface without one was left by an ADD that was killed, and is taken away.
+ * Whether an earlier ADD attached the container. An ADD writes the record last: an interface without a record was
+ * left by an ADD that was killed, and is removed here.
  */
 function isAttached(
   socket: NetlinkSocket,

@@ -1,5 +1,5 @@
 /**
- * What goes wrong in a CNI plugin, as the runtime is told of it (CNI spec 1.1.0, section 5, "Error").
+ * The failures of a CNI plugin, as it reports them to the runtime (CNI spec 1.1.0, section 5, "Error").
  *
  * @module
  */
@@ -16,7 +16,7 @@ import { LinuxError } from "@denim/core/linux/attach";
 
 /** Codes of errors: below 100 the spec's and libcni's, from 100 on denim's own. */
 export const CNI_CODE = {
-  /** The configuration's `cniVersion` is none that the plugin speaks. */
+  /** The plugin does not speak the configuration's `cniVersion`. */
   incompatibleVersion: 1,
   /** The configuration asks for what the plugin can't do; the message has the key and the value. */
   unsupportedField: 2,
@@ -26,27 +26,27 @@ export const CNI_CODE = {
   invalidEnvironment: 4,
   /** Something could not be read or written. */
   ioFailure: 5,
-  /** What was read is not what it should be: no JSON, a file that is cut short. */
+  /** What was read can't be decoded: it is not JSON, or a file that is cut short. */
   decodingFailure: 6,
-  /** The configuration is JSON, and wrong. */
+  /** The configuration is JSON, and a value in it is wrong. */
   invalidConfig: 7,
-  /** The namespace can't be a pod's: no network namespace, or the node's own (libcni). */
+  /** The path is not a pod's namespace: not a network namespace at all, or the node's own (libcni). */
   invalidNamespace: 8,
-  /** Something that comes by itself is not there yet. */
+  /** Something is not there yet, such as subnet.env: the runtime should try again. */
   tryAgainLater: 11,
   /** The plugin can't serve an ADD now (STATUS). */
   notReady: 50,
-  /** No address is free, or not the one that was asked for. */
+  /** No address is free, or the one that was asked for is taken. */
   noAddress: 100,
-  /** Something is there already that must not be. */
+  /** Something is in the way: a device, an interface, an address on another host. */
   conflict: 101,
-  /** The kernel refused. */
+  /** The kernel refused a step. */
   kernel: 102,
   /** What an ADD made is gone, or no longer as it was. */
   missing: 103,
   /** Another plugin failed without the error that the spec asks for. */
   delegate: 104,
-  /** A defect of denim's (libcni). */
+  /** A defect of denim (libcni's code for what it did not foresee). */
   internal: 999,
 } as const;
 
@@ -57,7 +57,7 @@ export type CniCode = typeof CNI_CODE[keyof typeof CNI_CODE];
 export interface CniErrorOptions {
   /** More of it, for people: the error's `details`. */
   readonly details?: string;
-  /** What it was caused by, where something else was thrown. */
+  /** What was thrown before, and caused it. */
   readonly cause?: unknown;
 }
 
@@ -143,8 +143,8 @@ export class Failures {
 }
 
 /**
- * Anything that was thrown, with the code that says the most about it. A defect of denim has the code 999, and
- * its stack in `details`.
+ * Makes a CniError of anything that was thrown, with the code that says the most about it. A defect of denim has
+ * the code 999, and its stack in `details`.
  */
 export function toCniError(error: unknown): CniError {
   if (error instanceof CniError) return error;
@@ -180,7 +180,7 @@ export function hasDefect(error: unknown): boolean {
     : isDefect(error);
 }
 
-/** What to do about what a file system says (errno(3)). */
+/** What to do about an error of the file system, by its code (errno(3)). */
 const REMEDIES: Readonly<Record<string, string>> = {
   EACCES: "the plugin needs root's rights there",
   EDQUOT: "make room on that file system",

@@ -1,5 +1,5 @@
 /**
- * DEL: takes away what an ADD made (CNI spec 1.1.0, section 2, "DEL"). What is gone already is fine.
+ * DEL: removes what an ADD made, as far as it is still there (CNI spec 1.1.0, section 2, "DEL").
  *
  * @module
  */
@@ -18,11 +18,11 @@ import type { NetworkConf } from "./network_conf.ts";
 import { readSavedConf, removeDraft, removeSavedConf } from "./saved_conf.ts";
 
 /**
- * Detaches a container. Needs neither the agent's subnet.env nor the record of the ADD: the interface, and
- * the addresses that it held, are found by the container's id and the interface's name. flannel's record, a
- * file for each container, is that of its last ADD: it says where else to look, and stays for as long as
- * another interface of the container may need it. If something can't be read or deleted the rest goes all
- * the same, the interface first, and the failure is told: the next DEL, or GC, does what is left.
+ * Detaches a container. It needs neither the agent's subnet.env nor the record of the ADD: it finds the interface
+ * and its addresses by the container's id and the interface's name. flannel's record, one file a container, is that
+ * of the container's last ADD: it says where else to look, and stays as long as another interface of the container
+ * may need it. If a file can't be read or deleted, DEL still removes everything else, the interface first, and then
+ * fails with that error; the next DEL, or GC, does what is left.
  */
 export function del(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
   const failures = new Failures();
@@ -34,7 +34,7 @@ export function del(conf: NetworkConf, variables: CniVariables): string | Promis
   if (!isDelegated(delegate)) return takeDown();
   failures.rethrow();
   return import("./delegate.ts").then((it) =>
-    // What the bridge plugin made, denim can take down as well if that plugin is gone.
+    // If the bridge plugin is no longer installed, denim removes what that plugin made.
     typeOf(delegate) !== BUILT_IN || it.hasPlugin(delegate, variables)
       ? it.delegateDel(conf, variables, own)
       : takeDown()
@@ -64,7 +64,7 @@ function takeDownPod(
   return "";
 }
 
-/** The folder that a record speaks of; `undefined` where it is no record of a network with a bridge. */
+/** The folder of addresses that a record names; `undefined` if it is not the record of a network with a bridge. */
 function savedAddressDirectory(saved: ConfObject): string | undefined {
   const name = saved.get("name");
   const ours = typeof name === "string" && isCniName(name) && typeOf(saved) === BUILT_IN;
@@ -72,9 +72,9 @@ function savedAddressDirectory(saved: ConfObject): string | undefined {
 }
 
 /**
- * Takes away the interface: by the name of the node's end, which takes the container's along, and then by its name
- * in the container, since flannel's chain gave the node's end another. The path may lead to another container by
- * now, whose interface stays.
+ * Removes the interface: first by the name of the node's end, with which the container's end goes too; then by its
+ * name in the container, because flannel's chain gives the node's end another name. If the path leads to another
+ * container by now, that container keeps its interface.
  */
 function removeInterface(
   variables: CniVariables,

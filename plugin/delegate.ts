@@ -1,6 +1,6 @@
 /**
- * Another plugin does the work (CNI spec 1.1.0, section 4, "Plugin Delegation"): found on `CNI_PATH`, run with
- * the same environment, and given what flannel would give it. Loaded only when it is used.
+ * Hands the work to another plugin (CNI spec 1.1.0, section 4, "Plugin Delegation"): finds it on `CNI_PATH`, runs it
+ * with the same environment, and gives it the configuration that flannel would give it. Loaded only when it is used.
  *
  * @module
  */
@@ -34,8 +34,8 @@ import {
 } from "./saved_conf.ts";
 
 /**
- * ADD. The record is written first, so that a DEL finds what to undo whatever happens. Where the delegate
- * fails it is told to take back what it made, as the spec asks.
+ * ADD. It writes the record first, so that a DEL finds what to undo whatever happens. If the delegate fails, denim
+ * runs its DEL, as the spec asks.
  */
 export async function delegateAdd(
   conf: NetworkConf,
@@ -46,7 +46,7 @@ export async function delegateAdd(
   using pod = openPod(variables);
   using _lock = lockRecords(conf.dataDir, "shared");
   awaitRecord(conf.dataDir, variables);
-  // Told to undo a second ADD, a delegate would take down what the first one made.
+  // Before the delegate sees a second ADD: its DEL would remove what the first one made.
   refuseSecondAdd(pod, variables);
   const before = readSavedConf(conf.dataDir, variables);
   saveConf(conf.dataDir, variables, delegate);
@@ -67,7 +67,7 @@ export async function delegateAdd(
   }
 }
 
-/** As an ADD by denim's own bridge does: before the bridge plugin, where the bridge is there, and after it. */
+/** Marks the bridge plugin's bridge for the agent, if it is there, as an ADD by denim's own bridge does. */
 function markBridge({ dataDir }: NetworkConf, delegate: ConfObject): void {
   if (typeOf(delegate) !== BUILT_IN) return;
   using socket = new NetlinkSocket();
@@ -76,15 +76,15 @@ function markBridge({ dataDir }: NetworkConf, delegate: ConfObject): void {
 }
 
 /**
- * DEL, from the record. A container whose record is that of an ADD to another network, or gone, gets what an
- * ADD would make of the configuration now; where nothing can be made of it, there is nothing to take down.
+ * DEL, from the record. If the container has no record, or that of an ADD to another network, the delegate gets what
+ * an ADD would make of the configuration now; if nothing can be made of it, there is nothing to remove.
  */
 export async function delegateDel(
   conf: NetworkConf,
   variables: CniVariables,
   record: ConfObject | undefined,
 ): Promise<string> {
-  // A delegate would take the interface of whoever has the namespace now.
+  // A delegate would remove the node's own interface of that name.
   const called = isLost(variables) ? { ...variables, netns: "" } : variables;
   const del = (delegate: ConfObject) =>
     run(pluginFor(delegate, variables), "DEL", delegate.json, called);
@@ -105,7 +105,7 @@ export async function delegateDel(
   return "";
 }
 
-/** Whether a path leads to what is not a container's namespace: the node's own, or no namespace any more. */
+/** Whether CNI_NETNS leads to the node's own namespace, or to a file that is no longer a namespace. */
 function isLost(variables: CniVariables): boolean {
   const namespace = openNamespace(variables);
   if (namespace instanceof CniError) return namespace.code === CNI_CODE.invalidNamespace;
@@ -113,7 +113,7 @@ function isLost(variables: CniVariables): boolean {
   return false;
 }
 
-/** CHECK, with the runtime's own `prevResult` and wishes. */
+/** CHECK, with the runtime's `prevResult` and `runtimeConfig`. */
 export async function delegateCheck(
   conf: NetworkConf,
   variables: CniVariables,
@@ -129,7 +129,7 @@ export async function delegateCheck(
   return "";
 }
 
-/** STATUS: the delegate is there, speaks the network's version, and says that it is ready. */
+/** STATUS: checks that the delegate is there, speaks the network's version, and says that it is ready. */
 export async function delegateStatus(
   conf: NetworkConf,
   variables: CniVariables,
@@ -154,7 +154,7 @@ export async function delegateStatus(
   return "";
 }
 
-/** GC, where the delegate is there and knows it. */
+/** GC, if the delegate speaks the network's version. Throws a CniError if the delegate is not there. */
 export async function delegateGc(
   conf: NetworkConf,
   variables: CniVariables,
@@ -169,8 +169,8 @@ export async function delegateGc(
 }
 
 /**
- * Finds the plugin that does a delegate's work in the folders of `CNI_PATH`. Throws a CniError if it is not there:
- * one that says what it would be needed for, if that is what denim's own bridge lacks.
+ * Finds the plugin that does a delegate's work in the folders of `CNI_PATH`. Throws a CniError if it is not there. If
+ * it is the bridge plugin, the error names the key that denim's own bridge can't serve.
  */
 function pluginFor(delegate: ConfObject, variables: CniVariables): string {
   const lacking = typeOf(delegate) === BUILT_IN ? notBuiltIn(delegate) : undefined;
@@ -232,8 +232,8 @@ async function spokenVersions(
 }
 
 /**
- * Runs a plugin, and answers with what it prints. What it says on standard error goes to denim's own. Throws
- * a DelegateError with its own words where it fails.
+ * Runs a plugin, and returns what it prints. Its standard error goes to denim's. If it fails, throws a DelegateError
+ * with its own words, or a CniError if it printed none.
  */
 async function run(
   plugin: string,
@@ -257,7 +257,7 @@ async function run(
   const writer = child.stdin.getWriter();
   const written = writer.write(new TextEncoder().encode(JSON.stringify(conf)))
     .then(() => writer.close())
-    // A plugin that ends without reading says why itself.
+    // A plugin may end without reading its input, and says why itself.
     .catch(throwDefect);
   const [{ success, code, signal, stdout }] = await Promise.all([child.output(), written]);
   const output = new TextDecoder().decode(stdout);
@@ -269,11 +269,13 @@ async function run(
     `${plugin}, run for ${command}, ${
       signal === null ? `exited with ${code}` : `died of ${signal}`
     }` +
-      ` and printed ${output === "" ? "nothing" : show(output)}, which is no error of CNI`,
+      ` and printed ${
+        output === "" ? "nothing" : show(output)
+      }, which is not an error in the form of the CNI spec`,
   );
 }
 
-/** The error that a text is in the spec's form, if it is one (CNI spec 1.1.0, section 5, "Error"). */
+/** Parses an error in the spec's form (CNI spec 1.1.0, section 5, "Error"); `undefined` if the text is not one. */
 function parseFailure(text: string): DelegateError | undefined {
   return tryTo(() => {
     const json = ConfObject.parse(text, "");
@@ -293,7 +295,7 @@ function tryTo<T>(run: () => T): T | undefined {
 }
 
 /**
- * Whether a DEL left nothing behind. A plugin that does not speak the version made nothing in it either. Throws
+ * Whether a DEL left nothing behind. A plugin that does not speak the version made nothing in its ADD either. Throws
  * only defects.
  */
 function undone(del: Promise<unknown>): Promise<boolean> {

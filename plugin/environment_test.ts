@@ -97,12 +97,12 @@ Deno.test("readArgs reads MAC and IP, and passes others by where it may", () => 
 
 for (
   const [text, reason] of [
-    ["IP", /has "IP", which is no KEY=VALUE/],
+    ["IP", /has "IP", which is not KEY=VALUE/],
     ["IP=10.5.3", /has IP, which is not an IP address/],
     ["MAC=1", /has MAC, which is not an Ethernet address/],
     ["IgnoreUnknown=maybe", /has IgnoreUnknown, which is not true or false/],
-    ["A=1;B=2", /has A, B, unknown here/],
-    ["IgnoreUnknown=0;A=1", /has A, unknown here/],
+    ["A=1;B=2", /has A, B, which denim does not know/],
+    ["IgnoreUnknown=0;A=1", /has A, which denim does not know/],
   ] as const
 ) {
   Deno.test(`readArgs refuses ${text}`, () => {

@@ -1,5 +1,5 @@
 /**
- * GC: frees what attachments held that are no more (CNI spec 1.1.0, section 2, "GC"). Loaded only when it is
+ * GC: frees what attachments held that no longer exist (CNI spec 1.1.0, section 2, "GC"). Loaded only when it is
  * used.
  *
  * @module
@@ -32,18 +32,18 @@ import {
   type SavedConf,
 } from "./saved_conf.ts";
 
-/** The attachments that there are, as the runtime has them. */
+/** The key with the runtime's list of the attachments that exist. */
 const VALID_ATTACHMENTS = "cni.dev/valid-attachments";
 
-/** How far a file's time may be behind the clock: a tick of the kernel's (CONFIG_HZ=100). */
+/** How far a file's time may be behind the clock, in ms: one tick of a kernel with CONFIG_HZ=100. */
 const FILE_CLOCK_MS = 10;
 
 /**
- * Frees addresses, node's ends of veth pairs, and records, of this network alone, and has the delegate do
- * the same. Goes on where something fails, and then throws a CniError with all of it.
+ * Frees addresses, node's ends of veth pairs and records of this network alone, and has the delegate do the same. If
+ * a step fails it goes on with the others, and then throws a CniError that names every failure.
  *
- * A runtime must not run it beside an ADD (section 3). Where one does, the new pod is safe: GC waits for
- * ADDs under way, and leaves alone what is younger than itself, which the runtime's list can't have.
+ * A runtime must not run it beside an ADD (section 3). If one does, the new pod is safe: GC waits for ADDs under way,
+ * and does not touch what is younger than itself, which the runtime's list can't have.
  */
 export async function gc(conf: NetworkConf, variables: CniVariables): Promise<string> {
   requireVersion(conf, "GC", "1.1.0");
@@ -57,7 +57,7 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   const delegates = delegatesOf(conf, staleRecords.map((record) => record.conf));
 
   const failures = new Failures();
-  /** Types whose attachments may still hold something. */
+  /** Types of plugins whose attachments may still hold something: their records stay. */
   const pending = new Set<string>();
   const attempt = async (type: string, run: () => void | Promise<void>) => {
     try {
@@ -69,11 +69,11 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   };
   for (const delegate of delegates) {
     const type = typeOf(delegate);
-    // The bridge plugin's addresses are on disk as denim's own are, and its GC may be too old to be one.
+    // The bridge plugin keeps addresses as denim does, and older ones have no GC to free them.
     if (type === BUILT_IN) await attempt(type, () => freeAddresses(delegate, census));
     if (!isDelegated(delegate)) continue;
     if (census.young.size > 0) {
-      // A delegate does not know what is younger than the list. There will be another GC.
+      // The delegate would free what is younger than the runtime's list. The next GC asks it.
       pending.add(type);
       continue;
     }
@@ -94,7 +94,7 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   return "";
 }
 
-/** Who is no more. */
+/** Tells stale holders and records from those of valid attachments. */
 class Census {
   readonly #valid: readonly Attachment[];
   readonly #startMs: number;
@@ -108,15 +108,15 @@ class Census {
     this.young = new Set(young.map(({ containerId }) => containerId));
   }
 
-  /** Whether whoever is named in a file is no more. */
+  /** Whether the attachment or container that a file names no longer exists. */
   isGone(file: NamedFile): boolean {
     return file.writtenMs < this.#startMs && !this.young.has(file.containerId) &&
       !this.#valid.some((attachment) => names(file, attachment));
   }
 
   /**
-   * Those that are no more. A file that names nobody may be that of a valid attachment which no other file of
-   * the family names: only where there is none it is nobody's.
+   * The holders that no longer exist. A file without a name may belong to a valid attachment that has no other file in
+   * its family; it is freed only if every valid attachment is accounted for.
    */
   gone(holders: readonly Holder[]): Holder[] {
     const accounted = FAMILIES.filter((family) =>
@@ -131,7 +131,7 @@ class Census {
   }
 }
 
-/** A file that names an attachment, or a container. */
+/** A file that names an attachment, or a container alone. */
 type NamedFile = Omit<Holder, "address">;
 
 function names(file: NamedFile, { containerId, ifName }: Attachment): boolean {
@@ -139,7 +139,7 @@ function names(file: NamedFile, { containerId, ifName }: Attachment): boolean {
 }
 
 function readAttachments(json: ConfObject): readonly Attachment[] {
-  // Left out is not the same as none: it would cost every pod its address.
+  // An empty list is fine, a missing one is not: every pod would lose its address.
   if (!Object.hasOwn(json.json, VALID_ATTACHMENTS)) {
     throw new CniError(
       CNI_CODE.invalidConfig,
@@ -169,19 +169,19 @@ function delegatesOf(conf: NetworkConf, records: readonly ConfObject[]): ConfObj
   return [...delegates.values()];
 }
 
-/** What an ADD would make of the configuration now; without subnet.env as much as GC needs of it. */
+/** What an ADD would make of the configuration now; without subnet.env, as much of it as GC needs. */
 function current(conf: NetworkConf): ConfObject | undefined {
   try {
     return renderDelegate(conf, readSubnetEnv(conf.subnetFile));
   } catch (error) {
     if (!(error instanceof CniError) || error.code === CNI_CODE.invalidConfig) throw error;
-    // A delegate would refuse a configuration without the node's subnets.
+    // Without the node's subnets a delegate would refuse its configuration.
     if (isDelegated(askedOf(conf))) return undefined;
     return renderDelegate(conf, { halves: [], mtuBytes: 0, ipMasq: true });
   }
 }
 
-/** Frees addresses of a folder, and the node's ends of their veth pairs where they are ports of the bridge. */
+/** Frees a folder's stale addresses, and removes the node's ends of their veth pairs if they are ports of the bridge. */
 function freeAddresses(delegate: ConfObject, census: Census): void {
   using store = AddressStore.openExisting(addressDirectory(delegate));
   if (store === undefined) return;
@@ -193,6 +193,6 @@ function freeAddresses(delegate: ConfObject, census: Census): void {
     const name = hostInterfaceName({ containerId, ifName });
     if (findLink(socket, name)?.masterIndex === bridge.index) removeLink(socket, name);
   }
-  // Last, so that a GC that is killed leaves the next one a trace.
+  // Last: if this GC is killed before, the next one still finds the holders.
   store.remove(stale.map(({ address }) => address));
 }

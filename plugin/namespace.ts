@@ -8,7 +8,7 @@ import { findLink, LinuxError, NetlinkSocket, NetworkNamespace } from "@denim/co
 import { CNI_CODE, CniError } from "./cni_error.ts";
 import type { CniVariables } from "./environment.ts";
 
-/** What the kernel says of a path that leads nowhere, or to a process that is just ending. */
+/** The errors of a path that leads nowhere, or to a process that is just ending. */
 const GONE = ["ENOENT", "ENOTDIR", "ESRCH"];
 
 /**
@@ -33,7 +33,7 @@ export function openNamespace(variables: CniVariables): NetworkNamespace | CniEr
         { cause },
       );
     }
-    // The file that a namespace's name was, once the namespace is gone.
+    // `ip netns` and runtimes mount a namespace on a file. The file is still there when the namespace is not.
     if (cause.code === "EINVAL") {
       return new CniError(CNI_CODE.invalidNamespace, `${what} is not a network namespace`, {
         cause,
@@ -50,7 +50,7 @@ export function openNamespace(variables: CniVariables): NetworkNamespace | CniEr
   );
 }
 
-/** Whether it is the one that this thread is in. Asked of what is open: a path may lead elsewhere by now. */
+/** Whether this thread is in a namespace. Asks by its descriptor: the path may lead elsewhere by now. */
 function isOwn(namespace: NetworkNamespace): boolean {
   const theirs = Deno.statSync(`/proc/self/fd/${namespace.fd}`);
   const ours = Deno.statSync("/proc/thread-self/ns/net");
@@ -77,14 +77,14 @@ export class PodNamespace implements Disposable {
   }
 }
 
-/** Opens the container's namespace, which must be there. Throws a CniError where it is not. */
+/** Opens the container's namespace. Throws a CniError if it is not there, or is the node's own. */
 export function openPod(variables: CniVariables): PodNamespace {
   const namespace = openNamespace(variables);
   if (namespace instanceof CniError) throw namespace;
   return new PodNamespace(namespace);
 }
 
-/** Throws a CniError where the container has the interface that an ADD shall make. */
+/** Throws a CniError if the container already has the interface that an ADD would make. */
 export function refuseSecondAdd({ socket }: PodNamespace, { netns, ifName }: CniVariables): void {
   if (findLink(socket, ifName) === undefined) return;
   throw new CniError(

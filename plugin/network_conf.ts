@@ -27,12 +27,12 @@ export type CniVersion = typeof CNI_VERSIONS[number];
 /** The newest of {@link CNI_VERSIONS}. */
 export const LATEST_CNI_VERSION: CniVersion = "1.1.0";
 
-/** Whether a version is another one or newer. */
+/** Whether a version is `other` or newer. */
 export function atLeast(version: CniVersion, other: CniVersion): boolean {
   return CNI_VERSIONS.indexOf(version) >= CNI_VERSIONS.indexOf(other);
 }
 
-/** Throws a CniError where a configuration's version is older than a command. */
+/** Throws a CniError if a configuration's version is older than `since`, the first that has a command. */
 export function requireVersion(conf: NetworkConf, command: string, since: CniVersion): void {
   if (atLeast(conf.cniVersion, since)) return;
   throw new CniError(
@@ -41,10 +41,10 @@ export function requireVersion(conf: NetworkConf, command: string, since: CniVer
   );
 }
 
-/** The version of a configuration that names none: those of CNI's first years did not (libcni). */
+/** The version of a configuration that names none, as those of CNI's first years do not (libcni has it so). */
 const UNSAID_CNI_VERSION: CniVersion = "0.1.0";
 
-/** Where flannel keeps what it made of each container's configuration. */
+/** The folder in which flannel keeps each container's delegate configuration. */
 const DEFAULT_DATA_DIR = "/var/lib/cni/flannel";
 
 /** A network configuration, as far as every command needs it. */
@@ -57,7 +57,7 @@ export interface NetworkConf {
   readonly subnetFile: string;
   /** The folder where each container's delegate configuration is kept for its DEL. */
   readonly dataDir: string;
-  /** All of it. */
+  /** The whole configuration. */
   readonly json: ConfObject;
 }
 

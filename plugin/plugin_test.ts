@@ -38,7 +38,7 @@ Deno.test("VERSION answers in the runtime's version", async () => {
 for (
   const [name, environment, input, cniVersion, code, message] of [
     ["no command", {}, CONF, "1.1.0", 4, /CNI_COMMAND is missing/],
-    ["an unknown command", { CNI_COMMAND: "PUT" }, CONF, "1.1.0", 4, /PUT .* no command of CNI/],
+    ["an unknown command", { CNI_COMMAND: "PUT" }, CONF, "1.1.0", 4, /PUT .* not a command of CNI/],
     ["CHECK of nothing", { CNI_COMMAND: "CHECK" }, CONF, "1.1.0", 4, /CNI_CONTAINERID, CNI_NETNS/],
     ["CHECK before 0.4.0", CHECK, { ...CONF, cniVersion: "0.3.1" }, "0.3.1", 1, /has no CHECK/],
     ["CHECK without prevResult", CHECK, CONF, "0.4.0", 7, /prevResult is missing/],
@@ -53,7 +53,7 @@ for (
     ],
     ["STATUS before 1.1.0", { CNI_COMMAND: "STATUS" }, CONF, "0.4.0", 1, /has no STATUS/],
     ["STATUS without subnet.env", { CNI_COMMAND: "STATUS" }, LATEST, "1.1.0", 50, /there is no/],
-    ["a prototype's name", { CNI_COMMAND: "toString" }, CONF, "1.1.0", 4, /no command of CNI/],
+    ["a prototype's name", { CNI_COMMAND: "toString" }, CONF, "1.1.0", 4, /not a command of CNI/],
     ["missing variables", { CNI_COMMAND: "ADD" }, CONF, "1.1.0", 4, /CNI_CONTAINERID, CNI_NETNS/],
     ["no JSON", ENVIRONMENT, "{", "1.1.0", 6, /standard input is not JSON/],
     ["no input", ENVIRONMENT, "", "1.1.0", 6, /it is empty/],

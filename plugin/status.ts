@@ -7,15 +7,15 @@
 
 import { throwDefect } from "@denim/core/errors";
 import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
-import { noBridge, requireIpv6 } from "./bridge.ts";
+import { notABridge, requireIpv6 } from "./bridge.ts";
 import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
 import { isDelegated, readBridgeConf, readSubnetEnv, renderDelegate } from "./delegate_conf.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
 import { type NetworkConf, requireVersion } from "./network_conf.ts";
 
 /**
- * Answers with nothing where the plugin is ready. Throws a CniError, "not ready", that says what is missing.
- * A full subnet is ready all the same: the node still does its work, and a pod that ends makes room.
+ * Returns nothing if the plugin is ready. Throws a CniError, "not ready", that says what is missing. A full subnet is
+ * ready all the same: the node still does its work, and the next pod that ends makes room.
  */
 export function status(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
   requireVersion(conf, "STATUS", "1.1.0");
@@ -28,7 +28,7 @@ export function status(conf: NetworkConf, variables: CniVariables): string | Pro
   using socket = new NetlinkSocket();
   const bridge = findLink(socket, bridgeConf.bridge);
   if (bridge === undefined || bridge.type === "bridge") return "";
-  const cause = noBridge(bridge.name, bridge);
+  const cause = notABridge(bridge.name, bridge);
   throw new CniError(CNI_CODE.notReady, cause.message, { cause });
 }
 

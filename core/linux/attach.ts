@@ -1,6 +1,6 @@
 /**
- * The part of `core/linux` that attaches a pod: what the CNI plugin, which starts for each pod anew, loads in
- * place of the whole.
+ * The part of `core/linux` that attaches a pod. The CNI plugin, a new process for each pod, loads it in place of the
+ * whole.
  *
  * @module
  */

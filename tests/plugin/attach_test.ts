@@ -490,7 +490,7 @@ const LATE: readonly [string, (node: PluginNode) => unknown, number, RegExp][] =
       return node.conf({ delegate: { bridge: "notbr" } });
     },
     101,
-    /notbr is no bridge \(it is veth\)/,
+    /notbr is not a bridge \(it is veth\)/,
   ],
 ];
 for (const [name, confOf, code, message] of LATE) {

@@ -269,7 +269,7 @@ rootTest("an ADD that fails in the delegate is undone, and its error passed on",
 
   fake.on("ADD", "echo oops; exit 3");
   const { json } = await node.run("ADD", pod, fake.call());
-  assert.match(json.msg, /\/fake, run for ADD, exited with 3 and printed "oops\\n", which is no/);
+  assert.match(json.msg, /\/fake, run for ADD, exited with 3 and printed "oops\\n", which is not/);
   assert.equal(json.code, 104);
   fake.on("ADD", "kill -9 $$");
   assert.match(

@@ -33,6 +33,13 @@ const BAD: readonly [
   ["a bad id", () => ({ containerId: "../etc" }), 4, /CNI_CONTAINERID="\.\.\/etc"/],
   ["a bad interface name", () => ({ ifName: "eth0/1" }), 4, /CNI_IFNAME="eth0\/1"/],
   [
+    "a name that the kernel would make another of",
+    () => ({ ifName: "eth%d" }),
+    4,
+    /^CNI_IFNAME="eth%d" in the environment must have no '%': the kernel puts a number in its place$/,
+  ],
+  ["a name that no device can have", () => ({ ifName: "all" }), 4, /CNI_IFNAME="all" .* settings/],
+  [
     "no subnet.env",
     (node) => {
       Deno.removeSync(node.subnetFile);

@@ -50,8 +50,8 @@ export type Libc = {
 };
 
 /**
- * The calls, each looked up when it is first made: Deno compiles a stub for each, which takes 0.2 ms, and the
- * CNI plugin, which starts again for each pod, makes half of them. For the files of this folder alone.
+ * The calls, each looked up when it is first made: Deno compiles a stub for each, which takes 0.2 ms, and the CNI
+ * plugin, a new process for each pod, makes half of them. For the files of this folder alone.
  */
 export const libc = {} as Libc;
 for (const name of Object.keys(SIGNATURES) as (keyof Signatures)[]) {
@@ -65,8 +65,8 @@ for (const name of Object.keys(SIGNATURES) as (keyof Signatures)[]) {
   });
 }
 
-// errno's place is the thread's own, and an isolate's synchronous calls stay on one thread. Looked up before
-// any call fails, since looking up may itself change errno.
+// Each thread has an errno of its own, and an isolate's synchronous calls stay on one thread. Looked up before any
+// call fails, because looking up may change errno.
 const errnoView = new Deno.UnsafePointerView(libc.__errno_location()!);
 
 /** The errno of the synchronous call just made on this thread. */
@@ -96,25 +96,25 @@ export class FileDescriptor implements Disposable {
     this.#fd = fd;
   }
 
-  /** The descriptor's number; throws where it is closed. */
+  /** The descriptor's number. Throws a LinuxError (EBADF) if it is closed. */
   get fd(): number {
     if (this.#fd < 0) throw new LinuxError(EBADF, "use of a closed descriptor");
     return this.#fd;
   }
 
-  /** Closes it; again is fine. */
+  /** Closes it, if it is still open. */
   [Symbol.dispose](): void {
     if (this.#fd >= 0) libc.close(this.#fd);
     this.#fd = -1;
   }
 }
 
-/** open(2) */
+/** open(2). Throws a LinuxError that names the path. */
 export function open(path: string, flags: number, mode = 0): FileDescriptor {
   return new FileDescriptor(checked(libc.open(cString(path), flags, mode), `open ${path}`));
 }
 
-/** flock(2), which waits. */
+/** flock(2): waits for the lock. */
 export function flock(fd: FileDescriptor, operation: number): void {
   while (libc.flock(fd.fd, operation) < 0) {
     const error = errno();
@@ -122,7 +122,7 @@ export function flock(fd: FileDescriptor, operation: number): void {
   }
 }
 
-/** read(2): the number of bytes read, or -1 where nothing is there yet. */
+/** read(2): the number of bytes read, or -1 if nothing is there yet. */
 export function read(fd: FileDescriptor, data: Uint8Array<ArrayBuffer>): number {
   for (;;) {
     const length = Number(libc.read(fd.fd, data, BigInt(data.length)));
@@ -133,7 +133,7 @@ export function read(fd: FileDescriptor, data: Uint8Array<ArrayBuffer>): number 
   }
 }
 
-/** write(2) of the first `length` bytes; throws what the kernel says. */
+/** write(2) of the first `length` bytes. Throws a LinuxError. */
 export function write(
   fd: FileDescriptor,
   data: Uint8Array<ArrayBuffer>,

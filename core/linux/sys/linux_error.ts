@@ -1,12 +1,12 @@
 /**
- * What the kernel says when it refuses something.
+ * Errors of system calls.
  *
  * @module
  */
 
 import { ExpectedError } from "../../errors.ts";
 
-/** A system call failed. */
+/** A system call, or a step of a netlink batch, failed. */
 export class LinuxError extends ExpectedError {
   /** The class's name, for logs. */
   override readonly name = "LinuxError";
@@ -14,7 +14,7 @@ export class LinuxError extends ExpectedError {
   readonly errno: number;
   /** The number's name: "EPERM". */
   readonly code: string;
-  /** The kernel's own words, where it had some. */
+  /** The kernel's own words; `undefined` if it sent none. */
   readonly detail: string | undefined;
 
   /**
@@ -22,18 +22,19 @@ export class LinuxError extends ExpectedError {
    *
    * @param errno the kernel's number, positive
    * @param what the call, and what it was for: "setns /run/netns/pod1"
-   * @param detail the kernel's own words, where it had some (`NLMSGERR_ATTR_MSG`)
+   * @param detail the kernel's own words, if it sent some (`NLMSGERR_ATTR_MSG`)
+   * @param options the error that this one says more about
    */
-  constructor(errno: number, what: string, detail?: string) {
+  constructor(errno: number, what: string, detail?: string, options?: ErrorOptions) {
     const [code, meaning] = ERRNO[errno] ?? [`E${errno}`, `error ${errno}`];
-    super(`${what}: ${detail || meaning} (${code})`);
+    super(`${what}: ${detail || meaning} (${code})`, options);
     this.errno = errno;
     this.code = code;
     this.detail = detail;
   }
 }
 
-// asm-generic/errno-base.h and errno.h: those that denim's calls are known to give.
+// asm-generic/errno-base.h and errno.h: the errors that denim's calls are known to give.
 export const EPERM = 1;
 export const ENOENT = 2;
 export const ESRCH = 3;

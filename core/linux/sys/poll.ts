@@ -1,5 +1,5 @@
 /**
- * Waits for input (poll(2)), and what ends them early (eventfd(2)).
+ * Waits for input (poll(2)), and eventfds, which end such waits early (eventfd(2)).
  *
  * @module
  */
@@ -8,17 +8,17 @@ import { EFD_CLOEXEC, POLLIN } from "../uapi/socket.ts";
 import { checked, errno, FileDescriptor, libc } from "./libc.ts";
 import { EINTR, LinuxError } from "./linux_error.ts";
 
-/** eventfd(2), at 0. */
+/** eventfd(2), with a count of 0. */
 export function eventfd(): FileDescriptor {
   return new FileDescriptor(checked(libc.eventfd(0, EFD_CLOEXEC), "eventfd"));
 }
 
-/** Adds one to an eventfd, which wakes whoever polls it. */
+/** Adds one to an eventfd's count, which ends every wait for it. */
 export function notify(fd: FileDescriptor): void {
   checked(libc.write(fd.fd, new BigUint64Array([1n]), 8n), "write to an eventfd");
 }
 
-/** poll(2) for input on one descriptor, on this thread. Tells whether something came in time. */
+/** Waits for input on one descriptor, on this thread; false if none came in time. */
 export function pollInput(fd: FileDescriptor, timeoutMs: number): boolean {
   const endMs = performance.now() + timeoutMs;
   for (let leftMs = timeoutMs;;) {
@@ -50,14 +50,14 @@ function pollfds(...fds: readonly FileDescriptor[]): Uint8Array<ArrayBuffer> {
  */
 export async function inputOn(fd: FileDescriptor, signal: AbortSignal): Promise<boolean> {
   if (signal.aborted) return false;
-  // The wait is the kernel's: an eventfd in the same poll is the only way to end it early.
+  // The kernel waits: only an eventfd in the same poll can end that early.
   using wake = eventfd();
   const onAbort = () => notify(wake);
   signal.addEventListener("abort", onAbort, { once: true });
   try {
     const fds = pollfds(fd, wake);
-    // Reading the answer here also keeps the buffer from the collector while poll holds its pointer. There is
-    // none where a signal to the process ended the wait (EINTR).
+    // Reading `fds` here also keeps the buffer from the collector while poll holds its pointer. If a signal to the
+    // process ended the wait (EINTR), there is no event, and it waits again.
     do await libc.poll_blocking(fds, 2n, -1); while (fds[REVENTS] === 0 && !signal.aborted);
     return !signal.aborted;
   } finally {

@@ -78,7 +78,7 @@ export function attachFilter(
   instructions.getUint8(0);
 }
 
-/** sendto(2): the first `length` bytes of `data`, to `address` or to where the socket is bound. */
+/** sendto(2): the first `length` bytes of `data`, to `address`, or to the socket's peer. */
 export function send(
   fd: FileDescriptor,
   data: Uint8Array<ArrayBuffer>,
@@ -95,7 +95,7 @@ export function send(
   }
 }
 
-/** recvfrom(2): the number of bytes received, or -1 where nothing is there yet. */
+/** recvfrom(2): the number of bytes received, or -1 if nothing is there yet. */
 export function receive(
   fd: FileDescriptor,
   data: Uint8Array<ArrayBuffer>,
