@@ -155,7 +155,10 @@ class Node implements AsyncDisposable {
         return way;
       },
     };
-    this.#reconciler = new Reconciler(options.log, (news) => this.#hearUnderlay(news));
+    this.#reconciler = new Reconciler({
+      log: options.log,
+      onUnderlay: (news) => this.#hearUnderlay(news),
+    });
     const { store, renewMarginMs, log } = options;
     this.#keeper = new LeaseKeeper({
       store,
@@ -718,7 +721,7 @@ function hostState(
       .map((device) => ({ kind: "forwarding", family, device }) as const)
   );
   const gateways = subnets.map((subnet) => (
-    { kind: "gateway", address: subnet.at(1n), prefixLength: subnet.prefixLength } as const
+    { kind: "podGateway", address: subnet.at(1n), prefixLength: subnet.prefixLength } as const
   ));
   return [...switches, ...gateways];
 }

@@ -1,6 +1,6 @@
 /**
  * What a backend may ask of the kernel: a list of objects, each a plain value under the kernel's
- * own names. A backend lists them; the reconciler (`core/linux`) makes them so.
+ * own names. A backend lists them; the reconciler (`core/linux`) makes the kernel match the list.
  *
  * @module
  */
@@ -30,11 +30,11 @@ export interface VxlanInfo {
 export interface TunInfo {
   /** Which kind of device this is. */
   readonly type: "tun";
-  /** How many packets wait for the program that reads them before more are dropped. */
+  /** How many packets may wait for the program that reads them; the kernel drops what exceeds it. */
   readonly queueLength: number;
 }
 
-/** What every network device that denim makes has. They are always up. */
+/** What every network device that denim makes has. denim keeps them all up. */
 export interface LinkBase {
   /** Tells the kinds of object apart. */
   readonly kind: "link";
@@ -54,7 +54,7 @@ export interface VxlanLink extends LinkBase {
 
 /**
  * A TUN device that several programs, or several queues of one, may open (`IFF_MULTI_QUEUE`), and that
- * stays while none has it open.
+ * stays while no program has it open.
  */
 export interface TunLink extends LinkBase {
   /** It carries IP packets: it has no Ethernet address. */
@@ -74,7 +74,7 @@ export interface DeviceAddress {
   readonly device: string;
   /** The address. */
   readonly address: IpAddress;
-  /** How much of it is network; 32 or 128 makes no route. */
+  /** How many leading bits are the network's. With 32 or 128 the kernel makes no route. */
   readonly prefixLength: number;
 }
 
@@ -96,9 +96,9 @@ export interface FdbEntry {
   readonly kind: "fdb";
   /** The VXLAN device's name. */
   readonly device: string;
-  /** Frames to this Ethernet address … */
+  /** The Ethernet address that frames are sent to. */
   readonly mac: MacAddress;
-  /** … go to the VTEP at this address. */
+  /** The address of the VTEP that they are tunnelled to. */
   readonly remote: IpAddress;
 }
 
@@ -113,7 +113,7 @@ export interface Nexthop {
   readonly id: number;
   /** The name of the device that packets leave by. */
   readonly device: string;
-  /** The gateway. It is taken to be on the link (`RTNH_F_ONLINK`), whatever the routes say. */
+  /** The gateway. The kernel takes it to be on the link (`RTNH_F_ONLINK`), whatever the routes say. */
   readonly via: IpAddress;
 }
 
@@ -121,19 +121,19 @@ export interface Nexthop {
 export interface NexthopRoute {
   /** Tells the kinds of object apart. */
   readonly kind: "route";
-  /** Packets to this network … */
+  /** The network that the route leads to. */
   readonly destination: Cidr;
-  /** … go by the nexthop object with this number. */
+  /** The number of the nexthop object that packets go by. */
   readonly nexthopId: number;
 }
 
-/** A route of the main table straight to a device, which knows the way on. */
+/** A route of the main table straight to a device, without a gateway. */
 export interface DeviceRoute {
   /** Tells the kinds of object apart. */
   readonly kind: "route";
-  /** Packets to this network … */
+  /** The network that the route leads to. */
   readonly destination: Cidr;
-  /** … leave by the device with this name. */
+  /** The name of the device that packets leave by. */
   readonly device: string;
   /** The source address of the packets that this host itself sends there. */
   readonly source: IpAddress;
@@ -146,28 +146,28 @@ export type Route = NexthopRoute | DeviceRoute;
 export const ALL_DEVICES = "all";
 
 /**
- * A switch for forwarding, on. IPv6 asks the one for all devices; IPv4 the one of the device that a packet
- * comes in by, and when the one for all is thrown the kernel throws every device's.
+ * A switch for forwarding, on. IPv6 asks the switch for all devices; IPv4 the one of the device by which a packet
+ * comes in. When IPv4's switch for all devices changes, the kernel changes every device's too.
  */
 export interface Forwarding {
   /** Tells the kinds of object apart. */
   readonly kind: "forwarding";
   /** Whose packets are forwarded. */
   readonly family: Family;
-  /** The device that they come in by, or {@link ALL_DEVICES}. One that is not there lacks nothing. */
+  /** The device that they come in by, or {@link ALL_DEVICES}. A device that does not exist needs nothing. */
   readonly device: string;
 }
 
 /**
- * An address of the pods' bridge, by which pods reach everyone else. The CNI plugin makes the bridge: while
- * there is none, nothing is amiss; while there is one it is up, forwards, and has the address.
+ * An address of the pod bridge, through which pods reach everyone else. The CNI plugin makes the bridge: while there is
+ * none, nothing is missing; while there is one, it is up, forwards, and has the address.
  */
-export interface Gateway {
+export interface PodGateway {
   /** Tells the kinds of object apart. */
-  readonly kind: "gateway";
-  /** The address, the first of the node's subnet … */
+  readonly kind: "podGateway";
+  /** The address: the first of the node's subnet. */
   readonly address: IpAddress;
-  /** … and that subnet's prefix length. */
+  /** That subnet's prefix length. */
   readonly prefixLength: number;
 }
 
@@ -180,12 +180,12 @@ export type KernelObject =
   | Nexthop
   | Route
   | Forwarding
-  | Gateway;
+  | PodGateway;
 
-/** All that the kernel should have on somebody's behalf; the order says nothing. */
+/** All that an owner wants in the kernel, in any order. */
 export type KernelState = readonly KernelObject[];
 
-/** A network of pods, and how it is dealt out. */
+/** A network of pods, and the size of each node's part. */
 export interface PodNetwork {
   /** The address space of a whole cluster, in one family. */
   readonly network: Cidr;
@@ -195,12 +195,11 @@ export interface PodNetwork {
 
 /**
  * The number of the nexthop object of a peer's subnet: the same after each restart, and different for
- * each subnet of a network, so that an earlier run's objects are found again rather than made anew.
+ * each subnet of a network, so that a later run recognises an earlier run's objects.
  *
  * IPv4: the subnet's address as a number. IPv6: a number in the range of IPv4 multicast and above, which no
- * IPv4 subnet uses and where no routing daemon counts up to. It is the subnet's place among the 2²⁹ of its
- * length that share the bits above, moved by what these bits come to (Fibonacci hashing): so that the
- * networks of two clusters, which differ up there, hardly ever meet.
+ * IPv4 subnet uses and which no routing daemon counts up to: the low 29 bits of the subnet's index, XORed with a
+ * Fibonacci hash of the bits above, so that two clusters' numbers rarely collide.
  */
 export function nexthopId(subnet: Cidr): number {
   if (subnet.family === 4) return Number(subnet.address.value);

@@ -8,7 +8,6 @@
 import {
   Cidr,
   IpAddress,
-  type KernelObject,
   type Lease,
   LEASE_TTL_MS,
   leaseKey,
@@ -18,12 +17,17 @@ import {
 } from "@denim/core";
 import { findLink, LinuxError, NetlinkSocket, routeTo } from "@denim/core/linux";
 import { SqliteStore } from "@denim/core/stores/sqlite";
-import { Lab, type LabNode } from "../../agent/lab/lab.ts";
+import { Lab, type LabNode } from "@denim/agent/lab";
 import { createLogger } from "../../agent/log.ts";
 import { ENOENT } from "../../core/linux/sys/linux_error.ts";
-import { fdbKind, neighbourKind } from "../../core/linux/objects/neighbour.ts";
+import { fdbKind } from "../../core/linux/objects/fdb.ts";
+import { neighbourKind } from "../../core/linux/objects/neighbour.ts";
 import { nexthopKind } from "../../core/linux/objects/nexthop.ts";
-import type { Devices, ObjectKind } from "../../core/linux/objects/object_kind.ts";
+import type {
+  KernelContext,
+  ObjectKind,
+  RtnetlinkObject,
+} from "../../core/linux/objects/object_kind.ts";
 import { routeKind } from "../../core/linux/objects/route.ts";
 import { NDA_LLADDR, NTF_SELF, RTM_GETNEIGH } from "../../core/linux/uapi/rtnetlink.ts";
 import { AF_BRIDGE } from "../../core/linux/uapi/socket.ts";
@@ -173,17 +177,20 @@ function memoryOf(node: LabNode): { readonly resident: number; readonly peak: nu
 class Kernel implements Disposable {
   readonly #socket: NetlinkSocket;
   readonly #node: LabNode;
-  readonly #devices: Devices;
+  readonly #context: KernelContext;
 
   private constructor(node: LabNode, socket: NetlinkSocket) {
     this.#node = node;
     this.#socket = socket;
     const { index } = findLink(socket, DEVICE)!;
-    this.#devices = {
+    this.#context = {
       indexOf: () => index,
       has: (name) => name === DEVICE,
       nameOf: (candidate) => candidate === index ? DEVICE : undefined,
+      isUp: (name) => name === DEVICE,
       owned: (name) => name === DEVICE,
+      ownedDevices: () => [DEVICE],
+      nexthop: () => undefined,
       networks: [],
       podBridge: undefined,
     };
@@ -210,7 +217,7 @@ class Kernel implements Disposable {
     try {
       return this.#socket.get("look up an FDB entry", (writer) =>
         writer.begin(RTM_GETNEIGH, 0)
-          .u8(AF_BRIDGE).u8(0).u16(0).u32(this.#devices.indexOf(DEVICE)).u16(0).u8(NTF_SELF).u8(0)
+          .u8(AF_BRIDGE).u8(0).u16(0).u32(this.#context.indexOf(DEVICE)).u16(0).u8(NTF_SELF).u8(0)
           .addressAttribute(NDA_LLADDR, VtepMAC).end(), () => true) === true;
     } catch (error) {
       if (error instanceof LinuxError && error.errno === ENOENT) return false;
@@ -220,9 +227,9 @@ class Kernel implements Disposable {
 
   /** How many objects of denim's there are, of each kind of which a peer has one. */
   counts(): Readonly<Record<string, number>> {
-    const count = <T extends KernelObject>(kind: ObjectKind<T>) => {
-      const found = kind.dump(this.#socket, this.#devices, [DEVICE])
-        .filter((object) => kind.ours(object, this.#devices, false));
+    const count = (kind: ObjectKind<RtnetlinkObject, RtnetlinkObject>) => {
+      const found = kind.dump(this.#socket, this.#context)
+        .filter((object) => kind.ours(object, this.#context, false));
       // A dump may hand on the same object twice: routes are asked for by protocol and by device.
       return new Set(found.map((object) => kind.key(object))).size;
     };

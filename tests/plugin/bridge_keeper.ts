@@ -11,7 +11,7 @@ import { NETWORK, NETWORK6, type PluginNode, SUBNET, SUBNET6 } from "./plugin_no
 
 /** The gateways of a {@link PluginNode} with both families, as an agent wants them. */
 const GATEWAYS: KernelState = [SUBNET, SUBNET6].map((subnet) => ({
-  kind: "gateway",
+  kind: "podGateway",
   address: subnet.at(1n),
   prefixLength: subnet.prefixLength,
 }));
@@ -30,7 +30,7 @@ export class BridgeKeeper implements AsyncDisposable {
   }
 
   #start(): void {
-    this.#reconciler = this.#node.namespace.run(() => new Reconciler(new RecordingLog()));
+    this.#reconciler = this.#node.namespace.run(() => new Reconciler({ log: new RecordingLog() }));
     this.#reconciler.networks = [
       { network: NETWORK, subnetLength: SUBNET.prefixLength },
       { network: NETWORK6, subnetLength: SUBNET6.prefixLength },

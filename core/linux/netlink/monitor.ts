@@ -1,5 +1,5 @@
 /**
- * The kernel's own news of changes to devices, addresses, neighbours, nexthops, routes and forwarding.
+ * The kernel's events: which objects were made, changed or removed, and not by this process.
  *
  * @module
  */
@@ -11,49 +11,41 @@ import { attachFilter, receive, setsockopt } from "../sys/sockets.ts";
 import { MessageReader } from "./netlink_codec.ts";
 import { openNetlink } from "./netlink_socket.ts";
 import { NETLINK_ADD_MEMBERSHIP, SOL_NETLINK } from "../uapi/netlink.ts";
-import {
-  RTNLGRP_IPV4_IFADDR,
-  RTNLGRP_IPV4_NETCONF,
-  RTNLGRP_IPV4_ROUTE,
-  RTNLGRP_IPV6_IFADDR,
-  RTNLGRP_IPV6_NETCONF,
-  RTNLGRP_IPV6_ROUTE,
-  RTNLGRP_LINK,
-  RTNLGRP_NEIGH,
-  RTNLGRP_NEXTHOP,
-} from "../uapi/rtnetlink.ts";
 import { MSG_DONTWAIT, SO_RCVBUFFORCE, SOL_SOCKET } from "../uapi/socket.ts";
 
-const GROUPS = [
-  RTNLGRP_LINK,
-  RTNLGRP_NEIGH,
-  RTNLGRP_IPV4_IFADDR,
-  RTNLGRP_IPV4_ROUTE,
-  RTNLGRP_IPV6_IFADDR,
-  RTNLGRP_IPV6_ROUTE,
-  RTNLGRP_NEXTHOP,
-  RTNLGRP_IPV4_NETCONF,
-  RTNLGRP_IPV6_NETCONF,
-];
-/** FDB entries of one's own making are told of as well: room for tens of thousands at once. */
+/** The kernel reports FDB entries of our own making too: room for tens of thousands at once. */
 const RECEIVE_BUFFER_BYTES = 64 * 1024 * 1024;
 const MESSAGE_BYTES = 64 * 1024;
 
-/** A socket that hears of changes in the namespace in which it was opened. */
+/** Takes the events of a {@link Monitor}. */
+export interface MonitorListener {
+  /** One message. The reader is valid until this returns. */
+  onMessage(reader: MessageReader): void;
+  /** The kernel dropped events, because the socket's buffer was full (ENOBUFS). */
+  onLost(): void;
+}
+
+/** A socket that receives events of the namespace in which it was opened, and hands each to all listeners. */
 export class Monitor implements Disposable {
   readonly #fd: FileDescriptor;
   readonly #buffer = new Uint8Array(new ArrayBuffer(MESSAGE_BYTES));
+  #listeners: MonitorListener[] = [];
+  #receiving: Promise<void> | undefined;
 
   /**
-   * Opens the socket in this thread's namespace. Changes that the request socket with `ownPortId` made are
-   * left out by the kernel, where it says who made them.
+   * Opens the socket in this thread's namespace. From then on the kernel keeps events until somebody listens.
+   *
+   * @param ownPortId the kernel leaves out what the request socket with this port id changed, if it names who
+   * made the change
+   * @param protocol of netlink: `NETLINK_ROUTE`
+   * @param groups the multicast groups to join: `RTNLGRP_LINK`
    */
-  constructor(ownPortId: number) {
+  constructor(ownPortId: number, protocol: number, groups: Iterable<number>) {
     using undo = new DisposableStack();
-    this.#fd = undo.use(openNetlink().fd);
+    this.#fd = undo.use(openNetlink(protocol).fd);
     setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, new Uint32Array([RECEIVE_BUFFER_BYTES]));
     attachFilter(this.#fd, exceptFrom(ownPortId));
-    for (const group of GROUPS) {
+    for (const group of groups) {
       setsockopt(this.#fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, new Uint32Array([group]));
     }
     undo.move();
@@ -65,8 +57,31 @@ export class Monitor implements Disposable {
   }
 
   /**
-   * Waits for news and hands each message to `onMessage`, then returns. False once the signal is aborted.
-   * Calls `onLost` where the kernel had more to tell than the socket could hold.
+   * Hands events to a listener until the signal is aborted. Several may listen at the same time, with the same
+   * signal; each event goes to them in the order in which they came. Throws a LinuxError if the socket fails.
+   */
+  listen(listener: MonitorListener, signal: AbortSignal): Promise<void> {
+    this.#listeners.push(listener);
+    this.#receiving ??= this.#receive(signal).finally(() => {
+      this.#listeners = [];
+      this.#receiving = undefined;
+    });
+    return this.#receiving;
+  }
+
+  async #receive(signal: AbortSignal): Promise<void> {
+    const onMessage = (reader: MessageReader) => {
+      for (const listener of this.#listeners) listener.onMessage(reader);
+    };
+    const onLost = () => {
+      for (const listener of this.#listeners) listener.onLost();
+    };
+    while (await this.next(signal, onMessage, onLost));
+  }
+
+  /**
+   * Waits for events, hands each message to `onMessage`, then returns. False once the signal is aborted. Calls
+   * `onLost` if the kernel dropped events.
    */
   async next(
     signal: AbortSignal,

@@ -55,9 +55,15 @@ const DUMP_ATTEMPTS = 20;
 
 const timeval = (seconds: bigint) => new BigInt64Array([seconds, 0n]);
 
-/** Opens an rtnetlink socket in this thread's network namespace, where it then stays. */
-export function openNetlink(): { fd: FileDescriptor; portId: number } {
-  const fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+/**
+ * Opens a netlink socket of a protocol (`NETLINK_ROUTE`, `NETLINK_NETFILTER`) in this thread's network
+ * namespace, where it then stays.
+ */
+export function openNetlink(protocol: number = NETLINK_ROUTE): {
+  fd: FileDescriptor;
+  portId: number;
+} {
+  const fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
   try {
     const address = new Uint8Array(SOCKADDR_NL_LEN);
     const view = new DataView(address.buffer);
@@ -71,7 +77,7 @@ export function openNetlink(): { fd: FileDescriptor; portId: number } {
   }
 }
 
-/** An rtnetlink socket for requests. Synchronous: the kernel answers before `send` returns. */
+/** A netlink socket for requests. Synchronous: the kernel answers before `send` returns. */
 export class NetlinkSocket implements Disposable {
   readonly #fd: FileDescriptor;
   readonly #buffer = new Uint8Array(new ArrayBuffer(RECEIVE_BYTES));
@@ -81,9 +87,12 @@ export class NetlinkSocket implements Disposable {
   /** The number by which the kernel knows this socket, and names it in the events that it causes. */
   readonly portId: number;
 
-  /** Opens a socket in this thread's network namespace, where it stays when the thread moves on. */
-  constructor() {
-    const { fd, portId } = openNetlink();
+  /**
+   * Opens a socket in this thread's network namespace, where it stays when the thread moves on: for
+   * rtnetlink, or for another protocol of netlink's.
+   */
+  constructor(protocol: number = NETLINK_ROUTE) {
+    const { fd, portId } = openNetlink(protocol);
     using undo = new DisposableStack();
     this.#fd = undo.use(fd);
     this.portId = portId;
@@ -137,8 +146,8 @@ export class NetlinkSocket implements Disposable {
   }
 
   /**
-   * Asks one question, made by `write`, and reads the one answer. `undefined` where `parse` has no use
-   * for it; throws a LinuxError that names `what`.
+   * Asks one question, made by `write`, and reads the one answer. `undefined` if `parse` has no use for
+   * it; throws a LinuxError that names `what`.
    */
   get<T>(
     what: string,
@@ -165,9 +174,9 @@ export class NetlinkSocket implements Disposable {
   }
 
   /**
-   * Dumps objects: `write` makes the question, `parse` reads each answer or leaves it out. Starts again
-   * where a change interrupts it, so that the result is what the kernel had at one moment. Throws a
-   * LinuxError that names `what`, with EBUSY where changes never let it come to an end.
+   * Dumps objects: `write` makes the question, `parse` reads each answer or leaves it out. Starts again if a
+   * change interrupts the dump, so that the result is what the kernel had at one moment. Throws a LinuxError
+   * that names `what`, with EBUSY if changes interrupt every attempt.
    */
   dump<T>(
     what: string,
@@ -207,7 +216,7 @@ export class NetlinkSocket implements Disposable {
     }
   }
 
-  /** What is left of an answer that nobody read to its end must not be taken for that to this question. */
+  /** Discards what is left of an earlier answer, so that it is not mistaken for the answer to this question. */
   #ask(batch: MessageWriter): void {
     while (this.#unread) this.#unread = this.#isMore();
     this.#unread = true;
@@ -218,7 +227,7 @@ export class NetlinkSocket implements Disposable {
     try {
       return receive(this.#fd, this.#buffer, MSG_DONTWAIT) >= 0;
     } catch (error) {
-      if (error instanceof LinuxError && error.errno === ENOBUFS) return true; // told once
+      if (error instanceof LinuxError && error.errno === ENOBUFS) return true; // reported once
       throw error;
     }
   }
@@ -246,7 +255,7 @@ function errorOf(reader: MessageReader, what: string): LinuxError | undefined {
   return new LinuxError(errno, what, words);
 }
 
-/** The same failure with the words of who knows what it was for. */
+/** The same failure, under the name of the caller's purpose. */
 function describe(error: LinuxError, what: string): LinuxError {
   return new LinuxError(error.errno, what, error.detail);
 }

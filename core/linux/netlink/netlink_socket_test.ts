@@ -103,7 +103,7 @@ rootTest("what can't be opened to its end leaves no descriptor behind", async ()
     const descriptors = () => [...Deno.readDirSync("/proc/self/fd")].length;
     const attempt = () => {
       try {
-        return new Reconciler(console);
+        return new Reconciler({ log: console });
       } catch (error) {
         return error.code;
       }

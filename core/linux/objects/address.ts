@@ -8,7 +8,7 @@ import { Cidr, FAMILIES, type Family, IpAddress } from "../../ip.ts";
 import type { DeviceAddress } from "../../kernel_state.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
-import { type ObjectKind } from "./object_kind.ts";
+import type { ObjectKind } from "./object_kind.ts";
 import { addressFamily } from "../sys/address_family.ts";
 import { NLM_F_CREATE, NLM_F_REPLACE } from "../uapi/netlink.ts";
 import {
@@ -26,6 +26,8 @@ import {
   RTM_DELADDR,
   RTM_GETADDR,
   RTM_NEWADDR,
+  RTNLGRP_IPV4_IFADDR,
+  RTNLGRP_IPV6_IFADDR,
 } from "../uapi/rtnetlink.ts";
 
 /** An address as the kernel has it. */
@@ -36,23 +38,23 @@ export interface AddressState {
   readonly address: IpAddress;
   /** How much of it is network. */
   readonly prefixLength: number;
-  /** How far it is good (`RT_SCOPE_…`): a link-local address has `RT_SCOPE_LINK`. */
+  /** How far it is valid (`RT_SCOPE_…`): a link-local address has `RT_SCOPE_LINK`. */
   readonly scope: number;
-  /** Whether it is not good yet: the kernel still probes whether another host has it. */
+  /** Whether it is not usable yet: the kernel still probes whether another host has it. */
   readonly tentative: boolean;
   /** Whether the probe found another host that has it. */
   readonly duplicate: boolean;
-  /** Whether it is good without end, as one that a person gave is. */
+  /** Whether it never expires, as an address that a person gave. */
   readonly permanent: boolean;
-  /** Whether it changes from time to time (RFC 8981); of IPv4, whether it is not the first of its network. */
+  /** Of IPv6, whether it changes from time to time (RFC 8981); of IPv4, whether it is not the first of its network. */
   readonly temporary: boolean;
-  /** Whether it is not for new connections any more. */
+  /** Whether new connections should not use it any more. */
   readonly deprecated: boolean;
 }
 
 /**
- * Writes the message that gives a device an address. An IPv6 one is good at once, unless the kernel shall
- * first probe whether another host has it (`dad`, RFC 4862 section 5.4).
+ * Writes the message that gives a device an address. An IPv6 address is usable at once, unless the kernel
+ * shall first probe whether another host has it (`dad`, RFC 4862 section 5.4).
  */
 export function writeNewAddress(
   writer: MessageWriter,
@@ -127,49 +129,68 @@ function dumpAddresses<T>(
   );
 }
 
-/**
- * Whether an address goes along when another of its device is taken away: IPv4's first of a network takes
- * the others with it, and IPv6 has each address once, whatever its prefix.
- */
-export function goesAlong(gone: DeviceAddress, other: DeviceAddress): boolean {
-  return gone.device === other.device && (gone.address.equals(other.address) ||
-    gone.prefixLength === other.prefixLength &&
-      new Cidr(gone.address, gone.prefixLength).contains(other.address));
+/** An address as {@link addressKind} finds it. */
+export type FoundAddress = DeviceAddress;
+
+/** The key of an address, which routes need that name it as their source. */
+export function addressKey(device: string, address: IpAddress, prefixLength: number): string {
+  return `address ${device} ${address}/${prefixLength}`;
 }
 
-/** Addresses, for the reconciler. */
-export const addressKind: ObjectKind<DeviceAddress> = {
-  key: ({ device, address, prefixLength }) => `address ${device} ${address}/${prefixLength}`,
-  equal: () => true,
-  put: (writer, { device, address, prefixLength }, devices) =>
-    writeNewAddress(writer, devices.indexOf(device), address, prefixLength),
-  remove: (writer, { device, address, prefixLength }, devices) =>
-    writeRemovedAddress(writer, devices.indexOf(device), address, prefixLength),
-  parse(reader, devices) {
-    const state = parseAddress(reader);
-    const device = state && devices.nameOf(state.index);
-    // Link-local addresses are the kernel's own, but for the pods' bridge's.
-    const counts = state?.scope === RT_SCOPE_UNIVERSE || device === devices.podBridge;
-    return device !== undefined && counts
-      ? { kind: "address", device, address: state!.address, prefixLength: state!.prefixLength }
-      : undefined;
+/**
+ * Addresses, for the reconciler. Packets need none of its fields but those that are part of its key, so two of
+ * the same key are equal.
+ */
+export const addressKind: ObjectKind<DeviceAddress, FoundAddress> = {
+  messages: {
+    new: RTM_NEWADDR,
+    del: RTM_DELADDR,
+    groups: [RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR],
   },
-  ours: ({ device, address }, devices) =>
-    devices.owned(device) ||
-    // What an earlier lease left; others may be an operator's.
-    device === devices.podBridge &&
-      devices.networks.some(({ network }) => network.contains(address)),
-  dump: (socket, devices, ownedDevices) =>
-    [...ownedDevices, ...devices.podBridge === undefined ? [] : [devices.podBridge]].flatMap((
-      device,
-    ) =>
+  key: ({ device, address, prefixLength }) => addressKey(device, address, prefixLength),
+  equal: () => true,
+  /** `ip address replace ADDRESS/LENGTH dev DEVICE`, for IPv6 with `nodad` */
+  put: (writer, { device, address, prefixLength }, context) =>
+    writeNewAddress(writer, context.indexOf(device), address, prefixLength),
+  /** `ip address del ADDRESS/LENGTH dev DEVICE` */
+  remove: (writer, { device, address, prefixLength }, context) =>
+    writeRemovedAddress(writer, context.indexOf(device), address, prefixLength),
+  parse(reader, context) {
+    const state = parseAddress(reader);
+    const device = state && context.nameOf(state.index);
+    if (state === undefined || device === undefined) return undefined;
+    // Link-local addresses are the kernel's own, except on the pod bridge.
+    if (state.scope !== RT_SCOPE_UNIVERSE && device !== context.podBridge) return undefined;
+    const { address, prefixLength } = state;
+    return { kind: "address", device, address, prefixLength };
+  },
+  ours: ({ device, address }, context, known) =>
+    known || context.owned(device) ||
+    // On the pod bridge, an earlier lease's. Any other may be an operator's.
+    device === context.podBridge &&
+      context.networks.some(({ network }) => network.contains(address)),
+  dump(socket, context) {
+    const { podBridge } = context;
+    const devices = [...context.ownedDevices(), ...podBridge === undefined ? [] : [podBridge]];
+    return devices.flatMap((device) =>
       FAMILIES.flatMap((family) =>
         dumpAddresses(
           socket,
           family,
-          devices.indexOf(device),
-          (reader) => addressKind.parse(reader, devices),
+          context.indexOf(device),
+          (reader) => addressKind.parse(reader, context),
         )
       )
-    ),
+    );
+  },
+  /** Routes that name the address as their source; kernels before 6.6 remove them without an event. */
+  carries: ({ device }, context) => context.owned(device),
+  /**
+   * With the first IPv4 address of a network the kernel removes the others of that network. An IPv6 address
+   * exists once whatever its prefix length.
+   */
+  removesToo: (removed, other) =>
+    removed.device === other.device && (removed.address.equals(other.address) ||
+      removed.prefixLength === other.prefixLength &&
+        new Cidr(removed.address, removed.prefixLength).contains(other.address)),
 };

@@ -1,17 +1,17 @@
 /**
- * Forwarding switches: written under `/proc/sys`, told of and listed by rtnetlink (`RTM_*NETCONF`,
+ * Forwarding switches: written under `/proc/sys`; rtnetlink lists and reports them (`RTM_*NETCONF`,
  * linux/netconf.h).
  *
  * @module
  */
 
-import { messageOf, RuntimeError } from "../../errors.ts";
+import { messageOf, RuntimeError, throwDefect } from "../../errors.ts";
 import { FAMILIES, type Family } from "../../ip.ts";
 import { ALL_DEVICES, type Forwarding } from "../../kernel_state.ts";
 import { EOPNOTSUPP, LinuxError } from "../sys/linux_error.ts";
 import type { MessageReader } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
-import { type Devices, type ObjectKind } from "./object_kind.ts";
+import type { KernelContext, KindMessages } from "./object_kind.ts";
 import { addressFamily } from "../sys/address_family.ts";
 import { FORWARDING, writeSysctl } from "../sys/sysctl.ts";
 import {
@@ -19,69 +19,84 @@ import {
   NETCONFA_IFINDEX,
   NETCONFA_IFINDEX_ALL,
   NETCONFMSG_LEN,
+  RTM_DELNETCONF,
   RTM_GETNETCONF,
+  RTM_NEWNETCONF,
+  RTNLGRP_IPV4_NETCONF,
+  RTNLGRP_IPV6_NETCONF,
 } from "../uapi/rtnetlink.ts";
 import { AF_INET, AF_INET6 } from "../uapi/socket.ts";
 
 /** A switch as the kernel has it. */
-interface FoundForwarding extends Forwarding {
-  readonly on: boolean;
+export interface FoundForwarding extends Forwarding {
+  /** Whether the switch is on; `undefined` of one that denim has just switched on. */
+  readonly on?: boolean;
 }
 
-function nameOf({ family, device }: Forwarding): string {
+/** How rtnetlink reports switches. */
+export const FORWARDING_MESSAGES: KindMessages = {
+  new: RTM_NEWNETCONF,
+  del: RTM_DELNETCONF,
+  groups: [RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF],
+};
+
+/** What tells a switch from others, for people too. */
+export function forwardingKey({ family, device }: Forwarding): string {
   return `IPv${family} forwarding${device === ALL_DEVICES ? "" : ` of ${device}`}`;
 }
 
-/** Forwarding switches, for the reconciler. What nobody wants on stays as it is. */
-export const forwardingKind: ObjectKind<Forwarding> = {
-  key: nameOf,
-  equal: (_wanted, found) => (found as Partial<FoundForwarding>).on !== false,
-  put(_writer, forwarding) {
-    const { family, device } = forwarding;
-    const setting = device === ALL_DEVICES
-      ? FORWARDING[family]
-      : `net/ipv${family}/conf/${device}/forwarding`;
-    try {
-      writeSysctl(setting, "1");
-    } catch (error) {
-      throw new RuntimeError(
-        `${nameOf(forwarding)} can't be switched on (${setting}): ${messageOf(error)}`,
-      );
-    }
-  },
-  parse(reader, devices) {
-    const family = familyOf(reader.u8(0));
-    reader.readAttributes(NETCONFMSG_LEN);
-    const on = reader.u32Attribute(NETCONFA_FORWARDING);
-    const device = deviceOf(reader, devices);
-    // News of another setting says nothing of this one.
-    if (family === undefined || on === undefined || device === undefined) return undefined;
-    const found: FoundForwarding = { kind: "forwarding", family, device, on: on !== 0 };
-    return found;
-  },
-  ours: () => false,
-  dump: (socket, devices) => FAMILIES.flatMap((family) => dumpFamily(socket, family, devices)),
-};
+/** Switches forwarding on: `sysctl -w net.ipv4.conf.DEVICE.forwarding=1`. Throws a RuntimeError. */
+export function switchOn(forwarding: Forwarding): void {
+  const { family, device } = forwarding;
+  const setting = device === ALL_DEVICES
+    ? FORWARDING[family]
+    : `net/ipv${family}/conf/${device}/forwarding`;
+  try {
+    writeSysctl(setting, "1");
+  } catch (error) {
+    throwDefect(error);
+    throw new RuntimeError(
+      `${forwardingKey(forwarding)} can't be switched on (${setting}): ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
+}
+
+/** Reads `RTM_NEWNETCONF` or `RTM_DELNETCONF`; `undefined` if the message is about another setting. */
+export function parseForwarding(
+  reader: MessageReader,
+  context: KernelContext,
+): FoundForwarding | undefined {
+  const family = familyOf(reader.u8(0));
+  reader.readAttributes(NETCONFMSG_LEN);
+  const on = reader.u32Attribute(NETCONFA_FORWARDING);
+  const device = deviceOf(reader, context);
+  if (family === undefined || on === undefined || device === undefined) return undefined;
+  return { kind: "forwarding", family, device, on: on !== 0 };
+}
 
 function familyOf(number: number): Family | undefined {
   return number === AF_INET ? 4 : number === AF_INET6 ? 6 : undefined;
 }
 
-function deviceOf(reader: MessageReader, devices: Devices): string | undefined {
+function deviceOf(reader: MessageReader, context: KernelContext): string | undefined {
   const index = reader.u32Attribute(NETCONFA_IFINDEX) ?? 0;
-  return index === NETCONFA_IFINDEX_ALL ? ALL_DEVICES : devices.nameOf(index);
+  return index === NETCONFA_IFINDEX_ALL ? ALL_DEVICES : context.nameOf(index);
 }
 
-function dumpFamily(socket: NetlinkSocket, family: Family, devices: Devices): Forwarding[] {
-  try {
-    return socket.dump(
-      "list forwarding switches",
-      (writer) => writer.begin(RTM_GETNETCONF, 0).u8(addressFamily(family)).end(),
-      (reader) => forwardingKind.parse(reader, devices),
-    );
-  } catch (error) {
-    // A kernel without IPv6: writing says so better, where somebody wants it.
-    if (error instanceof LinuxError && error.errno === EOPNOTSUPP) return [];
-    throw error;
-  }
+/** The switches of all devices and of each. Throws a LinuxError. */
+export function listForwarding(socket: NetlinkSocket, context: KernelContext): FoundForwarding[] {
+  return FAMILIES.flatMap((family) => {
+    try {
+      return socket.dump(
+        "list forwarding switches",
+        (writer) => writer.begin(RTM_GETNETCONF, 0).u8(addressFamily(family)).end(),
+        (reader) => parseForwarding(reader, context),
+      );
+    } catch (error) {
+      // A kernel without IPv6. If an owner wants its switch, the error of the write says more.
+      if (error instanceof LinuxError && error.errno === EOPNOTSUPP) return [];
+      throw error;
+    }
+  });
 }

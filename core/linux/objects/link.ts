@@ -10,7 +10,7 @@ import { MacAddress } from "../../mac.ts";
 import { ENODEV, LinuxError } from "../sys/linux_error.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
-import type { Devices, ObjectKind } from "./object_kind.ts";
+import type { KernelContext, KindMessages } from "./object_kind.ts";
 import { NLM_F_CREATE, NLM_F_EXCL } from "../uapi/netlink.ts";
 import {
   IFF_TUN,
@@ -49,6 +49,7 @@ import {
   RTM_DELLINK,
   RTM_GETLINK,
   RTM_NEWLINK,
+  RTNLGRP_LINK,
 } from "../uapi/rtnetlink.ts";
 import { AF_UNSPEC } from "../uapi/socket.ts";
 
@@ -105,9 +106,9 @@ export function writeLinkHeader(
     .u32(header.flags ?? 0).u32(header.change ?? 0);
 }
 
-/** Reads `RTM_NEWLINK` or `RTM_DELLINK`. */
+/** Reads `RTM_NEWLINK` or `RTM_DELLINK`; `undefined` if it is a bridge's message about a port. */
 export function parseLink(reader: MessageReader): LinkState | undefined {
-  // A bridge tells of its ports in messages of its own family, which lack most attributes.
+  // A bridge reports its ports in messages of its own family, which lack most attributes.
   if (reader.u8(0) !== AF_UNSPEC) return undefined;
   const flags = reader.u32(8);
   reader.readAttributes(IFINFOMSG_LEN);
@@ -157,7 +158,7 @@ function parseVxlan(reader: MessageReader): LinkState["vxlan"] {
   };
 }
 
-/** All devices of the socket's namespace. */
+/** All devices of the socket's namespace: `ip -details link show`. */
 export function listLinks(socket: NetlinkSocket): LinkState[] {
   return socket.dump(
     "list devices",
@@ -168,7 +169,7 @@ export function listLinks(socket: NetlinkSocket): LinkState[] {
   );
 }
 
-/** One device by its name or index; `undefined` where there is none. */
+/** One device by its name or index: `ip -details link show dev NAME`. `undefined` if there is none. */
 export function findLink(socket: NetlinkSocket, which: string | number): LinkState | undefined {
   try {
     return socket.get(
@@ -187,8 +188,11 @@ export function findLink(socket: NetlinkSocket, which: string | number): LinkSta
   }
 }
 
-/** Writes the message that makes a device, up. TUN devices are made otherwise, by `openTun`. */
-export function writeNewLink(writer: MessageWriter, link: VxlanLink, devices: Devices): void {
+/**
+ * Writes the message that makes a VXLAN device, up: `ip link add NAME address MAC mtu MTU type vxlan id VNI dstport
+ * PORT local ADDRESS dev OUTER [gbp] nolearning`. A TUN device is made by opening it; see `openTun`.
+ */
+export function writeNewLink(writer: MessageWriter, link: VxlanLink, context: KernelContext): void {
   writeLinkHeader(writer.begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL), UP)
     .stringAttribute(IFLA_IFNAME, link.name)
     .u32Attribute(IFLA_MTU, link.mtuBytes).addressAttribute(IFLA_ADDRESS, link.mac);
@@ -196,34 +200,38 @@ export function writeNewLink(writer: MessageWriter, link: VxlanLink, devices: De
   writeLinkInfo(writer, info.type, () => {
     writer.u32Attribute(IFLA_VXLAN_ID, info.vni).be16Attribute(IFLA_VXLAN_PORT, info.port);
     if (info.gbp) writer.flagAttribute(IFLA_VXLAN_GBP);
-    writeChangeable(writer, info, devices);
+    writeChangeable(writer, info, context);
   });
 }
 
-/** Writes the messages that give a device that is there what it lacks. */
+/**
+ * Writes the messages that change a device to what is wanted: `ip link set NAME type vxlan local ADDRESS dev OUTER
+ * nolearning` and `ip link set NAME up mtu MTU address MAC` (or `txqueuelen LENGTH`).
+ */
 export function writeChangedLink(
   writer: MessageWriter,
   link: Link,
   found: LinkState,
-  devices: Devices,
+  context: KernelContext,
 ): void {
-  // The kernel takes a change of the tunnel only by itself, and nothing that was set once for all.
-  if (link.mac !== undefined && !infoEqual(link.info, found, devices)) {
+  // The kernel takes a change of the tunnel in a message of its own, which must not repeat what can't change.
+  if (link.mac !== undefined && !infoEqual(link.info, found, context)) {
     writeLinkHeader(writer.begin(RTM_NEWLINK, 0), { index: found.index });
-    writeLinkInfo(writer, link.info.type, () => writeChangeable(writer, link.info, devices));
+    writeLinkInfo(writer, link.info.type, () => writeChangeable(writer, link.info, context));
   }
   writeLinkHeader(writer.begin(RTM_NEWLINK, 0), { index: found.index, ...UP })
     .u32Attribute(IFLA_MTU, link.mtuBytes);
   if (link.mac === undefined) {
     writer.u32Attribute(IFLA_TXQLEN, link.info.queueLength);
   } else if (found.mac?.equals(link.mac) !== true) {
-    // Even the same address set again costs the device all of its neighbours.
+    // The kernel flushes the device's neighbours even if the address is the same.
     writer.addressAttribute(IFLA_ADDRESS, link.mac);
   }
   writer.end();
 }
 
-const UP = { flags: IFF_UP, change: IFF_UP };
+/** The part of a link's header that sets it up. */
+export const UP = { flags: IFF_UP, change: IFF_UP } as const;
 
 /** Writes what a device is made with, and ends the message. */
 export function writeLinkInfo(writer: MessageWriter, type: string, data?: () => void): void {
@@ -233,71 +241,59 @@ export function writeLinkInfo(writer: MessageWriter, type: string, data?: () => 
   }).end();
 }
 
-function writeChangeable(writer: MessageWriter, info: VxlanInfo, devices: Devices): void {
+function writeChangeable(writer: MessageWriter, info: VxlanInfo, context: KernelContext): void {
   const local = info.local.family === 4 ? IFLA_VXLAN_LOCAL : IFLA_VXLAN_LOCAL6;
-  writer.u32Attribute(IFLA_VXLAN_LINK, devices.indexOf(info.outerDevice))
+  writer.u32Attribute(IFLA_VXLAN_LINK, context.indexOf(info.outerDevice))
     .addressAttribute(local, info.local)
     .u8Attribute(IFLA_VXLAN_LEARNING, Number(info.learning));
 }
 
-/** Writes the message that takes a device away. */
+/** Writes the message that removes a device: `ip link del NAME`. */
 export function writeRemovedLink(writer: MessageWriter, index: number): void {
   writeLinkHeader(writer.begin(RTM_DELLINK, 0), { index }).end();
 }
 
-/** A device that is not denim's, set up. */
-export interface DeviceUp {
-  /** Tells the kinds of object apart. */
-  readonly kind: "up";
-  /** The device's name. */
-  readonly device: string;
-}
-
-interface FoundUp extends DeviceUp {
-  readonly up: boolean;
-}
-
-/** Whether the pods' bridge is up, for the reconciler. What nobody wants up stays as it is. */
-export const upKind: ObjectKind<DeviceUp> = {
-  key: ({ device }) => `${device} up`,
-  equal: (_wanted, found) => (found as Partial<FoundUp>).up !== false,
-  put: (writer, { device }, devices) =>
-    writeLinkHeader(writer.begin(RTM_NEWLINK, 0), { index: devices.indexOf(device), ...UP }).end(),
-  parse(reader, devices) {
-    const device = devices.nameOf(reader.i32(4));
-    if (reader.u8(0) !== AF_UNSPEC || device === undefined || device !== devices.podBridge) return;
-    const found: FoundUp = { kind: "up", device, up: (reader.u32(8) & IFF_UP) !== 0 };
-    return found;
-  },
-  ours: () => false,
-  dump(socket, { podBridge }) {
-    const link = podBridge === undefined ? undefined : findLink(socket, podBridge);
-    return link === undefined ? [] : [{ kind: "up", device: link.name, up: link.up } as FoundUp];
-  },
+/** How rtnetlink reports devices. */
+export const LINK_MESSAGES: KindMessages = {
+  new: RTM_NEWLINK,
+  del: RTM_DELLINK,
+  groups: [RTNLGRP_LINK],
 };
 
-/** Whether a device is as it should be. */
-export function linkEqual(wanted: Link, found: LinkState, devices: Devices): boolean {
+/** Whether two owners, or one owner at two times, want the same of a device. */
+export function sameLink(a: Link, b: Link): boolean {
+  if (a.name !== b.name || a.mtuBytes !== b.mtuBytes) return false;
+  if (a.mac === undefined || b.mac === undefined) {
+    return a.mac === undefined && b.mac === undefined &&
+      a.info.queueLength === b.info.queueLength;
+  }
+  return a.mac.equals(b.mac) && a.info.vni === b.info.vni && a.info.port === b.info.port &&
+    a.info.outerDevice === b.info.outerDevice && a.info.local.equals(b.info.local) &&
+    a.info.learning === b.info.learning && a.info.gbp === b.info.gbp;
+}
+
+/** Whether a device is as wanted. */
+export function linkEqual(wanted: Link, found: LinkState, context: KernelContext): boolean {
   if (!linkAdoptable(wanted, found) || !found.up || found.mtuBytes !== wanted.mtuBytes) {
     return false;
   }
   return wanted.mac === undefined
     ? found.queueLength === wanted.info.queueLength
-    : found.mac?.equals(wanted.mac) === true && infoEqual(wanted.info, found, devices);
+    : found.mac?.equals(wanted.mac) === true && infoEqual(wanted.info, found, context);
 }
 
-function infoEqual(wanted: VxlanInfo, { vxlan }: LinkState, devices: Devices): boolean {
+function infoEqual(wanted: VxlanInfo, { vxlan }: LinkState, context: KernelContext): boolean {
   return vxlan !== undefined && vxlan.local.equals(wanted.local) &&
-    vxlan.learning === wanted.learning && outerEqual(wanted, vxlan.outerIndex, devices);
+    vxlan.learning === wanted.learning && outerEqual(wanted, vxlan.outerIndex, context);
 }
 
-/** Where there is no such device any more, the one that it was has another name now: it serves as before. */
-function outerEqual({ outerDevice }: VxlanInfo, index: number, devices: Devices): boolean {
-  const name = devices.nameOf(index);
-  return name === outerDevice || name !== undefined && !devices.has(outerDevice);
+/** If no device has the wanted name, the outer device was renamed: the tunnel still leaves by it. */
+function outerEqual({ outerDevice }: VxlanInfo, index: number, context: KernelContext): boolean {
+  const name = context.nameOf(index);
+  return name === outerDevice || name !== undefined && !context.has(outerDevice);
 }
 
-/** Whether a device can be made as it should be without being taken away first. */
+/** Whether a device can be changed to what is wanted; if not, it has to be removed and made again. */
 export function linkAdoptable(wanted: Link, found: LinkState): boolean {
   if (wanted.mac === undefined) {
     const { tun } = found;

@@ -1,11 +1,10 @@
 /**
- * What the reconciler needs to know of a kind of kernel object. Each kind is one file with the kernel's
- * word for it: link.ts, address.ts, neighbour.ts, nexthop.ts, route.ts, forwarding.ts.
+ * What the kinds of rtnetlink objects have in common. Each kind is one file beside this one.
  *
  * @module
  */
 
-import type { PodNetwork } from "../../kernel_state.ts";
+import type { Nexthop, PodNetwork } from "../../kernel_state.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import { NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from "../uapi/netlink.ts";
@@ -16,47 +15,95 @@ import { NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from "../uapi/netlink.ts";
  */
 export const RTPROT_DENIM = 155;
 
-/** Names and indexes of the namespace's devices, and what in the namespace is denim's. */
-export interface Devices {
-  /** A device's index; throws a LinuxError (ENODEV) where there is no such device. */
+/** What a kind has to know of its network namespace: the devices, and what in the namespace is denim's. */
+export interface KernelContext {
+  /** A device's index; throws a LinuxError (ENODEV) if there is no such device. */
   indexOf(name: string): number;
-  /** Whether there is such a device. */
-  has(name: string): boolean;
   /** A device's name. */
   nameOf(index: number): string | undefined;
-  /** Whether the device is denim's own, so that what others put on it goes. */
+  /** Whether there is such a device. */
+  has(name: string): boolean;
+  /** Whether there is such a device, and it is set up. */
+  isUp(name: string): boolean;
+  /** Whether the device is denim's own, so that denim removes what others put on it. */
   owned(name: string): boolean;
-  /** The pods' bridge, which is not denim's own; `undefined` where there is none. */
+  /** denim's own devices, those that exist. */
+  ownedDevices(): readonly string[];
+  /** The nexthop object with this number that denim wants. */
+  nexthop(id: number): Nexthop | undefined;
+  /** The pod bridge, which is not denim's own; `undefined` while there is none. */
   readonly podBridge: string | undefined;
   /** The cluster's networks: what leads elsewhere may be another agent's, for another cluster. */
   readonly networks: readonly PodNetwork[];
 }
 
-/** One kind of object: how it is known again, compared, written and read. */
-export interface ObjectKind<T> {
-  /** What makes two objects of the kind the same one to the kernel, as text. */
-  key(object: T): string;
-  /** Whether the kernel's object is as it should be. */
-  equal(wanted: T, found: T): boolean;
-  /**
-   * Writes the message that makes the object, or, where `known` to be there, makes it right. Of a kind that
-   * has no message, does it.
-   */
-  put(writer: MessageWriter, object: T, devices: Devices, known: boolean): void;
-  /** Writes the message that takes the object away. Settings of the node have none, and stay. */
-  remove?(writer: MessageWriter, object: T, devices: Devices): void;
-  /** Reads a message of `RTM_NEW…` or `RTM_DEL…`; `undefined` for what can't be an object of the kind. */
-  parse(reader: MessageReader, devices: Devices): T | undefined;
-  /**
-   * Whether an object that the kernel has is denim's, so that it goes where nobody wants it. `held` says
-   * that the reconciler had one under the same key.
-   */
-  ours(found: T, devices: Devices, held: boolean): boolean;
-  /** The objects of the kind that are, or may be, denim's. */
-  dump(socket: NetlinkSocket, devices: Devices, ownedDevices: readonly string[]): T[];
+/** What every rtnetlink object has. */
+export interface RtnetlinkObject {
+  /** Tells the kinds of object apart. */
+  readonly kind: string;
+  /** The name of the device that the object lies on, if it lies on one. */
+  readonly device?: string | undefined;
 }
 
-/** The flags for an object that shall be made, and replaced only where it is known to be denim's. */
-export function putFlags(known: boolean): number {
-  return NLM_F_CREATE | (known ? NLM_F_REPLACE : NLM_F_EXCL);
+/** rtnetlink's messages about one kind. */
+export interface KindMessages {
+  /** The message that makes an object, and reports one: `RTM_NEWROUTE`. */
+  readonly new: number;
+  /** The message that removes an object, and reports its removal: `RTM_DELROUTE`. */
+  readonly del: number;
+  /** The multicast groups in which the kernel reports both: `RTNLGRP_IPV4_ROUTE`. */
+  readonly groups: readonly number[];
+}
+
+/**
+ * One kind of rtnetlink object: how it is identified, compared, written and read.
+ *
+ * `Want` is what denim asks for. `Found` is what the kernel has: the same fields, and optional ones besides that
+ * denim leaves to the kernel. So what denim wrote is also a valid `Found`.
+ */
+export interface ObjectKind<Want extends Found, Found extends RtnetlinkObject> {
+  /** The messages about this kind. */
+  readonly messages: KindMessages;
+  /** Text that is equal for two objects if the kernel takes them for the same one. */
+  key(object: Found): string;
+  /** Whether the kernel's object is as wanted. */
+  equal(wanted: Want, found: Found): boolean;
+  /**
+   * Appends the one message that creates the object. If an object stands in its place the message replaces it
+   * with `mayReplace`, else it fails with EEXIST; kinds that have nobody else's objects replace in any case.
+   */
+  put(writer: MessageWriter, object: Want, context: KernelContext, mayReplace: boolean): void;
+  /** Appends the one message that removes the object. A kind without it is a setting, which stays. */
+  remove?(writer: MessageWriter, object: Found, context: KernelContext): void;
+  /** Reads a message; `undefined` if it is not about an object that denim may have to do with. */
+  parse(reader: MessageReader, context: KernelContext): Found | undefined;
+  /**
+   * Whether denim removes an object that no owner wants.
+   *
+   * @param known whether denim had an object under the same key before
+   */
+  ours(found: Found, context: KernelContext, known: boolean): boolean;
+  /** Lists the objects that are, or may be, denim's. Throws a LinuxError. */
+  dump(socket: NetlinkSocket, context: KernelContext): Found[];
+  /** Keys of objects other than its device that the kernel asks for before it takes this one. */
+  needs?(object: Want): readonly string[];
+  /** Whether objects of later tables are lost with this one, in part without an event. */
+  carries?(object: Want, context: KernelContext): boolean;
+  /** Whether the kernel removes `other` together with `removed`. */
+  removesToo?(removed: Found, other: Want): boolean;
+  /**
+   * Another object stands in this one's place (EEXIST). Whether it does the same, so that denim takes it over:
+   * replaces it by its own in one step, without a gap for packets.
+   */
+  canTakeOver?(object: Want, socket: NetlinkSocket, context: KernelContext): boolean;
+}
+
+/** The flags of a message that creates an object, and replaces another only if that is known to be denim's. */
+export function putFlags(mayReplace: boolean): number {
+  return NLM_F_CREATE | (mayReplace ? NLM_F_REPLACE : NLM_F_EXCL);
+}
+
+/** The key of a device, which objects of several tables need. */
+export function deviceKey(name: string): string {
+  return `device ${name}`;
 }

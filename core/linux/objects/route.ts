@@ -16,6 +16,8 @@ import {
 } from "../sys/linux_error.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
+import { addressKey } from "./address.ts";
+import { nexthopKey } from "./nexthop.ts";
 import { type ObjectKind, putFlags, RTPROT_DENIM } from "./object_kind.ts";
 import { addressFamily, hostPrefix } from "../sys/address_family.ts";
 import { NLM_F_CREATE, NLM_F_EXCL } from "../uapi/netlink.ts";
@@ -43,6 +45,8 @@ import {
   RTMSG_LEN,
   RTN_LOCAL,
   RTN_UNICAST,
+  RTNLGRP_IPV4_ROUTE,
+  RTNLGRP_IPV6_ROUTE,
   RTPROT_BOOT,
   RTPROT_KERNEL,
 } from "../uapi/rtnetlink.ts";
@@ -53,13 +57,13 @@ export interface RouteState {
   readonly destination: Cidr;
   /** Who made it (`RTPROT_…`). */
   readonly protocol: number;
-  /** The nexthop object that it goes by; 0 where it has a way of its own. */
+  /** The nexthop object that it goes by; 0 if it names device and gateway itself. */
   readonly nexthopId: number;
-  /** The device that packets leave by; 0 where there are several. */
+  /** The device that packets leave by; 0 if there are several. */
   readonly index: number;
-  /** The gateway; `undefined` where the destination is on the link. */
+  /** The gateway; `undefined` if the destination is on the link. */
   readonly gateway: IpAddress | undefined;
-  /** The source address for packets from this host, where the route names one. */
+  /** The source address for packets from this host, if the route names one. */
   readonly source: IpAddress | undefined;
   /** Its metric; the lowest wins. */
   readonly metric: number;
@@ -67,17 +71,30 @@ export interface RouteState {
   readonly table: number;
 }
 
-/** A route as the kernel has it: its metric is part of what it is. */
-type FoundRoute =
-  & Pick<RouteState, "destination" | "nexthopId" | "gateway" | "source" | "metric" | "protocol">
-  & { readonly kind: "route"; readonly device: string | undefined };
-
-/** A route of either kind, as it should be or as the kernel has it; what one has not is undefined. */
-function anyRoute(route: Route): { readonly kind: "route" } & Partial<FoundRoute> {
-  return route as { readonly kind: "route" } & Partial<FoundRoute>;
+/**
+ * A route as {@link routeKind} finds it: by a nexthop object, straight to a device, or by a gateway of its own.
+ * A route that denim has just written says nothing of protocol and metric.
+ */
+export interface FoundRoute {
+  /** Tells the kinds of object apart. */
+  readonly kind: "route";
+  /** Where it leads. */
+  readonly destination: Cidr;
+  /** The nexthop object that it goes by, if not 0. */
+  readonly nexthopId?: number;
+  /** The device that packets leave by; `undefined` also if there are several. */
+  readonly device?: string | undefined;
+  /** The source address of packets from this host. */
+  readonly source?: IpAddress | undefined;
+  /** The gateway. */
+  readonly gateway?: IpAddress | undefined;
+  /** Who made it (`RTPROT_…`). */
+  readonly protocol?: number;
+  /** Its metric, which is part of what tells routes apart. */
+  readonly metric?: number;
 }
 
-/** The metric that the kernel gives where none is asked for (`IP6_RT_PRIO_USER`). */
+/** The metric that the kernel gives a route if none is asked for (`IP6_RT_PRIO_USER`). */
 function defaultMetric(family: Family): number {
   return family === 4 ? 0 : 1024;
 }
@@ -94,7 +111,7 @@ export function writeRouteHeader(
     .addressAttribute(RTA_DST, destination.address);
 }
 
-/** A plain route of the main table, with a way of its own. */
+/** A plain route of the main table, which names device or gateway itself. */
 export interface PlainRoute {
   /** Where it leads; everywhere unless given. */
   readonly destination?: Cidr;
@@ -108,7 +125,7 @@ export interface PlainRoute {
   readonly table?: number | undefined;
   /** How far it leads (`RT_SCOPE_…`); to the link without a gateway, else anywhere, unless given. */
   readonly scope?: number | undefined;
-  /** The largest packet on this way, in bytes. */
+  /** The largest packet by this route, in bytes. */
   readonly mtuBytes?: number | undefined;
   /** The largest TCP segment to tell the other side, in bytes. */
   readonly advMssBytes?: number | undefined;
@@ -116,7 +133,7 @@ export interface PlainRoute {
   readonly besideOthers?: boolean;
 }
 
-/** Writes the message that makes a plain route. One of the two, gateway or index, must be given. */
+/** Writes the message that makes a plain route. Gateway or index must be given. */
 export function writeNewRoute(writer: MessageWriter, route: PlainRoute): void {
   const { destination, gateway, index, metric, table, mtuBytes, advMssBytes } = route;
   const family = destination?.family ?? gateway?.family ?? 4;
@@ -190,7 +207,7 @@ function dumpRoutes<T>(
       writer.end();
     }, parse);
   } catch (error) {
-    // A table comes into being with its first route: IPv4's main one is not there on a host of IPv6 alone.
+    // The kernel makes a table with its first route: a host of IPv6 alone has no main table of IPv4.
     if (error instanceof LinuxError && error.errno === ENOENT) return [];
     throw error;
   }
@@ -206,8 +223,8 @@ export function listRoutes(
 }
 
 /**
- * The route by which the kernel would send a packet to an address, and the source that it would choose.
- * `undefined` where there is none. With `match`, the entry of the table rather than the decision.
+ * The route by which the kernel would send a packet to an address, and the source that it would choose:
+ * `ip route get ADDRESS`. `undefined` if there is none. With `match`, the table's entry rather than the decision.
  */
 export function routeTo(
   socket: NetlinkSocket,
@@ -225,7 +242,7 @@ export function isLocal(socket: NetlinkSocket, address: IpAddress): boolean {
   return lookUp(socket, address, 0, (reader) => reader.u8(7)) === RTN_LOCAL;
 }
 
-/** Asks by which route the kernel would send a packet to an address; `undefined` where there is none. */
+/** Asks by which route the kernel would send a packet to an address; `undefined` if there is none. */
 function lookUp<T>(
   socket: NetlinkSocket,
   address: IpAddress,
@@ -248,68 +265,98 @@ function lookUp<T>(
   }
 }
 
-/** What the kernel says of no route, and of routes made to refuse: blackhole, unreachable, prohibit. */
+/** The kernel's errors for no route, and for routes that refuse: blackhole, unreachable, prohibit. */
 const NO_WAY: ReadonlySet<number> = new Set([ENETUNREACH, EINVAL, EHOSTUNREACH, EACCES]);
 
 /** Routes of the main table, for the reconciler. */
-export const routeKind: ObjectKind<Route> = {
-  key(route) {
-    const { metric } = anyRoute(route);
-    const usual = metric === undefined || metric === defaultMetric(route.destination.family);
-    return `route ${route.destination}${usual ? "" : ` metric ${metric}`}`;
+export const routeKind: ObjectKind<Route, FoundRoute> = {
+  messages: {
+    new: RTM_NEWROUTE,
+    del: RTM_DELROUTE,
+    groups: [RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE],
+  },
+  key({ destination, metric }) {
+    const usual = metric === undefined || metric === defaultMetric(destination.family);
+    return `route ${destination}${usual ? "" : ` metric ${metric}`}`;
   },
   equal(wanted, found) {
-    const [want, have] = [anyRoute(wanted), anyRoute(found)];
-    if ((have.protocol ?? RTPROT_DENIM) !== RTPROT_DENIM) return false;
-    if ((want.nexthopId || 0) !== (have.nexthopId || 0)) return false;
-    return Boolean(want.nexthopId) || want.device === have.device && have.gateway === undefined &&
-        have.source !== undefined && want.source?.equals(have.source) === true;
+    if (!isDenims(found)) return false;
+    if ("nexthopId" in wanted) return found.nexthopId === wanted.nexthopId;
+    return !found.nexthopId && found.device === wanted.device && found.gateway === undefined &&
+      found.source?.equals(wanted.source) === true;
   },
-  put(writer, route, devices, known) {
-    writeRouteHeader(writer.begin(RTM_NEWROUTE, putFlags(known)), route.destination, RTPROT_DENIM);
+  /**
+   * `ip route add|replace DESTINATION nhid ID proto 155`, or
+   * `ip route add|replace DESTINATION dev DEVICE scope global src SOURCE proto 155`
+   */
+  put(writer, route, context, mayReplace) {
+    writeRouteHeader(
+      writer.begin(RTM_NEWROUTE, putFlags(mayReplace)),
+      route.destination,
+      RTPROT_DENIM,
+    );
     if ("nexthopId" in route) {
       writer.u32Attribute(RTA_NH_ID, route.nexthopId);
     } else {
-      writer.u32Attribute(RTA_OIF, devices.indexOf(route.device))
+      writer.u32Attribute(RTA_OIF, context.indexOf(route.device))
         .addressAttribute(RTA_PREFSRC, route.source);
     }
     writer.end();
   },
-  remove(writer, route, devices) {
-    const { metric, protocol, nexthopId, device } = anyRoute(route);
+  /** `ip route del DESTINATION proto PROTOCOL [metric METRIC] [dev DEVICE]` */
+  remove(writer, { destination, metric, protocol, nexthopId, device }, context) {
     writeRouteHeader(
       writer.begin(RTM_DELROUTE, 0),
-      route.destination,
+      destination,
       protocol ?? RTPROT_DENIM,
       RT_SCOPE_NOWHERE, // of any scope
     );
     if (metric) writer.u32Attribute(RTA_PRIORITY, metric);
-    // A stranger's route to the same place, by another device, may stand before it.
-    if (!nexthopId && device !== undefined) writer.u32Attribute(RTA_OIF, devices.indexOf(device));
+    // Another program's route to the same place, by another device, may come first in the table.
+    if (!nexthopId && device !== undefined) writer.u32Attribute(RTA_OIF, context.indexOf(device));
     writer.end();
   },
-  parse(reader, devices) {
+  parse(reader, context) {
     const route = parseRoute(reader);
     if (route === undefined || route.table !== RT_TABLE_MAIN) return undefined;
-    const { index, ...rest } = route;
-    const found: FoundRoute = { kind: "route", ...rest, device: devices.nameOf(index) };
-    return found as Route;
+    const { destination, nexthopId, index, source, gateway, protocol, metric } = route;
+    const device = context.nameOf(index);
+    return { kind: "route", destination, nexthopId, device, source, gateway, protocol, metric };
   },
-  ours(found, devices, held) {
-    const { protocol, device, destination } = anyRoute(found);
-    if (protocol !== RTPROT_KERNEL && device !== undefined && devices.owned(device)) return true;
-    return protocol === RTPROT_DENIM &&
-      (held || devices.networks.some(({ network }) => network.contains(destination!)));
+  ours(found, context, known) {
+    const { protocol, device, destination } = found;
+    if (protocol !== RTPROT_KERNEL && device !== undefined && context.owned(device)) return true;
+    return isDenims(found) &&
+      (known || context.networks.some(({ network }) => network.contains(destination)));
   },
-  dump(socket, devices, ownedDevices) {
+  dump(socket, context) {
     const filters = [
       { protocol: RTPROT_DENIM },
-      ...ownedDevices.map((device) => ({ index: devices.indexOf(device) })),
+      ...context.ownedDevices().map((device) => ({ index: context.indexOf(device) })),
     ];
     return FAMILIES.flatMap((family) =>
       filters.flatMap((filter) =>
-        dumpRoutes(socket, family, filter, (reader) => routeKind.parse(reader, devices))
+        dumpRoutes(socket, family, filter, (reader) => routeKind.parse(reader, context))
       )
     );
   },
+  needs(route) {
+    if ("nexthopId" in route) return [nexthopKey(route.nexthopId)];
+    const { device, source } = route;
+    return [addressKey(device, source, hostPrefix(source))];
+  },
+  /** An earlier run's route, or flanneld's plain one: it leads the same way. Any other stays. */
+  canTakeOver(route, socket, context) {
+    const { destination } = route;
+    const way = "nexthopId" in route ? context.nexthop(route.nexthopId) : route;
+    const there = routeTo(socket, destination.address, { match: true });
+    if (way === undefined || there === undefined) return false;
+    const via = "via" in way ? way.via : undefined;
+    return there.destination.equals(destination) &&
+      context.nameOf(there.index) === way.device && `${there.gateway}` === `${via}`;
+  },
 };
+
+function isDenims({ protocol = RTPROT_DENIM }: FoundRoute): boolean {
+  return protocol === RTPROT_DENIM;
+}

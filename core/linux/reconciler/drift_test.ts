@@ -208,7 +208,7 @@ class Node implements Disposable {
         "link set eth1 up",
       ]
     ) this.ns.ip(command);
-    this.reconciler = this.ns.run(() => new Reconciler(this.log));
+    this.reconciler = this.ns.run(() => new Reconciler({ log: this.log }));
     this.reconciler.networks = FAMILIES.map((family) => ({
       network: NETWORKS[family],
       subnetLength: family === 4 ? 24 : 64,

@@ -1,28 +1,33 @@
 /**
- * Which of a node's bridges is the pods': the CNI plugin makes it, under a name that only its configuration
- * says.
+ * The pod bridge: which of a node's bridges it is, and what it needs. The CNI plugin makes it, under a name that only
+ * the plugin's configuration says.
  *
  * @module
  */
 
-import { type Family, IpAddress } from "../../ip.ts";
-import type { DeviceAddress, Forwarding, Gateway, PodNetwork } from "../../kernel_state.ts";
-import type { AddressState } from "../objects/address.ts";
-import type { DeviceUp, LinkState } from "../objects/link.ts";
+import { FAMILIES, type Family, IpAddress } from "../../ip.ts";
+import type { DeviceAddress, Forwarding, PodGateway, PodNetwork } from "../../kernel_state.ts";
+import type { Monitor } from "../netlink/monitor.ts";
+import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
+import { addressKind, type AddressState, listAddresses, parseAddress } from "../objects/address.ts";
+import type { DeviceUp } from "../objects/device_up.ts";
+import { findLink, type LinkState } from "../objects/link.ts";
 import { NO_GATEWAY_ALIAS } from "../objects/pod_link.ts";
 import { RT_SCOPE_UNIVERSE } from "../uapi/rtnetlink.ts";
+import type { Derivation, Derived } from "./kernel_table.ts";
+import type { Links } from "./links.ts";
 
-/** The plugin's name for the bridge where its configuration says nothing. */
+/** The bridge's name if the plugin's configuration says none. */
 const DEFAULT_NAME = "cni0";
 
 /**
- * The source of the bridge's questions for pods' IPv6 neighbours. It has one of its own making as well, but
- * that is probed for duplicates, and comes late, for up to two seconds each time the bridge comes up.
+ * The source of the bridge's neighbour solicitations for pods' IPv6 addresses. The kernel gives the bridge a link-local
+ * address too, but probes it for duplicates: for up to two seconds each time the bridge comes up it is of no use.
  */
 const LINK_LOCAL = IpAddress.parse("fe80::1");
 
-/** The pods' bridge, as far as can be told. */
-export interface PodBridge {
+/** A bridge that is taken for the pod bridge. */
+export interface ChosenBridge {
   /** The device. */
   readonly link: LinkState;
   /** Whether only its name says so: nobody but denim was seen to give it a gateway's address. */
@@ -30,20 +35,20 @@ export interface PodBridge {
 }
 
 /**
- * Chooses the pods' bridge: the one that carries a gateway's address. Once seen it stays so, also without the
- * address. Failing that, the one called cni0, where pods or an earlier lease's address are on it and nobody
- * else's: one that is only just being made is the plugin's, and one of another cluster's pods is theirs. Never one
- * that the plugin has marked ({@link NO_GATEWAY_ALIAS}).
+ * Chooses the pod bridge: the bridge with a gateway's address, and from then on that bridge, even without the address.
+ * Failing that, the bridge cni0, if it has pods or an earlier lease's address and no others: a bridge without is the
+ * plugin's, which is making it just now, and one with another cluster's addresses is that cluster's. Never a bridge
+ * that the plugin has marked with {@link NO_GATEWAY_ALIAS}.
  *
  * @param before what was chosen the last time
  */
 export function choosePodBridge(
   links: readonly LinkState[],
   addresses: readonly AddressState[],
-  gateways: readonly Gateway[],
+  gateways: readonly PodGateway[],
   networks: readonly PodNetwork[],
-  before: PodBridge | undefined,
-): PodBridge | undefined {
+  before: ChosenBridge | undefined,
+): ChosenBridge | undefined {
   if (gateways.length === 0) return undefined;
   const bridges = links.filter(({ type, alias }) =>
     type === "bridge" && alias !== NO_GATEWAY_ALIAS
@@ -68,19 +73,111 @@ export function choosePodBridge(
   return inUse && own.every(isPods) ? { link: named, assumed: true } : undefined;
 }
 
-/** What the pods' bridge needs. */
+/** What the pod bridge needs: up, forwarding, the gateways' addresses. */
 export function podBridgeState(
   device: string,
-  gateways: readonly Gateway[],
+  gateways: readonly PodGateway[],
 ): (DeviceUp | DeviceAddress | Forwarding)[] {
   const serves = (family: Family) => gateways.some(({ address }) => address.family === family);
   const address = (address: IpAddress, prefixLength: number) =>
     ({ kind: "address", device, address, prefixLength }) as const;
   return [
-    { kind: "up", device },
+    { kind: "deviceUp", device },
     ...gateways.map((gateway) => address(gateway.address, gateway.prefixLength)),
     ...serves(6) ? [address(LINK_LOCAL, 64)] : [],
-    // IPv6 heeds the switch for all devices alone.
+    // IPv6 asks the switch for all devices alone.
     ...serves(4) ? [{ kind: "forwarding", family: 4, device } as const] : [],
   ];
+}
+
+/** What a {@link PodBridge} works with. */
+export interface PodBridgeOptions {
+  /** For requests. */
+  readonly socket: NetlinkSocket;
+  /** Events of addresses. */
+  readonly monitor: Monitor;
+  /** The namespace's devices. */
+  readonly links: Links;
+  /** The cluster's networks, as they are now. */
+  readonly networks: () => readonly PodNetwork[];
+}
+
+/** Turns the gateways that are wanted into what the pod bridge needs, if there is a pod bridge. */
+export class PodBridge implements Derivation {
+  /** See {@link Derivation.owner}. */
+  readonly owner = "pod bridge";
+  /** See {@link Derivation.kinds}. */
+  readonly kinds: readonly ReturnType<typeof podBridgeState>[number]["kind"][] = [
+    "deviceUp",
+    "address",
+    "forwarding",
+  ];
+  readonly #options: PodBridgeOptions;
+  #chosen: ChosenBridge | undefined;
+  #isNeeded = false;
+  #onChange = () => {};
+
+  /** Nothing is chosen yet. */
+  constructor(options: PodBridgeOptions) {
+    this.#options = options;
+  }
+
+  /** The bridge's name; `undefined` while there is none. */
+  get device(): string | undefined {
+    return this.#chosen?.link.name;
+  }
+
+  /** See {@link Derivation.key}. */
+  key({ address, prefixLength }: PodGateway): string {
+    return `podGateway ${address}/${prefixLength}`;
+  }
+
+  /** See {@link Derivation.derive}. */
+  derive(gateways: readonly PodGateway[]): Derived {
+    const { socket, links, networks } = this.#options;
+    this.#isNeeded = gateways.length > 0;
+    const addresses = this.#isNeeded
+      ? FAMILIES.flatMap((family) => listAddresses(socket, family))
+      : [];
+    const before = this.#chosen?.link;
+    this.#chosen = choosePodBridge(links.all(), addresses, gateways, networks(), this.#chosen);
+    if (this.#chosen === undefined) return { objects: [], compare: false };
+    const { index, name } = this.#chosen.link;
+    return {
+      objects: podBridgeState(name, gateways),
+      compare: before?.index !== index || before.name !== name,
+    };
+  }
+
+  /** See {@link Derivation.isOutdated}: the plugin may remove the bridge at any time, which is no failure. */
+  isOutdated(): boolean {
+    return this.#chosen !== undefined &&
+      findLink(this.#options.socket, this.#chosen.link.index) === undefined;
+  }
+
+  /** See {@link Derivation.listen}; of devices, {@link PodBridge.onLink} has to be told. */
+  listen(onChange: () => void, signal: AbortSignal): Promise<void> {
+    this.#onChange = onChange;
+    const { monitor, links } = this.#options;
+    return monitor.listen({
+      onMessage: (reader) => {
+        const { new: added, del } = addressKind.messages;
+        if (!this.#isNeeded || this.#chosen?.assumed === false) return;
+        if (reader.type !== added && reader.type !== del) return;
+        const index = parseAddress(reader)?.index ?? 0;
+        if (links.at(index)?.type === "bridge") onChange();
+      },
+      onLost: onChange,
+    }, signal);
+  }
+
+  /** A bridge that comes, goes, is renamed or marked may be the pods'; while none is known, its ports may tell. */
+  onLink(before: LinkState | undefined, now: LinkState | undefined): void {
+    if (!this.#isNeeded) return;
+    if (before?.type === "bridge" || now?.type === "bridge") {
+      if (before?.name !== now?.name || before?.alias !== now?.alias) this.#onChange();
+    } else if (this.#chosen === undefined && now?.masterIndex !== before?.masterIndex) {
+      this.#onChange();
+    }
+  }
 }

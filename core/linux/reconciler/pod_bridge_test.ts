@@ -4,7 +4,7 @@ import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
 import { eventually } from "../../../tests/support/wait.ts";
 import { Cidr, IpAddress } from "../../ip.ts";
-import type { Gateway, KernelState, PodNetwork } from "../../kernel_state.ts";
+import type { KernelState, PodGateway, PodNetwork } from "../../kernel_state.ts";
 import type { AddressState } from "../objects/address.ts";
 import type { LinkState } from "../objects/link.ts";
 import { NO_GATEWAY_ALIAS } from "../objects/pod_link.ts";
@@ -16,9 +16,9 @@ const NETWORKS: readonly PodNetwork[] = [
   { network: Cidr.parse("10.5.0.0/16"), subnetLength: 24 },
   { network: Cidr.parse("fc00:5::/48"), subnetLength: 64 },
 ];
-const GATEWAYS: readonly Gateway[] = [
-  { kind: "gateway", address: IpAddress.parse("10.5.3.1"), prefixLength: 24 },
-  { kind: "gateway", address: IpAddress.parse("fc00:5:0:3::1"), prefixLength: 64 },
+const GATEWAYS: readonly PodGateway[] = [
+  { kind: "podGateway", address: IpAddress.parse("10.5.3.1"), prefixLength: 24 },
+  { kind: "podGateway", address: IpAddress.parse("fc00:5:0:3::1"), prefixLength: 64 },
 ];
 
 /** Devices as `name: addresses`, or `name (kind): addresses`; bridges with a port unless they say "empty"; `!` marks one. */
@@ -91,7 +91,7 @@ class Node implements AsyncDisposable {
   #running = Promise.resolve();
 
   constructor() {
-    this.reconciler = this.ns.run(() => new Reconciler(this.log));
+    this.reconciler = this.ns.run(() => new Reconciler({ log: this.log }));
     this.reconciler.networks = NETWORKS;
   }
 
@@ -186,7 +186,7 @@ rootTest("the pods' bridge is kept as it should be", async (t) => {
     ns.ip("addr flush dev cni0");
     await eventually("its mending", () => node.addresses() === RIGHT, 1000);
   });
-  assert.deepEqual(node.log.lines.filter((line) => !line.startsWith("warn mended")), []);
+  assert.deepEqual(node.log.events.filter((event) => event !== "warn drift-repaired"), []);
 });
 
 rootTest("a bridge that an earlier run left gets this run's addresses, others' none", async (t) => {

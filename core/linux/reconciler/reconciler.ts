@@ -1,948 +1,616 @@
 /**
- * The reconciler: makes the kernel look as it should, and keeps it so. It alone changes the links,
- * addresses, neighbours, FDB entries, nexthops and routes by which packets travel between nodes, and has the
- * node forward them.
+ * The reconciler makes the kernel match what owners want, and keeps it so. Nothing else in denim changes the links,
+ * addresses, neighbours, FDB entries, nexthops, routes and settings by which pods' packets travel.
  *
- * What should be there is said by owners (the node itself, each peer), each of whom replaces its own
- * objects as a whole. An owner's news costs one owner's work. A check compares everything.
+ * An owner (the node itself, or a peer) replaces its own objects as a whole. Work flows through these stations:
+ *
+ *  1. **set**. {@link Reconciler.set} stores an owner's objects by key in the desired state. Keys whose object is
+ *     another than before become *dirty*. Nothing happens in the kernel yet.
+ *  2. **pass**. {@link Reconciler.apply} and {@link Reconciler.check} make one pass over the tables, in the order in
+ *     which their objects are made (see linux_tables.ts). Steps 3 to 6 are done table by table.
+ *  3. **compare**. A table is compared at its dirty keys; or in full, if asked for or if it may have changed unnoticed,
+ *     by a dump of the kernel's objects. diff.ts turns differences into steps: puts first, then removals.
+ *  4. **delay**. A step that repairs what others changed, again and again, waits (repair_schedule.ts), and with it the
+ *     steps of objects that need its object. What an owner asks for never waits.
+ *  5. **apply**. The table takes the other steps, rtnetlink's in batches. Removals at the end of a table's steps are
+ *     kept until all tables have made what is wanted, and are then taken in the opposite order of tables: at no time
+ *     does a packet find neither the old way nor the new one.
+ *  6. **settle**. What a successful step left is remembered as *known*. A device that was made or set up has lost what
+ *     it carried: later tables are compared in full. A table in which a step failed is compared in full later.
+ *
+ * {@link Reconciler.run} keeps it so. Tables report what others change: that makes keys dirty or, if events were lost,
+ * tables *stale*. The loop has four states:
+ *
+ *     idle ── event, end of a delay, time to retry or to check ──► settling ── 10 ms ──► pass ──┬──► idle
+ *      ▲                                                                                        │
+ *      └───────────────────────── growing wait (retry) ◄── a step failed ───────────────────────┘
+ *
+ * Until the first {@link Reconciler.check} owners are still being heard, so no table is compared in full: an earlier
+ * run's objects must not go before it is known who wants them.
  *
  * @module
  */
 
-import { messageOf, RuntimeError } from "../../errors.ts";
+import { Backoff } from "../../backoff.ts";
+import { Complaints } from "../../complaints.ts";
+import { messageOf, throwDefect } from "../../errors.ts";
 import { EventCounter } from "../../event_counter.ts";
-import { addressBits, type Cidr, FAMILIES } from "../../ip.ts";
-import {
-  ALL_DEVICES,
-  type DeviceAddress,
-  type Gateway,
-  type KernelObject,
-  type KernelState,
-  type Link,
-  type Nexthop,
-  type PodNetwork,
-  type VxlanLink,
-} from "../../kernel_state.ts";
+import type { KernelObject, PodNetwork } from "../../kernel_state.ts";
 import type { Logger } from "../../log.ts";
+import { type Metrics, NO_METRICS } from "../../metrics.ts";
 import { sleep } from "../../sleep.ts";
-import { addressKind, listAddresses } from "../objects/address.ts";
-import {
-  type Change,
-  diff,
-  type Entry,
-  type EntryKind,
-  KINDS,
-  ORDER,
-  orderAddresses,
-} from "./diff.ts";
-import {
-  EADDRNOTAVAIL,
-  EEXIST,
-  ENODEV,
-  ENOENT,
-  EOPNOTSUPP,
-  ESRCH,
-  LinuxError,
-} from "../sys/linux_error.ts";
-import {
-  findLink,
-  linkAdoptable,
-  linkEqual,
-  type LinkState,
-  listLinks,
-  parseLink,
-  writeChangedLink,
-  writeNewLink,
-  writeRemovedLink,
-} from "../objects/link.ts";
-import { Monitor } from "../netlink/monitor.ts";
-import { type MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
-import { NetworkNamespace } from "../sys/namespace.ts";
-import { NetlinkSocket } from "../netlink/netlink_socket.ts";
-import { nexthopKind } from "../objects/nexthop.ts";
-import { Pace, type Restless } from "./pace.ts";
-import { type Devices, RTPROT_DENIM } from "../objects/object_kind.ts";
-import { choosePodBridge, type PodBridge, podBridgeState } from "./pod_bridge.ts";
-import { routeKind, routeTo } from "../objects/route.ts";
-import { trySysctl } from "../sys/sysctl.ts";
-import { openTun } from "../tunnel/tun.ts";
-import {
-  RTM_DELADDR,
-  RTM_DELLINK,
-  RTM_DELNEIGH,
-  RTM_DELNETCONF,
-  RTM_DELNEXTHOP,
-  RTM_DELROUTE,
-  RTM_NEWADDR,
-  RTM_NEWLINK,
-  RTM_NEWNEIGH,
-  RTM_NEWNETCONF,
-  RTM_NEWNEXTHOP,
-  RTM_NEWROUTE,
-} from "../uapi/rtnetlink.ts";
-import { Wants } from "./wants.ts";
+import { DesiredState } from "./desired_state.ts";
+import { diff } from "./diff.ts";
+import type {
+  AnyStep,
+  AnyTable,
+  Derivation,
+  DesiredView,
+  KernelItem,
+  KernelTables,
+  TableListener,
+} from "./kernel_table.ts";
+import { LinuxTables, type UnderlayNews } from "./linux_tables.ts";
+import { RepairSchedule } from "./repair_schedule.ts";
 
-/** On whose behalf there is what the pods' bridge needs. */
-const POD_BRIDGE = "pods' bridge";
-
-/** A batch's size in bytes: some 60 KB a system call was the fastest when measured. */
-const BATCH_BYTES = 60_000;
-/** A full check, against news that was missed for whatever reason. */
+/** A full check, in case a change went unnoticed for whatever reason. */
 const CHECK_INTERVAL_MS = 60_000;
-/** News that belongs together arrives together: the wait for the rest of it. */
+/** Events that belong together arrive together: the wait for the rest of them. */
 const SETTLE_MS = 10;
-/** The wait before what failed is tried again, unless there is news before: from this, doubling … */
-const MIN_RETRY_MS = 50;
-/** … to this. */
-const MAX_RETRY_MS = 10_000;
+/** The waits before what failed is tried again, unless there is an event before. */
+const RETRY = { minMs: 50, maxMs: 10_000 };
 
-/** What an attempt came to. */
+/** What a pass achieved. */
 export interface ReconcileResult {
   /** The number of steps that were taken. */
   readonly changes: number;
-  /** The steps that failed, as messages for people. */
+  /** Why steps failed, as messages for operators. */
   readonly failures: readonly string[];
 }
 
-/** What the kernel told of routes and devices that are not denim's; neither where all may be other now. */
-export interface UnderlayNews {
-  /** A device that came up, or went down or away, or has another name, MTU or address. */
-  readonly device?: string;
-  /** Where a route leads that came, changed or went. */
-  readonly destination?: Cidr;
+/** How a {@link Reconciler} is made. */
+export interface ReconcilerOptions {
+  /** Takes what operators should know: repairs and failures while {@link Reconciler.run} does. */
+  readonly log: Logger;
+  /** Takes the numbers of steps, repairs, failures and passes; dropped unless given. */
+  readonly metrics?: Metrics;
+  /** Told of changes to routes and devices that are not denim's, while {@link Reconciler.run} does. */
+  readonly onUnderlay?: (news: UnderlayNews) => void;
+  /** Opens the tables; those of the thread's network namespace unless given. */
+  readonly open?: (desired: DesiredView) => KernelTables;
+  /** A monotonic clock in milliseconds; `performance.now` unless given. */
+  readonly now?: () => number;
 }
 
-/** Makes one network namespace as it should be: that of the thread that opens it. */
-export class Reconciler implements Disposable {
-  readonly #open: DisposableStack;
-  readonly #namespace: NetworkNamespace;
-  readonly #socket: NetlinkSocket;
-  readonly #monitor: Monitor;
-  readonly #writer = new MessageWriter();
+/** One kind of object. */
+interface KindState {
+  readonly name: string;
+  readonly table: TableState;
+  /** What the kernel has of it, as far as is known, by key: what was put, reported or dumped last. */
+  known: Map<string, KernelItem>;
+  /** Keys at which the kernel may differ from what is wanted. */
+  readonly dirty: Set<string>;
+}
+
+/** One table, and whether it has to be compared in full. */
+interface TableState {
+  readonly table: AnyTable;
+  readonly kinds: KindState[];
+  /** Changes may have gone unnoticed. */
+  stale: boolean;
+  /** A step failed. */
+  failing: boolean;
+}
+
+/** One kind of object that stands for others. */
+interface DerivationState {
+  readonly name: string;
+  readonly derivation: Derivation;
+  /** The first table that keeps derived objects. */
+  readonly first: TableState;
+  /** Whether it may derive something else now. */
+  due: boolean;
+}
+
+/** How a step ended: it put or removed an object, or failed. */
+type StepEnd = AnyStep["action"] | "fail";
+
+/** What is done in one pass. */
+interface Pass {
+  /** Tables to compare in full. */
+  readonly full: Set<TableState>;
+  changes: number;
+  /** Whether carriers were made or set up, so that what is missing was lost with them. */
+  lost: boolean;
+  readonly failures: string[];
+  readonly failedKeys: string[];
+  /** Numbers of steps, by kind. */
+  readonly steps: Map<string, Record<StepEnd, number>>;
+}
+
+/** Makes what its tables keep, one network namespace unless told otherwise, match what owners want. */
+export class Reconciler<Want extends KernelItem = KernelObject> implements Disposable {
   readonly #log: Logger;
-  readonly #onUnderlay: (news: UnderlayNews) => void;
-
-  /** What should be there, by key, and on whose behalf. */
-  readonly #wanted = new Wants<Entry>();
-  readonly #wantedLinks = new Wants<Link>();
-  readonly #gateways = new Wants<Gateway>();
-  /** The keys of each owner; a device's key is its name. */
-  readonly #owners = new Map<string, readonly string[]>();
-  /** The devices that owners named: of the many that come and go, those that matter. */
-  readonly #named = new Set<string>();
-  /** What the kernel has of it, as far as is known. */
-  #applied = new Map<string, Entry>();
-
-  /** Keys at which the two may differ. */
-  #touched = new Set<string>();
-  #linksTouched = false;
-  readonly #unwantedLinks = new Set<string>();
-  /** The indexes of denim's devices that were given other names, by the names that they should have. */
-  readonly #renamed = new Map<string, number>();
-  /** Whether an address of denim's devices had to be put back. */
-  #addressMended = false;
-  #bridge: PodBridge | undefined;
-  /** Whether another bridge may be the pods' now. */
-  #bridgeDue = false;
-  #checked = false;
-  #checkDue = false;
-  #failing = false;
-  /** Counts the reasons to mend something soon. */
-  readonly #reasons = new EventCounter();
-
-  readonly #pace = new Pace();
-  /** Keys of what owners say anew: making it so is no mend, and waits for nothing. */
-  readonly #ordered = new Set<string>();
-  /** Keys of what is wrong and has to wait, and until when. */
-  readonly #held = new Map<string, number>();
-  /** Devices that came up so often that the check for their sake has to wait, and until when. */
-  readonly #lateChecks = new Map<string, number>();
-  /** What was mended and is not told yet. */
-  #mends = 0;
-  #firstMend: string | undefined;
-  #restless: Restless[] = [];
+  readonly #now: () => number;
+  readonly #metrics: ReturnType<typeof countersOf>;
+  readonly #desired: DesiredState;
+  readonly #kernel: KernelTables;
+  readonly #tables: readonly TableState[];
+  readonly #kinds: ReadonlyMap<string, KindState>;
+  readonly #derivations: readonly DerivationState[];
+  /** Keys of what carries wanted objects: of the many devices that come and go, those that matter. */
+  readonly #carriers = new Set<string>();
+  readonly #schedule: RepairSchedule;
+  /** Counts the reasons for a pass. */
+  readonly #work = new EventCounter();
+  /** Whether all owners were heard, so that what no owner wants may go. */
+  #loaded = false;
   #running = false;
 
-  readonly #linksByIndex = new Map<number, LinkState>();
-  readonly #indexes = new Map<string, number>();
-  readonly #devices: Devices & { networks: readonly PodNetwork[]; podBridge: string | undefined } =
-    {
-      indexOf: (name) => {
-        const index = this.#indexes.get(name);
-        if (index === undefined) throw new LinuxError(ENODEV, `device ${name}`);
-        return index;
-      },
-      has: (name) => this.#indexes.has(name),
-      nameOf: (index) => this.#linksByIndex.get(index)?.name,
-      owned: (name) => this.#wantedLinks.has(name),
-      podBridge: undefined,
-      networks: [],
-    };
-
-  /**
-   * Opens the sockets; `log` hears what is mended, `onUnderlay`, while {@link Reconciler.run} does, what
-   * changed below. Throws a LinuxError without CAP_NET_ADMIN.
-   */
-  constructor(log: Logger, onUnderlay: (news: UnderlayNews) => void = () => {}) {
+  /** Opens the tables; in a network namespace without CAP_NET_ADMIN that throws a LinuxError. */
+  constructor(options: ReconcilerOptions) {
+    const { log, metrics = NO_METRICS, onUnderlay = () => {}, now = () => performance.now() } =
+      options;
+    const open = options.open ?? ((desired) => new LinuxTables({ desired, log, onUnderlay }));
     this.#log = log;
-    this.#onUnderlay = onUnderlay;
-    using open = new DisposableStack();
-    this.#namespace = open.use(NetworkNamespace.current());
-    this.#socket = open.use(new NetlinkSocket());
-    this.#monitor = open.use(new Monitor(this.#socket.portId));
-    this.#readLinks();
-    this.#open = open.move();
+    this.#now = now;
+    this.#metrics = countersOf(metrics);
+    this.#schedule = new RepairSchedule({ log, metrics, now });
+    this.#desired = new DesiredState((object) => this.#keeper(object).key(object));
+    this.#kernel = open(this.#desired);
+    ({ tables: this.#tables, kinds: this.#kinds } = statesOf(this.#kernel.tables));
+    this.#derivations = Object.entries(this.#kernel.derivations ?? {})
+      .map(([name, derivation]) => {
+        const own = derivation.kinds.map((kind) => this.#kinds.get(kind)!.table);
+        const first = this.#tables.find((state) => own.includes(state))!;
+        return { name, derivation, first, due: false };
+      });
+  }
+
+  #keeper({ kind }: KernelItem): AnyTable | Derivation {
+    const keeper = this.#kinds.get(kind)?.table.table ??
+      this.#derivations.find(({ name }) => name === kind)?.derivation;
+    if (keeper === undefined) throw new TypeError(`no table keeps objects of the kind "${kind}"`);
+    return keeper;
   }
 
   /**
-   * The cluster's networks; none until they are told. Routes to them, and those routes' nexthops, are
-   * denim's where they bear its protocol number. Any other that does is so only on denim's own devices,
-   * or where an owner wants it: there may be an agent of another cluster in the namespace.
+   * The cluster's networks; none until they are set. Routes to them, and those routes' nexthops, are denim's if they
+   * bear its protocol number. Any other with that number is denim's only on denim's own devices, or if an owner wants
+   * it: another cluster's agent may run in the same namespace.
    */
   set networks(networks: readonly PodNetwork[]) {
-    this.#devices.networks = networks;
+    this.#kernel.networks = networks;
   }
 
-  /** Closes the sockets. What is in the kernel stays. */
+  /** Closes the tables. What is in the kernel stays. */
   [Symbol.dispose](): void {
-    this.#open[Symbol.dispose]();
+    this.#kernel[Symbol.dispose]();
   }
 
-  /** Replaces what an owner wants. Nothing happens before {@link Reconciler.apply}. */
-  set(owner: string, state: KernelState): void {
-    this.#set(owner, state);
+  /** Replaces what an owner wants. Nothing happens in the kernel before {@link Reconciler.apply}. */
+  set(owner: string, objects: readonly Want[]): void {
+    this.#set(owner, objects);
   }
 
-  #set(owner: string, objects: readonly (KernelObject | Entry)[]): void {
-    const keys = new Set<string>();
-    for (const object of objects) {
-      if (object.kind === "gateway") {
-        const key = `gateway ${object.address}/${object.prefixLength}`;
-        keys.add(key);
-        this.#gateways.set(key, owner, object);
-        this.#bridgeDue = true;
-      } else if (object.kind === "link") {
-        keys.add(object.name);
-        this.#named.add(object.name);
-        if (object.mac !== undefined) this.#named.add(object.info.outerDevice);
-        const before = this.#wantedLinks.get(object.name)?.object;
-        if (JSON.stringify(before) !== JSON.stringify(object)) this.#order(deviceKey(object.name));
-        this.#wantedLinks.set(object.name, owner, object);
-        this.#unwantedLinks.delete(object.name);
-        this.#touchLink(object.name);
-      } else {
-        const { key: keyOf, equal } = KINDS[object.kind];
-        const key = keyOf(object);
-        keys.add(key);
-        if ("device" in object) this.#named.add(object.device);
-        const before = this.#wanted.get(key)?.object;
-        if (before === undefined || !equal(object, before)) this.#order(key);
-        this.#wanted.set(key, owner, object);
-        this.#touch(key);
-      }
-    }
-    for (const key of this.#owners.get(owner) ?? []) {
-      if (!keys.has(key)) this.#disown(owner, key);
-    }
-    if (keys.size > 0) this.#owners.set(owner, [...keys]);
-    else this.#owners.delete(owner);
-  }
-
-  /** Takes away what an owner wanted. */
+  /** Removes what an owner wants. */
   delete(owner: string): void {
-    this.set(owner, []);
+    this.#set(owner, []);
   }
 
-  #disown(owner: string, key: string): void {
-    const object = this.#wanted.get(key)?.object;
-    if (this.#wanted.delete(key, owner)) {
-      if (KINDS[object!.kind].remove === undefined && !this.#wanted.has(key)) {
-        this.#applied.delete(key);
-      } else {
-        this.#order(key);
-        this.#touch(key);
+  #set(owner: string, objects: readonly KernelItem[]): void {
+    this.#desired.set(owner, objects, (name, key, before) => {
+      const kind = this.#kinds.get(name);
+      if (kind === undefined) {
+        this.#derivations.find((state) => state.name === name)!.due = true;
+        return;
       }
-    }
-    if (this.#gateways.delete(key, owner)) this.#bridgeDue = true;
-    if (this.#wantedLinks.delete(key, owner)) {
-      if (!this.#wantedLinks.has(key)) this.#unwantedLinks.add(key);
-      this.#order(deviceKey(key));
-      this.#touchLink(key);
-    }
-  }
-
-  /** An owner wants something else under a key than before. */
-  #order(key: string): void {
-    this.#ordered.add(key);
-    this.#held.delete(key);
-  }
-
-  /** What is under a key may be wrong. What is known to be, and has to wait, is no news. */
-  #touch(key: string): void {
-    if (!this.#held.has(key)) this.#touched.add(key);
-  }
-
-  #touchLink(name: string): void {
-    if (!this.#held.has(deviceKey(name))) this.#linksTouched = true;
-  }
-
-  /** Makes what was set or deleted since the last time true. Costs what those objects cost. */
-  apply(): ReconcileResult {
-    const before = this.#failing;
-    const result = this.#attempt(() => {
-      if (this.#bridgeDue) this.#findBridge();
-      const links = this.#linksTouched ? this.#makeLinks() : NOTHING;
-      // With a new device all that lies on devices is to be looked at anew.
-      if (links.changes > 0 && this.#checked) return sum(links, this.#checkAll(true));
-      const wanted = new Map<string, Entry>();
-      const found = new Map<string, Entry>();
-      for (const key of this.#touched) {
-        const want = this.#wanted.get(key)?.object;
-        const have = this.#applied.get(key);
-        if (want !== undefined && this.#hasPlace(want)) wanted.set(key, want);
-        if (have !== undefined) found.set(key, have);
+      const { table } = kind.table;
+      const wanted = this.#desired.get(name, key)?.object;
+      if (wanted === undefined || before === undefined || !table.equal(wanted, before)) {
+        this.#schedule.request(key);
       }
-      const result = sum(links, this.#carryOut(diff(wanted, found)));
-      // Routes that name an address as their source went with it, on kernels before 6.6 without a word.
-      return this.#addressMended && this.#checked ? sum(result, this.#checkAll()) : result;
+      const carrier = wanted && table.carrier?.(wanted);
+      if (carrier !== undefined) this.#carriers.add(carrier);
+      this.#mark(kind, key);
     });
-    // What failed before is still to be tried again: only a check sees that it is right by now.
-    this.#failing ||= before;
-    return result;
+  }
+
+  /** Marks a key for comparison, unless its repair is already being delayed. */
+  #mark(kind: KindState, key: string): void {
+    if (!this.#schedule.isDelayed(key)) kind.dirty.add(key);
+  }
+
+  /** Makes the kernel match what was set or deleted since the last time. Costs what those objects cost. */
+  apply(): ReconcileResult {
+    return this.#attempt([]);
   }
 
   /**
-   * Compares all that should be there with all that is, and mends every difference. What earlier runs, or
-   * flanneld, left on denim's devices is taken over where it is right, and removed where nobody wants it.
+   * Compares all that is wanted with all that the kernel has, and removes every difference. What earlier runs, or
+   * flanneld, left on denim's devices is taken over if it is right, and removed if no owner wants it.
    */
   check(): ReconcileResult {
-    return this.#attempt(() => this.#checkAll());
+    this.#loaded = true;
+    return this.#attempt(this.#tables);
   }
 
-  /** `lost` says that devices were made anew, or set up, a moment ago. */
-  #checkAll(lost = false): ReconcileResult {
-    this.#readLinks();
-    this.#held.clear();
-    const links = this.#makeLinks();
-    this.#findBridge();
-    const held = this.#applied;
-    const { found, besides } = this.#dump();
-    this.#applied = found;
-    for (const key of this.#touched) {
-      const had = held.get(key);
-      // Addresses of a bridge that is not the pods' any more are nowhere in the dump.
-      if (had?.kind === "address" && !this.#wanted.has(key) && !found.has(key)) {
-        found.set(key, had);
-      }
-    }
-    this.#checked = true;
-    this.#checkDue = false;
-    const wanted = new Map<string, Entry>();
-    for (const [key, { object }] of this.#wanted) {
-      if (this.#hasPlace(object)) wanted.set(key, object);
-    }
-    const changes = diff(wanted, found, (key) => held.has(key));
-    lost ||= links.changes > 0;
-    const result = sum(links, this.#carryOut([...changes, ...besides], lost));
-    this.#addressMended = false;
-    return result;
-  }
-
-  /** Has what the pods' bridge needs wanted where there is such a bridge. */
-  #findBridge(): void {
-    this.#bridgeDue = false;
-    const gateways = [...this.#gateways.values()].map(({ object }) => object);
-    const addresses = gateways.length === 0
-      ? []
-      : FAMILIES.flatMap((family) => listAddresses(this.#socket, family));
-    const links = [...this.#linksByIndex.values()];
-    const { networks } = this.#devices;
-    const before = this.#bridge?.link;
-    this.#bridge = choosePodBridge(links, addresses, gateways, networks, this.#bridge);
-    const device = this.#devices.podBridge = this.#bridge?.link.name;
-    this.#set(POD_BRIDGE, device === undefined ? [] : podBridgeState(device, gateways));
-    if (device === undefined) return;
-    if (before?.index === this.#bridge!.link.index && before.name === device) return;
-    // What is so already: nobody tells of it any more.
-    for (const kind of ["up", "address", "forwarding"] as const) {
-      for (const object of KINDS[kind].dump(this.#socket, this.#devices, [])) {
-        const key = KINDS[kind].key(object);
-        if (!this.#wanted.has(key) && !KINDS[kind].ours(object, this.#devices, false)) continue;
-        this.#applied.set(key, object);
-        this.#touched.add(key);
-      }
-    }
-  }
-
-  /** A setting of a device that is not there is nothing to be mended; the device's coming is heard. */
-  #hasPlace(object: Entry): boolean {
-    return object.kind !== "forwarding" || object.device === ALL_DEVICES ||
-      this.#indexes.has(object.device);
-  }
-
-  /** Everything that is, or may be, denim's; and what stands beside what is right, and has to go. */
-  #dump(): { found: Map<string, Entry>; besides: readonly Change<Entry>[] } {
-    const owned = [...this.#wantedLinks.keys()].filter((name) => this.#indexes.has(name));
-    const found = new Map<string, Entry>();
-    const besides: Change<Entry>[] = [];
-    for (const kind of ORDER) {
-      const { equal, ours } = KINDS[kind];
-      for (const object of KINDS[kind].dump(this.#socket, this.#devices, owned)) {
-        const key = KINDS[kind].key(object);
-        const want = this.#wanted.get(key)?.object;
-        const right = want !== undefined && equal(want, object);
-        const before = found.get(key);
-        const pair = want !== undefined && before !== undefined && right !== (before === want);
-        const other = right ? before : object;
-        if (pair && ours(other!, this.#devices, false)) {
-          besides.push({
-            action: "remove",
-            object: other!,
-            key: `${key}, the second`,
-            known: true,
-          });
-        }
-        // Of two that are the same one is enough to keep: there may be hundreds of thousands.
-        if (right) found.set(key, want);
-        else if (!pair) {
-          const held = this.#applied.has(key);
-          if (want !== undefined || ours(object, this.#devices, held)) found.set(key, object);
-        }
-      }
-    }
-    return { found, besides };
-  }
-
-  /** A device may go in the middle of it, and the kernel may be out of memory: nothing is certain then. */
-  #attempt(body: () => ReconcileResult): ReconcileResult {
-    let result: ReconcileResult;
+  /** A device may go while a table is compared, and the kernel may be out of memory: then nothing is certain. */
+  #attempt(full: readonly TableState[]): ReconcileResult {
+    const startMs = this.#now();
+    const pass: Pass = {
+      full: new Set(full),
+      changes: 0,
+      lost: false,
+      failures: [],
+      failedKeys: [],
+      steps: new Map(),
+    };
     try {
-      // A TUN device is made, and a setting written, where this thread is.
-      result = this.#namespace.runHere(body);
+      if (this.#kernel.inside === undefined) this.#pass(pass);
+      else this.#kernel.inside(() => this.#pass(pass));
     } catch (error) {
-      if (!(error instanceof LinuxError)) throw error;
-      this.#checkDue = true;
-      result = { ...NOTHING, failures: [error.message] };
+      throwDefect(error);
+      for (const state of this.#tables) state.failing = true;
+      pass.failures.push(messageOf(error));
     }
-    this.#failing = result.failures.length > 0;
-    if (this.#failing) this.#reasons.add();
-    this.#tell();
-    return result;
+    this.#schedule.passed(pass.failedKeys);
+    this.#schedule.report(!this.#running);
+    this.#count(pass, startMs);
+    const { changes, failures } = pass;
+    if (failures.length > 0) this.#work.add();
+    return { changes, failures };
   }
 
-  /** Says what was mended; of what others keep changing, only that they do. */
-  #tell(): void {
-    const [mends, first, restless] = [this.#mends, this.#firstMend, this.#restless];
-    this.#mends = 0;
-    this.#firstMend = undefined;
-    this.#restless = [];
-    if (!this.#running) return;
-    if (mends > 0) {
-      this.#log.warn("mended", `mended what others changed: ${first}`, { changes: mends });
+  #pass(pass: Pass): void {
+    const removals: (readonly [TableState, readonly AnyStep[]])[] = [];
+    const everything = pass.full.size === this.#tables.length;
+    this.#tables.forEach((state, place) => {
+      this.#derive(state, everything, pass.full);
+      const steps = this.#stepsOf(state, pass.full.has(state));
+      // The last table's removals need not wait for the others' puts.
+      const kept = place === this.#tables.length - 1
+        ? steps.length
+        : steps.findLastIndex(({ action }) => action === "put") + 1;
+      if (kept < steps.length) removals.push([state, steps.slice(kept)]);
+      const carried = this.#take(state, kept < steps.length ? steps.slice(0, kept) : steps, pass);
+      if (!carried || !this.#loaded) return;
+      pass.lost = true;
+      for (const later of this.#tables.slice(place + 1)) pass.full.add(later);
+    });
+    for (const [state, steps] of removals.toReversed()) this.#take(state, steps, pass);
+  }
+
+  /** Has objects that stand for others replaced by those, before the first table that keeps them is compared. */
+  #derive(state: TableState, everything: boolean, full: Set<TableState>): void {
+    for (const derived of this.#derivations) {
+      const { name, derivation: { owner, kinds }, first } = derived;
+      if (first !== state || !everything && !derived.due) continue;
+      derived.due = false;
+      const sources = [...this.#desired.of(name).values()].map(({ object }) => object);
+      const { objects, compare } = derived.derivation.derive(sources);
+      this.#set(owner, objects);
+      if (!compare || !this.#loaded) continue;
+      for (const kind of kinds) full.add(this.#kinds.get(kind)!.table);
     }
-    if (restless.length > 0) {
-      const { mends, sinceMs } = restless[0]!;
-      const seconds = ((performance.now() - sinceMs) / 1000).toFixed(1);
-      this.#log.warn(
-        "contested",
-        `others keep changing ${
-          namesOf(restless)
-        }: ${mends} times in ${seconds} s; from now on it is put ` +
-          "right ever later, up to 0.8 s; find out who they are, and stop them",
-      );
+  }
+
+  /** The steps of a table that are due. */
+  #stepsOf(state: TableState, full: boolean): readonly AnyStep[] {
+    const { table, kinds } = state;
+    const steps = full ? this.#compareAll(state) : this.#compareDirty(state);
+    if (steps.length === 0) return steps;
+    const due = steps.filter((step) => !this.#isDelayed(table, step));
+    if (table.arrange === undefined) return due;
+    const arranged = table.arrange(due, this.#wantedOf(kinds));
+    return arranged === due ? due : arranged.filter(({ key }) => !this.#schedule.isDelayed(key));
+  }
+
+  *#wantedOf(kinds: readonly KindState[]): Generator<KernelItem> {
+    for (const { name } of kinds) {
+      for (const { object } of this.#desired.of(name).values()) yield object;
+    }
+  }
+
+  #isDelayed(table: AnyTable, step: AnyStep): boolean {
+    const needs = step.action === "put" && !this.#schedule.isIdle ? table.needs?.(step.object) : [];
+    return this.#schedule.delay(step, needs ?? []);
+  }
+
+  #compareDirty({ table, kinds }: TableState): AnyStep[] {
+    if (kinds.every(({ dirty }) => dirty.size === 0)) return [];
+    const sections = kinds.map(({ name, known, dirty }) => {
+      const desired = this.#desired.of(name);
+      const wanted: (readonly [string, KernelItem])[] = [];
+      const found = new Map<string, KernelItem>();
+      for (const key of dirty) {
+        const object = desired.get(key)?.object;
+        if (object !== undefined) wanted.push([key, object]);
+        const there = object && table.find?.(object) || known.get(key);
+        if (there === undefined) continue;
+        found.set(key, there);
+        // A setting that no owner wants any more stays as it is.
+        if (object === undefined && !table.ours(there, true)) known.delete(key);
+      }
+      dirty.clear();
+      return { wanted, isWanted: (key: string) => desired.has(key), found, wasKnown: () => false };
+    });
+    return diff(table, sections);
+  }
+
+  #compareAll(state: TableState): AnyStep[] {
+    const { table, kinds } = state;
+    const found = new Map(kinds.map(({ name }) => [name, new Map<string, KernelItem>()]));
+    const seconds: AnyStep[] = [];
+    for (const object of table.dump()) {
+      const { name, known } = this.#kinds.get(object.kind)!;
+      const key = table.key(object);
+      const wanted = this.#desired.get(name, key)?.object;
+      const objects = found.get(name)!;
+      if (wanted === undefined) {
+        if (table.ours(object, known.has(key))) objects.set(key, object);
+        continue;
+      }
+      const before = objects.get(key);
+      const right = table.equal(wanted, object);
+      if (before !== undefined && right !== (before === wanted)) {
+        // Two in one place, as the kernel allows of routes: the wrong one goes, if it is denim's.
+        const wrong = right ? before : object;
+        if (table.ours(wrong, false)) {
+          seconds.push({ action: "remove", object: wrong, key: `${key}, the second` });
+        }
+        if (right) objects.set(key, wanted);
+      } else {
+        // Keep the wanted object rather than the equal one just parsed: there may be hundreds of thousands.
+        objects.set(key, right ? wanted : object);
+      }
+    }
+    const sections = kinds.map((kind) => {
+      const { name, known, dirty } = kind;
+      const desired = this.#desired.of(name);
+      const objects = found.get(name)!;
+      for (const key of dirty) {
+        // The dump may not cover what is denim's no longer, such as a former pod bridge's addresses.
+        const had = known.get(key);
+        if (had !== undefined && !desired.has(key) && !objects.has(key)) objects.set(key, had);
+      }
+      dirty.clear();
+      kind.known = objects;
+      this.#schedule.forgetDelays(name);
+      return {
+        wanted: objectsOf(desired),
+        isWanted: (key: string) => desired.has(key),
+        found: objects,
+        wasKnown: (key: string) => known.has(key),
+      };
+    });
+    state.stale = state.failing = false;
+    return [...diff(table, sections), ...seconds];
+  }
+
+  /** Has a table take steps. Whether one of them may have cost what its object carries. */
+  #take(state: TableState, steps: readonly AnyStep[], pass: Pass): boolean {
+    if (steps.length === 0) return false;
+    const { table } = state;
+    const errors = new Map(table.apply(steps).map(({ step, error }) => [step, error]));
+    let carried = false;
+    for (const step of steps) {
+      const { action, object, key } = step;
+      const error = errors.get(step);
+      if (error !== undefined) {
+        if (this.#isOutdated(step)) continue;
+        state.failing = true;
+        pass.failures.push(error.message);
+        pass.failedKeys.push(key);
+        countStep(pass, object.kind, "fail");
+        continue;
+      }
+      const { known } = this.#kinds.get(object.kind)!;
+      if (action === "remove") known.delete(key);
+      else {
+        known.set(key, object);
+        carried ||= table.carries?.(object) ?? false;
+      }
+      pass.changes++;
+      countStep(pass, object.kind, action);
+      if (action === "remove" || !step.restores) this.#schedule.done(step, pass.lost);
+    }
+    return carried;
+  }
+
+  /** Whether a step failed because what it was derived from is gone: that is no failure. */
+  #isOutdated({ object, key }: AnyStep): boolean {
+    const owner = this.#desired.get(object.kind, key)?.owner;
+    const derived = this.#derivations.find(({ derivation }) => derivation.owner === owner);
+    if (derived === undefined || !derived.derivation.isOutdated()) return false;
+    derived.due = true;
+    return true;
+  }
+
+  #count({ failures, steps }: Pass, startMs: number): void {
+    this.#metrics.passes.add();
+    this.#metrics.seconds.add((this.#now() - startMs) / 1000);
+    if (failures.length > 0) this.#metrics.failed.add();
+    for (const [kind, counts] of steps) {
+      for (const [action, count] of Object.entries(counts)) {
+        if (count > 0) this.#metrics.step(kind, action, count);
+      }
     }
   }
 
   /**
-   * Keeps the kernel as it should be until the signal is aborted: mends what the kernel tells was changed,
-   * tries again what failed, and checks everything from time to time. Start it after the first
-   * {@link Reconciler.check}.
+   * Keeps the kernel as wanted until the signal is aborted: repairs what tables report that others changed, tries again
+   * what failed, and checks everything from time to time. Start it after the first {@link Reconciler.check}. A defect
+   * of denim's ends it: it throws whatever is not an expected error.
    */
   async run(signal: AbortSignal): Promise<void> {
+    const ended = new AbortController();
+    const both = AbortSignal.any([signal, ended.signal]);
     this.#running = true;
     try {
-      await Promise.all([this.#listen(signal), this.#mend(signal)]);
+      const parts = [
+        ...this.#tables.map((state) => state.table.listen(this.#listener(state), both)),
+        ...this.#derivations.map((derived) =>
+          derived.derivation.listen(() => {
+            derived.due = true;
+            this.#work.add();
+          }, both)
+        ),
+        this.#keep(both),
+      ];
+      for (const part of parts) part.catch(() => ended.abort());
+      const ends = await Promise.allSettled(parts);
+      for (const end of ends) if (end.status === "rejected") throw end.reason;
     } finally {
       this.#running = false;
     }
   }
 
-  async #listen(signal: AbortSignal): Promise<void> {
-    const lost = () => {
-      this.#checkDue = true;
-      this.#onUnderlay({});
+  #listener(state: TableState): TableListener<KernelItem> {
+    const { table } = state;
+    return {
+      found: (object) => {
+        const kind = this.#kinds.get(object.kind)!;
+        const key = table.key(object);
+        const wanted = this.#desired.get(object.kind, key)?.object;
+        if (kind.known.has(key) || table.ours(object, false)) {
+          kind.known.set(key, object);
+          if (wanted === undefined || !table.equal(wanted, object)) this.#wake(kind, key);
+        } else {
+          // If denim has nothing here yet, another program's object is in the way, and stays.
+          if (wanted !== undefined) this.#wake(kind, key);
+          this.#kernel.onForeign?.(object);
+        }
+      },
+      gone: (object) => {
+        const kind = this.#kinds.get(object.kind)!;
+        const key = table.key(object);
+        const wanted = this.#desired.get(object.kind, key);
+        const wasKnown = kind.known.delete(key);
+        if (wanted === undefined) {
+          if (!wasKnown && !table.ours(object, false)) this.#kernel.onForeign?.(object);
+          return;
+        }
+        this.#wake(kind, key);
+        this.#wakeDependents(wanted.owner, key);
+      },
+      restored: (carrier) => {
+        if (!this.#carriers.has(carrier)) return;
+        if (this.#schedule.isComparisonDue(carrier)) this.#distrust(state);
+        this.#work.add();
+      },
+      lost: () => {
+        state.stale = true;
+        this.#work.add();
+      },
     };
-    while (await this.#monitor.next(signal, (reader) => this.#hear(reader), lost)) {
-      if (this.#touched.size > 0 || this.#linksTouched || this.#bridgeDue || this.#checkDue) {
-        this.#reasons.add();
-      }
+  }
+
+  #wake(kind: KindState, key: string): void {
+    this.#mark(kind, key);
+    this.#work.add();
+  }
+
+  /** What needs an object that is gone may be gone too, without an event. The same owner wants it. */
+  #wakeDependents(owner: string, gone: string): void {
+    for (const { object, key } of this.#desired.ofOwner(owner)) {
+      const kind = this.#kinds.get(object.kind);
+      if (kind?.table.table.needs?.(object).includes(gone) !== true) continue;
+      kind.known.delete(key);
+      this.#mark(kind, key);
     }
   }
 
-  async #mend(signal: AbortSignal): Promise<void> {
-    let retryMs = MIN_RETRY_MS, checkAtMs = performance.now() + CHECK_INTERVAL_MS, complaint = "";
+  /** Has a table, and those whose objects lie on its, compared in full by the next pass. */
+  #distrust(state: TableState): void {
+    for (const later of this.#tables.slice(this.#tables.indexOf(state))) later.stale = true;
+  }
+
+  /** The loop; its states are described at the top of this file. */
+  async #keep(signal: AbortSignal): Promise<void> {
+    const retry = new Backoff(RETRY);
+    const complaints = new Complaints();
+    let checkAtMs = this.#now() + CHECK_INTERVAL_MS, retryAtMs = Infinity;
     for (let seen = 0;;) {
-      let waitMs = checkAtMs - performance.now();
-      if (this.#failing) waitMs = Math.min(waitMs, retryMs);
-      for (const waiting of [this.#held, this.#lateChecks]) {
-        for (const atMs of waiting.values()) waitMs = Math.min(waitMs, atMs - performance.now());
-      }
-      await this.#reasons.after(seen, waitMs, signal);
+      // Idle.
+      const wakeAtMs = Math.min(checkAtMs, retryAtMs, this.#schedule.nextMs());
+      await this.#work.after(seen, Math.max(0, wakeAtMs - this.#now()), signal);
+      // Settling.
       if (!await sleep(SETTLE_MS, signal)) return;
-      this.#release(performance.now());
-      const full = this.#failing || this.#checkDue || this.#linksTouched ||
-        performance.now() >= checkAtMs;
-      const { failures } = full ? this.check() : this.apply();
-      seen = this.#reasons.count;
-      if (full) {
-        checkAtMs = performance.now() + CHECK_INTERVAL_MS;
-        const calm = this.#pace.forget(performance.now());
-        if (calm.length > 0) this.#log.info("contest-over", `others let ${namesOf(calm)} be again`);
+      // Pass.
+      const everything = this.#now() >= checkAtMs;
+      this.#endDelays();
+      const due = this.#tables.filter(({ stale, failing }) => everything || stale || failing);
+      const { failures } = this.#attempt(due);
+      seen = this.#work.count;
+      if (everything) {
+        checkAtMs = this.#now() + CHECK_INTERVAL_MS;
+        this.#schedule.forgetCalm();
       }
-      retryMs = failures.length > 0 ? Math.min(retryMs * 2, MAX_RETRY_MS) : MIN_RETRY_MS;
-      const news = failures[0] ?? "";
-      if (news !== complaint && news !== "") {
-        this.#log.error("reconcile-failed", `the kernel is not as it should be: ${news}`, {
+      if (this.#tables.some(({ failing }) => failing)) retryAtMs = this.#now() + retry.next();
+      else {
+        retryAtMs = Infinity;
+        retry.reset();
+        complaints.resolve();
+      }
+      const [failure] = failures;
+      if (failure !== undefined && complaints.isNew(failure)) {
+        this.#log.error("reconcile-failed", `the kernel is not as wanted: ${failure}`, {
           failures: failures.length,
         });
       }
-      complaint = news;
     }
   }
 
-  /** Lets go of what has waited long enough. */
-  #release(nowMs: number): void {
-    for (const [key, atMs] of this.#held) {
-      if (atMs > nowMs) continue;
-      this.#held.delete(key);
-      if (key.startsWith(deviceKey(""))) this.#linksTouched = true;
-      else this.#touched.add(key);
-    }
-    for (const [device, atMs] of this.#lateChecks) {
-      if (atMs > nowMs) continue;
-      this.#lateChecks.delete(device);
-      this.#checkFor(device, nowMs);
-    }
-  }
-
-  /** A device came up: a check is due for its sake, unless it does so again and again. */
-  #checkFor(device: string, nowMs: number): void {
-    if (this.#lateChecks.has(device)) return;
-    const key = `whether ${device} is up`;
-    const waitMs = this.#pace.waitMs(key, nowMs);
-    if (waitMs > 0) {
-      this.#lateChecks.set(device, nowMs + waitMs);
-      this.#reasons.add(); // so that the next pass comes in time
-      return;
-    }
-    this.#checkDue = true;
-    const restless = this.#pace.mended(key, nowMs);
-    if (restless !== undefined) this.#restless.push(restless);
-  }
-
-  /** Whether what was found wrong under a key has to wait. */
-  #hold(key: string, nowMs: number): boolean {
-    if (this.#ordered.has(key)) return false;
-    const waitMs = this.#pace.waitMs(key, nowMs);
-    if (waitMs > 0) this.#holdUntil(key, nowMs + waitMs);
-    return waitMs > 0;
-  }
-
-  #holdUntil(key: string, atMs: number): void {
-    this.#held.set(key, atMs);
-    this.#reasons.add(); // so that the next pass comes in time
-  }
-
-  /** Whether a step has to wait: for its own sake, or for that of what it needs. */
-  #waits({ action, object, key }: Change<Entry>, nowMs: number): boolean {
-    const untilMs = action === "put" ? this.#needs(object) : undefined;
-    if (untilMs === undefined) return this.#hold(key, nowMs);
-    this.#holdUntil(key, untilMs);
-    return true;
-  }
-
-  /** Until when what an object needs has to wait, where it does and is not there. */
-  #needs(object: Entry): number | undefined {
-    if ("nexthopId" in object) {
-      const key = nexthopKind.key({ id: object.nexthopId } as Nexthop);
-      const nexthop = this.#wanted.get(key)?.object;
-      return this.#held.get(key) ?? (nexthop && this.#needs(nexthop));
-    }
-    if ("source" in object) {
-      const { device, source: address } = object;
-      const prefixLength = addressBits(address.family);
-      const key = addressKind.key({ kind: "address", device, address, prefixLength });
-      if (this.#held.has(key)) return this.#held.get(key);
-    }
-    const link = this.#linksByIndex.get(this.#indexes.get(object.device) ?? 0);
-    return link?.up ? undefined : this.#held.get(deviceKey(object.device));
-  }
-
-  /** Notes that something was put right that others had changed. */
-  #mended(key: string, step: string, nowMs: number): void {
-    if (this.#ordered.has(key)) return;
-    const restless = this.#pace.mended(key, nowMs);
-    if (restless !== undefined) this.#restless.push(restless);
-    if (this.#pace.isRestless(key)) return;
-    this.#firstMend ??= step;
-    this.#mends++;
-  }
-
-  /** Takes one message of the monitor. */
-  #hear(reader: MessageReader): void {
-    const { type } = reader;
-    if (type === RTM_NEWLINK || type === RTM_DELLINK) this.#hearLink(reader);
-    const news = NEWS.get(type);
-    if (news === undefined) return;
-    for (const kind of news.kinds) {
-      const object = KINDS[kind].parse(reader, this.#devices);
-      if (object === undefined) continue;
-      const key = KINDS[kind].key(object);
-      const want = this.#wanted.get(key);
-      if (news.gone) {
-        const had = this.#applied.delete(key);
-        // A setting goes with its device.
-        if (KINDS[kind].remove === undefined) continue;
-        if (want === undefined) {
-          if (!had && !KINDS[kind].ours(object, this.#devices, false)) this.#tellUnderlay(object);
-          continue;
-        }
-        this.#touch(key);
-        if (kind === "nexthop") this.#forgetRoutes(want.owner);
-      } else if (this.#applied.has(key) || KINDS[kind].ours(object, this.#devices, false)) {
-        this.#applied.set(key, object);
-        if (want === undefined || !KINDS[kind].equal(want.object, object)) this.#touch(key);
-      } else {
-        // Where denim has nothing yet, another's is in the way, and stays.
-        if (want !== undefined) this.#touch(key);
-        this.#tellUnderlay(object);
-      }
-      if (object.kind === "address" && this.#mayTell(object)) this.#bridgeDue = true;
-    }
-  }
-
-  /**
-   * Of what is not denim's, addresses, routes and the nexthops that they go by say how packets leave; those of
-   * another cluster's agent lead to its pods, not to nodes.
-   */
-  #tellUnderlay(object: Entry): void {
-    if ((object as { readonly protocol?: number }).protocol === RTPROT_DENIM) return;
-    if (object.kind === "address") this.#onUnderlay({ device: object.device });
-    if (object.kind === "route") this.#onUnderlay({ destination: object.destination });
-    if (object.kind === "nexthop") this.#onUnderlay({});
-  }
-
-  /** The kernel takes a nexthop's routes away with it, and says nothing of IPv4 ones. */
-  #forgetRoutes(owner: string): void {
-    for (const key of this.#owners.get(owner) ?? []) {
-      if (this.#wanted.get(key)?.object.kind !== "route") continue;
-      this.#applied.delete(key);
-      this.#touch(key);
-    }
-  }
-
-  #hearLink(reader: MessageReader): void {
-    const gone = reader.type === RTM_DELLINK;
-    const link = parseLink(reader);
-    if (link === undefined) return;
-    const before = this.#linksByIndex.get(link.index);
-    this.#forgetLink(link.index);
-    if (!gone) this.#rememberLink(link);
-    this.#hearBridge(before, gone ? undefined : link);
-    const want = this.#wantedLinks.get(link.name)?.object;
-    const right = want !== undefined && !gone && linkEqual(want, link, this.#devices);
-    if (want !== undefined && !right) this.#touchLink(link.name);
-    if (before !== undefined && before.name !== link.name) this.#hearRenamed(before.name, link);
-    // The routes of a device that goes down go without a word of their own.
-    const same = before?.up === link.up && before.name === link.name &&
-      before.mtuBytes === link.mtuBytes;
-    if ((gone || !same) && want === undefined) {
-      this.#onUnderlay({ device: before?.name ?? link.name });
-    }
-    // What lay on a device that was away, down or without a carrier is gone, in part without a word.
-    if (link.running && !before?.running && this.#named.has(link.name)) {
-      this.#checkFor(link.name, performance.now());
-    }
-  }
-
-  #hearRenamed(before: string, link: LinkState): void {
-    for (const name of [before, link.name]) if (this.#named.has(name)) this.#touchLink(name);
-    // Of two devices for one tunnel the kernel lets only one be.
-    if (this.#wantedLinks.has(before) && !this.#wantedLinks.has(link.name)) {
-      this.#renamed.set(before, link.index);
-    }
-  }
-
-  /** Whether an address that a device was given may tell which bridge is the pods'. */
-  #mayTell({ device }: DeviceAddress): boolean {
-    const { type } = this.#linksByIndex.get(this.#indexes.get(device)!) ?? {};
-    return type === "bridge" && this.#gateways.size > 0 && this.#bridge?.assumed !== false;
-  }
-
-  /** A bridge that comes, goes or has another name or alias; while none is known to be the pods', its ports too. */
-  #hearBridge(before: LinkState | undefined, now: LinkState | undefined): void {
-    if (this.#gateways.size === 0) return;
-    if (before?.type === "bridge" || now?.type === "bridge") {
-      if (before?.name !== now?.name || before?.alias !== now?.alias) this.#bridgeDue = true;
-    } else if (this.#bridge === undefined && now?.masterIndex !== before?.masterIndex) {
-      this.#bridgeDue = true;
-    }
-  }
-
-  #readLinks(): void {
-    const before = [...this.#linksByIndex.values()];
-    this.#linksByIndex.clear();
-    this.#indexes.clear();
-    for (const link of listLinks(this.#socket)) this.#rememberLink(link);
-    // What is seen here first is no news any more when it is heard.
-    for (const { index, name, up, mtuBytes } of before) {
-      const now = this.#linksByIndex.get(index);
-      const same = now?.name === name && now.up === up && now.mtuBytes === mtuBytes;
-      if (!same && !this.#wantedLinks.has(name)) this.#onUnderlay({ device: name });
-    }
-  }
-
-  #rememberLink(link: LinkState): void {
-    this.#linksByIndex.set(link.index, link);
-    this.#indexes.set(link.name, link.index);
-  }
-
-  #forgetLink(index: number): void {
-    const name = this.#linksByIndex.get(index)?.name;
-    this.#linksByIndex.delete(index);
-    if (name !== undefined && this.#indexes.get(name) === index) this.#indexes.delete(name);
-  }
-
-  /** Makes devices as they should be; those that others need are right when it returns. */
-  #makeLinks(): ReconcileResult {
-    this.#linksTouched = false;
-    const steps: string[] = [];
-    const failures: string[] = [];
-    const attempt = (what: string, step: () => void) => {
-      try {
-        step();
-        steps.push(what);
-        return true;
-      } catch (error) {
-        failures.push(explainLinkError(error));
-        return false;
-      }
-    };
-    const request = (what: string, write: (writer: MessageWriter) => void) =>
-      attempt(what, () => this.#socket.request(what, write));
-    for (const name of this.#unwantedLinks) {
-      const index = this.#indexes.get(name);
-      if (index === undefined) continue;
-      request(`remove device ${name}`, (writer) => writeRemovedLink(writer, index));
-      this.#forgetLink(index);
-    }
-    this.#unwantedLinks.clear();
-    const nowMs = performance.now();
-    for (const { object: link } of this.#wantedLinks.values()) {
-      let found = this.#linksByIndex.get(this.#indexes.get(link.name) ?? 0);
-      if (found !== undefined && linkEqual(link, found, this.#devices)) continue;
-      if (this.#hold(deviceKey(link.name), nowMs)) continue;
-      const renamed = this.#renamed.get(link.name) ?? 0;
-      this.#renamed.delete(link.name);
-      if (found === undefined && this.#linksByIndex.has(renamed)) {
-        request(`remove device ${link.name}`, (writer) => writeRemovedLink(writer, renamed));
-        this.#forgetLink(renamed);
-      }
-      if (found !== undefined && !linkAdoptable(link, found)) {
-        const { index } = found;
-        this.#log.info(
-          "device-recreated",
-          `device ${link.name} is another than net-conf asks for; making it anew`,
-        );
-        if (!request(`remove device ${link.name}`, (writer) => writeRemovedLink(writer, index))) {
-          continue;
-        }
-        this.#forgetLink(index);
-        found = undefined;
-      }
-      if (found === undefined && link.mac === undefined) {
-        // A TUN device is made by opening it, and then wants what other devices are made with.
-        if (!attempt(`make device ${link.name}`, () => openTun(link.name)[Symbol.dispose]())) {
-          continue;
-        }
-        found = findLink(this.#socket, link.name);
-      }
-      const made = found === undefined
-        ? request(
-          `make device ${link.name}`,
-          (writer) => writeNewLink(writer, link as VxlanLink, this.#devices),
-        )
-        : request(
-          `change device ${link.name}`,
-          (writer) => writeChangedLink(writer, link, found!, this.#devices),
-        );
-      const state = made ? findLink(this.#socket, link.name) : undefined;
-      if (state === undefined) continue;
-      this.#rememberLink(state);
-      this.#mended(deviceKey(link.name), steps.at(-1)!, nowMs);
-    }
-    for (const { object: { name, mac } } of this.#wantedLinks.values()) {
-      // A VXLAN device's routes are denim's to make, not a peer's that plays router (RFC 4861).
-      if (mac !== undefined) trySysctl(`net/ipv6/conf/${name}/accept_ra`, "0");
-    }
-    return { changes: steps.length, failures };
-  }
-
-  /** Takes the steps that need not wait. `lost` says that what is missing was lost with a device. */
-  #carryOut(steps: readonly Change<Entry>[], lost = false): ReconcileResult {
-    const nowMs = performance.now();
-    this.#touched = new Set();
-    const due = steps.filter((change) => !this.#waits(change, nowMs));
-    const changes = orderAddresses(due, this.#wanted).filter(({ key }) => !this.#held.has(key));
-    const failures: string[] = [];
-    let batch: Change<Entry>[] = [];
-    let done = 0;
-    const succeed = (change: Change<Entry>) => {
-      done++;
-      this.#done(change);
-      if (change.again) return;
-      if (lost) this.#mends += Number(this.#firstMend !== undefined);
-      else this.#mended(change.key, stepText(change), nowMs);
-    };
-    const fail = (change: Change<Entry>, error: unknown) => {
-      if (!this.#bridgeIsGone(change.key)) failures.push(describe(change, error));
-    };
-    const flush = () => {
-      const failed = new Map(
-        this.#socket.send(this.#writer).map(({ index, error }) => [index, error]),
-      );
-      batch.forEach((change, index) => {
-        const error = failed.get(index);
-        if (error === undefined || this.#settled(change, error)) succeed(change);
-        else fail(change, error);
-      });
-      this.#writer.clear();
-      batch = [];
-    };
-    this.#writer.clear();
-    for (const change of changes) {
-      const kind = KINDS[change.object.kind];
-      try {
-        const { count } = this.#writer;
-        if (change.action === "remove") kind.remove?.(this.#writer, change.object, this.#devices);
-        else kind.put(this.#writer, change.object, this.#devices, change.known);
-        if (this.#writer.count > count) batch.push(change);
-        else succeed(change);
-      } catch (error) {
-        this.#writer.abandon();
-        // Nothing is left on a device that is gone.
-        if (change.action === "remove") this.#done(change);
-        else fail(change, error);
-      }
-      if (this.#writer.length > BATCH_BYTES) flush();
-    }
-    flush();
-    this.#ordered.clear();
-    return { changes: done, failures };
-  }
-
-  /** The plugin's bridge may go at any time, which is no fault; the kernel's word of it is under way. */
-  #bridgeIsGone(key: string): boolean {
-    return this.#wanted.get(key)?.owner === POD_BRIDGE &&
-      findLink(this.#socket, this.#bridge!.link.index) === undefined;
-  }
-
-  #done({ action, object, key }: Change<Entry>): void {
-    if (action === "remove") {
-      this.#applied.delete(key);
-      return;
-    }
-    this.#applied.set(key, object);
-    this.#addressMended ||= object.kind === "address" && this.#devices.owned(object.device) &&
-      !this.#ordered.has(key);
-  }
-
-  /** Whether a step that failed came, or can be brought, to what it was for. */
-  #settled({ action, object }: Change<Entry>, error: LinuxError): boolean {
-    if (action === "remove") return GONE.has(error.errno);
-    if (error.errno !== EEXIST || object.kind !== "route") return false;
-    // A route that stands there and leads the same way is an earlier run's, or flanneld's: taken over in
-    // one step. Any other is somebody's, and stays.
-    const { destination } = object;
-    const way = "device" in object
-      ? { device: object.device, via: undefined }
-      : this.#applied.get(nexthopKind.key({ id: object.nexthopId } as Nexthop)) as
-        | Nexthop
-        | undefined;
-    const there = routeTo(this.#socket, destination.address, { match: true });
-    if (
-      way === undefined || there === undefined || `${there.gateway}` !== `${way.via}` ||
-      !there.destination.equals(destination) || this.#devices.nameOf(there.index) !== way.device
-    ) return false;
-    try {
-      this.#socket.request(
-        `take over route ${destination}`,
-        (writer) => routeKind.put(writer, object, this.#devices, true),
-      );
-      return true;
-    } catch {
-      return false;
+  #endDelays(): void {
+    const { steps, carriers } = this.#schedule.takeDue();
+    for (const { kind, key } of steps) this.#kinds.get(kind)!.dirty.add(key);
+    for (const carrier of carriers) {
+      if (this.#schedule.isComparisonDue(carrier)) this.#distrust(this.#tables[0]!);
     }
   }
 }
 
-const NOTHING: ReconcileResult = { changes: 0, failures: [] };
-
-/** A device's key, among those of all else. */
-function deviceKey(name: string): string {
-  return `device ${name}`;
+function statesOf(
+  tables: KernelTables["tables"],
+): { readonly tables: readonly TableState[]; readonly kinds: ReadonlyMap<string, KindState> } {
+  const states = new Map<AnyTable, TableState>();
+  const kinds = new Map<string, KindState>();
+  for (const [name, table] of Object.entries(tables)) {
+    const state = states.get(table) ?? { table, kinds: [], stale: false, failing: false };
+    states.set(table, state);
+    const kind: KindState = { name, table: state, known: new Map(), dirty: new Set() };
+    state.kinds.push(kind);
+    kinds.set(name, kind);
+  }
+  return { tables: [...states.values()], kinds };
 }
 
-function namesOf(restless: readonly Restless[]): string {
-  const more = restless.length > 1 ? ` and ${restless.length - 1} more` : "";
-  return `${restless[0]!.key}${more}`;
+function* objectsOf(
+  desired: ReadonlyMap<string, { readonly object: KernelItem }>,
+): Generator<readonly [string, KernelItem]> {
+  for (const [key, { object }] of desired) yield [key, object];
 }
 
-/** What the kernel says where that which is to be removed is not there. */
-const GONE: ReadonlySet<number> = new Set([ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL]);
+function countStep({ steps }: Pass, kind: string, end: StepEnd): void {
+  let counts = steps.get(kind);
+  if (counts === undefined) steps.set(kind, counts = { put: 0, remove: 0, fail: 0 });
+  counts[end]++;
+}
 
-/** Which kinds of object a message may be about, and whether it says that they are gone. */
-const NEWS: ReadonlyMap<number, { readonly kinds: readonly EntryKind[]; readonly gone: boolean }> =
-  new Map([
-    [RTM_NEWLINK, { kinds: ["up"], gone: false }],
-    [RTM_DELLINK, { kinds: ["up"], gone: true }],
-    [RTM_NEWADDR, { kinds: ["address"], gone: false }],
-    [RTM_DELADDR, { kinds: ["address"], gone: true }],
-    [RTM_NEWNEIGH, { kinds: ["fdb", "neighbour"], gone: false }],
-    [RTM_DELNEIGH, { kinds: ["fdb", "neighbour"], gone: true }],
-    [RTM_NEWNEXTHOP, { kinds: ["nexthop"], gone: false }],
-    [RTM_DELNEXTHOP, { kinds: ["nexthop"], gone: true }],
-    [RTM_NEWROUTE, { kinds: ["route"], gone: false }],
-    [RTM_DELROUTE, { kinds: ["route"], gone: true }],
-    [RTM_NEWNETCONF, { kinds: ["forwarding"], gone: false }],
-    [RTM_DELNETCONF, { kinds: ["forwarding"], gone: true }],
-  ]);
-
-function sum(first: ReconcileResult, second: ReconcileResult): ReconcileResult {
+function countersOf(metrics: Metrics) {
   return {
-    changes: first.changes + second.changes,
-    failures: [...first.failures, ...second.failures],
+    passes: metrics.counter("denim_reconciler_passes_total", "Passes over the kernel's tables."),
+    failed: metrics.counter(
+      "denim_reconciler_failed_passes_total",
+      "Passes in which a step failed.",
+    ),
+    seconds: metrics.counter("denim_reconciler_seconds_total", "Time spent in passes, in seconds."),
+    step: (kind: string, action: string, count: number) =>
+      metrics.counter(
+        "denim_reconciler_steps_total",
+        "Steps by kind of object and action: put, remove, or fail.",
+        { kind, action },
+      ).add(count),
   };
-}
-
-function stepText({ action, key }: Change<Entry>): string {
-  return `${action} ${key}`;
-}
-
-function describe(change: Change<Entry>, error: unknown): string {
-  if (error instanceof RuntimeError) return error.message;
-  const what = stepText(change);
-  if (!(error instanceof LinuxError)) return `${what}: ${messageOf(error)}`;
-  const hint = error.errno === EEXIST && change.action === "put"
-    ? "another program's stands in the way; remove it, or change net-conf's Network"
-    : error.detail;
-  return new LinuxError(error.errno, what, hint).message;
-}
-
-function explainLinkError(error: unknown): string {
-  const missing = error instanceof LinuxError && error.errno === EOPNOTSUPP &&
-    error.detail === "Unknown device type";
-  const hint =
-    "; load the kernel's module for it (modprobe vxlan), or choose another Backend in net-conf";
-  return messageOf(error) + (missing ? hint : "");
 }

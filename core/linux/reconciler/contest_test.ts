@@ -30,7 +30,7 @@ class Node implements AsyncDisposable {
     this.ns.ip("addr add 10.99.0.1/24 dev eth0");
     for (const name of ["eth0", "eth1"]) this.ns.ip(`link set ${name} up`);
     [this.reconciler, this.stranger] = this.ns.run(() =>
-      [new Reconciler(this.log), new NetlinkSocket()] as const
+      [new Reconciler({ log: this.log }), new NetlinkSocket()] as const
     );
     this.reconciler.networks = [{ network: Cidr.parse("10.5.0.0/16"), subnetLength: 24 }];
     const link = { kind: "link", name: DEVICE, mtuBytes: 1400 } as const;
@@ -43,10 +43,6 @@ class Node implements AsyncDisposable {
 
   routes(): string[] {
     return listRoutes(this.stranger, 4).map(({ destination }) => `${destination}`);
-  }
-
-  lines(start: string): string[] {
-    return this.log.lines.filter((line) => line.startsWith(start));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -116,7 +112,7 @@ rootTest(
                 .end(),
           ),
       );
-      await eventually("its being noticed", () => node.lines("warn others keep").length > 0);
+      await eventually("its being noticed", () => node.log.of("drift-contested").length > 0);
       assert.ok(fighter.undone >= 10, `${fighter.undone} mends at full speed`);
       // Others are mended as ever, by news and by full checks, and neither lifts the wait.
       const before = fighter.undone;
@@ -142,12 +138,13 @@ rootTest(
       await eventually("that at once", () => fighter.undone > undone, 100);
     }
     await eventually("peace", isThere, 5_000);
-    assert.deepEqual(node.lines("error"), []);
+    assert.deepEqual(node.log.events.filter((event) => event.startsWith("error")), []);
     assert.match(
-      node.lines("warn others keep").join(),
-      /^warn others keep changing route 10\.5\.2\.0\/24: 10 times in \d\.\d s; [^,]*, up to 0\.8 s; [^,]*, [^,]*$/,
+      node.log.of("drift-contested").map(({ message }) => message).join(),
+      /^something keeps changing route 10\.5\.2\.0\/24: repaired 10 times in \d\.\d s; [^,]*, and stop it$/,
     );
-    assert.equal(node.lines("warn mended what others changed: put route 10.5.2.0/24").length, 9);
+    const repaired = node.log.of("drift-repaired");
+    assert.equal(repaired.filter(({ message }) => message.includes("10.5.2.0/24")).length, 9);
   },
 );
 
@@ -173,7 +170,7 @@ rootTest(
             (writer) => writeLinkSettings(writer, findLink(stranger, DEVICE)!.index, { up: false }),
           ),
       );
-      await eventually("its being noticed", () => node.lines("warn others keep").length > 0);
+      await eventually("its being noticed", () => node.log.of("drift-contested").length > 0);
       for (let count = 0; count < 5; count++) {
         ns.ip("route del 10.5.3.0/24");
         await eventually("the other", () => node.routes().includes("10.5.3.0/24"), 500);
@@ -183,9 +180,9 @@ rootTest(
       assert.ok(!isUp(), "a check lifts no wait");
     }
     await eventually("peace", () => isUp() && node.routes().includes("10.5.9.0/24"), 5_000);
-    assert.deepEqual(node.lines("error"), []);
-    assert.deepEqual(node.lines("warn others keep").map((line) => line.split(":")[0]), [
-      `warn others keep changing device ${DEVICE}`,
+    assert.deepEqual(node.log.events.filter((event) => event.startsWith("error")), []);
+    assert.deepEqual(node.log.of("drift-contested").map(({ message }) => message.split(":")[0]), [
+      `something keeps changing device ${DEVICE}`,
     ]);
   },
 );
@@ -200,5 +197,5 @@ rootTest("an outer device that comes and goes is no cause for check after check"
     }
     await eventually("the routes", () => node.routes().length === 3, 1_000);
   }
-  assert.match(node.lines("warn others keep").join(), /whether eth0 is up/);
+  assert.match(node.log.of("drift-contested")[0]!.message, /the state of device eth0/);
 });

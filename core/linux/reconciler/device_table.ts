@@ -1,0 +1,300 @@
+/**
+ * Network devices as a table of the kernel's: made, changed and removed by rtnetlink, and TUN devices by opening them.
+ *
+ * @module
+ */
+
+import { messageOf, RuntimeError, throwDefect } from "../../errors.ts";
+import type { Link, VxlanLink } from "../../kernel_state.ts";
+import type { Logger } from "../../log.ts";
+import type { MessageWriter } from "../netlink/netlink_codec.ts";
+import type { Monitor } from "../netlink/monitor.ts";
+import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
+import {
+  findLink,
+  LINK_MESSAGES,
+  linkAdoptable,
+  linkEqual,
+  type LinkState,
+  listLinks,
+  parseLink,
+  sameLink,
+  writeChangedLink,
+  writeNewLink,
+  writeRemovedLink,
+} from "../objects/link.ts";
+import { deviceKey, type KernelContext } from "../objects/object_kind.ts";
+import { EADDRINUSE, EEXIST, EOPNOTSUPP, LinuxError } from "../sys/linux_error.ts";
+import { readSysctl, trySysctl } from "../sys/sysctl.ts";
+import { openTun } from "../tunnel/tun.ts";
+import type {
+  DesiredView,
+  KernelTable,
+  PutStep,
+  Step,
+  StepFailure,
+  TableListener,
+} from "./kernel_table.ts";
+import type { Links, OnLinkChange } from "./links.ts";
+import { tunHolder } from "./tun_holder.ts";
+
+/** A device as the kernel has it. */
+export interface FoundLink extends LinkState {
+  /** Tells the kinds of object apart. */
+  readonly kind: "link";
+  /** Whether the kernel takes routes that other hosts advertise; `undefined` if it was not looked up. */
+  readonly acceptsRoutes?: boolean;
+}
+
+/** What a {@link DeviceTable} works with. */
+export interface DeviceTableOptions {
+  /** For requests. */
+  readonly socket: NetlinkSocket;
+  /** Events of {@link LINK_MESSAGES}. */
+  readonly monitor: Monitor;
+  /** Kept up to date by the table, for all others. */
+  readonly links: Links;
+  /** Which devices are denim's. */
+  readonly context: KernelContext;
+  /** What owners want. */
+  readonly desired: DesiredView;
+  /** Takes what operators should know. */
+  readonly log: Logger;
+  /** Told of every change of a device, denim's or not, that denim did not make itself. */
+  readonly onChange: OnLinkChange;
+  /** Told that events of devices, and so perhaps of all else, were lost. */
+  readonly onLost: () => void;
+}
+
+/**
+ * Devices that denim makes. Whatever lies on a device is lost with it, when it is set down, or when its carrier goes,
+ * in part without an event: so devices carry the objects of later tables.
+ */
+export class DeviceTable implements KernelTable<Link, Link | FoundLink> {
+  readonly #options: DeviceTableOptions;
+  /** The indexes of denim's devices that others renamed, by the names that they should have. */
+  readonly #renamed = new Map<string, number>();
+
+  /** Reads the devices that there are. Throws a LinuxError. */
+  constructor(options: DeviceTableOptions) {
+    this.#options = options;
+    options.links.replace(listLinks(options.socket), () => {});
+  }
+
+  /** See {@link KernelTable.key}. */
+  key({ name }: Link | FoundLink): string {
+    return deviceKey(name);
+  }
+
+  /** See {@link KernelTable.equal}. */
+  equal(wanted: Link, found: Link | FoundLink): boolean {
+    if (!("index" in found)) return sameLink(wanted, found);
+    return linkEqual(wanted, found, this.#options.context) && found.acceptsRoutes !== true;
+  }
+
+  /** See {@link KernelTable.ours}. A device of unknown origin is never denim's to remove. */
+  ours(_found: Link | FoundLink, known: boolean): boolean {
+    return known;
+  }
+
+  /** See {@link KernelTable.find}. */
+  find({ name }: Link): FoundLink | undefined {
+    const link = this.#options.links.named(name);
+    return link && { kind: "link", ...link };
+  }
+
+  /** See {@link KernelTable.carrier}. */
+  carrier(link: Link): string | undefined {
+    return link.mac === undefined ? undefined : deviceKey(link.info.outerDevice);
+  }
+
+  /** See {@link KernelTable.carries}. */
+  carries(): boolean {
+    return true;
+  }
+
+  /** See {@link KernelTable.dump}. */
+  dump(): FoundLink[] {
+    const { links, socket, onChange } = this.#options;
+    links.replace(listLinks(socket), onChange);
+    return links.all().map((link) => ({
+      kind: "link",
+      ...link,
+      ...this.#options.context.owned(link.name) && link.vxlan !== undefined &&
+        { acceptsRoutes: readSysctl(acceptRa(link.name)) === "1" },
+    }));
+  }
+
+  /**
+   * Removals come last, except of a device in whose presence the kernel refuses another: one VXLAN device has a VNI
+   * and port at a time.
+   */
+  arrange(
+    steps: readonly Step<Link, Link | FoundLink>[],
+  ): readonly Step<Link, Link | FoundLink>[] {
+    const puts = steps.filter((step) => step.action === "put");
+    const first = steps.filter(({ action, object }) =>
+      action === "remove" && puts.some((put) => sameTunnel(put.object, object))
+    );
+    return first.length === 0
+      ? steps
+      : [...first, ...steps.filter((step) => !first.includes(step))];
+  }
+
+  /** See {@link KernelTable.apply}. */
+  apply(
+    steps: readonly Step<Link, Link | FoundLink>[],
+  ): readonly StepFailure<Link, Link | FoundLink>[] {
+    return steps.flatMap((step) => {
+      try {
+        if (step.action === "put") this.#put(step);
+        else this.#remove(step.object.name, this.#options.links.named(step.object.name)?.index);
+        return [];
+      } catch (error) {
+        throwDefect(error);
+        return [{ step, error: this.#explain(step, error as Error) }];
+      }
+    });
+  }
+
+  #put({ object: link }: PutStep<Link>): void {
+    const { links, socket, log } = this.#options;
+    const { name } = link;
+    let found = links.named(name);
+    const renamed = links.at(this.#renamed.get(name) ?? 0);
+    this.#renamed.delete(name);
+    // The kernel allows one device of a tunnel, whatever its name.
+    if (found === undefined && renamed !== undefined) this.#remove(name, renamed.index);
+    if (found !== undefined && !linkAdoptable(link, found)) {
+      if (found.tun !== undefined) refuseIfHeld(name);
+      log.info(
+        "device-recreated",
+        `device ${name} can't be changed to what net-conf asks for; recreating it`,
+      );
+      this.#remove(name, found.index);
+      found = undefined;
+    }
+    const opened = found === undefined && link.mac === undefined;
+    if (opened) {
+      openTun(name)[Symbol.dispose]();
+      found = findLink(socket, name);
+    }
+    try {
+      if (found === undefined) this.#make(link as VxlanLink);
+      else this.#change(link, found);
+    } catch (error) {
+      if (opened) this.#remove(name, found?.index);
+      throw error;
+    }
+    const made = findLink(socket, name);
+    if (made !== undefined) links.set(made);
+    // Routes on a VXLAN device are denim's to set, not a peer's that plays router (RFC 4861).
+    if (link.mac !== undefined) trySysctl(acceptRa(name), "0");
+  }
+
+  #make(link: VxlanLink): void {
+    this.#request(
+      `make device ${link.name}`,
+      (writer) => writeNewLink(writer, link, this.#options.context),
+    );
+  }
+
+  #change(link: Link, found: LinkState): void {
+    this.#request(
+      `change device ${link.name}`,
+      (writer) => writeChangedLink(writer, link, found, this.#options.context),
+    );
+  }
+
+  #remove(name: string, index: number | undefined): void {
+    if (index === undefined) return;
+    this.#request(`remove device ${name}`, (writer) => writeRemovedLink(writer, index));
+    this.#options.links.delete(index);
+  }
+
+  #request(what: string, write: (writer: MessageWriter) => void): void {
+    this.#options.socket.request(what, write);
+  }
+
+  #explain({ action, object }: Step<Link, Link | FoundLink>, error: Error): Error {
+    if (!(error instanceof LinuxError) || action !== "put" || "index" in object) return error;
+    const hint = this.#hint(object, error);
+    return hint === undefined
+      ? error
+      : new RuntimeError(`${messageOf(error)}; ${hint}`, { cause: error });
+  }
+
+  #hint(link: Link, { errno, detail }: LinuxError): string | undefined {
+    if (errno === EOPNOTSUPP && detail === "Unknown device type") {
+      return "load the kernel's module for it (modprobe vxlan), or choose another Backend in net-conf";
+    }
+    if (errno !== EEXIST && errno !== EADDRINUSE || link.mac === undefined) return undefined;
+    const rival = this.#options.links.all().find(({ name, vxlan }) =>
+      name !== link.name && vxlan?.port === link.info.port
+    );
+    const what = `UDP port ${link.info.port}`;
+    if (rival !== undefined) {
+      return `device ${rival.name} has VNI ${rival.vxlan!.vni} and ${what}; remove it ` +
+        `(ip link del ${rival.name}) if nothing needs it, or choose another VNI and Port in net-conf's Backend`;
+    }
+    return errno === EADDRINUSE
+      ? `another program has ${what} (ss -ulnp shows which); stop it, or choose another Port in ` +
+        "net-conf's Backend"
+      : undefined;
+  }
+
+  /** See {@link KernelTable.listen}. */
+  listen(listener: TableListener<Link | FoundLink>, signal: AbortSignal): Promise<void> {
+    return this.#options.monitor.listen({
+      onMessage: (reader) => {
+        const { type } = reader;
+        if (type !== LINK_MESSAGES.new && type !== LINK_MESSAGES.del) return;
+        const link = parseLink(reader);
+        if (link !== undefined) this.#onEvent(link, type === LINK_MESSAGES.del, listener);
+      },
+      onLost: () => {
+        listener.lost();
+        this.#options.onLost();
+      },
+    }, signal);
+  }
+
+  #onEvent(link: LinkState, gone: boolean, listener: TableListener<Link | FoundLink>): void {
+    const { links, desired, onChange } = this.#options;
+    const before = links.at(link.index);
+    if (gone) links.delete(link.index);
+    else links.set(link);
+    onChange(before, gone ? undefined : link);
+    const renamed = !gone && before !== undefined && before.name !== link.name;
+    if (renamed) {
+      const wanted = (name: string) => desired.get("link", deviceKey(name)) !== undefined;
+      if (wanted(before.name) && !wanted(link.name)) this.#renamed.set(before.name, link.index);
+      listener.gone({ kind: "link", ...before });
+    }
+    if (gone) listener.gone({ kind: "link", ...link });
+    else listener.found({ kind: "link", ...link });
+    if (!gone && link.running && (!before?.running || renamed)) {
+      listener.restored(deviceKey(link.name));
+    }
+  }
+}
+
+function acceptRa(device: string): string {
+  return `net/ipv6/conf/${device}/accept_ra`;
+}
+
+/** A TUN device that a living program reads is not denim's to remove. */
+function refuseIfHeld(name: string): void {
+  const holder = tunHolder(name);
+  if (holder === undefined) return;
+  throw new RuntimeError(
+    `device ${name} belongs to ${holder.name} (process ${holder.pid}); stop that program, or choose another ` +
+      "Backend in net-conf",
+  );
+}
+
+function sameTunnel(wanted: Link, other: Link | FoundLink): boolean {
+  if (wanted.mac === undefined || wanted.name === other.name) return false;
+  const vxlan = "index" in other ? other.vxlan : other.mac === undefined ? undefined : other.info;
+  return vxlan !== undefined && vxlan.vni === wanted.info.vni && vxlan.port === wanted.info.port;
+}
