@@ -36,10 +36,16 @@ export class RuntimeError extends ExpectedError {
 export function isDefect(error: unknown): boolean {
   if (error instanceof ExpectedError) return false;
   if (error instanceof DOMException) return error.name !== "AbortError";
-  return !OPERATING_SYSTEM.some((kind) => error instanceof kind);
+  return !OPERATING_SYSTEM.some((kind) => error instanceof kind) && !hasErrno(error);
 }
 
 const OPERATING_SYSTEM = Object.values(Deno.errors);
+
+/** Whether an error has errno's name: Deno has a class for some alone, and a plain `Error` for ENOSPC or EROFS. */
+function hasErrno(error: unknown): boolean {
+  const code = error instanceof Error ? (error as { readonly code?: unknown }).code : undefined;
+  return typeof code === "string" && /^E[A-Z0-9]+$/.test(code);
+}
 
 /** Throws an error again if it is a defect: the first line of each `catch` that goes on after failures. */
 export function throwDefect(error: unknown): void {

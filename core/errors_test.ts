@@ -5,6 +5,9 @@ const CASES: readonly [error: unknown, defect: boolean][] = [
   [new ConfigError("a flag"), false],
   [new RuntimeError("a store"), false],
   [new Deno.errors.NotFound("a file"), false],
+  // As Deno throws what a file system says that it has no class for.
+  [Object.assign(new Error("No space left on device (os error 28)"), { code: "ENOSPC" }), false],
+  [Object.assign(new TypeError("an argument"), { code: "ERR_INVALID_ARG_TYPE" }), true],
   [new DOMException("over", "AbortError"), false],
   [new DOMException("a clone", "DataCloneError"), true],
   [new TypeError("undefined"), true],

@@ -12,38 +12,48 @@ import {
   ensureGateway,
   hostInterfaceName,
   makeVeth,
+  markGateway,
   removeLink,
+  requireIpv6,
   waitForPort,
 } from "./bridge.ts";
 import {
   type BridgeConf,
-  BUILT_IN,
+  isDelegated,
+  MAX_MTU_BYTES,
   podRoutes,
   readBridgeConf,
   readSubnetEnv,
   renderDelegate,
-  typeOf,
 } from "./delegate_conf.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
 import { type Dns, parseResolvConf } from "./host_local_conf.ts";
 import { openPod, refuseSecondAdd } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import { type AttachmentResult, formatResult } from "./result.ts";
-import { lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
+import { hasGateway, hasRecords, lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
 
 /**
- * Attaches a container and answers with the result. Everything is checked before anything is made; where
- * something fails later, all that this call made is taken back, but for the bridge, which others may use by
- * then. What an ADD before it left that was killed is in nobody's way.
+ * Attaches a container and returns the result as JSON. Checks everything before it makes anything. If a later step
+ * fails, it removes all that this call made, except the bridge, which other pods may use by then. First it removes
+ * what an earlier ADD of the attachment left that was killed.
  */
 export function add(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
   const env = readSubnetEnv(conf.subnetFile);
   const delegate = renderDelegate(conf, env);
-  if (typeOf(delegate) !== BUILT_IN) {
+  // The first pod's ADD says it: each ADD is a process of its own, and there may be thousands.
+  if (env.mtuBytes > MAX_MTU_BYTES && !hasRecords(conf.dataDir)) {
+    console.error(
+      `${conf.subnetFile}: FLANNEL_MTU is ${env.mtuBytes}, more than a pod's device can have; ` +
+        `pods get ${MAX_MTU_BYTES}`,
+    );
+  }
+  if (isDelegated(delegate)) {
     return import("./delegate.ts").then((it) => it.delegateAdd(conf, variables, delegate));
   }
   const args = readArgs(variables.args);
   const bridgeConf = readBridgeConf(delegate, args);
+  requireIpv6(bridgeConf);
   const dns = readPodDns(bridgeConf);
   using pod = openPod(variables);
   using socket = new NetlinkSocket();
@@ -56,6 +66,8 @@ export function add(conf: NetworkConf, variables: CniVariables): string | Promis
   undo.defer(() => giveBack(bridgeConf, held));
   const routes = podRoutes(bridgeConf);
   const bridge = ensureBridge(socket, bridgeConf);
+  // Before the bridge has its first port: from then on the agent would take it for one that lost its address.
+  markGateway(socket, bridge, hasGateway(conf.dataDir, delegate));
   if (bridgeConf.isGateway) {
     ensureGateway(socket, bridgeConf, bridge, env.halves.flatMap(({ networks }) => networks));
   }
@@ -66,7 +78,7 @@ export function add(conf: NetworkConf, variables: CniVariables): string | Promis
   saveConf(conf.dataDir, variables, delegate);
   undo.move();
 
-  // Read again: somebody else's bridge may have taken the new port's address.
+  // Read again: a bridge that denim did not make may have taken the new port's Ethernet address.
   const { name, mac, mtuBytes } = findLink(socket, bridge.index) ?? bridge;
   const result: AttachmentResult = {
     interfaces: [
@@ -92,8 +104,8 @@ function readPodDns({ dns, ipam: { resolvConf } }: BridgeConf): Dns | undefined 
 }
 
 /**
- * Whether an ADD before this one attached the container. The record is the last that an ADD writes: an
- * interface without one was left by an ADD that was killed, and is taken away.
+ * Whether an earlier ADD attached the container. An ADD writes the record last: an interface without a record was
+ * left by an ADD that was killed, and is removed here.
  */
 function isAttached(
   socket: NetlinkSocket,

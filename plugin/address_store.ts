@@ -1,22 +1,24 @@
 /**
- * Addresses on disk, as the host-local plugin keeps them, so that the two can take turns on a live node: in a
- * folder for each network, one file for each address, named after it, with the container's id and interface
- * inside; the address given last, so that one that was just given back is not given out again at once; and a
- * lock.
+ * Addresses on disk, as the host-local plugin keeps them, so that the two can take turns on a live node. Each
+ * network has a folder. In it are a lock; a file for each address that is held, named after it, with the
+ * container's id and interface inside; and the address given last, so that the next ADD does not reuse one that
+ * was just given back.
  *
  * @module
  */
 
+import { throwDefect } from "@denim/core/errors";
 import { IpAddress } from "@denim/core/ip";
+import { replaceFile } from "@denim/core/linux/attach";
 import { CNI_CODE, CniError } from "./cni_error.ts";
 import { type Attachment, isCniName } from "./environment.ts";
-import { lockFile, removeIfPossible, removeIfThere, unlessGone, writeWhole } from "./files.ts";
+import { lockFile, removeIfPossible, removeIfThere, unlessGone } from "./files.ts";
 import type { AddressRange, HostLocalConf } from "./host_local_conf.ts";
 
 const LOCK = "lock";
 /** host-local counts the sets of ranges from 0; denim has one set a family. */
 const LAST_RESERVED = "last_reserved_ip.";
-/** Where an address file is written before it has its name. No address, and so nothing to host-local. */
+/** Where an address file is written before it has its name. host-local ignores it: it is not an address. */
 const DRAFT = ".draft";
 /** What stands between the container's id and the interface's name. */
 const LINE_BREAK = "\r\n";
@@ -33,7 +35,7 @@ export interface HeldAddress {
 export interface Holder {
   /** The address. */
   readonly address: IpAddress;
-  /** The container's id; `undefined` where the file names nobody: a power cut, or a host-local that was killed. */
+  /** The container's id; `undefined` if the file has none, after a power cut or a host-local that was killed. */
   readonly containerId: string | undefined;
   /** The interface; `undefined` in a file of a host-local older than 0.8. */
   readonly ifName: string | undefined;
@@ -41,7 +43,7 @@ export interface Holder {
   readonly writtenMs: number;
 }
 
-/** One network's folder, locked against every other plugin for as long as it is open. */
+/** One network's folder. Its lock keeps every other plugin process out as long as the store is open. */
 export class AddressStore implements Disposable {
   readonly #directory: string;
   readonly #lock: Disposable;
@@ -51,13 +53,13 @@ export class AddressStore implements Disposable {
     this.#lock = lock;
   }
 
-  /** Opens a network's folder, made where it is missing, and waits for its lock (flock(2), as host-local). */
+  /** Opens a network's folder, makes it if it is missing, and waits for its lock (flock(2), as host-local does). */
   static open(directory: string): AddressStore {
     Deno.mkdirSync(directory, { recursive: true, mode: 0o755 });
     return new AddressStore(directory, lockFile(`${directory}/${LOCK}`, "alone"));
   }
 
-  /** As {@link AddressStore.open}, with `undefined` where there is no such folder. */
+  /** As {@link AddressStore.open}, but returns `undefined` if there is no such folder. */
   static openExisting(directory: string): AddressStore | undefined {
     return unlessGone(() => Deno.statSync(directory)) && AddressStore.open(directory);
   }
@@ -69,9 +71,10 @@ export class AddressStore implements Disposable {
 
   /**
    * Reserves one address of each range for an attachment: the one of `requested` that is in the range, else
-   * the next free one after the last that was given. All or none. Throws a CniError where a range has none
-   * left, or where a requested address is not to be had. What the attachment holds already is what a plugin
-   * that was killed left, and is given back; but where it is `attached` it is in use, and a CniError says so.
+   * the next free one after the last that was given. All or none. Throws a CniError if a range has none
+   * left, or if a requested address is taken. Addresses that the attachment holds already were left by a plugin
+   * that was killed, and are given back first; but if the container is `attached` they are in use, and a CniError
+   * says so.
    */
   reserve(
     attachment: Attachment,
@@ -100,7 +103,7 @@ export class AddressStore implements Disposable {
       );
       const address = wish === undefined
         ? this.#nextFree(range, index, names)
-        : checkFree(wish, range, names);
+        : this.#checkFree(wish, range, names);
       return { address, range };
     });
     if (unmet.size > 0) {
@@ -114,25 +117,23 @@ export class AddressStore implements Disposable {
     }
     using undo = new DisposableStack();
     plan.forEach(({ address }, index) => {
-      // Half of this file, without its holder, could not be given back.
-      writeWhole(
+      // Written whole: a file without its holder could not be given back.
+      replaceFile(
         `${this.#directory}/${address}`,
-        `${this.#directory}/${DRAFT}`,
         `${attachment.containerId}${LINE_BREAK}${attachment.ifName}`,
+        { mode: 0o600, draft: `${this.#directory}/${DRAFT}` },
       );
       undo.defer(() => this.remove([address]));
-      // Half of this file would cost no more than the turn.
-      Deno.writeTextFileSync(`${this.#directory}/${LAST_RESERVED}${index}`, `${address}`, {
-        mode: 0o600,
-      });
+      this.#writeLastReserved(index, address);
     });
     undo.move();
     return plan;
   }
 
   /**
-   * Gives back every address that an attachment holds, and no other's. None is fine. Tells whether another
-   * interface of the same container holds one.
+   * Gives back the addresses that an attachment holds; it need not hold any.
+   *
+   * @returns whether another interface of the same container holds an address
    */
   release(attachment: Attachment): boolean {
     const { held, sameContainer } = this.#list(attachment);
@@ -145,15 +146,15 @@ export class AddressStore implements Disposable {
     return this.#list(attachment).held;
   }
 
-  /** Who holds which address. */
+  /** Every address that is held, and by whom. */
   holders(): Holder[] {
-    return this.#files().flatMap((name) => {
-      const address = IpAddress.tryParse(name), names = this.#read(name);
+    return this.#entries().flatMap(({ name, isFile }) => {
+      const address = IpAddress.tryParse(name), names = isFile ? this.#read(name) : undefined;
       return address && names ? [{ address, ...names, writtenMs: this.#writtenMs(name) }] : [];
     });
   }
 
-  /** Gives back these addresses. */
+  /** Gives back addresses, whoever holds them. */
   remove(addresses: readonly IpAddress[]): void {
     this.#remove(addresses.map(String));
   }
@@ -162,7 +163,7 @@ export class AddressStore implements Disposable {
     for (const name of names) removeIfThere(`${this.#directory}/${name}`);
   }
 
-  /** Looks through the folder, once. */
+  /** Reads the folder once. */
   #list({ containerId, ifName }: Attachment): {
     /** Every address that is held, as its file's name. */
     readonly names: Set<string>;
@@ -174,9 +175,9 @@ export class AddressStore implements Disposable {
     const names = new Set<string>();
     const held: string[] = [], heldAsOld: string[] = [];
     let sameContainer = false;
-    for (const name of this.#files()) {
-      const holder = this.#read(name);
-      // Whoever had it before the machine was started anew lives no more.
+    for (const { name, isFile } of this.#entries()) {
+      const holder = isFile ? this.#read(name) : undefined;
+      // The container that had it did not survive the machine's last start.
       if (holder && !holder.containerId && this.#writtenMs(name) < bootMs()) continue;
       names.add(name);
       if (holder?.containerId !== containerId) continue;
@@ -188,22 +189,28 @@ export class AddressStore implements Disposable {
     return { names, held: held.length > 0 ? held : heldAsOld, sameContainer };
   }
 
-  #files(): string[] {
-    const names: string[] = [];
-    for (const { name, isFile } of Deno.readDirSync(this.#directory)) {
-      // Nobody writes one while the lock is held: a plugin was killed.
+  /**
+   * Everything in the folder that may be named after an address. It need not be a file: if a folder or a link has an
+   * address's name, that address can't be given, and nothing holds it. host-local passes it by as well.
+   */
+  #entries(): Deno.DirEntry[] {
+    const entries: Deno.DirEntry[] = [];
+    for (const entry of Deno.readDirSync(this.#directory)) {
+      const { name } = entry;
+      // No other process writes one while this one has the lock: it was left by a plugin that was killed.
       if (name === DRAFT) removeIfPossible(`${this.#directory}/${DRAFT}`);
-      else if (isFile && name !== LOCK && !name.startsWith(LAST_RESERVED)) names.push(name);
+      else if (name !== LOCK && !name.startsWith(LAST_RESERVED)) entries.push(entry);
     }
-    return names;
+    return entries;
   }
 
-  /** Whom a file names; `undefined` where it can't be read: it is somebody else's. */
+  /** The holder that a file names; `undefined` if the file can't be read, and is not denim's to change. */
   #read(name: string): Pick<Holder, "containerId" | "ifName"> | undefined {
     let text: string;
     try {
       text = Deno.readTextFileSync(`${this.#directory}/${name}`);
-    } catch {
+    } catch (error) {
+      throwDefect(error);
       return undefined;
     }
     const [containerId = "", ifName] = text.trim().split(LINE_BREAK);
@@ -234,17 +241,43 @@ export class AddressStore implements Disposable {
     );
   }
 
+  /** Keeps the address given last. If this file is lost or cut short, an address may be reused too soon, no more. */
+  #writeLastReserved(index: number, address: IpAddress): void {
+    const path = `${this.#directory}/${LAST_RESERVED}${index}`;
+    try {
+      Deno.writeTextFileSync(path, `${address}`, { mode: 0o600 });
+    } catch (error) {
+      // A folder has its name.
+      if (!(error instanceof Deno.errors.IsADirectory)) throw error;
+    }
+  }
+
+  #checkFree(
+    address: IpAddress,
+    { gateway, subnet }: AddressRange,
+    names: ReadonlySet<string>,
+  ): IpAddress {
+    const reason = address.equals(gateway)
+      ? `it is the gateway of ${subnet}`
+      : names.has(`${address}`)
+      ? `it is taken (${this.#directory}/${address})`
+      : undefined;
+    if (reason === undefined) return address;
+    throw new CniError(CNI_CODE.noAddress, `${address} can't be given as asked: ${reason}`);
+  }
+
   #lastReserved(index: number): IpAddress | undefined {
     try {
       const text = Deno.readTextFileSync(`${this.#directory}/${LAST_RESERVED}${index}`);
       return IpAddress.tryParse(text.trim());
-    } catch {
+    } catch (error) {
+      throwDefect(error);
       return undefined;
     }
   }
 }
 
-/** When the machine was started, in ms since 1970. */
+/** When the machine last started, in ms since 1970. */
 function bootMs(): number {
   return Date.now() - Deno.osUptime() * 1000;
 }
@@ -256,18 +289,4 @@ function inRange(address: IpAddress, { subnet, first, last }: AddressRange): boo
 
 function show(ranges: readonly AddressRange[]): string {
   return ranges.map(({ first, last }) => `${first} to ${last}`).join(" and ");
-}
-
-function checkFree(
-  address: IpAddress,
-  { gateway, subnet }: AddressRange,
-  names: ReadonlySet<string>,
-): IpAddress {
-  const reason = address.equals(gateway)
-    ? `it is the gateway of ${subnet}`
-    : names.has(`${address}`)
-    ? "another container has it"
-    : undefined;
-  if (reason === undefined) return address;
-  throw new CniError(CNI_CODE.noAddress, `${address} can't be given as asked: ${reason}`);
 }

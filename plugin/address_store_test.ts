@@ -127,7 +127,7 @@ Deno.test("a requested address is given where it is free, else nothing is", () =
         code: 100,
         message,
       });
-    refused(["10.5.3.5"], /10\.5\.3\.5 can't be given as asked: another container has it/);
+    refused(["10.5.3.5"], /10\.5\.3\.5 can't be given as asked: it is taken/);
     refused(["10.5.3.1"], /it is the gateway/);
     refused(["10.5.4.1"], /10\.5\.4\.1 can't be given as asked: the node's ranges are/);
     refused(["10.5.3.2", "10.5.3.3"], /10\.5\.3\.3 can't be given/);
@@ -158,13 +158,69 @@ Deno.test("where one range is full, the other gives nothing", () => {
   });
 });
 
-Deno.test("where the second address can't be written, the first is given back", () => {
+Deno.test("if the second address can't be kept, the first is given back", () => {
   withFolder((folder) => {
-    Deno.mkdirSync(`${folder}/fc00:5:0:e::2`, { recursive: true });
-    assert.throws(() => reserve(folder, "a", { ranges: [SMALL, IPV6] }), Deno.errors.IsADirectory);
-    assert.ok(!addressFiles(folder).includes("10.5.3.2"));
+    Deno.mkdirSync(folder);
+    Deno.symlinkSync("/nowhere/file", `${folder}/last_reserved_ip.1`);
+    assert.throws(() => reserve(folder, "a", { ranges: [SMALL, IPV6] }), Deno.errors.NotFound);
+    assert.deepEqual(addressFiles(folder), []);
   });
 });
+
+/** What may have an address's name and is not a file, and how it is made. */
+const STRANGE: readonly [string, (path: string) => void][] = [
+  ["a folder", (path) => Deno.mkdirSync(path)],
+  ["a folder with a file", (path) => Deno.mkdirSync(`${path}/x`, { recursive: true })],
+  ["a link to nowhere", (path) => Deno.symlinkSync("/nowhere/file", path)],
+  ["a link to another's address", (path) => Deno.symlinkSync("10.5.3.6", path)],
+  [
+    "a pipe that nobody writes to",
+    (path) => assert.ok(new Deno.Command("mkfifo", { args: [path] }).outputSync().success),
+  ],
+];
+for (const [what, make] of STRANGE) {
+  Deno.test(`an address whose name ${what} has is stepped over`, () => {
+    withFolder((folder) => {
+      Deno.mkdirSync(folder);
+      for (const name of ["10.5.3.2", "10.5.3.4", "fc00:5:0:e::2"]) make(`${folder}/${name}`);
+      Deno.writeTextFileSync(`${folder}/10.5.3.6`, "z\r\neth0");
+      assert.deepEqual(reserve(folder, "a", { ranges: [SMALL, IPV6] }), [
+        "10.5.3.3",
+        "fc00:5:0:e::3",
+      ]);
+      assert.deepEqual(reserve(folder, "b"), ["10.5.3.5"]);
+      assert.throws(() => reserve(folder, "c", { requested: ["10.5.3.4"] }), {
+        code: 100,
+        message: `10.5.3.4 can't be given as asked: it is taken (${folder}/10.5.3.4)`,
+      });
+      assert.throws(() => reserve(folder, "c"), { code: 100, message: /no address is free/ });
+      {
+        using store = AddressStore.open(folder);
+        assert.deepEqual(store.holders().map(({ address }) => `${address}`).sort(), [
+          "10.5.3.3",
+          "10.5.3.5",
+          "10.5.3.6",
+          "fc00:5:0:e::3",
+        ]);
+      }
+      for (const id of ["a", "b", "z"]) release(folder, id);
+      assert.deepEqual(addressFiles(folder), ["10.5.3.2", "10.5.3.4", "fc00:5:0:e::2"]);
+    });
+  });
+}
+
+for (const name of ["lock", ".draft", "last_reserved_ip.0"]) {
+  Deno.test(`a folder in the place of ${name} is in nobody's way`, () => {
+    withFolder((folder) => {
+      Deno.mkdirSync(`${folder}/${name}`, { recursive: true });
+      assert.deepEqual(reserve(folder, "a"), ["10.5.3.2"]);
+      assert.deepEqual(reserve(folder, "b"), ["10.5.3.3"]);
+      release(folder, "a");
+      release(folder, "b");
+      assert.deepEqual(addressFiles(folder), []);
+    });
+  });
+}
 
 for (
   const [what, content] of [["is empty", ""], ["holds zeros", "\0\0\0"], ["holds junk", "%\xff"]]

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { messageOf, throwDefect } from "@denim/core/errors";
 import type { IpAddress } from "@denim/core/ip";
 import { Cidr } from "@denim/core/ip";
 import { MacAddress } from "@denim/core/mac";
@@ -18,6 +19,7 @@ import {
   listAddresses,
   MessageWriter,
   type NetlinkSocket,
+  NO_GATEWAY_ALIAS,
   readSysctl,
   trySysctl,
   waitForKernel,
@@ -38,27 +40,28 @@ import type { Attachment } from "./environment.ts";
 import type { AddressRange, RouteConf } from "./host_local_conf.ts";
 import type { PodNamespace } from "./namespace.ts";
 
-/** How long the bridge's port may take to carry packets; the bridge plugin's own patience. */
+/** How long the bridge's port may take to carry packets; as long as in the bridge plugin. */
 const PORT_TIMEOUT_MS = 2500;
-/** How long the kernel may take to take up an IPv6 address: where it probes for duplicates, 1 to 2 s. */
+/** How long the kernel may need to take up an IPv6 address: 1 to 2 s if it probes for duplicates. */
 const ADDRESS_TIMEOUT_MS = 5000;
 
 /** One message of a batch, and what it is for. */
 type Step = readonly [what: string, write: (writer: MessageWriter) => void];
 
-/** Sends messages in one system call. Throws a LinuxError that says what the first to fail was for. */
+/** Sends messages in one system call. Throws a LinuxError that says what the first one to fail was for. */
 function apply(socket: NetlinkSocket, steps: readonly Step[]): void {
   const batch = new MessageWriter();
   for (const [, write] of steps) write(batch);
   const [failure] = socket.send(batch);
   if (failure === undefined) return;
-  throw new LinuxError(failure.error.errno, steps[failure.index]![0], failure.error.detail);
+  const { error: cause, index } = failure;
+  throw new LinuxError(cause.errno, steps[index]![0], cause.detail, { cause });
 }
 
 /**
- * The name of the node's end of an attachment's veth pair. It follows from the attachment, so that what a
- * crash left behind is found again, by the next ADD or by a DEL whose namespace is gone. 44 bits of
- * FNV-1a: no two attachments of a node will ever share one.
+ * The name of the node's end of an attachment's veth pair. It follows from the attachment, so that the next ADD,
+ * or a DEL whose namespace is gone, finds what a crash left behind. It has 44 bits of an FNV-1a hash, enough for no
+ * two attachments of a node to share a name.
  */
 export function hostInterfaceName({ containerId, ifName }: Attachment): string {
   let hash = 0xcbf2_9ce4_8422_2325n;
@@ -69,15 +72,16 @@ export function hostInterfaceName({ containerId, ifName }: Attachment): string {
 }
 
 /**
- * Makes the bridge, or sees that the one there will do. Of several plugins at once one makes it, and all
- * find it. Throws a CniError where the name is another device's.
+ * Makes the bridge, or takes the one that is there, and sets it up. Of several plugin processes at once one makes
+ * it, and all find it. Throws a CniError if another kind of device has the name.
  */
 export function ensureBridge(socket: NetlinkSocket, conf: BridgeConf): LinkState {
   const { bridge: name, mtuBytes, promiscMode } = conf;
   const settings = { up: true, promiscuous: promiscMode || undefined };
   let found = findLink(socket, name);
   if (found === undefined) {
-    // A bridge that was given an address keeps it; else it has that of its lowest port, which comes and goes.
+    // A bridge that was given an Ethernet address keeps it. Otherwise it has its lowest port's, which changes as
+    // pods come and go.
     const mac = MacAddress.random();
     tolerate(
       "EEXIST",
@@ -86,12 +90,12 @@ export function ensureBridge(socket: NetlinkSocket, conf: BridgeConf): LinkState
     );
     found = findLink(socket, name);
   }
-  if (found?.type !== "bridge") throw noBridge(name, found);
+  if (found?.type !== "bridge") throw notABridge(name, found);
   const { index, up, promiscuous } = found;
-  // The node's routes on the bridge are denim's to make, not a pod's that plays router.
+  // denim makes the node's routes on the bridge. A pod that sends router advertisements must not.
   trySysctl(`net/ipv6/conf/${name}/accept_ra`, "0");
-  // Before it is up: while the bridge's own link-local address is probed for duplicates, for a second or two,
-  // the kernel has none to ask for a pod's Ethernet address with, and what it forwards to pods waits.
+  // Before the bridge is up: the kernel probes its link-local address for duplicates for a second or two. Until then
+  // it has no source address to ask for a pod's Ethernet address, and packets to pods wait.
   trySysctl(`net/ipv6/conf/${name}/accept_dad`, "0");
   if (!up || promiscMode && !promiscuous) {
     apply(socket, [[`set up ${name}`, (w) => writeLinkSettings(w, index, settings)]]);
@@ -99,16 +103,27 @@ export function ensureBridge(socket: NetlinkSocket, conf: BridgeConf): LinkState
   return found;
 }
 
-/** The error for another device that has the bridge's name. */
-export function noBridge(name: string, found: LinkState | undefined): CniError {
+/**
+ * Marks a bridge as one that must have no gateway's address, or takes the mark away: the agent, which keeps the
+ * gateway's address on the pods' bridge, has nothing else to tell the two by.
+ */
+export function markGateway(socket: NetlinkSocket, bridge: LinkState, isGateway: boolean): void {
+  const isMarked = bridge.alias === NO_GATEWAY_ALIAS;
+  if (isMarked !== isGateway) return;
+  const alias = isGateway ? "" : NO_GATEWAY_ALIAS;
+  apply(socket, [[`mark ${bridge.name}`, (w) => writeLinkSettings(w, bridge.index, { alias })]]);
+}
+
+/** The error for a device that has the bridge's name and is not a bridge. */
+export function notABridge(name: string, found: LinkState | undefined): CniError {
   return new CniError(
     CNI_CODE.conflict,
-    `${name} is no bridge${found?.type === undefined ? "" : ` (it is ${found.type})`}: ` +
+    `${name} is not a bridge${found?.type === undefined ? "" : ` (it is ${found.type})`}: ` +
       "remove it, or give delegate.bridge another name",
   );
 }
 
-/** Gives the bridge the gateway's addresses, and turns forwarding on. */
+/** Gives the bridge the gateway's addresses, and turns the node's forwarding on for their families. */
 export function ensureGateway(
   socket: NetlinkSocket,
   conf: BridgeConf,
@@ -116,6 +131,7 @@ export function ensureGateway(
   networks: readonly Cidr[],
 ): void {
   for (const range of conf.ipam.ranges) {
+    if (range.subnet.family === 6) allowIpv6(bridge.name);
     const steps = gatewaySteps(socket, conf, bridge, range, networks);
     if (steps.length > 0) {
       apply(socket, steps);
@@ -126,9 +142,9 @@ export function ensureGateway(
 }
 
 /**
- * What it takes to give the bridge a gateway's address; nothing where it has it. Another address of the
- * cluster's networks, left from a subnet that the node no longer has, would draw another node's packets
- * here, and goes; one from outside is somebody's, and stays unless `forceAddress` says otherwise.
+ * The steps that give the bridge a gateway's address; none if it has it. Other addresses of the cluster's networks
+ * go: they are left from a subnet that the node no longer has, and would draw another node's packets here. An
+ * address from outside those networks may be an operator's, and stays unless `forceAddress` is set.
  */
 function gatewaySteps(
   socket: NetlinkSocket,
@@ -142,7 +158,7 @@ function gatewaySteps(
   const isGateway = (it: AddressState) =>
     it.prefixLength === prefixLength && it.address.equals(gateway);
   const isThere = found.some(isGateway);
-  // As the bridge plugin has it: IPv6 has several addresses on a device as a matter of course.
+  // As in the bridge plugin: a device has several IPv6 addresses as a matter of course.
   const isForced = (it: AddressState) =>
     forceAddress && !isThere &&
     (family === 4 || new Cidr(it.address, it.prefixLength).overlaps(subnet));
@@ -154,12 +170,12 @@ function gatewaySteps(
     `take ${address}/${prefixLength} from ${name}`,
     (w) => writeRemovedAddress(w, index, address, prefixLength),
   ]);
-  // Even where it is there: with the first IPv4 address of a subnet the kernel takes away the others.
+  // Even if it is there: with the first IPv4 address of a subnet the kernel removes the others.
   steps.push([
     `give ${name} the address ${gateway}/${prefixLength}`,
     (w) => writeNewAddress(w, index, gateway, prefixLength),
   ]);
-  // Somebody else's bridge may still follow its ports' addresses; pods would lose their gateway's.
+  // A bridge that denim did not make may still follow its ports' Ethernet addresses. Pods would lose their gateway's.
   if (mac !== undefined) {
     steps.push([`fix the address of ${name}`, (w) => writeLinkSettings(w, index, { mac })]);
   }
@@ -174,7 +190,7 @@ export interface VethPair {
   readonly pod: LinkState;
 }
 
-/** Makes a veth pair: one end a port of the bridge, the other in the pod, still down. */
+/** Makes a veth pair: the node's end is up and a port of the bridge, the pod's end is down. */
 export function makeVeth(
   socket: NetlinkSocket,
   pod: PodNamespace,
@@ -196,7 +212,7 @@ export function makeVeth(
         ),
     ]]);
   if (!tolerate("EEXIST", make)) {
-    // A run before this one was cut off: its pod has no address, or this one would not have got so far.
+    // An ADD of the attachment was killed here. Its pod has no address, or this ADD would have been refused before.
     removeLink(socket, hostName);
     make();
   }
@@ -233,7 +249,7 @@ export function configurePod(
       (w) => writeNewAddress(w, index, address, subnet.prefixLength, { dad: enableDad }),
     ]),
     [`set up ${name}`, (w) => writeLinkSettings(w, index, { up: true })],
-    // Routes come after the addresses have been probed, where that was asked for.
+    // If the addresses are probed for duplicates, the routes come after that.
     ...(enableDad ? [] : routeSteps(index, held, routes)),
   ]);
   pod.namespace.run(() => {
@@ -262,22 +278,47 @@ function routeSteps(
           scope,
           mtuBytes: mtu,
           advMssBytes: advmss,
-          // A container's second interface leads to the same networks.
+          // A container's second interface may have a route to the same networks.
           besideOthers: true,
         }),
     ];
   });
 }
 
+/**
+ * Switches IPv6 on for a device of this thread's namespace: if `net.ipv6.conf.default.disable_ipv6` is 1, new
+ * devices have none. Throws a CniError that names the setting if it can't be written.
+ */
 function allowIpv6(device: string): void {
   const name = `net/ipv6/conf/${device}/disable_ipv6`;
-  // A kernel without IPv6 says so itself when the address is made.
-  if (readSysctl(name) === "1") writeSysctl(name, "0");
+  if (readSysctl(name) !== "1") return;
+  try {
+    writeSysctl(name, "0");
+  } catch (cause) {
+    throwDefect(cause);
+    throw new CniError(
+      CNI_CODE.ioFailure,
+      `${device} needs IPv6, and ${name} is 1 and can't be set: ${messageOf(cause)}; ` +
+        "set it to 0, or let the plugin write to /proc/sys",
+      { cause },
+    );
+  }
+}
+
+/** Throws a CniError if a pod would get an IPv6 address and the kernel has no IPv6 (`ipv6.disable=1`). */
+export function requireIpv6({ ipam: { ranges } }: BridgeConf): void {
+  const range = ranges.find(({ subnet }) => subnet.family === 6);
+  if (range === undefined || readSysctl("net/ipv6/conf/all/disable_ipv6") !== undefined) return;
+  throw new CniError(
+    CNI_CODE.kernel,
+    `the node has the subnet ${range.subnet}, and its kernel no IPv6: boot it without ipv6.disable=1, ` +
+      "or leave IPv6 out of the network's configuration (EnableIPv6)",
+  );
 }
 
 /**
  * Waits until the kernel takes packets for an address of a device of this thread's namespace. Throws a CniError
- * where another host has it, or may have it.
+ * if another host has the address, or if the kernel still probes for one.
  */
 export function waitForAddress(
   socket: NetlinkSocket,
@@ -300,7 +341,7 @@ export function waitForAddress(
   );
 }
 
-/** Waits until the bridge carries the pod's packets, and tells what the port is like then. */
+/** Waits until a port of the bridge carries packets; the port's state then. Throws a CniError if it never does. */
 export function waitForPort(socket: NetlinkSocket, { index, name }: LinkState): LinkState {
   let port: LinkState | undefined;
   const carries = () => (port = findLink(socket, index))?.operUp === true;
@@ -311,18 +352,18 @@ export function waitForPort(socket: NetlinkSocket, { index, name }: LinkState): 
   );
 }
 
-/** Takes a device away; fine where there is none. */
+/** Removes a device, if it is there. */
 export function removeLink(socket: NetlinkSocket, name: string): void {
   const link = findLink(socket, name);
   if (link === undefined) return;
-  // It may go by itself meanwhile, with the namespace of its other end.
+  // The kernel may remove it at the same moment, with the namespace of its other end.
   tolerate(
     "ENODEV",
     () => apply(socket, [[`remove ${name}`, (w) => writeRemovedLink(w, link.index)]]),
   );
 }
 
-/** Tells whether it went without the error that is expected; others are thrown. */
+/** Runs a function; false if it throws the LinuxError with this code. Throws every other error. */
 function tolerate(code: string, run: () => void): boolean {
   try {
     run();

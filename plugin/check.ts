@@ -17,12 +17,13 @@ import {
   readSysctl,
 } from "@denim/core/linux/attach";
 import { AddressStore } from "./address_store.ts";
-import { hostInterfaceName, noBridge } from "./bridge.ts";
+import { hostInterfaceName, notABridge } from "./bridge.ts";
 import { CNI_CODE, CniError } from "./cni_error.ts";
 import { ConfObject } from "./conf_object.ts";
 import {
   type BridgeConf,
   BUILT_IN,
+  isDelegated,
   podRoutes,
   readBridgeConf,
   readSubnetEnv,
@@ -35,7 +36,7 @@ import { openPod, type PodNamespace } from "./namespace.ts";
 import { type NetworkConf, requireVersion } from "./network_conf.ts";
 import { readOwnConf } from "./saved_conf.ts";
 
-/** A device of the result. */
+/** A device in the result of the ADD. */
 interface PreviousInterface {
   readonly name: string;
   readonly sandbox: string | undefined;
@@ -43,13 +44,13 @@ interface PreviousInterface {
   readonly mtuBytes: number | undefined;
 }
 
-/** What the runtime says that the ADDs of the network's plugins came to. */
+/** `prevResult`: what the ADDs of all the network's plugins came to, as the runtime tells it. */
 interface PreviousResult {
   readonly interfaces: readonly PreviousInterface[];
   readonly addresses: readonly {
     readonly address: IpAddress;
     readonly prefixLength: number;
-    /** Its device's place in `interfaces`. */
+    /** The index of its device in `interfaces`. */
     readonly interface: number | undefined;
   }[];
   /** Where its routes lead. */
@@ -57,19 +58,21 @@ interface PreviousResult {
 }
 
 /**
- * Answers with nothing where all is there. Throws a CniError that names everything that is gone. What a later
- * plugin of the chain changed, and the runtime's `prevResult` says so, is as it should be.
+ * Returns nothing if all is there. Throws a CniError that names everything that is gone. A change that a later plugin
+ * of the chain made, and that the runtime's `prevResult` tells, is as it should be.
  */
 export function check(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
   requireVersion(conf, "CHECK", "0.4.0");
   const previous = readPreviousResult(conf.json);
   const delegate = readOwnConf(conf, variables) ??
     renderDelegate(conf, readSubnetEnv(conf.subnetFile));
-  if (typeOf(delegate) !== BUILT_IN) {
+  // flannel's record may ask for masquerade, which is nothing that CHECK looks for.
+  const record = typeOf(delegate) === BUILT_IN
+    ? new ConfObject({ ...delegate.json, ipMasq: false }, delegate.path)
+    : delegate;
+  if (isDelegated(record)) {
     return import("./delegate.ts").then((it) => it.delegateCheck(conf, variables, delegate));
   }
-  // flannel's record may ask for masquerade, which is nothing that denim made.
-  const record = new ConfObject({ ...delegate.json, ipMasq: false }, delegate.path);
   const problems = problemsOf(readBridgeConf(record, readArgs("")), variables, previous);
   if (problems.length > 0) throw new CniError(CNI_CODE.missing, problems.join("; "));
   return "";
@@ -91,7 +94,7 @@ function readPreviousResult(conf: ConfObject): PreviousResult {
       mtuBytes: device.integer("mtu", 0, 0xffff_ffff) || undefined,
     })),
     addresses: result.objects("ips").map((ip) => {
-      const wanted = "an address with its prefix length, as 10.0.0.2/24";
+      const wanted = "an address with its prefix length, such as 10.0.0.2/24";
       const network = ip.parsed("address", wanted, Cidr.tryParse) ?? ip.fail("address", wanted);
       return {
         address: IpAddress.parse(ip.string("address")!.split("/")[0]!),
@@ -100,7 +103,7 @@ function readPreviousResult(conf: ConfObject): PreviousResult {
       };
     }),
     destinations: result.objects("routes").map((route) => {
-      const wanted = "a network, as 10.0.0.0/8";
+      const wanted = "a network such as 10.0.0.0/8";
       return route.parsed("dst", wanted, Cidr.tryParse) ?? route.fail("dst", wanted);
     }),
   };
@@ -140,10 +143,10 @@ function bridgeProblems(
   bridge: LinkState | undefined,
 ): string[] {
   if (bridge === undefined) return [`the bridge ${name} is gone`];
-  if (bridge.type !== "bridge") return [noBridge(name, bridge).message];
+  if (bridge.type !== "bridge") return [notABridge(name, bridge).message];
   const problems: string[] = [];
   if (!bridge.up) problems.push(`${name} is down`);
-  if (promiscMode && !bridge.promiscuous) problems.push(`${name} is not promiscuous any more`);
+  if (promiscMode && !bridge.promiscuous) problems.push(`${name} is no longer promiscuous`);
   for (const { gateway, subnet } of isGateway ? ipam.ranges : []) {
     const { prefixLength } = subnet;
     problems.push(...addressProblems(node, bridge, [{ address: gateway, prefixLength }]));
@@ -164,7 +167,7 @@ function podProblems(
   const problems = linkProblems(expected, link);
   if (link === undefined) return problems;
   problems.push(...addressProblems(pod.socket, link, addresses));
-  // A later plugin may have taken a route away or moved it, which the result then says.
+  // A later plugin may have removed or moved a route. Then the result does not have it.
   const routes = podRoutes(conf).filter(({ dst }) => destinations.some((it) => it.equals(dst)));
   for (const { dst, gw = gatewayOf(conf.ipam.ranges, dst.family), table } of routes) {
     const there = listRoutes(pod.socket, dst.family, table).some(({ destination, ...route }) =>
@@ -175,7 +178,7 @@ function podProblems(
   return problems;
 }
 
-/** The node's end: as denim names it, or as flannel's chain did. */
+/** The node's end, under denim's name for it or the one that flannel's chain gave it. */
 function hostEnd(
   { interfaces }: PreviousResult,
   { bridge }: BridgeConf,
@@ -197,7 +200,7 @@ function hostEndProblems(
   const link = findLink(node, expected.name);
   const problems = linkProblems(expected, link);
   if (link !== undefined && bridge !== undefined && link.masterIndex !== bridge.index) {
-    problems.push(`${link.name} is no port of ${bridgeName}`);
+    problems.push(`${link.name} is not a port of ${bridgeName}`);
   }
   return problems;
 }
@@ -213,7 +216,7 @@ function addressFileProblems(
     .filter(({ address }) => ipam.ranges.some(({ subnet }) => subnet.contains(address)))
     .filter(({ address }) => !held.includes(`${address}`))
     .map(({ address }) =>
-      `${addressDirectory}/${address} is gone, or another's: ${address} is not reserved`
+      `${addressDirectory}/${address} is gone, or names another container: ${address} is not reserved`
     );
 }
 
@@ -241,6 +244,8 @@ function addressProblems(
     const found = listAddresses(socket, address.family, index)
       .find((other) => other.address.equals(address) && other.prefixLength === prefixLength);
     if (found === undefined) return [`${name} lacks the address ${address}/${prefixLength}`];
-    return found.duplicate ? [`another host has ${address}, the address of ${name}, too`] : [];
+    return found.duplicate
+      ? [`another host has ${address} too, which is an address of ${name}`]
+      : [];
   });
 }

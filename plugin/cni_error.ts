@@ -1,15 +1,22 @@
 /**
- * What goes wrong in a CNI plugin, as the runtime is told of it (CNI spec 1.1.0, section 5, "Error").
+ * The failures of a CNI plugin, as it reports them to the runtime (CNI spec 1.1.0, section 5, "Error").
  *
  * @module
  */
 
-import { ConfigError, ExpectedError, messageOf } from "@denim/core/errors";
+import {
+  ConfigError,
+  errorReport,
+  ExpectedError,
+  isDefect,
+  messageOf,
+  throwDefect,
+} from "@denim/core/errors";
 import { LinuxError } from "@denim/core/linux/attach";
 
 /** Codes of errors: below 100 the spec's and libcni's, from 100 on denim's own. */
 export const CNI_CODE = {
-  /** The configuration's `cniVersion` is none that the plugin speaks. */
+  /** The plugin does not speak the configuration's `cniVersion`. */
   incompatibleVersion: 1,
   /** The configuration asks for what the plugin can't do; the message has the key and the value. */
   unsupportedField: 2,
@@ -19,32 +26,40 @@ export const CNI_CODE = {
   invalidEnvironment: 4,
   /** Something could not be read or written. */
   ioFailure: 5,
-  /** What was read is not what it should be: no JSON, a file that is cut short. */
+  /** What was read can't be decoded: it is not JSON, or a file that is cut short. */
   decodingFailure: 6,
-  /** The configuration is JSON, and wrong. */
+  /** The configuration is JSON, and a value in it is wrong. */
   invalidConfig: 7,
-  /** The namespace can't be a pod's: no network namespace, or the node's own (libcni). */
+  /** The path is not a pod's namespace: not a network namespace at all, or the node's own (libcni). */
   invalidNamespace: 8,
-  /** Something that comes by itself is not there yet. */
+  /** Something is not there yet, such as subnet.env: the runtime should try again. */
   tryAgainLater: 11,
   /** The plugin can't serve an ADD now (STATUS). */
   notReady: 50,
-  /** No address is free, or not the one that was asked for. */
+  /** No address is free, or the one that was asked for is taken. */
   noAddress: 100,
-  /** Something is there already that must not be. */
+  /** Something is in the way: a device, an interface, an address on another host. */
   conflict: 101,
-  /** The kernel refused. */
+  /** The kernel refused a step. */
   kernel: 102,
   /** What an ADD made is gone, or no longer as it was. */
   missing: 103,
   /** Another plugin failed without the error that the spec asks for. */
   delegate: 104,
-  /** A defect of denim's (libcni). */
+  /** A defect of denim (libcni's code for what it did not foresee). */
   internal: 999,
 } as const;
 
 /** One of {@link CNI_CODE}. */
 export type CniCode = typeof CNI_CODE[keyof typeof CNI_CODE];
+
+/** What a {@link CniError} says beside its message. */
+export interface CniErrorOptions {
+  /** More of it, for people: the error's `details`. */
+  readonly details?: string;
+  /** What was thrown before, and caused it. */
+  readonly cause?: unknown;
+}
 
 /** A failure with the code that the runtime is given. */
 export class CniError extends ExpectedError {
@@ -52,34 +67,34 @@ export class CniError extends ExpectedError {
   override readonly name = "CniError";
   /** Which kind of failure it is. */
   readonly code: CniCode;
-  /** More of it, for people; "" where there is no more. */
+  /** More of it, for people; "" if there is no more. */
   readonly details: string;
 
   /**
    * @param code which kind of failure it is
    * @param message what was wrong, the value, where, and what to do
-   * @param details more of it, for people
+   * @param options more of it, and what it was caused by
    */
-  constructor(code: CniCode, message: string, details = "") {
-    super(message);
+  constructor(code: CniCode, message: string, { details = "", ...rest }: CniErrorOptions = {}) {
+    super(message, rest);
     this.code = code;
     this.details = details;
   }
 }
 
-/** A failure of the plugin that does the work, in its own words. */
-export class DelegateError extends Error {
+/** A failure of the plugin that does the work, in that plugin's own words. */
+export class DelegateError extends ExpectedError {
   /** The class's name, for logs. */
   override readonly name = "DelegateError";
-  /** The JSON that it printed. */
+  /** The JSON that the plugin printed. */
   readonly output: string;
 
-  /** Its code in there. */
+  /** The code in that JSON; `undefined` if it has none. */
   readonly code: number | undefined;
 
   /**
-   * @param output the JSON that it printed
-   * @param code its code in there
+   * @param output the JSON that the plugin printed
+   * @param code the code in that JSON
    */
   constructor(output: string, code?: number) {
     super(output.trim());
@@ -88,7 +103,7 @@ export class DelegateError extends Error {
   }
 }
 
-/** What fails on the way of a command that goes on all the same. */
+/** The failures of a command that goes on after each of them, such as DEL. Defects it throws at once. */
 export class Failures {
   readonly #errors: unknown[] = [];
 
@@ -97,12 +112,13 @@ export class Failures {
     return this.#errors.length > 0;
   }
 
-  /** Keeps what was thrown. */
+  /** Keeps what was thrown; throws it again if it is a defect of denim. */
   add(error: unknown): void {
+    throwDefect(error);
     this.#errors.push(error);
   }
 
-  /** Runs a function, and keeps what it throws. */
+  /** Runs a function, and keeps what it throws; `undefined` then. */
   attempt<T>(run: () => T): T | undefined {
     try {
       return run();
@@ -112,38 +128,59 @@ export class Failures {
     }
   }
 
-  /** Throws the failure; of several a CniError that names all; nothing where there is none. */
+  /** Throws the failure, or a CniError that names all if there are several; does nothing if there is none. */
   rethrow(): void {
     if (this.#errors.length === 1) throw this.#errors[0];
     if (!this.some) return;
     const errors = this.#errors.map((error) =>
       error instanceof DelegateError
-        ? new CniError(CNI_CODE.delegate, error.message)
+        ? new CniError(CNI_CODE.delegate, error.message, { cause: error })
         : toCniError(error)
     );
-    throw new CniError(errors[0]!.code, errors.map(({ message }) => message).join("; "));
+    const message = errors.map(({ message }) => message).join("; ");
+    throw new CniError(errors[0]!.code, message, { cause: new AggregateError(this.#errors) });
   }
 }
 
-/** Anything that was thrown, with the code that says the most about it. */
+/**
+ * Makes a CniError of anything that was thrown, with the code that says the most about it. A defect of denim has
+ * the code 999, and its stack in `details`.
+ */
 export function toCniError(error: unknown): CniError {
   if (error instanceof CniError) return error;
   if (error instanceof SuppressedError) {
     // The first failure is why the command failed; the second happened while it was undone.
-    const { code, message } = toCniError(error.suppressed);
-    return new CniError(code, message, `and while it was undone: ${messageOf(error.error)}`);
+    const { code, message, details } = toCniError(error.suppressed);
+    const second = `and while it was undone: ${errorReport(error.error)}`;
+    return new CniError(code, message, {
+      details: details === "" ? second : `${details}\n${second}`,
+      cause: error,
+    });
   }
   const message = messageOf(error);
-  if (error instanceof ConfigError) return new CniError(CNI_CODE.invalidConfig, message);
-  if (error instanceof LinuxError) return new CniError(CNI_CODE.kernel, message);
+  if (isDefect(error)) {
+    return new CniError(CNI_CODE.internal, message, { details: errorReport(error), cause: error });
+  }
+  if (error instanceof ConfigError) {
+    return new CniError(CNI_CODE.invalidConfig, message, { cause: error });
+  }
+  if (error instanceof LinuxError) return new CniError(CNI_CODE.kernel, message, { cause: error });
   // Deno.errors.*: what the file system says, and of which file.
-  const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;
-  if (typeof code !== "string") return new CniError(CNI_CODE.internal, message);
-  const remedy = REMEDIES[code];
-  return new CniError(CNI_CODE.ioFailure, remedy ? `${message}: ${remedy}` : message);
+  const { code } = error as { readonly code?: unknown };
+  const remedy = typeof code === "string" ? REMEDIES[code] : undefined;
+  return new CniError(CNI_CODE.ioFailure, remedy ? `${message}: ${remedy}` : message, {
+    cause: error,
+  });
 }
 
-/** What to do about what a file system says (errno(3)). */
+/** Whether a defect of denim is what failed, or what failed while a failure was undone. */
+export function hasDefect(error: unknown): boolean {
+  return error instanceof SuppressedError
+    ? hasDefect(error.suppressed) || hasDefect(error.error)
+    : isDefect(error);
+}
+
+/** What to do about an error of the file system, by its code (errno(3)). */
 const REMEDIES: Readonly<Record<string, string>> = {
   EACCES: "the plugin needs root's rights there",
   EDQUOT: "make room on that file system",

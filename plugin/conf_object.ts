@@ -1,6 +1,6 @@
 /**
- * Reads JSON objects of a CNI configuration by hand: the plugin starts for each pod anew, and a schema
- * library would take longer to load than everything else together.
+ * Reads JSON objects of a CNI configuration by hand: the plugin is a new process for each pod, and a schema library
+ * would take longer to load than everything else together.
  *
  * @module
  */
@@ -11,30 +11,32 @@ import { CNI_CODE, CniError } from "./cni_error.ts";
 export type JsonObject = { readonly [key: string]: unknown };
 
 /**
- * An object of the configuration, which knows where it stands, so that errors can say so. Keys are taken
- * in any case, as Go's JSON reader has them for flannel and the plugins beside it; `null` is as good as
- * left out. Every failure is a {@link CniError} with the code for an invalid configuration.
+ * An object of the configuration, with its path for error messages. Keys match in any case, as Go's JSON reader
+ * matches them for flannel and the plugins beside it. A key with `null` counts as left out. A value of the wrong
+ * type throws a {@link CniError} with the code for an invalid configuration.
  */
 export class ConfObject {
-  /** Where it stands: "delegate.args"; "" is the configuration itself. */
+  /** The object's path in the configuration: "delegate.args"; "" is the configuration itself. */
   readonly path: string;
-  /** The object as it was read. */
+  /** The object as `JSON.parse` returned it. */
   readonly json: JsonObject;
 
-  /** Takes an object that stands at a path. */
+  /** Wraps an object that `JSON.parse` returned. */
   constructor(json: JsonObject, path: string) {
     this.json = json;
     this.path = path;
   }
 
-  /** Reads a text that must be a JSON object. Throws a CniError, "decoding failure", otherwise. */
+  /** Parses a text, which errors call `what`. Throws a CniError, "decoding failure", if it is not a JSON object. */
   static parse(text: string, what: string): ConfObject {
     let json: unknown;
     try {
       json = JSON.parse(text);
     } catch (error) {
       const reason = text.trim() === "" ? "it is empty" : (error as Error).message;
-      throw new CniError(CNI_CODE.decodingFailure, `${what} is not JSON: ${reason}`);
+      throw new CniError(CNI_CODE.decodingFailure, `${what} is not JSON: ${reason}`, {
+        cause: error,
+      });
     }
     if (!isObject(json)) {
       throw new CniError(CNI_CODE.decodingFailure, `${what} is ${show(json)}, not a JSON object`);
@@ -47,7 +49,7 @@ export class ConfObject {
     return this.path === "" ? key : `${this.path}.${key}`;
   }
 
-  /** A key's value, whatever it is; `undefined` where there is none. */
+  /** A key's value of any type; `undefined` if it is left out or `null`. */
   get(key: string): unknown {
     const exact = this.json[key];
     if (exact !== undefined) return exact ?? undefined;
@@ -56,17 +58,17 @@ export class ConfObject {
     return other === undefined ? undefined : this.json[other] ?? undefined;
   }
 
-  /** A text. */
+  /** A key's text; `undefined` if it is left out. */
   string(key: string): string | undefined {
     return this.#typed(key, "a string", (value) => typeof value === "string") as string | undefined;
   }
 
-  /** A truth value; false where there is none. */
+  /** A key's boolean; false if it is left out. */
   boolean(key: string): boolean {
     return this.#typed(key, "true or false", (value) => typeof value === "boolean") === true;
   }
 
-  /** A whole number within bounds, both included. */
+  /** A key's whole number from `min` to `max`; `undefined` if it is left out. */
   integer(key: string, min: number, max: number): number | undefined {
     return this.#typed(
       key,
@@ -75,32 +77,32 @@ export class ConfObject {
     ) as number | undefined;
   }
 
-  /** An object. */
+  /** A key's object; `undefined` if it is left out. */
   object(key: string): ConfObject | undefined {
     const json = this.#typed(key, "an object", isObject) as JsonObject | undefined;
     return json && new ConfObject(json, this.at(key));
   }
 
-  /** A list of objects; empty where there is none. */
+  /** A key's list of objects; empty if it is left out. */
   objects(key: string): ConfObject[] {
     return this.#list(key, "a list of objects", isObject).map((json, index) =>
       new ConfObject(json as JsonObject, `${this.at(key)}[${index}]`)
     );
   }
 
-  /** A list of texts; empty where there is none. */
+  /** A key's list of texts; empty if it is left out. */
   strings(key: string): string[] {
     return this.#list(key, "a list of strings", (item) => typeof item === "string") as string[];
   }
 
-  /** A text that `read` makes something of; `undefined` where there is none, or an empty one. */
+  /** A key's text, parsed by `read`, which returns `undefined` for a wrong one; `undefined` if left out or empty. */
   parsed<T>(key: string, what: string, read: (text: string) => T | undefined): T | undefined {
     const text = this.string(key);
     if (text === undefined || text === "") return undefined;
     return read(text) ?? this.fail(key, what);
   }
 
-  /** Throws the error for a value that is not what it must be. */
+  /** Throws the CniError for a value that must be `wanted`. */
   fail(key: string, wanted: string): never {
     throw new CniError(
       CNI_CODE.invalidConfig,
@@ -124,7 +126,7 @@ function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** A value as an error shows it: JSON, of which nobody wants to read pages. */
+/** A value as an error message shows it: JSON, cut to 80 characters. */
 export function show(value: unknown): string {
   const text = JSON.stringify(value) ?? "missing";
   return text.length > 80 ? `${text.slice(0, 77)}…` : text;

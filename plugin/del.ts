@@ -1,15 +1,16 @@
 /**
- * DEL: takes away what an ADD made (CNI spec 1.1.0, section 2, "DEL"). What is gone already is fine.
+ * DEL: removes what an ADD made, as far as it is still there (CNI spec 1.1.0, section 2, "DEL").
  *
  * @module
  */
 
-import { NetlinkSocket } from "@denim/core/linux/attach";
+import { FAMILIES } from "@denim/core/ip";
+import { findLink, type LinkState, listAddresses, NetlinkSocket } from "@denim/core/linux/attach";
 import { AddressStore } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
 import { CniError, Failures } from "./cni_error.ts";
 import type { ConfObject } from "./conf_object.ts";
-import { BUILT_IN, typeOf } from "./delegate_conf.ts";
+import { askedOf, BUILT_IN, isDelegated, typeOf } from "./delegate_conf.ts";
 import { type CniVariables, isCniName } from "./environment.ts";
 import { addressDirectory } from "./host_local_conf.ts";
 import { openNamespace, PodNamespace } from "./namespace.ts";
@@ -17,25 +18,41 @@ import type { NetworkConf } from "./network_conf.ts";
 import { readSavedConf, removeDraft, removeSavedConf } from "./saved_conf.ts";
 
 /**
- * Detaches a container. Needs neither the agent's subnet.env nor the record of the ADD: the interface, and
- * the addresses that it held, are found by the container's id and the interface's name. flannel's record, a
- * file for each container, is that of its last ADD: it says where else to look, and stays for as long as
- * another interface of the container may need it. Where something can't be read or deleted the rest goes all
- * the same, the interface first, and the failure is told: the next DEL, or GC, does what is left.
+ * Detaches a container. It needs neither the agent's subnet.env nor the record of the ADD: it finds the interface
+ * and its addresses by the container's id and the interface's name. flannel's record, one file a container, is that
+ * of the container's last ADD: it says where else to look, and stays as long as another interface of the container
+ * may need it. If a file can't be read or deleted, DEL still removes everything else, the interface first, and then
+ * fails with that error; the next DEL, or GC, does what is left.
  */
 export function del(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
   const failures = new Failures();
   removeDraft(conf.dataDir, variables);
   const saved = failures.attempt(() => readSavedConf(conf.dataDir, variables));
   const own = saved?.get("name") === conf.name ? saved : undefined;
-  if (typeOf(own ?? conf.json.object("delegate")) !== BUILT_IN) {
-    failures.rethrow();
-    return import("./delegate.ts").then((it) => it.delegateDel(conf, variables, own));
-  }
+  const delegate = own ?? askedOf(conf);
+  const takeDown = () => takeDownPod(conf, variables, saved, failures);
+  if (!isDelegated(delegate)) return takeDown();
+  failures.rethrow();
+  return import("./delegate.ts").then((it) =>
+    // If the bridge plugin is no longer installed, denim removes what that plugin made.
+    typeOf(delegate) !== BUILT_IN || it.hasPlugin(delegate, variables)
+      ? it.delegateDel(conf, variables, own)
+      : takeDown()
+  );
+}
+
+/** DEL of what denim's own bridge made, or flannel's chain of bridge and host-local. */
+function takeDownPod(
+  conf: NetworkConf,
+  variables: CniVariables,
+  saved: ConfObject | undefined,
+  failures: Failures,
+): string {
   const savedDirectory = saved && savedAddressDirectory(saved);
-  removeInterface(variables);
+  const directories = new Set([addressDirectory(conf.json), savedDirectory]);
+  removeInterface(variables, directories);
   let needed = false;
-  for (const directory of new Set([addressDirectory(conf.json), savedDirectory])) {
+  for (const directory of directories) {
     failures.attempt(() => {
       using store = directory === undefined ? undefined : AddressStore.openExisting(directory);
       const others = store?.release(variables) ?? false;
@@ -47,7 +64,7 @@ export function del(conf: NetworkConf, variables: CniVariables): string | Promis
   return "";
 }
 
-/** The folder that a record speaks of; `undefined` where it is no record of a network with a bridge. */
+/** The folder of addresses that a record names; `undefined` if it is not the record of a network with a bridge. */
 function savedAddressDirectory(saved: ConfObject): string | undefined {
   const name = saved.get("name");
   const ours = typeof name === "string" && isCniName(name) && typeOf(saved) === BUILT_IN;
@@ -55,15 +72,41 @@ function savedAddressDirectory(saved: ConfObject): string | undefined {
 }
 
 /**
- * Takes away the interface, by its name in the container and by that of the node's end: the container's
- * namespace may be gone, or another one, or have another name for it.
+ * Removes the interface: first by the name of the node's end, with which the container's end goes too; then by its
+ * name in the container, because flannel's chain gives the node's end another name. If the path leads to another
+ * container by now, that container keeps its interface.
  */
-function removeInterface(variables: CniVariables): void {
-  const namespace = openNamespace(variables);
-  if (!(namespace instanceof CniError)) {
-    using pod = new PodNamespace(namespace);
-    removeLink(pod.socket, variables.ifName);
+function removeInterface(
+  variables: CniVariables,
+  directories: Iterable<string | undefined>,
+): void {
+  {
+    using socket = new NetlinkSocket();
+    removeLink(socket, hostInterfaceName(variables));
   }
-  using socket = new NetlinkSocket();
-  removeLink(socket, hostInterfaceName(variables));
+  const namespace = openNamespace(variables);
+  if (namespace instanceof CniError) return;
+  using pod = new PodNamespace(namespace);
+  const link = findLink(pod.socket, variables.ifName);
+  if (link === undefined || isAnothers(pod, link, variables, directories)) return;
+  removeLink(pod.socket, variables.ifName);
+}
+
+/** Whether a device has an address that another container holds. */
+function isAnothers(
+  { socket }: PodNamespace,
+  { index }: LinkState,
+  { containerId }: CniVariables,
+  directories: Iterable<string | undefined>,
+): boolean {
+  const addresses = FAMILIES.flatMap((family) => listAddresses(socket, family, index));
+  for (const directory of directories) {
+    using store = directory === undefined ? undefined : AddressStore.openExisting(directory);
+    const others = (store?.holders() ?? []).filter((holder) =>
+      holder.containerId !== undefined && holder.containerId !== containerId
+    );
+    const isHeld = addresses.some(({ address }) => others.some((it) => it.address.equals(address)));
+    if (isHeld) return true;
+  }
+  return false;
 }

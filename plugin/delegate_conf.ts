@@ -1,15 +1,16 @@
 /**
- * flannel's way from the network configuration and subnet.env to the configuration of the plugin that does
- * the work, and denim's reading of it where that plugin is `bridge`.
+ * Makes the configuration of the plugin that does the work from the network configuration and subnet.env, as flannel
+ * does, and reads it if that plugin is `bridge`, whose work denim does itself.
  *
  * @module
  */
 
+import { messageOf, throwDefect } from "@denim/core/errors";
 import { Cidr, IpAddress } from "@denim/core/ip";
 import type { MacAddress } from "@denim/core/mac";
 import { parseSubnetEnv, type SubnetEnv } from "@denim/core/subnet-env";
-import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
-import { ConfObject, type JsonObject } from "./conf_object.ts";
+import { CNI_CODE, CniError } from "./cni_error.ts";
+import { ConfObject, type JsonObject, show } from "./conf_object.ts";
 import { type CniArgs, interfaceNameProblem, parseMac } from "./environment.ts";
 import {
   addressDirectory,
@@ -17,19 +18,26 @@ import {
   type HostLocalConf,
   readDns,
   readHostLocalConf,
-  refuseUnknown,
   type RouteConf,
-  unsupported,
 } from "./host_local_conf.ts";
 import type { NetworkConf } from "./network_conf.ts";
 
 /** The plugin whose work denim does itself. */
 export const BUILT_IN = "bridge";
 
-/** The bridge plugin's name for its bridge. */
+/** The bridge's name if the configuration gives none, as in the bridge plugin. */
 const DEFAULT_BRIDGE = "cni0";
 
-/** The keys that flannel fills in itself, so that a user's own would be lost. */
+/** The IPAM plugin whose work denim does itself. It is flannel's default. */
+const HOST_LOCAL = "host-local";
+
+/**
+ * The largest MTU that a pod's devices can have (`ETH_MAX_MTU` in linux/if_ether.h), in bytes. The loopback's is
+ * larger by one, and may be in a subnet.env of a node whose outer device it is.
+ */
+export const MAX_MTU_BYTES = 65_535;
+
+/** The keys of `delegate` that flannel overwrites, and refuses in a user's configuration. */
 const FILLED_IN = ["name", "ipam"];
 
 /** A configuration of the bridge plugin, read and checked. */
@@ -42,27 +50,30 @@ export interface BridgeConf {
   readonly isGateway: boolean;
   /** Whether the pod's default routes lead to the gateway. */
   readonly isDefaultGateway: boolean;
-  /** Whether the bridge's other addresses make room for the gateway's. */
+  /** Whether denim removes other addresses of the bridge that are in the way of the gateway's. */
   readonly forceAddress: boolean;
-  /** Whether a pod's packet may come back to it by its own port. */
+  /** Whether the bridge may send a pod's packet back to it by the port that it came from. */
   readonly hairpinMode: boolean;
-  /** Whether the bridge takes every packet. */
+  /** Whether the bridge is in promiscuous mode. */
   readonly promiscMode: boolean;
   /** Whether IPv6 addresses are probed for duplicates before use (DAD). */
   readonly enableDad: boolean;
   /** The MTU of bridge and pod, in bytes; `undefined` leaves it to the kernel. */
   readonly mtuBytes: number | undefined;
-  /** The Ethernet address that the pod's interface shall have. */
+  /** The Ethernet address for the pod's interface; `undefined` leaves it to the kernel. */
   readonly mac: MacAddress | undefined;
   /** Which addresses and routes the pod gets. */
   readonly ipam: HostLocalConf;
   /** The folder with the network's address files. */
   readonly addressDirectory: string;
-  /** What the pod's resolver shall use. */
+  /** The settings for the pod's resolver, for the runtime to pass on. */
   readonly dns: Dns | undefined;
 }
 
-/** Reads the agent's file. It is not there before the agent has a lease, which is worth waiting for. */
+/**
+ * Reads the agent's subnet.env. Throws a CniError: "try again later" if it is missing, since the agent writes it once
+ * the node has a lease; "decoding failure" if it is cut short or wrong.
+ */
 export function readSubnetEnv(path: string): SubnetEnv {
   let text: string;
   try {
@@ -72,16 +83,22 @@ export function readSubnetEnv(path: string): SubnetEnv {
     throw new CniError(
       CNI_CODE.tryAgainLater,
       `there is no ${path}: the agent writes it once the node has its subnet; see the agent's log`,
+      { cause: error },
     );
   }
   try {
     return parseSubnetEnv(text, path);
   } catch (error) {
-    throw new CniError(CNI_CODE.decodingFailure, toCniError(error).message);
+    throwDefect(error);
+    throw new CniError(CNI_CODE.decodingFailure, messageOf(error), { cause: error });
   }
 }
 
-/** Which plugin a delegate's configuration is for. */
+function ipamTypeOf(ipam: ConfObject): string {
+  return ipam.string("type") || HOST_LOCAL;
+}
+
+/** The name of the plugin that a delegate's configuration is for. */
 export function typeOf(delegate: ConfObject | undefined): string {
   return delegate?.string("type") || BUILT_IN;
 }
@@ -91,9 +108,15 @@ export function bridgeOf(delegate: ConfObject | undefined): string {
   return delegate?.string("bridge") || DEFAULT_BRIDGE;
 }
 
+/** Whether a configuration of the bridge plugin asks for the gateway's addresses on the bridge. */
+export function isGatewayOf(delegate: ConfObject): boolean {
+  return ["isGateway", "isDefaultGateway"].some((key) => delegate.get(key) === true);
+}
+
 /**
- * What flannel hands to the plugin that does the work: the user's `delegate` with the network's name, the
- * node's subnets and MTU, and routes to the cluster's networks filled in. It is kept for the pod's DEL.
+ * Makes what flannel hands to the plugin that does the work: the user's `delegate` with the network's name, the
+ * node's subnets and MTU, and routes to the cluster's networks filled in. ADD keeps it for the pod's DEL. Throws a
+ * CniError that names the key if the user's part is wrong.
  */
 export function renderDelegate(conf: NetworkConf, env: SubnetEnv): ConfObject {
   const delegate = conf.json.object("delegate") ?? new ConfObject({}, "delegate");
@@ -107,25 +130,22 @@ export function renderDelegate(conf: NetworkConf, env: SubnetEnv): ConfObject {
   }
   const type = typeOf(delegate);
   if (type !== BUILT_IN && type === conf.json.get("type")) {
-    delegate.fail("type", "another plugin's name than this one's own");
+    delegate.fail("type", "the name of another plugin than this one");
   }
   const passedOn = (key: string) => {
     const value = delegate.get(key) ?? conf.json.get(key);
     return value === undefined ? {} : { [key]: value };
   };
+  const asked = askedOf(conf);
   return new ConfObject({
-    mtu: env.mtuBytes,
+    mtu: Math.min(env.mtuBytes, MAX_MTU_BYTES),
     ...(type === BUILT_IN ? { isGateway: true } : {}),
-    // Who masquerades, where the agent does not: another plugin, as flannel has it. denim's own bridge has
-    // no masquerade, and a record that said so would have others look for rules that nobody made.
-    ipMasq: type !== BUILT_IN && !env.ipMasq,
-    ...withoutNulls(delegate.json),
+    // If the agent does not masquerade, another plugin does, as with flannel. denim's own bridge does not: a record
+    // that said so would make flannel's DEL look for rules that do not exist.
+    ipMasq: isDelegated(asked) && !env.ipMasq,
+    ...asked.json,
     ...passedOn("args"),
     ...passedOn("dns"),
-    // The runtime's wishes come with each call, and go before what a file says.
-    ...(conf.json.get("runtimeConfig") === undefined ? {} : {
-      runtimeConfig: conf.json.get("runtimeConfig"),
-    }),
     type,
     name: conf.name,
     cniVersion: conf.cniVersion,
@@ -133,10 +153,26 @@ export function renderDelegate(conf: NetworkConf, env: SubnetEnv): ConfObject {
   }, "delegate");
 }
 
+/**
+ * What a configuration asks of the plugin that does the work, without what {@link renderDelegate} fills in: enough
+ * to tell which plugin that is, also without the agent's subnet.env.
+ */
+export function askedOf({ json }: NetworkConf): ConfObject {
+  // What the runtime asks for in this call goes before what `delegate` says.
+  const ofRuntime = ["runtimeConfig", "ipam"].flatMap((key) => {
+    const value = json.get(key);
+    return value === undefined ? [] : [[key, value] as const];
+  });
+  return new ConfObject({
+    ...withoutNulls(json.object("delegate")?.json ?? {}),
+    ...Object.fromEntries(ofRuntime),
+  }, "delegate");
+}
+
 function renderIpam(ipam: ConfObject | undefined, env: SubnetEnv): JsonObject {
   const routes = ipam?.objects("routes").map(({ json }) => json) ?? [];
   return {
-    type: "host-local",
+    type: HOST_LOCAL,
     ...withoutNulls(ipam?.json ?? {}),
     ranges: env.halves.map(({ subnet }) => [{ subnet: `${subnet}` }]),
     routes: [
@@ -146,53 +182,69 @@ function renderIpam(ipam: ConfObject | undefined, env: SubnetEnv): JsonObject {
   };
 }
 
-/** A key with `null` is as good as left out, and must not hide a default. */
+/** Without the keys whose value is `null`: they count as left out, and must not hide a default. */
 function withoutNulls(json: JsonObject): JsonObject {
   return Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
 }
 
-/** The keys of the bridge plugin that denim honours, and those that say nothing of the bridge. */
-const KNOWN_KEYS = [
-  "type",
-  "name",
-  "cniVersion",
-  "capabilities",
-  "bridge",
-  "isGateway",
-  "isDefaultGateway",
-  "forceAddress",
-  "ipMasq",
-  "ipMasqBackend",
-  "mtu",
-  "hairpinMode",
-  "promiscMode",
-  "enabledad",
-  // Says something only beside VLANs, which are refused.
-  "preserveDefaultVlan",
-  "ipam",
-  "dns",
-  "args",
-  "runtimeConfig",
-  "prevResult",
+/**
+ * The keys of bridge and host-local that ask for what denim does not do, by the object that has them. They are never
+ * ignored: a pod without the VLAN or the spoofing check that an operator asked for is worse than no pod.
+ */
+const NOT_BUILT_IN: readonly (readonly [object: string | undefined, keys: readonly string[]])[] = [
+  [undefined, [
+    "vlan",
+    "vlanTrunk",
+    "macspoofchk",
+    "portIsolation",
+    "disableContainerInterface",
+  ]],
+  // host-local's older way to give a range, beside the node's subnets.
+  ["ipam", ["subnet", "rangeStart", "rangeEnd", "gateway"]],
+  ["runtimeConfig", ["ipRanges"]],
+  // Last, so that errors name what the user wrote: renderDelegate fills this one in.
+  [undefined, ["ipMasq"]],
 ];
 
 /**
- * Reads what {@link renderDelegate} made. Throws a CniError that names the key and the value: also for what
- * the bridge plugin knows and denim does not do (VLANs, MAC spoofing checks, port isolation), since a pod
- * without the wall that somebody asked for is worse than none.
+ * The first thing that a configuration of the bridge plugin asks for and denim does not do, as the error that says
+ * so; `undefined` if there is none. Keys that neither denim nor the bridge plugin knows ask for nothing.
+ */
+export function notBuiltIn(conf: ConfObject): CniError | undefined {
+  const ipam = conf.object("ipam");
+  if (ipam !== undefined && ipamTypeOf(ipam) !== HOST_LOCAL) return unsupported(ipam, "type");
+  for (const [name, keys] of NOT_BUILT_IN) {
+    const object = name === undefined ? conf : conf.object(name);
+    for (const key of object === undefined ? [] : keys) {
+      const value = object!.get(key);
+      if (value && !(Array.isArray(value) && value.length === 0)) return unsupported(object!, key);
+    }
+  }
+  return undefined;
+}
+
+function unsupported(conf: ConfObject, key: string): CniError {
+  return new CniError(
+    CNI_CODE.unsupportedField,
+    `${conf.at(key)} is ${show(conf.get(key))}, which denim does not do itself`,
+  );
+}
+
+/**
+ * Whether another plugin does a delegate's work: any but the bridge plugin, or the bridge plugin itself if the
+ * configuration asks for what denim does not do.
+ */
+export function isDelegated(delegate: ConfObject): boolean {
+  return typeOf(delegate) !== BUILT_IN || notBuiltIn(delegate) !== undefined;
+}
+
+/**
+ * Reads what {@link renderDelegate} made. Throws a CniError that names the key and the value, also for what
+ * the bridge plugin knows and denim does not do.
  */
 export function readBridgeConf(conf: ConfObject, args: CniArgs): BridgeConf {
-  const ipam = conf.object("ipam");
-  if (ipam?.get("type") !== "host-local") {
-    throw unsupported(ipam ?? conf, "type", `denim gives addresses itself, as "host-local" does`);
-  }
-  refuseUnknown(conf, KNOWN_KEYS);
-  if (conf.boolean("ipMasq")) {
-    throw new CniError(
-      CNI_CODE.invalidConfig,
-      `${conf.at("ipMasq")} is true, which is not supported yet: leave it out`,
-    );
-  }
+  const undone = notBuiltIn(conf);
+  if (undone !== undefined) throw undone;
   const hairpinMode = conf.boolean("hairpinMode"), promiscMode = conf.boolean("promiscMode");
   if (hairpinMode && promiscMode) {
     throw new CniError(
@@ -202,7 +254,9 @@ export function readBridgeConf(conf: ConfObject, args: CniArgs): BridgeConf {
   }
   const bridge = bridgeOf(conf);
   const problem = interfaceNameProblem(bridge);
-  if (problem !== undefined) conf.fail("bridge", `a device's name, and ${problem}`);
+  if (problem !== undefined) {
+    conf.fail("bridge", `a device's name, which this one is not: it ${problem}`);
+  }
   const isDefaultGateway = conf.boolean("isDefaultGateway");
   return {
     name: conf.string("name")!,
@@ -213,7 +267,7 @@ export function readBridgeConf(conf: ConfObject, args: CniArgs): BridgeConf {
     hairpinMode,
     promiscMode,
     enableDad: conf.boolean("enabledad"),
-    mtuBytes: conf.integer("mtu", 0, 65_535) || undefined,
+    mtuBytes: conf.integer("mtu", 0, MAX_MTU_BYTES) || undefined,
     mac: readMac(conf, args),
     ipam: readHostLocalConf(conf, args.ip),
     addressDirectory: addressDirectory(conf),
@@ -221,7 +275,7 @@ export function readBridgeConf(conf: ConfObject, args: CniArgs): BridgeConf {
   };
 }
 
-/** The configuration's routes, and the default ones where they are asked for and not among them. */
+/** The pod's routes: those of `ipam`, and with `isDefaultGateway` a default route a family that has none. */
 export function podRoutes({ ipam, isDefaultGateway }: BridgeConf): RouteConf[] {
   const routes = [...ipam.routes];
   if (!isDefaultGateway) return routes;
@@ -232,7 +286,7 @@ export function podRoutes({ ipam, isDefaultGateway }: BridgeConf): RouteConf[] {
   return routes;
 }
 
-/** Who asks for an Ethernet address goes from the particular to the general, as for the bridge plugin. */
+/** The Ethernet address to give: `runtimeConfig`'s, else `args.cni`'s, else `CNI_ARGS`', as in the bridge plugin. */
 function readMac(conf: ConfObject, args: CniArgs): MacAddress | undefined {
   const sources = [conf.object("runtimeConfig"), conf.object("args")?.object("cni")];
   for (const source of sources) {

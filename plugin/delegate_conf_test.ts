@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { Cidr } from "@denim/core/ip";
 import type { SubnetEnv } from "@denim/core/subnet-env";
 import { ConfObject, type JsonObject } from "./conf_object.ts";
-import { type BridgeConf, readBridgeConf, renderDelegate } from "./delegate_conf.ts";
+import { type BridgeConf, isDelegated, readBridgeConf, renderDelegate } from "./delegate_conf.ts";
 import { readArgs } from "./environment.ts";
 import { readNetworkConf } from "./network_conf.ts";
 
@@ -89,7 +89,8 @@ Deno.test("renderDelegate asks another plugin to masquerade where the agent does
   });
   assert.equal(delegateOf({ type: "ptp" }, true).ipMasq, false);
   assert.equal(delegateOf({ type: "ptp", ipMasq: true }, true).ipMasq, true);
-  assert.equal(delegateOf({}, false).ipMasq, false);
+  assert.equal(delegateOf({}, false).ipMasq, true, "the bridge plugin's, for an ipam of its own");
+  assert.equal(render({}, { ...ENV, ipMasq: false }).json.ipMasq, false, "denim's own bridge");
 });
 
 Deno.test("readBridgeConf has the bridge plugin's defaults", () => {
@@ -163,25 +164,12 @@ for (
       "itself as its delegate",
       { type: "denim", delegate: { type: "denim" } },
       7,
-      /delegate\.type is "denim"; it must be another plugin's name/,
+      /delegate\.type is "denim"; it must be the name of another plugin than this one/,
     ],
-    ["a type that is no text", { delegate: { type: 5 } }, 7, /delegate\.type is 5/],
-    ["another ipam", { ipam: { type: "dhcp" } }, 2, /ipam\.type is "dhcp"/],
-    ["masquerade", { delegate: { ipMasq: true } }, 7, /delegate\.ipMasq is true/],
+    ["a type that is not a text", { delegate: { type: 5 } }, 7, /delegate\.type is 5/],
     ["hairpin and promisc", { delegate: { hairpinMode: true, promiscMode: true } }, 7, /both/],
-    ["a VLAN", { delegate: { vlan: 5 } }, 2, /delegate\.vlan is 5, which is not supported/],
-    ["a trunk", { delegate: { vlanTrunk: [{ id: 5 }] } }, 2, /delegate\.vlanTrunk/],
-    ["spoof check", { delegate: { macspoofchk: true } }, 2, /delegate\.macspoofchk is true/],
-    ["isolation", { delegate: { portIsolation: true } }, 2, /delegate\.portIsolation is true/],
-    ["an unknown key", { delegate: { hairpinmod: true } }, 2, /delegate\.hairpinmod is true/],
-    ["a range of one's own", { ipam: { subnet: "10.0.0.0/8" } }, 2, /delegate\.ipam\.subnet is/],
-    [
-      "the runtime's ranges",
-      { runtimeConfig: { ipRanges: [{}] } },
-      2,
-      /delegate\.runtimeConfig\.ipRanges/,
-    ],
     ["a bridge without a name for it", { delegate: { bridge: "a/b" } }, 7, /delegate\.bridge/],
+    ["an MTU that no device has", { delegate: { mtu: 65_536 } }, 7, /mtu is 65536; .* to 65535/],
     ["an MTU in words", { delegate: { mtu: "1500" } }, 7, /delegate\.mtu is "1500"/],
     ["a wrong MAC", { runtimeConfig: { mac: "x" } }, 7, /runtimeConfig\.mac is "x"/],
     ["a route to nowhere", { ipam: { routes: [{}] } }, 7, /ipam\.routes\[0\]\.dst is missing/],
@@ -193,8 +181,7 @@ for (
     ],
     ["a name that is a path", { name: "../x" }, 7, /name is "\.\.\/x"/],
     ["no name", { name: null }, 7, /name is missing|name is null/],
-    ["an old version", { cniVersion: "0.2.0" }, 1, /cniVersion "0\.2\.0" is not spoken here/],
-    ["no version", { cniVersion: null }, 1, /cniVersion "0\.1\.0" is not spoken here/],
+    ["a bridge with a name for many", { delegate: { bridge: "br%d" } }, 7, /delegate\.bridge/],
   ] as const
 ) {
   Deno.test(`a configuration is refused: ${name}`, () => {
@@ -206,8 +193,60 @@ for (
   });
 }
 
-Deno.test("what is off asks for nothing", () => {
-  read({ delegate: { vlan: 0, vlanTrunk: [], macspoofchk: false, portIsolation: null } });
+/** What asks for what only the bridge plugin does, and how an error names it. */
+const BEYOND: readonly (readonly [JsonObject, RegExp])[] = [
+  [{ delegate: { vlan: 5 } }, /delegate\.vlan is 5, which denim does not do itself/],
+  [{ delegate: { VLAN: "5" } }, /delegate\.vlan is "5"/],
+  [{ delegate: { vlanTrunk: [{ id: 5 }] } }, /delegate\.vlanTrunk is \[{"id":5}\]/],
+  [{ delegate: { macspoofchk: true } }, /delegate\.macspoofchk is true/],
+  [{ delegate: { portIsolation: true } }, /delegate\.portIsolation is true/],
+  [
+    { delegate: { disableContainerInterface: true } },
+    /delegate\.disableContainerInterface is true/,
+  ],
+  [{ delegate: { ipMasq: true } }, /delegate\.ipMasq is true/],
+  [{ ipam: { type: "dhcp" } }, /delegate\.ipam\.type is "dhcp"/],
+  [{ ipam: { subnet: "10.0.0.0/8" } }, /delegate\.ipam\.subnet is "10\.0\.0\.0\/8"/],
+  [{ ipam: { rangeStart: "10.5.38.9" } }, /delegate\.ipam\.rangeStart is/],
+  [{ ipam: { rangeEnd: "10.5.38.9" } }, /delegate\.ipam\.rangeEnd is/],
+  [{ ipam: { gateway: "10.5.38.9" } }, /delegate\.ipam\.gateway is/],
+  [{ runtimeConfig: { ipRanges: [[{}]] } }, /delegate\.runtimeConfig\.ipRanges is/],
+];
+for (const [conf, message] of BEYOND) {
+  Deno.test(`the bridge plugin does what denim does not: ${JSON.stringify(conf)}`, () => {
+    const rendered = render(conf);
+    assert.ok(isDelegated(rendered));
+    assert.equal(rendered.get("ipMasq"), true, "flannel's default for a plugin that masquerades");
+    assert.throws(() => read(conf), { code: 2, message });
+  });
+}
+
+/** Keys that neither denim nor the plugins that it replaces know, and those that are switched off. */
+const IGNORED: readonly JsonObject[] = [
+  { delegate: { _comment: "pods", addIf: "eth0", hairpinmod: true, preserveDefaultVlan: true } },
+  { delegate: { ipMasqBackend: "nftables", capabilities: { mac: true }, prevResult: {} } },
+  { delegate: { vlan: 0, vlanTrunk: [], macspoofchk: false, portIsolation: null, ipMasq: false } },
+  { ipam: { "unknown-param": "value", $comment: ["a"], name: "x", type: "host-local" } },
+  { ipam: { subnet: "", gateway: null, type: "" } },
+  { ipam: { routes: [{ dst: "10.9.0.0/16", comment: "to the office" }] } },
+  { runtimeConfig: { portMappings: [{ hostPort: 80 }], ipRanges: [], bandwidth: { x: 1 } } },
+  { args: { cni: { labels: ["a"] }, other: {} }, dns: { comment: "none" }, comment: 5 },
+];
+for (const conf of IGNORED) {
+  Deno.test(`a configuration is taken, and what is unknown or off ignored: ${JSON.stringify(conf)}`, () => {
+    assert.ok(!isDelegated(render(conf)));
+    assert.equal(read(conf).isGateway, true);
+  });
+}
+
+Deno.test("renderDelegate lowers an MTU of subnet.env that no pod's device can have", () => {
+  const mtuOf = (mtuBytes: number, delegate: JsonObject = {}) =>
+    render({ delegate }, { ...ENV, mtuBytes }).get("mtu");
+  assert.equal(mtuOf(65_536), 65_535);
+  assert.equal(mtuOf(65_536, { type: "ptp" }), 65_535);
+  assert.equal(mtuOf(65_535), 65_535);
+  // A user's own is a user's to mend.
+  assert.equal(mtuOf(1450, { mtu: 65_536 }), 65_536);
 });
 
 Deno.test("a subnet too small for a pod is refused", () => {

@@ -1,5 +1,5 @@
 /**
- * What a runtime tells a plugin through the environment (CNI spec 1.1.0, section 2, "Parameters").
+ * The variables by which a runtime calls a plugin (CNI spec 1.1.0, section 2, "Parameters").
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { IpAddress } from "@denim/core/ip";
 import { MacAddress } from "@denim/core/mac";
 import { CNI_CODE, CniError } from "./cni_error.ts";
 
-/** One interface of one container: what a runtime attaches and detaches. */
+/** One interface of one container: what an ADD makes and a DEL removes. */
 export interface Attachment {
   /** The container's id, unique on the node (`CNI_CONTAINERID`). */
   readonly containerId: string;
@@ -16,7 +16,7 @@ export interface Attachment {
   readonly ifName: string;
 }
 
-/** The variables that {@link Attachment} and the rest come from; "" where a variable is not set. */
+/** The variables of one call; "" for those that are not set. */
 export interface CniVariables {
   /** `CNI_CONTAINERID` */
   readonly containerId: string;
@@ -32,12 +32,12 @@ export interface CniVariables {
   readonly netnsOverride: boolean;
 }
 
-/** Reads a variable of the environment; `undefined` where it is not set. */
+/** Reads a variable of the environment; `undefined` if it is not set. */
 export type ReadVariable = (name: string) => string | undefined;
 
 /**
- * The variables that each command can't do without. libcni asks for `CNI_PATH` too; denim needs it only
- * where another plugin does the work.
+ * The variables that each command needs. libcni asks for `CNI_PATH` too; denim needs it only if another plugin does
+ * the work.
  */
 const REQUIRED: Readonly<Record<string, readonly string[]>> = {
   ADD: ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
@@ -88,32 +88,54 @@ export function isCniName(text: string): boolean {
   return /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(text);
 }
 
-/** Why a text can be no device's name; `undefined` where it can. */
+/**
+ * Why a device can't have a name, as the rest of a sentence; `undefined` if it can. These are the kernel's rules
+ * (`dev_valid_name`, `dev_get_valid_name`, `sysctl_dev_name_is_allowed`), which it breaks with a bare EINVAL.
+ */
 export function interfaceNameProblem(name: string): string | undefined {
-  if (name === "" || name === "." || name === "..") return "is no name for a device";
-  if (new TextEncoder().encode(name).length > MAX_INTERFACE_NAME) {
+  const special = SPECIAL_NAMES.get(name);
+  if (special !== undefined) return special;
+  const bytes = new TextEncoder().encode(name);
+  if (bytes.length > MAX_INTERFACE_NAME) {
     return `is too long: a device's name has at most ${MAX_INTERFACE_NAME} bytes`;
   }
-  return /[\s/:]/.test(name) ? "must have no '/', ':' or white space" : undefined;
+  if (name.includes("%")) return "must have no '%': the kernel puts a number in its place";
+  if (/[\0\t-\r /:]/.test(name)) return "must have no '/', ':' or white space";
+  return bytes.includes(NO_BREAK_SPACE)
+    ? "has a letter with the byte A0, which the kernel takes for white space"
+    : undefined;
 }
 
-/** What denim takes from `CNI_ARGS`. */
+/** Names that no new device can have, and why. */
+const SPECIAL_NAMES: ReadonlyMap<string, string> = new Map([
+  ["", "is empty"],
+  [".", "is not a name for a device"],
+  ["..", "is not a name for a device"],
+  ["all", "is the kernel's name for the settings of all devices"],
+  ["default", "is the kernel's name for the settings of new devices"],
+  ["lo", "is the loopback device's name"],
+]);
+
+/** Its byte in ISO 8859-1, as which the kernel reads names. It is also a part of "à" in UTF-8. */
+const NO_BREAK_SPACE = 0xa0;
+
+/** The arguments of `CNI_ARGS` that denim knows. */
 export interface CniArgs {
-  /** `MAC`: the Ethernet address that the container's interface shall have. */
+  /** `MAC`: the Ethernet address that the container's interface must have. */
   readonly mac: MacAddress | undefined;
-  /** `IP`: the address that the container shall have. */
+  /** `IP`: the address that the container must have. */
   readonly ip: IpAddress | undefined;
 }
 
 /**
- * Reads `CNI_ARGS`: `IgnoreUnknown=1;MAC=02:00:00:00:00:01;IP=10.5.3.9`. Arguments that denim does not
- * know are an error unless `IgnoreUnknown` is true, as in libcni.
+ * Reads `CNI_ARGS`: `IgnoreUnknown=1;MAC=02:00:00:00:00:01;IP=10.5.3.9`. Throws a CniError, "invalid environment",
+ * for a wrong argument, and for an unknown one unless `IgnoreUnknown` is true, as libcni does.
  */
 export function readArgs(text: string): CniArgs {
   const values = new Map<string, string>();
   for (const pair of text === "" ? [] : text.split(";")) {
     const equals = pair.indexOf("=");
-    if (equals <= 0) throw invalid("CNI_ARGS", text, `has "${pair}", which is no KEY=VALUE`);
+    if (equals <= 0) throw invalid("CNI_ARGS", text, `has "${pair}", which is not KEY=VALUE`);
     values.set(pair.slice(0, equals), pair.slice(equals + 1));
   }
   const take = <T>(key: string, what: string, read: (text: string) => T | undefined) => {
@@ -129,7 +151,11 @@ export function readArgs(text: string): CniArgs {
   const ip = take("IP", "an IP address", parseHostAddress);
   if (values.size > 0 && ignoreUnknown !== true) {
     const unknown = [...values.keys()].join(", ");
-    throw invalid("CNI_ARGS", text, `has ${unknown}, unknown here; IgnoreUnknown=1 lets it pass`);
+    throw invalid(
+      "CNI_ARGS",
+      text,
+      `has ${unknown}, which denim does not know; add IgnoreUnknown=1 to have it ignored`,
+    );
   }
   return { mac, ip };
 }
@@ -138,16 +164,17 @@ function parseBoolean(text: string): boolean | undefined {
   return /^(1|true)$/i.test(text) ? true : /^(0|false)$/i.test(text) ? false : undefined;
 }
 
-/** Reads an Ethernet address; `undefined` where the text is none. */
+/** Parses an Ethernet address; `undefined` if the text is not one. */
 export function parseMac(text: string): MacAddress | undefined {
   try {
     return MacAddress.parse(text);
-  } catch {
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
     return undefined;
   }
 }
 
-/** Reads an address that may have a prefix length behind it, which says nothing here. */
+/** Parses an IP address, and ignores a prefix length behind it; `undefined` if the text is not one. */
 export function parseHostAddress(text: string): IpAddress | undefined {
   const match = /^([^/]*)(\/\d{1,3})?$/.exec(text);
   return match === null ? undefined : IpAddress.tryParse(match[1]!);

@@ -54,6 +54,19 @@ for (
       { ...GOOD, CNI_IFNAME: "eth 0" },
       `CNI_IFNAME="eth 0" in the environment must have no '/', ':' or white space`,
     ],
+    [
+      "a name that the kernel would make another of",
+      "ADD",
+      { ...GOOD, CNI_IFNAME: "eth%d" },
+      `CNI_IFNAME="eth%d" in the environment must have no '%': ` +
+      "the kernel puts a number in its place",
+    ],
+    [
+      "a name that the kernel keeps for itself",
+      "CHECK",
+      { ...GOOD, CNI_IFNAME: "default" },
+      `CNI_IFNAME="default" in the environment is the kernel's name for the settings of new devices`,
+    ],
   ] as const
 ) {
   Deno.test(`readVariables names ${name}`, () => {
@@ -62,10 +75,12 @@ for (
 }
 
 Deno.test("interfaceNameProblem and isCniName keep the spec's rules", () => {
-  for (const good of ["eth0", "e12345678901234", "ünï", "a.b"]) {
+  for (const good of ["eth0", "e12345678901234", "ünï", "a.b", "alle", "a-b", "0", "lo0"]) {
     assert.equal(interfaceNameProblem(good), undefined, good);
   }
-  for (const bad of ["", ".", "..", "a/b", "a:b", "a\tb", "üüüüüüüü"]) {
+  const expanded = ["eth%d", "%d", "a%b", "%", "e%%"], special = ["all", "default", "lo"];
+  const spaces = ["a b", "a\tb", "a\v", "a\n", "\0", "à", "a\u00a0b"];
+  for (const bad of ["", ".", "..", "a/b", "a:b", "üüüüüüüü", ...expanded, ...special, ...spaces]) {
     assert.notEqual(interfaceNameProblem(bad), undefined, bad);
   }
   for (const good of ["a", "9_.-", "cbr0"]) assert.ok(isCniName(good), good);
@@ -82,12 +97,12 @@ Deno.test("readArgs reads MAC and IP, and passes others by where it may", () => 
 
 for (
   const [text, reason] of [
-    ["IP", /has "IP", which is no KEY=VALUE/],
+    ["IP", /has "IP", which is not KEY=VALUE/],
     ["IP=10.5.3", /has IP, which is not an IP address/],
     ["MAC=1", /has MAC, which is not an Ethernet address/],
     ["IgnoreUnknown=maybe", /has IgnoreUnknown, which is not true or false/],
-    ["A=1;B=2", /has A, B, unknown here/],
-    ["IgnoreUnknown=0;A=1", /has A, unknown here/],
+    ["A=1;B=2", /has A, B, which denim does not know/],
+    ["IgnoreUnknown=0;A=1", /has A, which denim does not know/],
   ] as const
 ) {
   Deno.test(`readArgs refuses ${text}`, () => {

@@ -1,42 +1,30 @@
 /**
- * Files that several plugins use at the same time, each of which may be killed at any moment, on a file system
- * that may be full or read-only.
+ * Deleting and locking files that several plugin processes use at the same time. Each process may be killed at
+ * any moment, and the file system may be full or read-only.
  *
  * @module
  */
 
-/** Who else may have a lock: others who share it, or nobody. */
+import { throwDefect } from "@denim/core/errors";
+
+/** Who else may hold a lock at the same time: every other process that shares it, or none. */
 export type Sharing = "shared" | "alone";
 
-/**
- * Writes a file so that it is there whole or not at all: under another name first, in the same folder. Not synced
- * to the disk: whatever it speaks of is gone after a power cut.
- */
-export function writeWhole(path: string, draft: string, content: string): void {
-  try {
-    Deno.writeTextFileSync(draft, content, { mode: 0o600 });
-    Deno.renameSync(draft, path);
-  } catch (error) {
-    removeIfPossible(draft);
-    throw error;
-  }
-}
-
-/** Deletes a file; fine where there is none. */
+/** Deletes a file, if it is there. Throws what Deno throws if the file system refuses. */
 export function removeIfThere(path: string): void {
   unlessGone(() => Deno.removeSync(path));
 }
 
-/** Deletes a file that is in nobody's way where it stays. */
+/** Deletes a file that does no harm if the file system refuses to delete it. */
 export function removeIfPossible(path: string): void {
   try {
     Deno.removeSync(path);
-  } catch {
-    // Then it stays.
+  } catch (error) {
+    throwDefect(error);
   }
 }
 
-/** What `run` answers; `undefined` where the file or folder that it looks for is not there. */
+/** What `run` returns; `undefined` if the file or folder that it reads is not there. */
 export function unlessGone<T>(run: () => T): T | undefined {
   try {
     return run();
@@ -48,8 +36,8 @@ export function unlessGone<T>(run: () => T): T | undefined {
 }
 
 /**
- * Waits for a file's lock (flock(2)), and makes the file where there is none. The kernel frees the lock of a
- * plugin that is killed.
+ * Waits for a file's lock (flock(2)), and makes the file if it is missing. The lock is free when the result is
+ * disposed of; the kernel also frees it when the process is killed.
  */
 export function lockFile(path: string, sharing: Sharing): Disposable {
   const lock = lockIfThere(path, sharing);
@@ -58,7 +46,7 @@ export function lockFile(path: string, sharing: Sharing): Disposable {
   return lockFile(path, sharing);
 }
 
-/** As {@link lockFile}; `undefined` where there is no such file. Needs no more than to read it. */
+/** As {@link lockFile}, but returns `undefined` if there is no such file. Needs only read permission. */
 export function lockIfThere(path: string, sharing: Sharing): Disposable | undefined {
   const file = unlessGone(() => Deno.openSync(path));
   file?.lockSync(sharing === "alone");

@@ -1,5 +1,5 @@
 /**
- * GC: frees what attachments held that are no more (CNI spec 1.1.0, section 2, "GC"). Loaded only when it is
+ * GC: frees what attachments held that no longer exist (CNI spec 1.1.0, section 2, "GC"). Loaded only when it is
  * used.
  *
  * @module
@@ -11,7 +11,15 @@ import { AddressStore, type Holder } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
 import { CNI_CODE, CniError, Failures } from "./cni_error.ts";
 import type { ConfObject } from "./conf_object.ts";
-import { bridgeOf, BUILT_IN, readSubnetEnv, renderDelegate, typeOf } from "./delegate_conf.ts";
+import {
+  askedOf,
+  bridgeOf,
+  BUILT_IN,
+  isDelegated,
+  readSubnetEnv,
+  renderDelegate,
+  typeOf,
+} from "./delegate_conf.ts";
 import type { Attachment, CniVariables } from "./environment.ts";
 import { addressDirectory } from "./host_local_conf.ts";
 import { type NetworkConf, requireVersion } from "./network_conf.ts";
@@ -24,32 +32,32 @@ import {
   type SavedConf,
 } from "./saved_conf.ts";
 
-/** The attachments that there are, as the runtime has them. */
+/** The key with the runtime's list of the attachments that exist. */
 const VALID_ATTACHMENTS = "cni.dev/valid-attachments";
 
-/** How far a file's time may be behind the clock: a tick of the kernel's (CONFIG_HZ=100). */
+/** How far a file's time may be behind the clock, in ms: one tick of a kernel with CONFIG_HZ=100. */
 const FILE_CLOCK_MS = 10;
 
 /**
- * Frees addresses, node's ends of veth pairs, and records, of this network alone, and has the delegate do
- * the same. Goes on where something fails, and then throws a CniError with all of it.
+ * Frees addresses, node's ends of veth pairs and records of this network alone, and has the delegate do the same. If
+ * a step fails it goes on with the others, and then throws a CniError that names every failure.
  *
- * A runtime must not run it beside an ADD (section 3). Where one does, the new pod is safe: GC waits for
- * ADDs under way, and leaves alone what is younger than itself, which the runtime's list can't have.
+ * A runtime must not run it beside an ADD (section 3). If one does, the new pod is safe: GC waits for ADDs under way,
+ * and does not touch what is younger than itself, which the runtime's list can't have.
  */
 export async function gc(conf: NetworkConf, variables: CniVariables): Promise<string> {
   requireVersion(conf, "GC", "1.1.0");
   const startMs = Date.now() - FILE_CLOCK_MS;
   const valid = readAttachments(conf.json);
   using _lock = lockRecords(conf.dataDir, "alone");
-  const records = listSavedConfs(conf.dataDir, conf.name);
+  const records = listSavedConfs(conf.dataDir).filter((it) => it.conf.get("name") === conf.name);
   const census = new Census(valid, records, startMs);
   const staleRecords = records.filter((record) => census.isGone({ ...record, ifName: undefined }));
   for (const record of staleRecords) awaitRecord(conf.dataDir, record);
   const delegates = delegatesOf(conf, staleRecords.map((record) => record.conf));
 
   const failures = new Failures();
-  /** Types whose attachments may still hold something. */
+  /** Types of plugins whose attachments may still hold something: their records stay. */
   const pending = new Set<string>();
   const attempt = async (type: string, run: () => void | Promise<void>) => {
     try {
@@ -61,18 +69,20 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   };
   for (const delegate of delegates) {
     const type = typeOf(delegate);
-    if (type === BUILT_IN) {
-      await attempt(type, () => freeAddresses(delegate, census));
-    } else if (census.young.size > 0) {
-      // A delegate does not know what is younger than the list. There will be another GC.
+    // The bridge plugin keeps addresses as denim does, and older ones have no GC to free them.
+    if (type === BUILT_IN) await attempt(type, () => freeAddresses(delegate, census));
+    if (!isDelegated(delegate)) continue;
+    if (census.young.size > 0) {
+      // The delegate would free what is younger than the runtime's list. The next GC asks it.
       pending.add(type);
-    } else {
-      await attempt(type, async () => {
-        const { delegateGc } = await import("./delegate.ts");
-        const attachments = { [VALID_ATTACHMENTS]: conf.json.get(VALID_ATTACHMENTS) ?? [] };
-        await delegateGc(conf, variables, delegate, attachments);
-      });
+      continue;
     }
+    await attempt(type, async () => {
+      const { delegateGc, hasPlugin } = await import("./delegate.ts");
+      if (type === BUILT_IN && !hasPlugin(delegate, variables)) return;
+      const attachments = { [VALID_ATTACHMENTS]: conf.json.get(VALID_ATTACHMENTS) ?? [] };
+      await delegateGc(conf, variables, delegate, attachments);
+    });
   }
   await attempt(BUILT_IN, () => {
     for (const record of staleRecords) {
@@ -84,7 +94,7 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   return "";
 }
 
-/** Who is no more. */
+/** Tells stale holders and records from those of valid attachments. */
 class Census {
   readonly #valid: readonly Attachment[];
   readonly #startMs: number;
@@ -98,15 +108,15 @@ class Census {
     this.young = new Set(young.map(({ containerId }) => containerId));
   }
 
-  /** Whether whoever is named in a file is no more. */
+  /** Whether the attachment or container that a file names no longer exists. */
   isGone(file: NamedFile): boolean {
     return file.writtenMs < this.#startMs && !this.young.has(file.containerId) &&
       !this.#valid.some((attachment) => names(file, attachment));
   }
 
   /**
-   * Those that are no more. A file that names nobody may be that of a valid attachment which no other file of
-   * the family names: only where there is none it is nobody's.
+   * The holders that no longer exist. A file without a name may belong to a valid attachment that has no other file in
+   * its family; it is freed only if every valid attachment is accounted for.
    */
   gone(holders: readonly Holder[]): Holder[] {
     const accounted = FAMILIES.filter((family) =>
@@ -121,7 +131,7 @@ class Census {
   }
 }
 
-/** A file that names an attachment, or a container. */
+/** A file that names an attachment, or a container alone. */
 type NamedFile = Omit<Holder, "address">;
 
 function names(file: NamedFile, { containerId, ifName }: Attachment): boolean {
@@ -129,7 +139,7 @@ function names(file: NamedFile, { containerId, ifName }: Attachment): boolean {
 }
 
 function readAttachments(json: ConfObject): readonly Attachment[] {
-  // Left out is not the same as none: it would cost every pod its address.
+  // An empty list is fine, a missing one is not: every pod would lose its address.
   if (!Object.hasOwn(json.json, VALID_ATTACHMENTS)) {
     throw new CniError(
       CNI_CODE.invalidConfig,
@@ -150,7 +160,8 @@ function delegatesOf(conf: NetworkConf, records: readonly ConfObject[]): ConfObj
   const delegates = new Map<string, ConfObject>();
   const keyOf = (delegate: ConfObject) => {
     const type = typeOf(delegate);
-    return type === BUILT_IN ? `${bridgeOf(delegate)} ${addressDirectory(delegate)}` : type;
+    if (type !== BUILT_IN) return type;
+    return `${bridgeOf(delegate)} ${addressDirectory(delegate)} ${isDelegated(delegate)}`;
   };
   for (const delegate of [...records, current(conf)]) {
     if (delegate !== undefined) delegates.set(keyOf(delegate), delegate);
@@ -158,19 +169,19 @@ function delegatesOf(conf: NetworkConf, records: readonly ConfObject[]): ConfObj
   return [...delegates.values()];
 }
 
-/** What an ADD would make of the configuration now; without subnet.env as much as GC needs of it. */
+/** What an ADD would make of the configuration now; without subnet.env, as much of it as GC needs. */
 function current(conf: NetworkConf): ConfObject | undefined {
   try {
     return renderDelegate(conf, readSubnetEnv(conf.subnetFile));
   } catch (error) {
     if (!(error instanceof CniError) || error.code === CNI_CODE.invalidConfig) throw error;
-    // A delegate would refuse a configuration without the node's subnets.
-    if (typeOf(conf.json.object("delegate")) !== BUILT_IN) return undefined;
+    // Without the node's subnets a delegate would refuse its configuration.
+    if (isDelegated(askedOf(conf))) return undefined;
     return renderDelegate(conf, { halves: [], mtuBytes: 0, ipMasq: true });
   }
 }
 
-/** Frees addresses of a folder, and the node's ends of their veth pairs where they are ports of the bridge. */
+/** Frees a folder's stale addresses, and removes the node's ends of their veth pairs if they are ports of the bridge. */
 function freeAddresses(delegate: ConfObject, census: Census): void {
   using store = AddressStore.openExisting(addressDirectory(delegate));
   if (store === undefined) return;
@@ -182,6 +193,6 @@ function freeAddresses(delegate: ConfObject, census: Census): void {
     const name = hostInterfaceName({ containerId, ifName });
     if (findLink(socket, name)?.masterIndex === bridge.index) removeLink(socket, name);
   }
-  // Last, so that a GC that is killed leaves the next one a trace.
+  // Last: if this GC is killed before, the next one still finds the holders.
   store.remove(stale.map(({ address }) => address));
 }

@@ -6,15 +6,15 @@
 
 import { Cidr, type Family, IpAddress } from "@denim/core/ip";
 import { CNI_CODE, CniError } from "./cni_error.ts";
-import { ConfObject, show } from "./conf_object.ts";
+import { ConfObject } from "./conf_object.ts";
 import { parseHostAddress } from "./environment.ts";
 
-/** Where host-local keeps one folder for each network. */
+/** The folder in which host-local keeps a folder for each network, unless `ipam.dataDir` names another. */
 const DEFAULT_NETWORKS_DIR = "/var/lib/cni/networks";
 
 /** The addresses that pods may have in one subnet. */
 export interface AddressRange {
-  /** The subnet, whose prefix length the pods' addresses have. */
+  /** The subnet. Its prefix length is that of the pods' addresses. */
   readonly subnet: Cidr;
   /** The lowest address. */
   readonly first: IpAddress;
@@ -24,15 +24,15 @@ export interface AddressRange {
   readonly gateway: IpAddress;
 }
 
-/** A route that a pod shall have (CNI spec 1.1.0, section 5, "routes"). */
+/** A route for a pod (CNI spec 1.1.0, section 5, "routes"). */
 export interface RouteConf {
-  /** Where it leads. */
+  /** The destination. */
   readonly dst: Cidr;
   /** Its gateway; the pod's own gateway of the family unless given. */
   readonly gw?: IpAddress;
-  /** The largest packet on this way, in bytes. */
+  /** The largest packet on this route, in bytes. */
   readonly mtu?: number;
-  /** The largest TCP segment to tell the other side, in bytes. */
+  /** The largest TCP segment to announce to the other side, in bytes. */
   readonly advmss?: number;
   /** Its metric; the lowest wins. */
   readonly priority?: number;
@@ -42,7 +42,7 @@ export interface RouteConf {
   readonly scope?: number;
 }
 
-/** What a pod's resolver shall use (CNI spec 1.1.0, section 5, "dns"). */
+/** Settings for a pod's resolver (CNI spec 1.1.0, section 5, "dns"). */
 export interface Dns {
   /** Addresses of name servers, in order. */
   readonly nameservers?: readonly string[];
@@ -60,14 +60,11 @@ export interface HostLocalConf {
   readonly ranges: readonly AddressRange[];
   /** The pod's routes. */
   readonly routes: readonly RouteConf[];
-  /** Addresses that the pod must have, from whoever asked for one. */
+  /** Addresses that the pod must have: those of `CNI_ARGS`, `args.cni.ips` and `runtimeConfig.ips`. */
   readonly requested: readonly IpAddress[];
-  /** A resolv.conf whose servers the pod shall use. */
+  /** The path of a resolv.conf with the settings for the pod's resolver. */
   readonly resolvConf: string | undefined;
 }
-
-/** The keys of `ipam` that denim reads; any other says something that it would not do. */
-const KNOWN_KEYS = ["type", "name", "ranges", "routes", "dataDir", "resolvConf"];
 
 /**
  * Reads `ipam`, and the addresses that `CNI_ARGS`, `args.cni.ips` and `runtimeConfig.ips` ask for. Throws a
@@ -81,11 +78,7 @@ export function readHostLocalConf(
   requestedIp: IpAddress | undefined,
 ): HostLocalConf {
   const ipam = conf.object("ipam") ?? new ConfObject({}, "ipam");
-  refuseUnknown(ipam, KNOWN_KEYS);
   const runtime = conf.object("runtimeConfig");
-  if (runtime !== undefined && runtime.objects("ipRanges").length > 0) {
-    throw unsupported(runtime, "ipRanges", "the node's subnets are the only ranges");
-  }
   const ipLists = [conf.object("args")?.object("cni"), runtime];
   return {
     ranges: readRanges(ipam),
@@ -111,14 +104,14 @@ function readIps(list: ConfObject): IpAddress[] {
 }
 
 function readRanges(ipam: ConfObject): AddressRange[] {
-  // A list of lists: host-local can join several ranges in one set, the agent's subnets never need it.
+  // A list of sets of ranges: renderDelegate makes one set a family, with one range.
   const sets = ipam.get("ranges") as readonly (readonly { readonly subnet: string }[])[];
   return sets.map(([range]) => rangeOf(Cidr.parse(range!.subnet)));
 }
 
 /**
- * The addresses of a subnet that are pods' to have: not the network's own, nor IPv4's broadcast address,
- * nor the gateway's, which is the first. As host-local has them.
+ * The addresses of a subnet that pods may have, as in host-local: all but the network's own, IPv4's broadcast address
+ * and the gateway's, which is the first. Throws a CniError if the subnet has no room for a pod.
  */
 export function rangeOf(subnet: Cidr): AddressRange {
   if (subnet.size < 4n) {
@@ -133,8 +126,8 @@ export function rangeOf(subnet: Cidr): AddressRange {
 }
 
 function readRoute(route: ConfObject): RouteConf {
-  const dst = route.parsed("dst", "a network, as 10.0.0.0/8", Cidr.tryParse);
-  if (dst === undefined) route.fail("dst", "a network, as 10.0.0.0/8");
+  const dst = route.parsed("dst", "a network such as 10.0.0.0/8", Cidr.tryParse);
+  if (dst === undefined) route.fail("dst", "a network such as 10.0.0.0/8");
   const gw = route.parsed("gw", `an IPv${dst.family} address`, (text) => {
     const address = IpAddress.tryParse(text);
     return address?.family === dst.family ? address : undefined;
@@ -154,7 +147,7 @@ function readRoute(route: ConfObject): RouteConf {
   };
 }
 
-/** The gateway that a family's routes use where they name none. */
+/** The gateway of a family's routes that name none. */
 export function gatewayOf(
   ranges: readonly AddressRange[],
   family: Family,
@@ -162,7 +155,7 @@ export function gatewayOf(
   return ranges.find(({ subnet }) => subnet.family === family)?.gateway;
 }
 
-/** Reads `dns` of a configuration; `undefined` where it says nothing. */
+/** Reads `dns` of a configuration; `undefined` if it is left out or empty. */
 export function readDns(dns: ConfObject | undefined): Dns | undefined {
   if (dns === undefined) return undefined;
   const list = (key: "nameservers" | "search" | "options") => {
@@ -178,7 +171,7 @@ export function readDns(dns: ConfObject | undefined): Dns | undefined {
   });
 }
 
-/** Reads the text of a resolv.conf (resolv.conf(5)); `undefined` where it says nothing. */
+/** Reads the text of a resolv.conf (resolv.conf(5)); `undefined` if it has no settings. */
 export function parseResolvConf(text: string): Dns | undefined {
   const nameservers: string[] = [], search: string[] = [], options: string[] = [];
   let domain: string | undefined;
@@ -200,22 +193,4 @@ export function parseResolvConf(text: string): Dns | undefined {
 
 function someOf(dns: Dns): Dns | undefined {
   return Object.keys(dns).length > 0 ? dns : undefined;
-}
-
-/** Throws for the first key that is not known and asks for something. */
-export function refuseUnknown(conf: ConfObject, known: readonly string[]): void {
-  const lower = known.map((key) => key.toLowerCase());
-  for (const [key, value] of Object.entries(conf.json)) {
-    const asks = value && !(Array.isArray(value) && value.length === 0);
-    if (asks && !lower.includes(key.toLowerCase())) throw unsupported(conf, key);
-  }
-}
-
-/** The error for a key that asks for what denim does not do. */
-export function unsupported(conf: ConfObject, key: string, reason?: string): CniError {
-  return new CniError(
-    CNI_CODE.unsupportedField,
-    `${conf.at(key)} is ${show(conf.get(key))}, which is not supported` +
-      (reason === undefined ? "" : `: ${reason}`),
-  );
 }

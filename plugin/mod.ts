@@ -1,6 +1,6 @@
 /**
- * denim's CNI plugin: one process in place of the chain flannel, bridge, host-local; or in flannel's place alone,
- * where another plugin than bridge does the work.
+ * denim's CNI plugin. One process replaces the chain flannel, bridge, host-local; or flannel alone, if another plugin
+ * than bridge does the work.
  *
  * @module
  */

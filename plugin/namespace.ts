@@ -8,46 +8,52 @@ import { findLink, LinuxError, NetlinkSocket, NetworkNamespace } from "@denim/co
 import { CNI_CODE, CniError } from "./cni_error.ts";
 import type { CniVariables } from "./environment.ts";
 
-/** What the kernel says where a path leads nowhere. */
-const GONE = ["ENOENT", "ENOTDIR"];
+/** The errors of a path that leads nowhere, or to a process that is just ending. */
+const GONE = ["ENOENT", "ENOTDIR", "ESRCH"];
 
 /**
- * Opens the container's namespace. Where there is none, answers with the error that says so: an ADD fails
- * with it, a DEL goes on. Throws a CniError where the namespace is the node's own, in which a container's
- * `eth0` would be the node's.
+ * Opens the container's namespace. Returns the error that says so if the path does not lead to one, or leads to
+ * the node's own, in which a container's `eth0` would be the node's: an ADD fails with it, a DEL goes on, since the
+ * container is gone. A process's path, `/proc/PID/ns/net`, leads to the node's once a process of the node has the
+ * container's former number. Throws a CniError if the kernel does not let the plugin in.
  */
 export function openNamespace(variables: CniVariables): NetworkNamespace | CniError {
   const { netns, netnsOverride } = variables;
   if (netns === "") return new CniError(CNI_CODE.invalidEnvironment, "CNI_NETNS is empty");
+  const what = `CNI_NETNS=${netns} in the environment`;
   let namespace: NetworkNamespace;
   try {
     namespace = NetworkNamespace.open(netns);
-  } catch (error) {
-    if (!(error instanceof LinuxError)) throw error;
-    const what = `CNI_NETNS=${netns} in the environment`;
-    if (GONE.includes(error.code)) {
-      return new CniError(CNI_CODE.unknownContainer, `${what}: there is no such network namespace`);
+  } catch (cause) {
+    if (!(cause instanceof LinuxError)) throw cause;
+    if (GONE.includes(cause.code)) {
+      return new CniError(
+        CNI_CODE.unknownContainer,
+        `${what}: there is no such network namespace`,
+        { cause },
+      );
     }
-    // The file that a namespace's name was, once the namespace is gone.
-    if (error.code === "EINVAL") {
-      return new CniError(CNI_CODE.invalidNamespace, `${what} is no network namespace`);
+    // `ip netns` and runtimes mount a namespace on a file. The file is still there when the namespace is not.
+    if (cause.code === "EINVAL") {
+      return new CniError(CNI_CODE.invalidNamespace, `${what} is not a network namespace`, {
+        cause,
+      });
     }
-    const hint = error.code === "EPERM" ? "; the plugin needs root" : "";
-    throw new CniError(CNI_CODE.kernel, `${what}: ${error.message}${hint}`);
+    const hint = cause.code === "EPERM" ? "; the plugin needs root" : "";
+    throw new CniError(CNI_CODE.kernel, `${what}: ${cause.message}${hint}`, { cause });
   }
-  if (!netnsOverride && isOwn(netns)) {
-    namespace[Symbol.dispose]();
-    throw new CniError(
-      CNI_CODE.invalidNamespace,
-      `CNI_NETNS=${netns} in the environment is the plugin's own network namespace, ` +
-        "not a container's",
-    );
-  }
-  return namespace;
+  if (netnsOverride || !isOwn(namespace)) return namespace;
+  namespace[Symbol.dispose]();
+  return new CniError(
+    CNI_CODE.invalidNamespace,
+    `${what} is the plugin's own network namespace, not a container's`,
+  );
 }
 
-function isOwn(path: string): boolean {
-  const theirs = Deno.statSync(path), ours = Deno.statSync("/proc/thread-self/ns/net");
+/** Whether this thread is in a namespace. Asks by its descriptor: the path may lead elsewhere by now. */
+function isOwn(namespace: NetworkNamespace): boolean {
+  const theirs = Deno.statSync(`/proc/self/fd/${namespace.fd}`);
+  const ours = Deno.statSync("/proc/thread-self/ns/net");
   return theirs.dev === ours.dev && theirs.ino === ours.ino;
 }
 
@@ -71,14 +77,14 @@ export class PodNamespace implements Disposable {
   }
 }
 
-/** Opens the container's namespace, which must be there. Throws a CniError where it is not. */
+/** Opens the container's namespace. Throws a CniError if it is not there, or is the node's own. */
 export function openPod(variables: CniVariables): PodNamespace {
   const namespace = openNamespace(variables);
   if (namespace instanceof CniError) throw namespace;
   return new PodNamespace(namespace);
 }
 
-/** Throws a CniError where the container has the interface that an ADD shall make. */
+/** Throws a CniError if the container already has the interface that an ADD would make. */
 export function refuseSecondAdd({ socket }: PodNamespace, { netns, ifName }: CniVariables): void {
   if (findLink(socket, ifName) === undefined) return;
   throw new CniError(

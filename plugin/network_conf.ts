@@ -7,11 +7,19 @@
 
 import { DEFAULT_SUBNET_FILE } from "@denim/core/subnet-env";
 import { CNI_CODE, CniError } from "./cni_error.ts";
-import type { ConfObject } from "./conf_object.ts";
+import { type ConfObject, show } from "./conf_object.ts";
 import { CNI_NAME, isCniName } from "./environment.ts";
 
 /** The versions of the CNI spec that denim speaks, oldest first. */
-export const CNI_VERSIONS = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] as const;
+export const CNI_VERSIONS = [
+  "0.1.0",
+  "0.2.0",
+  "0.3.0",
+  "0.3.1",
+  "0.4.0",
+  "1.0.0",
+  "1.1.0",
+] as const;
 
 /** One of {@link CNI_VERSIONS}. */
 export type CniVersion = typeof CNI_VERSIONS[number];
@@ -19,12 +27,12 @@ export type CniVersion = typeof CNI_VERSIONS[number];
 /** The newest of {@link CNI_VERSIONS}. */
 export const LATEST_CNI_VERSION: CniVersion = "1.1.0";
 
-/** Whether a version is another one or newer. */
+/** Whether a version is `other` or newer. */
 export function atLeast(version: CniVersion, other: CniVersion): boolean {
   return CNI_VERSIONS.indexOf(version) >= CNI_VERSIONS.indexOf(other);
 }
 
-/** Throws a CniError where a configuration's version is older than a command. */
+/** Throws a CniError if a configuration's version is older than `since`, the first that has a command. */
 export function requireVersion(conf: NetworkConf, command: string, since: CniVersion): void {
   if (atLeast(conf.cniVersion, since)) return;
   throw new CniError(
@@ -33,7 +41,10 @@ export function requireVersion(conf: NetworkConf, command: string, since: CniVer
   );
 }
 
-/** Where flannel keeps what it made of each container's configuration. */
+/** The version of a configuration that names none, as those of CNI's first years do not (libcni has it so). */
+const UNSAID_CNI_VERSION: CniVersion = "0.1.0";
+
+/** The folder in which flannel keeps each container's delegate configuration. */
 const DEFAULT_DATA_DIR = "/var/lib/cni/flannel";
 
 /** A network configuration, as far as every command needs it. */
@@ -46,23 +57,23 @@ export interface NetworkConf {
   readonly subnetFile: string;
   /** The folder where each container's delegate configuration is kept for its DEL. */
   readonly dataDir: string;
-  /** All of it. */
+  /** The whole configuration. */
   readonly json: ConfObject;
 }
 
-/** Whether a text is a version that denim speaks. */
-export function isCniVersion(text: unknown): text is CniVersion {
-  return CNI_VERSIONS.includes(text as CniVersion);
+/** The version that a configuration speaks; `undefined` if denim does not speak it. */
+export function readCniVersion(json: ConfObject): CniVersion | undefined {
+  const version = json.get("cniVersion") ?? "";
+  return version === "" ? UNSAID_CNI_VERSION : CNI_VERSIONS.find((known) => known === version);
 }
 
 /** Reads the parts that every command needs. Throws a CniError that says what is wrong. */
 export function readNetworkConf(json: ConfObject): NetworkConf {
-  const cniVersion = json.get("cniVersion");
-  if (!isCniVersion(cniVersion)) {
-    // A configuration without a version speaks 0.1.0 (CNI spec 0.2.0).
+  const cniVersion = readCniVersion(json);
+  if (cniVersion === undefined) {
     throw new CniError(
       CNI_CODE.incompatibleVersion,
-      `cniVersion ${JSON.stringify(cniVersion ?? "0.1.0")} is not spoken here; ` +
+      `denim does not speak cniVersion ${show(json.get("cniVersion"))}; ` +
         `set it to one of ${CNI_VERSIONS.join(", ")}`,
     );
   }

@@ -1,29 +1,30 @@
 /**
- * The plugin as a runtime sees it: a command in the environment, a configuration on standard input, JSON on
- * standard output, and an exit code.
+ * The plugin as a runtime calls it: a command in the environment, a configuration on standard input, JSON on standard
+ * output, and an exit code.
  *
  * @module
  */
 
+import { throwDefect } from "@denim/core/errors";
 import { add } from "./add.ts";
-import { CNI_CODE, CniError, DelegateError, toCniError } from "./cni_error.ts";
+import { CNI_CODE, CniError, DelegateError, hasDefect, toCniError } from "./cni_error.ts";
 import { ConfObject } from "./conf_object.ts";
 import { del } from "./del.ts";
 import { type CniVariables, type ReadVariable, readVariables } from "./environment.ts";
 import {
   CNI_VERSIONS,
   type CniVersion,
-  isCniVersion,
   LATEST_CNI_VERSION,
   type NetworkConf,
+  readCniVersion,
   readNetworkConf,
 } from "./network_conf.ts";
 import { formatError, formatVersions } from "./result.ts";
 
-/** Does what a command asks and answers with what goes to standard output. */
+/** Carries out a command, and returns what goes to standard output. Throws what went wrong. */
 type Command = (conf: NetworkConf, variables: CniVariables) => string | Promise<string>;
 
-/** A pod waits for ADD and DEL; what the others need is loaded only when it is used. */
+/** Pods wait for ADD and DEL. The modules of the other commands are loaded only when they are used. */
 const COMMANDS: Readonly<Record<string, Command>> = {
   ADD: add,
   DEL: del,
@@ -32,7 +33,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   GC: async (...call) => (await import("./gc.ts")).gc(...call),
 };
 
-/** What goes back to the runtime. */
+/** The plugin's answer to the runtime. */
 export interface Answer {
   /** JSON for standard output, or nothing. */
   readonly output: string;
@@ -41,8 +42,9 @@ export interface Answer {
 }
 
 /**
- * Carries out the command that the environment names. Never throws: every failure becomes the spec's JSON.
- * ADD and DEL that denim does itself are done when it returns: all in one go, they can be run in a namespace.
+ * Carries out the command that the environment names. Never throws: every failure becomes the spec's JSON. A defect of
+ * denim also goes to standard error, with its stack. If denim does an ADD or DEL itself, it is done when this function
+ * returns, so that a test can run it in a namespace; the other commands return a promise.
  *
  * @param read reads a variable of the environment
  * @param readInput reads standard input to its end
@@ -50,12 +52,13 @@ export interface Answer {
 export function answer(read: ReadVariable, readInput: () => string): Answer | Promise<Answer> {
   let cniVersion: CniVersion = LATEST_CNI_VERSION;
   const succeed = (output: string): Answer => ({ output, failed: false });
-  const fail = (error: unknown): Answer => ({
-    output: error instanceof DelegateError
-      ? error.output
-      : formatError(cniVersion, toCniError(error)),
-    failed: true,
-  });
+  const fail = (error: unknown): Answer => {
+    if (error instanceof DelegateError) return { output: error.output, failed: true };
+    const failure = toCniError(error);
+    // A runtime may show the message alone. Its log has the stack as well.
+    if (hasDefect(error)) console.error(failure.details);
+    return { output: formatError(cniVersion, failure), failed: true };
+  };
   try {
     const name = read("CNI_COMMAND") ?? "";
     if (name === "VERSION") {
@@ -64,8 +67,7 @@ export function answer(read: ReadVariable, readInput: () => string): Answer | Pr
     const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name]! : refuse(name);
     const variables = readVariables(name, read);
     const json = ConfObject.parse(readInput(), "the network configuration on standard input");
-    const version = json.get("cniVersion");
-    if (isCniVersion(version)) cniVersion = version;
+    cniVersion = readCniVersion(json) ?? LATEST_CNI_VERSION;
     const output = command(readNetworkConf(json), variables);
     return typeof output === "string" ? succeed(output) : output.then(succeed, fail);
   } catch (error) {
@@ -77,22 +79,23 @@ function refuse(name: string): never {
   const all = [...Object.keys(COMMANDS), "VERSION"].join(", ");
   const problem = name === ""
     ? "CNI_COMMAND is missing in the environment"
-    : `CNI_COMMAND=${name} in the environment is no command of CNI`;
+    : `CNI_COMMAND=${name} in the environment is not a command of CNI`;
   throw new CniError(CNI_CODE.invalidEnvironment, `${problem}; this plugin knows ${all}`);
 }
 
-/** VERSION answers in the runtime's own version (CNI spec 1.1.0); older runtimes say nothing. */
+/** The version for the answer to VERSION: the runtime's own (CNI spec 1.1.0), which older runtimes do not send. */
 function spokenVersion(readInput: () => string): string {
   try {
     return ConfObject.parse(readInput(), "input").string("cniVersion") || LATEST_CNI_VERSION;
-  } catch {
+  } catch (error) {
+    throwDefect(error);
     return LATEST_CNI_VERSION;
   }
 }
 
 /**
- * Runs the plugin with this process's environment, standard input and output, and ends the process: 0 where
- * the command succeeded, else 1.
+ * Runs the plugin with this process's environment, standard input and output, and ends the process: with 0 if the
+ * command succeeded, else with 1.
  */
 export async function runPlugin(): Promise<never> {
   if (!Deno.env.get("CNI_COMMAND")) {
@@ -109,7 +112,7 @@ export async function runPlugin(): Promise<never> {
 }
 
 function readStandardInput(): string {
-  // A person who tries VERSION by hand has nothing to say on standard input.
+  // A person who tries VERSION by hand gives no input.
   if (Deno.stdin.isTerminal()) return "";
   const decoder = new TextDecoder();
   const chunk = new Uint8Array(64 * 1024);

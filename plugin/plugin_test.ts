@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { StandardError } from "../tests/support/standard_error.ts";
 import { answer } from "./plugin.ts";
 
 const ENVIRONMENT = {
@@ -26,7 +27,10 @@ Deno.test("VERSION answers in the runtime's version", async () => {
   for (const [input, cniVersion] of [['{"cniVersion":"0.4.0"}', "0.4.0"], ["", "1.1.0"]] as const) {
     assert.deepEqual(await ask({ CNI_COMMAND: "VERSION" }, input), {
       failed: false,
-      json: { cniVersion, supportedVersions: ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] },
+      json: {
+        cniVersion,
+        supportedVersions: ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
+      },
     });
   }
 });
@@ -34,7 +38,7 @@ Deno.test("VERSION answers in the runtime's version", async () => {
 for (
   const [name, environment, input, cniVersion, code, message] of [
     ["no command", {}, CONF, "1.1.0", 4, /CNI_COMMAND is missing/],
-    ["an unknown command", { CNI_COMMAND: "PUT" }, CONF, "1.1.0", 4, /PUT .* no command of CNI/],
+    ["an unknown command", { CNI_COMMAND: "PUT" }, CONF, "1.1.0", 4, /PUT .* not a command of CNI/],
     ["CHECK of nothing", { CNI_COMMAND: "CHECK" }, CONF, "1.1.0", 4, /CNI_CONTAINERID, CNI_NETNS/],
     ["CHECK before 0.4.0", CHECK, { ...CONF, cniVersion: "0.3.1" }, "0.3.1", 1, /has no CHECK/],
     ["CHECK without prevResult", CHECK, CONF, "0.4.0", 7, /prevResult is missing/],
@@ -49,11 +53,20 @@ for (
     ],
     ["STATUS before 1.1.0", { CNI_COMMAND: "STATUS" }, CONF, "0.4.0", 1, /has no STATUS/],
     ["STATUS without subnet.env", { CNI_COMMAND: "STATUS" }, LATEST, "1.1.0", 50, /there is no/],
-    ["a prototype's name", { CNI_COMMAND: "toString" }, CONF, "1.1.0", 4, /no command of CNI/],
+    ["a prototype's name", { CNI_COMMAND: "toString" }, CONF, "1.1.0", 4, /not a command of CNI/],
     ["missing variables", { CNI_COMMAND: "ADD" }, CONF, "1.1.0", 4, /CNI_CONTAINERID, CNI_NETNS/],
     ["no JSON", ENVIRONMENT, "{", "1.1.0", 6, /standard input is not JSON/],
     ["no input", ENVIRONMENT, "", "1.1.0", 6, /it is empty/],
     ["another version", ENVIRONMENT, { ...CONF, cniVersion: "9.9.9" }, "1.1.0", 1, /"9\.9\.9"/],
+    ["CHECK without a version", CHECK, { name: "cbr0" }, "0.1.0", 1, /"0\.1\.0" has no CHECK/],
+    [
+      "0.2.0, in its own words",
+      ENVIRONMENT,
+      { ...CONF, cniVersion: "0.2.0" },
+      "0.2.0",
+      11,
+      /there is no \/nowhere\/subnet\.env/,
+    ],
     ["no name", ENVIRONMENT, { ...CONF, name: "" }, "0.4.0", 7, /name is ""/],
     ["no subnet.env", ENVIRONMENT, CONF, "0.4.0", 11, /there is no \/nowhere\/subnet\.env/],
   ] as const
@@ -98,3 +111,14 @@ for (
     }
   });
 }
+
+Deno.test("a defect of denim's is an error of CNI, with its stack there and on standard error", async () => {
+  using told = new StandardError();
+  const { output, failed } = await answer((name) => ENVIRONMENT[name as "CNI_IFNAME"], () => {
+    throw new TypeError("x is undefined");
+  });
+  const { code, msg, details } = JSON.parse(output);
+  assert.deepEqual([failed, code, msg], [true, 999, "x is undefined"]);
+  assert.match(details, /denim has a defect; .*TypeError: x is undefined\n +at .*plugin_test/);
+  assert.deepEqual(told.lines, [details]);
+});

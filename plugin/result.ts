@@ -1,16 +1,17 @@
 /**
- * What the runtime is told of an attachment, in the words of the spec's version that it speaks.
+ * The plugin's answers as JSON, in the form of the spec's version that the runtime speaks.
  *
  * @module
  */
 
+import type { Family } from "@denim/core/ip";
 import type { MacAddress } from "@denim/core/mac";
 import type { HeldAddress } from "./address_store.ts";
 import type { CniError } from "./cni_error.ts";
 import type { Dns, RouteConf } from "./host_local_conf.ts";
 import { atLeast, CNI_VERSIONS, type CniVersion } from "./network_conf.ts";
 
-/** A device that has to do with an attachment. */
+/** One device of an attachment. */
 export interface ResultInterface {
   /** Its name. */
   readonly name: string;
@@ -18,30 +19,39 @@ export interface ResultInterface {
   readonly mac: MacAddress | undefined;
   /** The largest packet that it takes, in bytes. */
   readonly mtuBytes: number;
-  /** The path of the container's namespace, for a device in it. */
+  /** The path of the container's namespace; left out for a device on the node. */
   readonly sandbox?: string;
 }
 
-/** What was made. */
+/** What an ADD made. */
 export interface AttachmentResult {
-  /** The devices: bridge, the node's end, the container's end. */
+  /** The devices: the bridge, the node's end of the veth pair, the container's end. */
   readonly interfaces: readonly [ResultInterface, ResultInterface, ResultInterface];
   /** The container's addresses. */
   readonly addresses: readonly HeldAddress[];
   /** The container's routes. */
   readonly routes: readonly RouteConf[];
-  /** What the container's resolver shall use. */
+  /** The settings for the container's resolver. */
   readonly dns: Dns | undefined;
 }
 
-/** The place of the container's end in {@link AttachmentResult.interfaces}. */
+/** The index of the container's end in {@link AttachmentResult.interfaces}. */
 const CONTAINER_INTERFACE = 2;
 
 /**
- * The success of an ADD (CNI spec 1.1.0, section 5, "ADD Success"). Before 1.0.0 each address says its
- * family; from 1.1.0 on each device says its MTU.
+ * The success of an ADD (CNI spec 1.1.0, section 5, "ADD Success"). Before 1.0.0 each address has its family; from
+ * 1.1.0 on each device has its MTU. 0.2.0 and older have no devices, and one address a family with that family's
+ * routes (libcni, pkg/types/020).
  */
 export function formatResult(cniVersion: CniVersion, result: AttachmentResult): string {
+  if (!atLeast(cniVersion, "0.3.0")) {
+    return print({
+      cniVersion,
+      ip4: oldIpConfig(result, 4),
+      ip6: oldIpConfig(result, 6),
+      dns: result.dns,
+    });
+  }
   return print({
     cniVersion,
     interfaces: result.interfaces.map(({ name, mac, mtuBytes, sandbox }) => ({
@@ -61,6 +71,16 @@ export function formatResult(cniVersion: CniVersion, result: AttachmentResult): 
   });
 }
 
+/** A family's address, gateway and routes (CNI spec 0.2.0, "Result"); `undefined` if the container has none. */
+function oldIpConfig({ addresses, routes }: AttachmentResult, family: Family) {
+  const held = addresses.find(({ address }) => address.family === family);
+  return held && {
+    ip: `${held.address}/${held.range.subnet.prefixLength}`,
+    gateway: held.range.gateway,
+    routes: routes.filter(({ dst }) => dst.family === family).map(({ dst, gw }) => ({ dst, gw })),
+  };
+}
+
 /** The answer to VERSION (CNI spec 1.1.0, section 2, "VERSION"). */
 export function formatVersions(cniVersion: string): string {
   return print({ cniVersion, supportedVersions: CNI_VERSIONS });
@@ -71,7 +91,7 @@ export function formatError(cniVersion: CniVersion, { code, message, details }: 
   return print({ cniVersion, code, msg: message, details: details || undefined });
 }
 
-/** With line breaks, as the plugins beside it print. */
+/** With line breaks, as the plugins of the CNI project print. */
 function print(value: unknown): string {
   return `${JSON.stringify(value, null, 4)}\n`;
 }

@@ -3,6 +3,7 @@ import { Cidr, IpAddress } from "@denim/core/ip";
 import { MacAddress } from "@denim/core/mac";
 import { CniError } from "./cni_error.ts";
 import { rangeOf } from "./host_local_conf.ts";
+import { CNI_VERSIONS } from "./network_conf.ts";
 import { type AttachmentResult, formatError, formatResult, formatVersions } from "./result.ts";
 
 const mac = (last: number) => MacAddress.parse(`02:00:00:00:00:0${last}`);
@@ -25,6 +26,7 @@ const RESULT: AttachmentResult = {
 
 for (
   const [cniVersion, extra, mtu] of [
+    ["0.3.0", true, false],
     ["0.3.1", true, false],
     ["0.4.0", true, false],
     ["1.0.0", false, false],
@@ -51,8 +53,28 @@ for (
   });
 }
 
+for (const cniVersion of ["0.1.0", "0.2.0"] as const) {
+  Deno.test(`formatResult speaks ${cniVersion}, as libcni does`, () => {
+    assert.deepEqual(JSON.parse(formatResult(cniVersion, RESULT)), {
+      cniVersion,
+      ip4: {
+        ip: "10.5.3.2/24",
+        gateway: "10.5.3.1",
+        routes: [{ dst: "10.5.0.0/16" }, { dst: "0.0.0.0/0", gw: "10.5.3.1" }],
+      },
+      ip6: { ip: "fc00::2/64", gateway: "fc00::1", routes: [] },
+      dns: { nameservers: ["10.96.0.10"] },
+    });
+    const alone = { ...RESULT, addresses: RESULT.addresses.slice(0, 1), dns: undefined };
+    assert.deepEqual(Object.keys(JSON.parse(formatResult(cniVersion, alone))), [
+      "cniVersion",
+      "ip4",
+    ]);
+  });
+}
+
 Deno.test("formatError and formatVersions speak the spec's words", () => {
-  assert.deepEqual(JSON.parse(formatError("0.4.0", new CniError(7, "no", "more"))), {
+  assert.deepEqual(JSON.parse(formatError("0.4.0", new CniError(7, "no", { details: "more" }))), {
     cniVersion: "0.4.0",
     code: 7,
     msg: "no",
@@ -60,6 +82,6 @@ Deno.test("formatError and formatVersions speak the spec's words", () => {
   });
   assert.deepEqual(JSON.parse(formatVersions("0.4.0")), {
     cniVersion: "0.4.0",
-    supportedVersions: ["0.3.1", "0.4.0", "1.0.0", "1.1.0"],
+    supportedVersions: CNI_VERSIONS,
   });
 });

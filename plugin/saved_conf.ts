@@ -1,13 +1,14 @@
 /**
- * flannel's record of what it made of each container's configuration, which its DEL works from: one file a
- * container, `<dataDir>/<container id>`, with the delegate's configuration as JSON. denim writes the same, so
- * that either can take down what the other set up.
+ * flannel's records: for each container a file, `<dataDir>/<container id>`, with the delegate's configuration as JSON,
+ * from which flannel's DEL works. denim writes the same, so that either can remove what the other made.
  *
  * @module
  */
 
-import { InheritedLock } from "@denim/core/linux/attach";
+import { throwDefect } from "@denim/core/errors";
+import { replaceFile } from "@denim/core/linux/attach";
 import { ConfObject } from "./conf_object.ts";
+import { bridgeOf, BUILT_IN, isGatewayOf, typeOf } from "./delegate_conf.ts";
 import { type Attachment, isCniName } from "./environment.ts";
 import {
   lockFile,
@@ -16,47 +17,47 @@ import {
   removeIfThere,
   type Sharing,
   unlessGone,
-  writeWhole,
 } from "./files.ts";
 
-/** No container's id begins with a dot, so this can be no container's record. */
+/** A container's id never begins with a dot, so this is never a record. */
 const LOCK = ".lock";
 
-function pathOf(dataDir: string, { containerId }: Pick<Attachment, "containerId">): string {
+/** The path of a container's record. */
+export function pathOfRecord(
+  dataDir: string,
+  { containerId }: Pick<Attachment, "containerId">,
+): string {
   return `${dataDir}/${containerId}`;
 }
 
-/** Where a record is written before it has its name. A colon is in no container's id either. */
+/** The path where a record is written before it has its name. A container's id has no colon, so it is never a record. */
 function draftOf(dataDir: string, attachment: Attachment): string {
-  return `${pathOf(dataDir, attachment)}:${attachment.ifName}`;
+  return `${pathOfRecord(dataDir, attachment)}:${attachment.ifName}`;
 }
 
 /**
- * Waits for the folder's lock, which ADDs share and a GC has alone: what it finds is then what ADDs have
- * finished, or will never finish.
+ * Waits for the folder's lock. ADDs share it and a GC has it alone, so that a GC finds only what ADDs have finished,
+ * or will never finish. Makes the folder if it is missing.
  */
 export function lockRecords(dataDir: string, sharing: Sharing): Disposable {
   Deno.mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   return lockFile(`${dataDir}/${LOCK}`, sharing);
 }
 
-/** Holds a record for as long as a program does what it says, which goes on where denim is killed. */
-export function holdRecord(dataDir: string, attachment: Attachment): Disposable {
-  return new InheritedLock(pathOf(dataDir, attachment));
-}
-
-/** Waits until nobody holds the record any more; there need not be one. */
+/** Waits until no delegate of an ADD that was killed holds the record's lock. There need not be a record. */
 export function awaitRecord(dataDir: string, container: Pick<Attachment, "containerId">): void {
-  using _ = lockIfThere(pathOf(dataDir, container), "alone");
+  using _ = lockIfThere(pathOfRecord(dataDir, container), "alone");
 }
 
-/** Writes the record into a folder that is there. denim's DEL does without, where it is lost. */
+/** Writes the record. The folder must be there. If the record is lost, denim's DEL works without it. */
 export function saveConf(dataDir: string, attachment: Attachment, conf: ConfObject): void {
-  const text = JSON.stringify(conf.json);
-  writeWhole(pathOf(dataDir, attachment), draftOf(dataDir, attachment), text);
+  replaceFile(pathOfRecord(dataDir, attachment), JSON.stringify(conf.json), {
+    mode: 0o600,
+    draft: draftOf(dataDir, attachment),
+  });
 }
 
-/** The record, where it is one of this network: a container's record is that of its last ADD. */
+/** The record if it is of this network: a container's record is that of its last ADD, to whichever network. */
 export function readOwnConf(
   { dataDir, name }: { readonly dataDir: string; readonly name: string },
   attachment: Attachment,
@@ -65,64 +66,81 @@ export function readOwnConf(
   return saved?.get("name") === name ? saved : undefined;
 }
 
-/** Reads the record; `undefined` where there is none, or it is cut short. */
+/** Reads the record; `undefined` if there is none, or if it is cut short. */
 export function readSavedConf(
   dataDir: string,
   container: Pick<Attachment, "containerId">,
 ): ConfObject | undefined {
-  const text = unlessGone(() => Deno.readTextFileSync(pathOf(dataDir, container)));
+  const text = unlessGone(() => Deno.readTextFileSync(pathOfRecord(dataDir, container)));
   try {
     return text === undefined ? undefined : ConfObject.parse(text, "the record");
-  } catch {
+  } catch (error) {
+    throwDefect(error);
     return undefined;
   }
 }
 
-/** A record, as a look through all of them finds it. */
+/** One record of {@link listSavedConfs}. */
 export interface SavedConf {
-  /** The container. */
+  /** The container's id, which is the file's name. */
   readonly containerId: string;
-  /** What it says. */
+  /** The delegate's configuration in it. */
   readonly conf: ConfObject;
   /** When it was written, in ms since 1970. */
   readonly writtenMs: number;
 }
 
-/** The records of a network. Needs the lock. */
-export function listSavedConfs(dataDir: string, network: string): SavedConf[] {
+/** The records of all networks. Needs the lock. */
+export function listSavedConfs(dataDir: string): SavedConf[] {
   const records: SavedConf[] = [];
   for (const { name: containerId, isFile } of Deno.readDirSync(dataDir)) {
     if (!isFile || !isCniName(containerId)) continue;
-    const written = unlessGone(() => Deno.statSync(pathOf(dataDir, { containerId })).mtime);
+    const written = unlessGone(() => Deno.statSync(pathOfRecord(dataDir, { containerId })).mtime);
     const conf = readSavedConf(dataDir, { containerId });
-    if (!written || conf?.get("name") !== network) continue;
+    if (!written || conf === undefined) continue;
     records.push({ containerId, conf, writtenMs: written.getTime() });
   }
   return records;
 }
 
-/** As {@link removeDraft}, of all attachments. Needs the lock, alone. */
+/**
+ * Whether the bridge of a delegate's configuration needs the gateway's addresses: for that configuration, or for pods
+ * of another network that share the bridge, which their records tell. Needs the lock.
+ */
+export function hasGateway(dataDir: string, delegate: ConfObject): boolean {
+  const isBridge = (conf: ConfObject) =>
+    typeOf(conf) === BUILT_IN && bridgeOf(conf) === bridgeOf(delegate) && isGatewayOf(conf);
+  return isBridge(delegate) || listSavedConfs(dataDir).some(({ conf }) => isBridge(conf));
+}
+
+/** Whether any container of any network has a record. */
+export function hasRecords(dataDir: string): boolean {
+  const entries = unlessGone(() => [...Deno.readDirSync(dataDir)]) ?? [];
+  return entries.some(({ name, isFile }) => isFile && isCniName(name));
+}
+
+/** As {@link removeDraft}, for all attachments. Needs the lock alone. */
 export function removeDrafts(dataDir: string): void {
   for (const { name } of Deno.readDirSync(dataDir)) {
     if (name.includes(":")) removeIfPossible(`${dataDir}/${name}`);
   }
 }
 
-/** Says that the record's ADD has only now come to its end. */
+/** Sets the record's time to now, when its ADD has come to an end. GC spares what is younger than itself. */
 export function renewSavedConf(dataDir: string, attachment: Attachment): void {
   const now = new Date();
-  Deno.utimeSync(pathOf(dataDir, attachment), now, now);
+  Deno.utimeSync(pathOfRecord(dataDir, attachment), now, now);
 }
 
-/** Takes a container's record away; fine where there is none. */
+/** Removes a container's record, if there is one. */
 export function removeSavedConf(
   dataDir: string,
   container: Pick<Attachment, "containerId">,
 ): void {
-  removeIfThere(pathOf(dataDir, container));
+  removeIfThere(pathOfRecord(dataDir, container));
 }
 
-/** Takes away what an ADD of the attachment that was killed had begun to write, if it can be. */
+/** Removes the draft of an ADD of the attachment that was killed, if the file system lets it. */
 export function removeDraft(dataDir: string, attachment: Attachment): void {
   removeIfPossible(draftOf(dataDir, attachment));
 }

@@ -5,40 +5,38 @@
  * @module
  */
 
+import { throwDefect } from "@denim/core/errors";
 import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
-import { noBridge } from "./bridge.ts";
+import { notABridge, requireIpv6 } from "./bridge.ts";
 import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
-import {
-  BUILT_IN,
-  readBridgeConf,
-  readSubnetEnv,
-  renderDelegate,
-  typeOf,
-} from "./delegate_conf.ts";
+import { isDelegated, readBridgeConf, readSubnetEnv, renderDelegate } from "./delegate_conf.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
 import { type NetworkConf, requireVersion } from "./network_conf.ts";
 
 /**
- * Answers with nothing where the plugin is ready. Throws a CniError, "not ready", that says what is missing.
- * A full subnet is ready all the same: the node still does its work, and a pod that ends makes room.
+ * Returns nothing if the plugin is ready. Throws a CniError, "not ready", that says what is missing. A full subnet is
+ * ready all the same: the node still does its work, and the next pod that ends makes room.
  */
 export function status(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
   requireVersion(conf, "STATUS", "1.1.0");
   const delegate = renderDelegate(conf, orNotReady(() => readSubnetEnv(conf.subnetFile)));
-  if (typeOf(delegate) !== BUILT_IN) {
+  if (isDelegated(delegate)) {
     return import("./delegate.ts").then((it) => it.delegateStatus(conf, variables, delegate));
   }
   const bridgeConf = readBridgeConf(delegate, readArgs(""));
+  orNotReady(() => requireIpv6(bridgeConf));
   using socket = new NetlinkSocket();
   const bridge = findLink(socket, bridgeConf.bridge);
   if (bridge === undefined || bridge.type === "bridge") return "";
-  throw new CniError(CNI_CODE.notReady, noBridge(bridge.name, bridge).message);
+  const cause = notABridge(bridge.name, bridge);
+  throw new CniError(CNI_CODE.notReady, cause.message, { cause });
 }
 
 function orNotReady<T>(run: () => T): T {
   try {
     return run();
   } catch (error) {
-    throw new CniError(CNI_CODE.notReady, toCniError(error).message);
+    throwDefect(error);
+    throw new CniError(CNI_CODE.notReady, toCniError(error).message, { cause: error });
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The part of `core/linux` that attaches a pod: what the CNI plugin, which starts for each pod anew, loads in
- * place of the whole.
+ * The part of `core/linux` that attaches a pod. The CNI plugin, a new process for each pod, loads it in place of the
+ * whole.
  *
  * @module
  */
@@ -11,14 +11,15 @@ export {
   writeNewAddress,
   writeRemovedAddress,
 } from "./objects/address.ts";
-export { InheritedLock } from "./sys/inherited_lock.ts";
-export { FileDescriptor, LinuxError } from "./sys/libc.ts";
+export { FileDescriptor } from "./sys/libc.ts";
+export { LinuxError } from "./sys/linux_error.ts";
 export { findLink, type LinkState, type TunState, writeRemovedLink } from "./objects/link.ts";
 export { NetworkNamespace } from "./sys/namespace.ts";
 export { MessageWriter } from "./netlink/netlink_codec.ts";
 export { NetlinkSocket, type RequestFailure } from "./netlink/netlink_socket.ts";
 export {
   type LinkSettings,
+  NO_GATEWAY_ALIAS,
   type VethEnd,
   writeHairpin,
   writeLinkSettings,
@@ -32,5 +33,6 @@ export {
   type RouteState,
   writeNewRoute,
 } from "./objects/route.ts";
+export { replaceFile, type ReplaceFileOptions } from "./sys/replace_file.ts";
 export { FORWARDING, readSysctl, trySysctl, writeSysctl } from "./sys/sysctl.ts";
 export { waitForKernel } from "./netlink/wait_for_kernel.ts";

@@ -19,7 +19,7 @@ import { findLink, LinuxError, NetlinkSocket, routeTo } from "@denim/core/linux"
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import { Lab, type LabNode } from "@denim/agent/lab";
 import { createLogger } from "../../agent/log.ts";
-import { ENOENT } from "../../core/linux/sys/libc.ts";
+import { ENOENT } from "../../core/linux/sys/linux_error.ts";
 import { fdbKind } from "../../core/linux/objects/fdb.ts";
 import { neighbourKind } from "../../core/linux/objects/neighbour.ts";
 import { nexthopKind } from "../../core/linux/objects/nexthop.ts";

@@ -10,7 +10,9 @@ import {
 import { hostInterfaceName, waitForAddress, waitForPort } from "../../plugin/bridge.ts";
 import { rootTest } from "../support/root_test.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
+import { StandardError } from "../support/standard_error.ts";
 import { eventually } from "../support/wait.ts";
+import { BridgeKeeper } from "./bridge_keeper.ts";
 import {
   answersPing,
   GATEWAY,
@@ -102,6 +104,30 @@ rootTest("ADD serves both families", () => {
   node.succeed("DEL", second);
   assert.deepEqual(node.leftovers(), []);
 });
+
+for (const [cniVersion, spoken] of [[undefined, "0.1.0"], ["0.2.0", "0.2.0"]] as const) {
+  rootTest(`ADD and DEL serve a configuration of ${cniVersion ?? "no version"}`, () => {
+    using node = new PluginNode({ dualStack: true });
+    const pod = node.pod();
+    const conf = node.conf({ cniVersion });
+    assert.deepEqual(node.succeed("ADD", pod, { conf }), {
+      cniVersion: spoken,
+      ip4: {
+        ip: "10.231.7.2/24",
+        gateway: "10.231.7.1",
+        routes: [{ dst: "10.231.0.0/16" }],
+      },
+      ip6: {
+        ip: "fc00:231:0:7::2/64",
+        gateway: "fc00:231:0:7::1",
+        routes: [{ dst: "fc00:231::/48" }],
+      },
+    });
+    assert.ok(reachesGateways(pod));
+    node.succeed("DEL", pod, { conf });
+    assert.deepEqual(node.leftovers(), []);
+  });
+}
 
 rootTest("the first pod's IPv6 works at once, also for who writes to it first", async () => {
   using node = new PluginNode({ dualStack: true });
@@ -251,6 +277,25 @@ rootTest("waitForPort returns as soon as the port is up", async () => {
   assert.ok((await later.status).success);
 });
 
+rootTest("an MTU that no pod's device can have is lowered, and the first ADD says so", () => {
+  using node = new PluginNode();
+  const [first, second] = [node.pod(), node.pod()];
+  const env = Deno.readTextFileSync(node.subnetFile);
+  Deno.writeTextFileSync(node.subnetFile, env.replace(`MTU=${MTU_BYTES}`, "MTU=65536"));
+  using told = new StandardError();
+  for (const pod of [first, second]) {
+    const { interfaces } = node.succeed("ADD", pod);
+    assert.deepEqual(
+      interfaces.map(({ mtu }: { mtu: number }) => mtu),
+      [65_535, 65_535, 65_535],
+    );
+  }
+  assert.deepEqual(told.lines, [
+    `${node.subnetFile}: FLANNEL_MTU is 65536, more than a pod's device can have; pods get 65535`,
+  ]);
+  assert.ok(answersPing(first, SUBNET.at(3n), 65_000));
+});
+
 rootTest("a requested address is given", () => {
   using node = new PluginNode();
   const pod = node.pod();
@@ -258,13 +303,35 @@ rootTest("a requested address is given", () => {
   assert.deepEqual(eth0(pod).addresses, ["10.231.7.77/24"]);
 });
 
-rootTest("without isGateway the bridge has no address", () => {
-  using node = new PluginNode();
-  const result = node.succeed("ADD", node.pod(), {
-    conf: node.conf({ delegate: { isGateway: false } }),
-  });
-  assert.equal(result.ips[0].gateway, "10.231.7.1");
-  assert.deepEqual(node.namespace.ipJson("-4 addr show dev cni0"), []);
+rootTest("without isGateway the bridge has no address, whatever an agent does", async () => {
+  using node = new PluginNode({ dualStack: true });
+  await using agent = new BridgeKeeper(node);
+  const pods = [node.pod(), node.pod(), node.pod(), node.pod()] as const;
+  const conf = node.conf({ delegate: { isGateway: false } });
+  const addresses = () => interfaceOf(node.namespace, "cni0").addresses;
+  const gateways = ["10.231.7.1/24", "fc00:231:0:7::1/64"];
+  for (const pod of pods.slice(0, 2)) {
+    const { ips } = node.succeed("ADD", pod, { conf });
+    assert.deepEqual([ips[0].gateway, addresses()], ["10.231.7.1", []]);
+    agent.check();
+    assert.deepEqual(addresses(), []);
+  }
+  // Also for an agent that is started only now.
+  await agent.restart();
+  assert.deepEqual(addresses(), []);
+  // A network that has its gateway there shares the bridge.
+  const other = { conf: node.conf({ name: "othernet" }) };
+  node.succeed("ADD", pods[2], other);
+  assert.ok(reachesGateways(pods[2]));
+  node.namespace.ip("addr flush dev cni0");
+  await eventually("the agent mends it", () => `${addresses()}` === `${gateways}`);
+  node.succeed("ADD", pods[3], { conf });
+  assert.deepEqual(addresses(), gateways);
+  // Once nobody has, the agent takes back what it gave.
+  node.succeed("DEL", pods[2], other);
+  node.succeed("DEL", pods[3], { conf });
+  node.succeed("ADD", pods[3], { conf });
+  await eventually("the agent lets go", () => addresses().length === 0);
 });
 
 rootTest("dns comes from the configuration, else from ipam.resolvConf", () => {
@@ -423,7 +490,7 @@ const LATE: readonly [string, (node: PluginNode) => unknown, number, RegExp][] =
       return node.conf({ delegate: { bridge: "notbr" } });
     },
     101,
-    /notbr is no bridge \(it is veth\)/,
+    /notbr is not a bridge \(it is veth\)/,
   ],
 ];
 for (const [name, confOf, code, message] of LATE) {
@@ -452,16 +519,47 @@ rootTest("a second ADD is refused, and harms nothing", () => {
   assert.ok(answersPing(pod, GATEWAY));
 });
 
-rootTest("the node's own namespace is no container's", () => {
-  using node = new PluginNode();
-  const pod = node.pod();
+/** Starts a process in a namespace; its path of the namespace. */
+function startIn(namespace: ScratchNamespace): { netns: string } & AsyncDisposable {
+  const child = namespace.run(() => new Deno.Command("sleep", { args: ["60"] }).spawn());
+  return {
+    netns: `/proc/${child.pid}/ns/net`,
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGKILL");
+      await child.status;
+    },
+  };
+}
+
+rootTest("the node's own namespace is not a container's, and DEL leaves it alone", async () => {
+  using node = new PluginNode({ dualStack: true });
+  const [pod, fresh] = [node.pod(), node.pod()];
+  node.succeed("ADD", pod);
+  // The pod's process has ended, and a process of the node has its number.
+  await using host = startIn(node.namespace);
   node.namespace.ip("link add eth0 type veth peer name eth1");
-  for (const command of ["ADD", "DEL"]) {
-    const { code, json } = node.call(command, pod, { netns: node.namespace.path });
-    assert.match(json.msg, /is the plugin's own network namespace/);
-    assert.deepEqual([code, json.code], [1, 8]);
+  node.namespace.ip("addr add 10.231.7.2/24 dev eth0");
+  const { netns } = host;
+  const { code, json } = node.call("ADD", fresh, { netns });
+  assert.match(json.msg, /is the plugin's own network namespace/);
+  assert.deepEqual([code, json.code], [1, 8]);
+  for (let turn = 0; turn < 2; turn++) {
+    assert.equal(node.succeed("DEL", pod, { netns }), undefined);
+    assert.deepEqual(node.leftovers(), ["eth1", "eth0"]);
+    assert.deepEqual(interfaceOf(node.namespace, "eth0").addresses, ["10.231.7.2/24"]);
   }
-  assert.equal(node.namespace.ipJson("link show eth0").length, 1);
+});
+
+rootTest("DEL leaves the container alone that has the former one's process number", async () => {
+  using node = new PluginNode({ dualStack: true });
+  const [gone, other] = [node.pod(), node.pod()];
+  for (const pod of [gone, other]) node.succeed("ADD", pod);
+  await using process = startIn(other);
+  gone.ip("link del eth0"); // as it goes with the namespace
+  node.succeed("DEL", gone, { netns: process.netns });
+  assert.deepEqual(node.records(), [other.name]);
+  assert.deepEqual(node.addressFiles(), ["10.231.7.3", "fc00:231:0:7::3"]);
+  assert.ok(reachesGateways(other));
 });
 
 rootTest("a full subnet says so", () => {

@@ -60,7 +60,7 @@ const BROKEN: readonly [string, (node: PluginNode, pod: ScratchNamespace) => voi
   [
     "the node's end in the bridge",
     (node) => node.namespace.ip(`link set ${node.veths()[0]} nomaster`),
-    /^veth\w+ is no port of cni0$/,
+    /^veth\w+ is not a port of cni0$/,
   ],
   [
     "the node's end up",
@@ -98,7 +98,7 @@ const BROKEN: readonly [string, (node: PluginNode, pod: ScratchNamespace) => voi
   [
     "the address file",
     (node) => Deno.removeSync(`${node.addressDirectory}/10.231.7.2`),
-    /\/testnet\/10\.231\.7\.2 is gone, or another's: 10\.231\.7\.2 is not reserved$/,
+    /\/testnet\/10\.231\.7\.2 is gone, or names another container: 10\.231\.7\.2 is not reserved$/,
   ],
   [
     "the address file, for another's",
@@ -169,7 +169,7 @@ rootTest("CHECK takes what flannel's chain set up", async () => {
   );
   assert.deepEqual(await check(node, pod, result, conf), DONE);
   node.namespace.ip(`link set ${result.interfaces[1].name} nomaster`);
-  assert.match((await check(node, pod, result, conf)).json.msg, /is no port of cni0/);
+  assert.match((await check(node, pod, result, conf)).json.msg, /is not a port of cni0/);
 });
 
 rootTest("CHECK refuses the result of another attachment", async () => {
@@ -196,7 +196,7 @@ const UNREADY: readonly [string, (node: PluginNode) => void, RegExp][] = [
   [
     "the bridge's name is another device's",
     (node) => node.namespace.ip("link add cni0 type veth peer name other"),
-    /cni0 is no bridge \(it is veth\)/,
+    /cni0 is not a bridge \(it is veth\)/,
   ],
 ];
 for (const [what, prepare, message] of UNREADY) {

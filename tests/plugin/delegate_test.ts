@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
+import { IpAddress } from "@denim/core/ip";
 import { debianPlugin } from "../support/debian_plugins.ts";
 import { rootTest } from "../support/root_test.ts";
 import type { ScratchNamespace } from "../support/scratch_namespace.ts";
@@ -136,12 +137,15 @@ class FakePlugin {
   readonly folder: string;
   readonly conf: Record<string, unknown>;
 
-  constructor(node: PluginNode) {
+  constructor(
+    node: PluginNode,
+    delegate: Readonly<Record<string, unknown>> = { type: "fake", mode: "x" },
+  ) {
     this.folder = `${node.directory}/bin`;
-    this.conf = { ...node.conf(), delegate: { type: "fake", mode: "x" } };
+    this.conf = { ...node.conf(), delegate };
     Deno.mkdirSync(this.folder);
     Deno.writeTextFileSync(
-      `${this.folder}/fake`,
+      `${this.folder}/${delegate.type ?? "bridge"}`,
       `#!/bin/sh
 cd "$(dirname "$0")"
 cat > "$CNI_COMMAND.json"
@@ -229,6 +233,32 @@ rootTest("a delegate is handed what flannel hands it, and its result is passed o
   assert.equal(fake.handed("ADD").ipMasq, true);
 });
 
+rootTest("a delegate's DEL never sees the node's own namespace", async () => {
+  using node = new PluginNode();
+  const pod = node.pod(), fake = new FakePlugin(node);
+  for (
+    const [netns, seen] of [
+      [node.namespace.path, ""],
+      ["/etc/hostname", ""],
+      ["/run/netns/nobody", "/run/netns/nobody"],
+      [pod.path, pod.path],
+    ] as const
+  ) {
+    await node.succeedAsProcess("ADD", pod, fake.call());
+    fake.calls();
+    assert.deepEqual(await node.run("DEL", pod, { ...fake.call(), netns }), DONE);
+    assert.equal(fake.calls()[0]!.split(" ")[3], seen);
+    assert.deepEqual(node.leftovers(), []);
+  }
+  // And what there is to lose with ptp.
+  const conf = confFor(node, { type: "ptp" });
+  await node.succeedAsProcess("ADD", pod, { conf });
+  node.namespace.ip("link add eth0 type veth peer name eth1");
+  assert.deepEqual(await node.run("DEL", pod, { conf, netns: node.namespace.path }), DONE);
+  assert.deepEqual([node.addressFiles(), node.records()], [[], []]);
+  assert.equal(node.namespace.ipJson("link show eth0").length, 1);
+});
+
 rootTest("an ADD that fails in the delegate is undone, and its error passed on", async () => {
   using node = new PluginNode();
   const pod = node.pod(), fake = new FakePlugin(node);
@@ -239,7 +269,7 @@ rootTest("an ADD that fails in the delegate is undone, and its error passed on",
 
   fake.on("ADD", "echo oops; exit 3");
   const { json } = await node.run("ADD", pod, fake.call());
-  assert.match(json.msg, /\/fake, run for ADD, exited with 3 and printed "oops\\n", which is no/);
+  assert.match(json.msg, /\/fake, run for ADD, exited with 3 and printed "oops\\n", which is not/);
   assert.equal(json.code, 104);
   fake.on("ADD", "kill -9 $$");
   assert.match(
@@ -284,6 +314,90 @@ rootTest("a failed ADD leaves the container's other interface and its record alo
   assert.deepEqual(fake.commands(), ["ADD", "DEL"]);
   assert.equal(record(), before);
 });
+
+rootTest("the bridge plugin does what denim's own bridge can't, for all commands", async () => {
+  using node = new PluginNode();
+  const pod = node.pod(), fake = new FakePlugin(node, { vlan: 5, comment: "the office" });
+  const result = { cniVersion: "1.1.0", ips: [{ address: "10.231.7.9/24" }] };
+  fake.on("ADD", `echo '${JSON.stringify(result)}'`);
+  assert.deepEqual(await node.run("STATUS", pod, fake.call()), DONE);
+  assert.deepEqual(await node.run("ADD", pod, fake.call()), { code: 0, json: result });
+  assert.deepEqual(fake.commands(), ["VERSION", "STATUS", "ADD"]);
+  const { type, vlan, comment, isGateway, ipMasq, mtu } = fake.handed("ADD");
+  assert.deepEqual(
+    { type, vlan, comment, isGateway, ipMasq, mtu },
+    {
+      type: "bridge",
+      vlan: 5,
+      comment: "the office",
+      isGateway: true,
+      ipMasq: false,
+      mtu: MTU_BYTES,
+    },
+  );
+  await node.succeedAsProcess("CHECK", pod, fake.call({ prevResult: result }));
+  await node.succeedAsProcess("DEL", pod, fake.call());
+  // Without a record too, and without subnet.env nothing is left to ask for.
+  await node.succeedAsProcess("DEL", pod, fake.call());
+  assert.deepEqual(fake.commands(), ["CHECK", "DEL", "DEL"]);
+  // The record of an ADD that nothing else is left of: GC asks the plugin, and frees the address itself.
+  await node.succeedAsProcess("ADD", pod, fake.call());
+  Deno.mkdirSync(node.addressDirectory, { recursive: true });
+  Deno.writeTextFileSync(`${node.addressDirectory}/10.231.7.9`, `${pod.name}\r\neth0`);
+  node.age();
+  fake.commands();
+  const none = { "cni.dev/valid-attachments": [] };
+  assert.deepEqual(await node.run("GC", pod, fake.call(none)), DONE);
+  assert.deepEqual([fake.commands(), node.leftovers()], [["VERSION", "GC"], []]);
+});
+
+rootTest("what denim's bridge can't is refused without the bridge plugin", async () => {
+  using node = new PluginNode();
+  const pod = node.pod();
+  for (
+    const [changes, message] of [
+      [{ delegate: { macspoofchk: true } }, /^delegate\.macspoofchk is true, which denim does not/],
+      [{ ipam: { type: "static" } }, /^delegate\.ipam\.type is "static", which denim does not/],
+      [
+        { runtimeConfig: { ipRanges: [[{ subnet: "10.9.0.0/24" }]] } },
+        /^delegate\.runtimeConfig\.ipRanges is .* which denim does not/,
+      ],
+    ] as const
+  ) {
+    const call = { cniPath: "/nowhere", conf: node.conf(changes) };
+    const { json } = await node.run("ADD", pod, call);
+    assert.match(json.msg, message);
+    assert.match(json.msg, /the "bridge" plugin does, and is not in CNI_PATH=\/nowhere: install/);
+    assert.equal(json.code, 2);
+    assert.equal((await node.run("STATUS", pod, call)).json.code, 50);
+    assert.deepEqual(node.leftovers(), []);
+    // A runtime takes down what it failed to set up.
+    assert.deepEqual(await node.run("DEL", pod, call), DONE);
+  }
+});
+
+rootTest(
+  "Debian's bridge serves a second range; denim takes down what it left",
+  async () => {
+    using node = new PluginNode();
+    const [pod, other] = [node.pod(), node.pod()];
+    const ipam = { subnet: "10.231.8.0/24", dataDir: `${node.directory}/networks` };
+    const conf = node.conf({ cniVersion: "1.0.0", ipam, delegate: { isGateway: false } });
+    const result = await node.succeedAsProcess("ADD", pod, { conf });
+    await node.succeedAsProcess("ADD", other, { conf });
+    assert.deepEqual(
+      result.ips.map(({ address }: { address: string }) => address),
+      ["10.231.8.2/24", "10.231.7.2/24"],
+    );
+    assert.ok(answersPing(pod, SUBNET.at(3n)) && answersPing(pod, IpAddress.parse("10.231.8.3")));
+    // For the agent, as on denim's own bridge.
+    assert.equal(node.namespace.ipJson("link show cni0")[0].ifalias, "denim: isGateway is false");
+    await node.succeedAsProcess("DEL", pod, { conf });
+    // The plugin is uninstalled meanwhile.
+    await node.succeedAsProcess("DEL", other, { conf, cniPath: "/nowhere" });
+    assert.deepEqual(node.leftovers(), []);
+  },
+);
 
 /** Calls without the delegate, and what they say. */
 const MISSING: readonly [string, CniCall, string, number, RegExp][] = [

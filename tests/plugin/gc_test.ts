@@ -85,7 +85,7 @@ rootTest("GC works without subnet.env, and where there was never a pod", async (
   assert.deepEqual(node.leftovers(), []);
 });
 
-rootTest("GC leaves a derived name alone that is no port of the network's bridge", async () => {
+rootTest("GC leaves a derived name alone that is not a port of the network's bridge", async () => {
   using node = new PluginNode();
   const pod = node.pod();
   node.succeed("ADD", pod);

@@ -7,6 +7,7 @@
 import assert from "node:assert/strict";
 import { debianPlugin } from "../support/debian_plugins.ts";
 import { rootTest } from "../support/root_test.ts";
+import { sh } from "../support/sh.ts";
 import type { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { answersPing, type CniAnswer, type CniCall, GATEWAY, PluginNode } from "./plugin_node.ts";
 
@@ -78,6 +79,19 @@ rootTest("denim takes down what flannel's chain set up", async () => {
   assert.ok(answersPing(pod, GATEWAY) && answersPing(neighbour, GATEWAY));
   node.succeed("DEL", neighbour);
   node.succeed("DEL", pod);
+  assert.deepEqual(node.leftovers(), []);
+});
+
+rootTest("denim has the bridge plugin take down what masquerades", async () => {
+  using node = new PluginNode();
+  const conf = { ...delegated(node), ipMasq: true };
+  const pod = node.pod();
+  const rules = () => node.namespace.run(() => sh("iptables-save -t nat"));
+  await other("bridge", node, "ADD", pod, { conf });
+  Deno.writeTextFileSync(`${node.dataDir}/${pod.name}`, JSON.stringify(conf));
+  assert.match(rules(), /MASQUERADE/);
+  await node.succeedAsProcess("DEL", pod);
+  assert.doesNotMatch(rules(), /MASQUERADE/);
   assert.deepEqual(node.leftovers(), []);
 });
 

@@ -54,7 +54,9 @@ export const DONE: CniAnswer = { code: 0, json: undefined };
 export const NETWORK = Cidr.parse("10.231.0.0/16");
 /** The node's subnet. */
 export const SUBNET = Cidr.parse("10.231.7.0/24");
-/** The node's IPv6 subnet, where it has one. */
+/** The plugin's IPv6 network. */
+export const NETWORK6 = Cidr.parse("fc00:231::/48");
+/** The node's IPv6 subnet, if it has one. */
 export const SUBNET6 = Cidr.parse("fc00:231:0:7::/64");
 /** The gateway of pods. */
 export const GATEWAY: IpAddress = SUBNET.at(1n);
@@ -79,7 +81,7 @@ export class PluginNode implements Disposable {
   constructor(options: { readonly dualStack?: boolean } = {}) {
     const halves = [{ networks: [NETWORK], subnet: SUBNET }];
     if (options.dualStack) {
-      halves.push({ networks: [Cidr.parse("fc00:231::/48")], subnet: SUBNET6 });
+      halves.push({ networks: [NETWORK6], subnet: SUBNET6 });
     }
     const env = formatSubnetEnv({ halves, mtuBytes: MTU_BYTES, ipMasq: true });
     Deno.writeTextFileSync(this.subnetFile, env);

@@ -29,9 +29,16 @@ const BAD: readonly [
   ["no input", () => ({ conf: "" }), 6, /it is empty/],
   ["an unknown version", (node) => ({ conf: node.conf({ cniVersion: "2.0.0" }) }), 1, /"2\.0\.0"/],
   ["a namespace that does not exist", () => ({ netns: "/run/netns/nobody" }), 3, /no such network/],
-  ["a namespace that is none", () => ({ netns: "/etc/hostname" }), 8, /is no network namespace/],
+  ["a namespace that is none", () => ({ netns: "/etc/hostname" }), 8, /is not a network namespace/],
   ["a bad id", () => ({ containerId: "../etc" }), 4, /CNI_CONTAINERID="\.\.\/etc"/],
   ["a bad interface name", () => ({ ifName: "eth0/1" }), 4, /CNI_IFNAME="eth0\/1"/],
+  [
+    "a name that the kernel would make another of",
+    () => ({ ifName: "eth%d" }),
+    4,
+    /^CNI_IFNAME="eth%d" in the environment must have no '%': the kernel puts a number in its place$/,
+  ],
+  ["a name that no device can have", () => ({ ifName: "all" }), 4, /CNI_IFNAME="all" .* settings/],
   [
     "no subnet.env",
     (node) => {
@@ -69,7 +76,10 @@ rootTest("the process speaks VERSION, and says what it is where no runtime runs 
   const pod = node.pod();
   assert.deepEqual(await node.run("VERSION", pod, { conf: { cniVersion: "0.4.0" } }), {
     code: 0,
-    json: { cniVersion: "0.4.0", supportedVersions: ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] },
+    json: {
+      cniVersion: "0.4.0",
+      supportedVersions: ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
+    },
   });
   const { code, json } = await node.run("", pod);
   assert.match(json.msg, /CNI_COMMAND is missing/);

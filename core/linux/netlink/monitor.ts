@@ -4,15 +4,10 @@
  * @module
  */
 
-import {
-  attachFilter,
-  ENOBUFS,
-  type FileDescriptor,
-  inputOn,
-  LinuxError,
-  receive,
-  setsockopt,
-} from "../sys/libc.ts";
+import { type FileDescriptor } from "../sys/libc.ts";
+import { ENOBUFS, LinuxError } from "../sys/linux_error.ts";
+import { inputOn } from "../sys/poll.ts";
+import { attachFilter, receive, setsockopt } from "../sys/sockets.ts";
 import { MessageReader } from "./netlink_codec.ts";
 import { openNetlink } from "./netlink_socket.ts";
 import { NETLINK_ADD_MEMBERSHIP, SOL_NETLINK } from "../uapi/netlink.ts";

@@ -4,18 +4,9 @@
  * @module
  */
 
-import {
-  bind,
-  EBUSY,
-  ENOBUFS,
-  type FileDescriptor,
-  getsockname,
-  LinuxError,
-  receive,
-  send,
-  setsockopt,
-  socket,
-} from "../sys/libc.ts";
+import { type FileDescriptor } from "../sys/libc.ts";
+import { EBUSY, ENOBUFS, LinuxError } from "../sys/linux_error.ts";
+import { bind, getsockname, receive, send, setsockopt, socket } from "../sys/sockets.ts";
 import { MessageReader, MessageWriter } from "./netlink_codec.ts";
 import {
   NETLINK_CAP_ACK,

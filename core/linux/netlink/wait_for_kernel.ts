@@ -4,7 +4,8 @@
  * @module
  */
 
-import { pollInput, receive, setsockopt } from "../sys/libc.ts";
+import { pollInput } from "../sys/poll.ts";
+import { receive, setsockopt } from "../sys/sockets.ts";
 import { openNetlink } from "./netlink_socket.ts";
 import { NETLINK_ADD_MEMBERSHIP, SOL_NETLINK } from "../uapi/netlink.ts";
 import { RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK } from "../uapi/rtnetlink.ts";

@@ -8,7 +8,7 @@
 import { messageOf, RuntimeError, throwDefect } from "../../errors.ts";
 import { FAMILIES, type Family } from "../../ip.ts";
 import { ALL_DEVICES, type Forwarding } from "../../kernel_state.ts";
-import { EOPNOTSUPP, LinuxError } from "../sys/libc.ts";
+import { EOPNOTSUPP, LinuxError } from "../sys/linux_error.ts";
 import type { MessageReader } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import type { KernelContext, KindMessages } from "./object_kind.ts";

@@ -7,7 +7,7 @@
 import { IpAddress } from "../../ip.ts";
 import type { Link, VxlanInfo, VxlanLink } from "../../kernel_state.ts";
 import { MacAddress } from "../../mac.ts";
-import { ENODEV, LinuxError } from "../sys/libc.ts";
+import { ENODEV, LinuxError } from "../sys/linux_error.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import type { KernelContext, KindMessages } from "./object_kind.ts";
@@ -29,6 +29,7 @@ import {
   IFINFOMSG_LEN,
   IFLA_ADDRESS,
   IFLA_EXT_MASK,
+  IFLA_IFALIAS,
   IFLA_IFNAME,
   IFLA_INFO_DATA,
   IFLA_INFO_KIND,
@@ -60,6 +61,8 @@ export interface LinkState {
   readonly name: string;
   /** The largest packet that it takes, in bytes. */
   readonly mtuBytes: number;
+  /** A note on the device that programs and people may write (`ip link set … alias`); "" if there is none. */
+  readonly alias: string;
   /** Its Ethernet address; `undefined` where it has none, as a TUN device. */
   readonly mac: MacAddress | undefined;
   /** Whether it is set up (`IFF_UP`). */
@@ -114,6 +117,7 @@ export function parseLink(reader: MessageReader): LinkState | undefined {
     index: reader.i32(4),
     name: reader.stringAttribute(IFLA_IFNAME) ?? "",
     mtuBytes: reader.u32Attribute(IFLA_MTU) ?? 0,
+    alias: reader.stringAttribute(IFLA_IFALIAS) ?? "",
     mac: address?.length === 6 ? MacAddress.fromBytes(address) : undefined,
     up: (flags & IFF_UP) !== 0,
     operUp: reader.u8Attribute(IFLA_OPERSTATE) === IF_OPER_UP,

@@ -1,5 +1,6 @@
 /**
- * Bridges and veth pairs: what joins pods to their node, and the nodes of a laboratory to each other.
+ * Bridges and veth pairs, which join pods to their node, and a laboratory's nodes to each other (`RTM_NEWLINK`,
+ * linux/if_link.h, linux/veth.h).
  *
  * @module
  */
@@ -13,6 +14,7 @@ import {
   IFF_UP,
   IFLA_ADDRESS,
   IFLA_BRPORT_MODE,
+  IFLA_IFALIAS,
   IFLA_IFNAME,
   IFLA_MASTER,
   IFLA_MTU,
@@ -24,11 +26,11 @@ import {
 } from "../uapi/rtnetlink.ts";
 import { AF_BRIDGE } from "../uapi/socket.ts";
 
-/** What may be set on any device; what is left out stays as it is. */
+/** Settings of a device of any kind. Those that are left out stay as they are. */
 export interface LinkSettings {
   /** Sets it up or down. */
   readonly up?: boolean | undefined;
-  /** Whether it takes every packet. */
+  /** Whether it is in promiscuous mode. */
   readonly promiscuous?: boolean | undefined;
   /** The largest packet that it takes, in bytes. */
   readonly mtuBytes?: number | undefined;
@@ -36,13 +38,23 @@ export interface LinkSettings {
   readonly mac?: MacAddress | undefined;
   /** The index of the bridge that it becomes a port of. */
   readonly masterIndex?: number | undefined;
+  /** A note on it, at most 255 bytes; "" takes it away. */
+  readonly alias?: string | undefined;
 }
+
+/**
+ * The alias of a pods' bridge that must have no gateway's address (`"isGateway": false`): a router elsewhere has it.
+ * The plugin sets it, and the agent, which keeps the gateway's addresses on the pods' bridge, leaves such a bridge
+ * alone. The mark is on the device, so that it lives as long as the bridge, and both programs see it whatever files
+ * they share.
+ */
+export const NO_GATEWAY_ALIAS = "denim: isGateway is false";
 
 /** One end of a veth pair. */
 export interface VethEnd extends LinkSettings {
   /** The device's name. */
   readonly name: string;
-  /** An open namespace in which it is born, under its final name; the socket's own unless given. */
+  /** An open namespace in which the kernel makes it, under its final name; by default the socket's own. */
   readonly namespaceFd?: number;
 }
 
@@ -59,14 +71,16 @@ function settingsHeader(
 }
 
 function writeSettings(writer: MessageWriter, settings: LinkSettings): MessageWriter {
-  const { mtuBytes, mac, masterIndex } = settings;
+  const { mtuBytes, mac, masterIndex, alias } = settings;
   if (mtuBytes !== undefined) writer.u32Attribute(IFLA_MTU, mtuBytes);
   if (mac !== undefined) writer.addressAttribute(IFLA_ADDRESS, mac);
   if (masterIndex !== undefined) writer.u32Attribute(IFLA_MASTER, masterIndex);
+  // Without a zero at the end: the kernel keeps the bytes as they are.
+  if (alias !== undefined) writer.bytesAttribute(IFLA_IFALIAS, new TextEncoder().encode(alias));
   return writer;
 }
 
-/** Writes the message that changes a device. */
+/** Writes the message that changes a device: `ip link set DEV mtu … address … master … alias … up`. */
 export function writeLinkSettings(
   writer: MessageWriter,
   index: number,
@@ -76,7 +90,7 @@ export function writeLinkSettings(
   writeSettings(writer, settings).end();
 }
 
-/** Writes the message that makes a bridge. */
+/** Writes the message that makes a bridge: `ip link add NAME type bridge`. EEXIST if the name is taken. */
 export function writeNewBridge(
   writer: MessageWriter,
   name: string,
@@ -88,8 +102,8 @@ export function writeNewBridge(
 }
 
 /**
- * Writes the message that makes both ends of a veth pair at once (linux/veth.h). The peer is born down: the
- * kernel sets it up before it has its other end, and fails (ENOTCONN).
+ * Writes the message that makes both ends of a veth pair at once: `ip link add NAME type veth peer name PEER netns …`.
+ * The peer starts down: the kernel would set it up before it has its other end, and fail with ENOTCONN.
  */
 export function writeNewVeth(
   writer: MessageWriter,
@@ -111,7 +125,7 @@ function writeVethEnd(writer: MessageWriter, end: VethEnd): void {
   if (end.namespaceFd !== undefined) writer.u32Attribute(IFLA_NET_NS_FD, end.namespaceFd);
 }
 
-/** Writes the message that lets a bridge's port send packets back by the way they came, or not. */
+/** Writes the message that lets a bridge send packets back by the port they came from: `bridge link set … hairpin on`. */
 export function writeHairpin(writer: MessageWriter, index: number, hairpin: boolean): void {
   writeLinkHeader(writer.begin(RTM_SETLINK, 0), { family: AF_BRIDGE, index })
     .nested(IFLA_PROTINFO, () => writer.u8Attribute(IFLA_BRPORT_MODE, Number(hairpin))).end();

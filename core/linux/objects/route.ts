@@ -6,7 +6,14 @@
 
 import { Cidr, FAMILIES, type Family, IpAddress } from "../../ip.ts";
 import type { Route } from "../../kernel_state.ts";
-import { EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENOENT, LinuxError } from "../sys/libc.ts";
+import {
+  EACCES,
+  EHOSTUNREACH,
+  EINVAL,
+  ENETUNREACH,
+  ENOENT,
+  LinuxError,
+} from "../sys/linux_error.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import { addressKey } from "./address.ts";

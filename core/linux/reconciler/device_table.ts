@@ -24,7 +24,7 @@ import {
   writeRemovedLink,
 } from "../objects/link.ts";
 import { deviceKey, type KernelContext } from "../objects/object_kind.ts";
-import { EADDRINUSE, EEXIST, EOPNOTSUPP, LinuxError } from "../sys/libc.ts";
+import { EADDRINUSE, EEXIST, EOPNOTSUPP, LinuxError } from "../sys/linux_error.ts";
 import { readSysctl, trySysctl } from "../sys/sysctl.ts";
 import { openTun } from "../tunnel/tun.ts";
 import type {

@@ -26,7 +26,7 @@ import { neighbourKind } from "../objects/neighbour.ts";
 import { nexthopKey, nexthopKind } from "../objects/nexthop.ts";
 import { deviceKey, type KernelContext, RTPROT_DENIM } from "../objects/object_kind.ts";
 import { routeKind } from "../objects/route.ts";
-import { ENODEV, LinuxError } from "../sys/libc.ts";
+import { ENODEV, LinuxError } from "../sys/linux_error.ts";
 import { NetworkNamespace } from "../sys/namespace.ts";
 import { NETLINK_ROUTE } from "../uapi/netlink.ts";
 import { DeviceTable } from "./device_table.ts";

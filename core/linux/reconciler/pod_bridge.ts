@@ -12,6 +12,7 @@ import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import { addressKind, type AddressState, listAddresses, parseAddress } from "../objects/address.ts";
 import type { DeviceUp } from "../objects/device_up.ts";
 import { findLink, type LinkState } from "../objects/link.ts";
+import { NO_GATEWAY_ALIAS } from "../objects/pod_link.ts";
 import { RT_SCOPE_UNIVERSE } from "../uapi/rtnetlink.ts";
 import type { Derivation, Derived } from "./kernel_table.ts";
 import type { Links } from "./links.ts";
@@ -36,7 +37,8 @@ export interface ChosenBridge {
 /**
  * Chooses the pod bridge: the bridge with a gateway's address, and from then on that bridge, even without the address.
  * Failing that, the bridge cni0, if it has pods or an earlier lease's address and no others: a bridge without is the
- * plugin's, which is making it just now, and one with another cluster's addresses is that cluster's.
+ * plugin's, which is making it just now, and one with another cluster's addresses is that cluster's. Never a bridge
+ * that the plugin has marked with {@link NO_GATEWAY_ALIAS}.
  *
  * @param before what was chosen the last time
  */
@@ -48,7 +50,9 @@ export function choosePodBridge(
   before: ChosenBridge | undefined,
 ): ChosenBridge | undefined {
   if (gateways.length === 0) return undefined;
-  const bridges = links.filter(({ type }) => type === "bridge");
+  const bridges = links.filter(({ type, alias }) =>
+    type === "bridge" && alias !== NO_GATEWAY_ALIAS
+  );
   const assumed = before?.assumed ? before.link.index : undefined;
   const known = bridges.find(({ index }) => index === before?.link.index);
   if (known !== undefined && assumed === undefined) return { link: known, assumed: false };
@@ -167,11 +171,11 @@ export class PodBridge implements Derivation {
     }, signal);
   }
 
-  /** A bridge that comes, goes or is renamed may be the pods'; while none is known, its ports may tell. */
+  /** A bridge that comes, goes, is renamed or marked may be the pods'; while none is known, its ports may tell. */
   onLink(before: LinkState | undefined, now: LinkState | undefined): void {
     if (!this.#isNeeded) return;
     if (before?.type === "bridge" || now?.type === "bridge") {
-      if (before?.name !== now?.name) this.#onChange();
+      if (before?.name !== now?.name || before?.alias !== now?.alias) this.#onChange();
     } else if (this.#chosen === undefined && now?.masterIndex !== before?.masterIndex) {
       this.#onChange();
     }

@@ -7,6 +7,7 @@ import { Cidr, IpAddress } from "../../ip.ts";
 import type { KernelState, PodGateway, PodNetwork } from "../../kernel_state.ts";
 import type { AddressState } from "../objects/address.ts";
 import type { LinkState } from "../objects/link.ts";
+import { NO_GATEWAY_ALIAS } from "../objects/pod_link.ts";
 import { choosePodBridge } from "./pod_bridge.ts";
 import { Reconciler } from "./reconciler.ts";
 import { readSysctl, writeSysctl } from "../sys/sysctl.ts";
@@ -20,13 +21,14 @@ const GATEWAYS: readonly PodGateway[] = [
   { kind: "podGateway", address: IpAddress.parse("fc00:5:0:3::1"), prefixLength: 64 },
 ];
 
-/** Devices as `name: addresses`, or `name (kind): addresses`; bridges with a port unless they say "empty". */
+/** Devices as `name: addresses`, or `name (kind): addresses`; bridges with a port unless they say "empty"; `!` marks one. */
 function devices(texts: readonly string[]): { links: LinkState[]; addresses: AddressState[] } {
   const links: Partial<LinkState>[] = [], addresses: Partial<AddressState>[] = [];
   texts.forEach((text, place) => {
-    const [, name, kind = "bridge", rest] = /^(\S+?)(?: \((\w+)\))?: ?(.*)$/.exec(text)!;
+    const [, name, mark, kind = "bridge", rest] = /^(\S+?)(!)?(?: \((\w+)\))?: ?(.*)$/.exec(text)!;
     const index = place + 1;
-    links.push({ index, name: name!, type: kind === "empty" ? "bridge" : kind });
+    const alias = mark === undefined ? "" : NO_GATEWAY_ALIAS;
+    links.push({ index, name: name!, type: kind === "empty" ? "bridge" : kind, alias });
     if (kind === "bridge") links.push({ index: 100 + index, masterIndex: index, type: "veth" });
     for (const address of rest!.split(" ").filter(Boolean)) {
       addresses.push({ index, scope: 0, address: IpAddress.parse(address) });
@@ -52,6 +54,11 @@ Deno.test("the pods' bridge is told from others", async (t) => {
       [["cni0: 10.5.9.1 192.168.1.1"], "", "none"],
       [["cni0 (dummy): 10.5.9.1"], "", "none"],
       [["pods0: 10.5.9.1"], "", "none"],
+      // One that the plugin has marked, however well it is known.
+      [["cni0!:"], "", "none"],
+      [["cni0!: 10.5.3.1"], "", "none"],
+      [["cni0!: 10.5.3.1"], "cni0", "none"],
+      [["cni0!: 10.5.3.1", "pods0: 10.5.3.1"], "cni0, assumed", "pods0"],
       // Once seen, whatever happens to it.
       [["pods0:", "cni0: 10.5.3.1"], "pods0", "pods0"],
       [["cni0: 192.168.1.1"], "cni0", "cni0"],

@@ -14,7 +14,7 @@ import {
   type ObjectKind,
   type RtnetlinkObject,
 } from "../objects/object_kind.ts";
-import { EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH, LinuxError } from "../sys/libc.ts";
+import { EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH, LinuxError } from "../sys/linux_error.ts";
 import type {
   KernelTable,
   PutStep,

@@ -1,27 +1,19 @@
 /**
- * Network namespaces. `setns` moves one thread, and JavaScript runs on one: what is synchronous runs
- * whole in the other namespace, and a socket that it opens stays there.
+ * Network namespaces. `setns` moves one thread, and JavaScript runs on one: a synchronous function runs whole in the
+ * other namespace, and a socket that it opens there stays there.
  *
  * @module
  */
 
-import {
-  EINVAL,
-  type FileDescriptor,
-  LinuxError,
-  mount,
-  open,
-  setns,
-  unmount,
-  unshare,
-} from "./libc.ts";
+import { checked, cString, type FileDescriptor, libc, open } from "./libc.ts";
+import { EINVAL, LinuxError } from "./linux_error.ts";
 import { CLONE_NEWNET, MNT_DETACH, MS_BIND, O_CLOEXEC, O_RDONLY } from "../uapi/socket.ts";
 
 /** Where `ip netns` keeps the names of namespaces (ip-netns(8)). */
 export const NETNS_RUN_DIR = "/run/netns";
 const THIS_THREAD = "/proc/thread-self/ns/net";
 
-/** An open network namespace. It lives at least until it is closed. */
+/** An open network namespace. The kernel keeps it at least until it is closed. */
 export class NetworkNamespace implements Disposable {
   readonly #fd: FileDescriptor;
   /** The path by which it was opened. */
@@ -33,24 +25,24 @@ export class NetworkNamespace implements Disposable {
   }
 
   /**
-   * Opens a namespace by its path: `/run/netns/NAME`, `/proc/PID/ns/net`. Throws a LinuxError where there
-   * is none, or where the path is no network namespace.
+   * Opens a namespace by its path: `/run/netns/NAME`, `/proc/PID/ns/net`. Throws a LinuxError if the path leads
+   * nowhere (ENOENT), or not to a network namespace (EINVAL).
    */
   static open(path: string): NetworkNamespace {
     const namespace = new NetworkNamespace(open(path, O_RDONLY | O_CLOEXEC), path);
     try {
       namespace.run(() => {});
       return namespace;
-    } catch (error) {
+    } catch (cause) {
       namespace[Symbol.dispose]();
-      if (error instanceof LinuxError && error.errno === EINVAL) {
-        throw new LinuxError(EINVAL, `open ${path}`, "is no network namespace");
+      if (cause instanceof LinuxError && cause.errno === EINVAL) {
+        throw new LinuxError(EINVAL, `open ${path}`, "not a network namespace", { cause });
       }
-      throw error;
+      throw cause;
     }
   }
 
-  /** Opens the one that this thread is in. */
+  /** Opens the namespace that this thread is in. */
   static current(): NetworkNamespace {
     return new NetworkNamespace(open(THIS_THREAD, O_RDONLY | O_CLOEXEC), THIS_THREAD);
   }
@@ -75,7 +67,7 @@ export class NetworkNamespace implements Disposable {
     }
   }
 
-  /** Takes a name away, as `ip netns delete` does. The namespace goes once nobody is in it. */
+  /** Removes a name, as `ip netns delete` does. The kernel removes the namespace once no process is in it. */
   static remove(name: string): void {
     const path = `${NETNS_RUN_DIR}/${name}`;
     unmount(path, MNT_DETACH);
@@ -87,7 +79,7 @@ export class NetworkNamespace implements Disposable {
     return this.#fd.fd;
   }
 
-  /** Runs a synchronous function in the namespace, and comes back whatever it does. */
+  /** Runs a synchronous function in the namespace, and moves the thread back, also if the function throws. */
   run<T>(fn: () => T extends Promise<unknown> ? never : T): T {
     using home = open(THIS_THREAD, O_RDONLY | O_CLOEXEC);
     setns(this.#fd, CLONE_NEWNET, this.path);
@@ -98,7 +90,7 @@ export class NetworkNamespace implements Disposable {
     }
   }
 
-  /** As {@link NetworkNamespace.run}, also without CAP_SYS_ADMIN where the thread is there already. */
+  /** As {@link NetworkNamespace.run}, but needs no CAP_SYS_ADMIN if the thread is in the namespace already. */
   runHere<T>(fn: () => T extends Promise<unknown> ? never : T): T {
     const here = Deno.statSync(THIS_THREAD), there = Deno.statSync(`/proc/self/fd/${this.fd}`);
     return here.ino === there.ino && here.dev === there.dev ? fn() : this.run(fn);
@@ -113,4 +105,27 @@ export class NetworkNamespace implements Disposable {
   [Symbol.dispose](): void {
     this.#fd[Symbol.dispose]();
   }
+}
+
+/** setns(2) with a network namespace's descriptor: moves this thread. */
+function setns(fd: FileDescriptor, kind: number, what: string): void {
+  checked(libc.setns(fd.fd, kind), `setns ${what}`);
+}
+
+/** unshare(2): gives this thread a namespace of its own. */
+function unshare(kinds: number): void {
+  checked(libc.unshare(kinds), "unshare");
+}
+
+/** mount(2), for a bind mount. */
+function mount(source: string, target: string, flags: number): void {
+  checked(
+    libc.mount(cString(source), cString(target), null, BigInt(flags), null),
+    `mount ${source} on ${target}`,
+  );
+}
+
+/** umount2(2), by path. */
+function unmount(target: string, flags: number): void {
+  checked(libc.umount2(cString(target), flags), `unmount ${target}`);
 }

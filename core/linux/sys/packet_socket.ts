@@ -1,10 +1,11 @@
 /**
- * Sees the packets of a device (packet(7)).
+ * Captures the frames of a device (packet(7)).
  *
  * @module
  */
 
-import { bind, type FileDescriptor, receive, send, setsockopt, socket } from "./libc.ts";
+import { type FileDescriptor } from "./libc.ts";
+import { bind, receive, send, setsockopt, socket } from "./sockets.ts";
 import {
   AF_PACKET,
   ETH_P_ALL,
@@ -18,19 +19,19 @@ import {
 /** struct sockaddr_ll: family, protocol, ifindex, hatype, pkttype, halen, addr. */
 const SOCKADDR_LL_LEN = 20;
 const MAX_FRAME_BYTES = 65_535;
-/** Room for the frames that come until the next look. */
+/** Room for the frames that come until the next call of `frames`. */
 const RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024;
 
 const networkOrder = (value: number) => ((value & 255) << 8) | (value >> 8);
 
-/** Hears every frame that a device of this thread's namespace sends or takes. Needs CAP_NET_RAW. */
+/** Captures every frame that a device of this thread's namespace sends or receives. Needs CAP_NET_RAW. */
 export class PacketSocket implements Disposable {
   readonly #fd: FileDescriptor;
   readonly #buffer = new Uint8Array(new ArrayBuffer(MAX_FRAME_BYTES));
 
   /** Starts to listen on the device with this index. The kernel keeps frames until they are read. */
   constructor(index: number) {
-    // Bound to no protocol until it is bound to a device: no frame of another's gets in.
+    // Without a protocol until it is bound to a device, so that it gets no other device's frames before.
     using undo = new DisposableStack();
     this.#fd = undo.use(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
     setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, new Uint32Array([RECEIVE_BUFFER_BYTES]));
@@ -43,7 +44,7 @@ export class PacketSocket implements Disposable {
     undo.move();
   }
 
-  /** The frames heard since the last call, in order, each a copy. Does not wait. */
+  /** The frames captured since the last call, in order, each a copy. Does not wait. */
   frames(): Uint8Array<ArrayBuffer>[] {
     const frames = [];
     for (;;) {
@@ -53,7 +54,7 @@ export class PacketSocket implements Disposable {
     }
   }
 
-  /** Sends a frame by the device, as it is. Throws a LinuxError. */
+  /** Sends a frame by the device, unchanged. Throws a LinuxError. */
   send(frame: Uint8Array<ArrayBuffer>): void {
     send(this.#fd, frame);
   }

@@ -5,7 +5,9 @@
  */
 
 import type { Family, IpAddress } from "../../ip.ts";
-import { type FileDescriptor, pollInput, receive, send, setsockopt, socket } from "./libc.ts";
+import { type FileDescriptor } from "./libc.ts";
+import { pollInput } from "./poll.ts";
+import { receive, send, setsockopt, socket } from "./sockets.ts";
 import { socketAddress } from "./socket_address.ts";
 import {
   AF_INET,
@@ -47,12 +49,12 @@ export class Pinger implements Disposable {
     const [level, option] = family === 4
       ? [IPPROTO_IP, IP_MTU_DISCOVER]
       : [IPPROTO_IPV6, IPV6_MTU_DISCOVER];
-    // Never in fragments: a packet that is too large is an answer as well.
+    // Never in fragments: tests ask for the largest packet that gets through.
     setsockopt(this.#fd, level, option, new Uint32Array([IP_PMTUDISC_DO]));
     undo.move();
   }
 
-  /** The identifier in its requests, by which a capture finds them. */
+  /** The identifier in its requests, by which a capture tells them from others. */
   get id(): number {
     return this.#id;
   }
@@ -63,11 +65,10 @@ export class Pinger implements Disposable {
   }
 
   /**
-   * Sends one request and waits for its reply, on this thread. `undefined` where none came in time.
-   * `payloadBytes` comes on top of the 8 bytes of ICMP's header and those of IP's. Throws a LinuxError
-   * where the packet can't be sent at all.
+   * Sends one request and waits for its reply, on this thread. `payloadBytes` comes on top of the 8 bytes of ICMP's
+   * header and those of IP's. Throws a LinuxError if the packet can't be sent at all, such as EMSGSIZE.
    *
-   * @returns the time from request to reply, in milliseconds
+   * @returns the time from request to reply, in ms; `undefined` if none came in time
    */
   ping(address: IpAddress, timeoutMs: number, payloadBytes = 56): number | undefined {
     const sequence = ++this.#sequence & 0xffff;
@@ -77,7 +78,7 @@ export class Pinger implements Disposable {
     view.setUint16(4, this.#id);
     view.setUint16(6, sequence);
     for (let index = HEADER_LEN; index < packet.length; index++) packet[index] = index & 255;
-    // ICMPv6's is the kernel's work, since it covers the addresses as well.
+    // The kernel fills in ICMPv6's checksum, which covers the addresses as well.
     if (this.#family === 4) view.setUint16(2, internetChecksum(packet));
     const startMs = performance.now();
     send(this.#fd, packet, packet.length, socketAddress(address, 0));
@@ -90,7 +91,7 @@ export class Pinger implements Disposable {
   }
 
   #isReply(length: number, sequence: number): boolean {
-    // IPv4's raw sockets give the IP header as well.
+    // IPv4's raw sockets deliver the IP header as well.
     const start = this.#family === 4 ? (this.#buffer[0]! & 15) * 4 : 0;
     if (length < start + HEADER_LEN) return false;
     const view = new DataView(this.#buffer.buffer, start);

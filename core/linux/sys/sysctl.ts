@@ -1,11 +1,12 @@
 /**
- * Kernel settings of this thread's network namespace, under `/proc/sys/net`: the kernel shows the files
- * of the namespace of the thread that opens them, so a synchronous access inside
- * `NetworkNamespace.run` reaches the pod's.
+ * Kernel settings of this thread's network namespace, under `/proc/sys/net`. The kernel shows the files of the
+ * namespace of the thread that opens them, so that a synchronous access inside `NetworkNamespace.run` reaches the
+ * pod's.
  *
  * @module
  */
 
+import { throwDefect } from "../../errors.ts";
 import type { Family } from "../../ip.ts";
 
 /** The setting that makes a namespace a router, by family. */
@@ -14,12 +15,12 @@ export const FORWARDING: Readonly<Record<Family, string>> = {
   6: "net/ipv6/conf/all/forwarding",
 };
 
-/** The path of a setting: `net/ipv4/ip_forward`. A dot in it belongs to a device's name. */
+/** The path of a setting such as `net/ipv4/ip_forward`. With slashes, since a device's name may have dots. */
 function sysctlPath(name: string): string {
   return `/proc/sys/${name}`;
 }
 
-/** A setting's value; `undefined` where the kernel has no such setting. */
+/** A setting's value; `undefined` if the kernel has no such setting. */
 export function readSysctl(name: string): string | undefined {
   try {
     return Deno.readTextFileSync(sysctlPath(name)).trim();
@@ -30,8 +31,8 @@ export function readSysctl(name: string): string | undefined {
 }
 
 /**
- * Gives a setting its value, unless it has it: a read-only `/proc/sys` with the right value is fine.
- * Throws where there is no such setting.
+ * Gives a setting a value, unless it has it already: a read-only `/proc/sys` with the right value is fine. Throws what
+ * Deno throws, NotFound if the kernel has no such setting.
  */
 export function writeSysctl(name: string, value: string): void {
   if (readSysctl(name) === value) return;
@@ -39,11 +40,11 @@ export function writeSysctl(name: string, value: string): void {
   Deno.writeTextFileSync(sysctlPath(name), value, { create: false });
 }
 
-/** Sets what is better set, but not worth a failure: kernels without IPv6 have no such setting. */
+/** As {@link writeSysctl}, for a setting that denim can do without: kernels without IPv6 lack some. */
 export function trySysctl(name: string, value: string): void {
   try {
     writeSysctl(name, value);
-  } catch {
-    // As it is, then.
+  } catch (error) {
+    throwDefect(error);
   }
 }

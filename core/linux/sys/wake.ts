@@ -1,12 +1,13 @@
 /**
- * Ends waits of threads that are in a system call (eventfd(2)).
+ * Ends the waits of threads that are in a system call (eventfd(2)).
  *
  * @module
  */
 
-import { eventfd, type FileDescriptor, notify } from "./libc.ts";
+import { type FileDescriptor } from "./libc.ts";
+import { eventfd, notify } from "./poll.ts";
 
-/** A descriptor that nobody reads: once it is readable it stays so, for all who wait for it. */
+/** An eventfd that is never read: once it is readable it stays so, for every thread that waits for it. */
 export class Wake implements Disposable {
   readonly #descriptor: FileDescriptor = eventfd();
 

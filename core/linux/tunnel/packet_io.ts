@@ -6,7 +6,7 @@
  * @module
  */
 
-import { EAGAIN, EBADFD, EINTR, EMSGSIZE } from "../sys/libc.ts";
+import { EAGAIN, EBADFD, EINTR, EMSGSIZE } from "../sys/linux_error.ts";
 import { MSG_DONTWAIT, POLLIN } from "../uapi/socket.ts";
 
 /** The result of a call that found nothing there yet. */

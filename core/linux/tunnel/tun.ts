@@ -4,18 +4,8 @@
  * @module
  */
 
-import {
-  EBUSY,
-  EEXIST,
-  EINVAL,
-  ENODEV,
-  ENOENT,
-  type FileDescriptor,
-  ioctl,
-  ioctlValue,
-  LinuxError,
-  open,
-} from "../sys/libc.ts";
+import { type FileDescriptor, ioctl, ioctlValue, open } from "../sys/libc.ts";
+import { EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, LinuxError } from "../sys/linux_error.ts";
 import {
   IFF_MULTI_QUEUE,
   IFF_NO_PI,

@@ -5,7 +5,9 @@
  * @module
  */
 
-import { type FileDescriptor, inputOn, LinuxError, read, write } from "../sys/libc.ts";
+import { type FileDescriptor, read, write } from "../sys/libc.ts";
+import { LinuxError } from "../sys/linux_error.ts";
+import { inputOn } from "../sys/poll.ts";
 import { openTun, type TunQueue } from "./tun.ts";
 
 const MAX_PACKET_BYTES = 65_535;

@@ -5,18 +5,9 @@
  */
 
 import type { Family, IpAddress } from "../../ip.ts";
-import {
-  bind,
-  connect,
-  EADDRINUSE,
-  EADDRNOTAVAIL,
-  FileDescriptor,
-  getsockopt,
-  LinuxError,
-  send,
-  setsockopt,
-  socket,
-} from "../sys/libc.ts";
+import { FileDescriptor } from "../sys/libc.ts";
+import { EADDRINUSE, EADDRNOTAVAIL, LinuxError } from "../sys/linux_error.ts";
+import { bind, connect, getsockopt, send, setsockopt, socket } from "../sys/sockets.ts";
 import { addressFamily } from "../sys/address_family.ts";
 import { socketAddress } from "../sys/socket_address.ts";
 import {

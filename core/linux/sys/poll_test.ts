@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { eventfd, inputOn, notify, pollInput } from "./libc.ts";
+import { eventfd, inputOn, notify, pollInput } from "./poll.ts";
 
 Deno.test("a signal to the thread that waits for input does not end the wait", async () => {
   const libc = Deno.dlopen("libc.so.6", {
