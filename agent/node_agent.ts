@@ -22,6 +22,7 @@ import {
   type Logger,
   MAX_SLEEP_MS,
   messageOf,
+  type Metrics,
   type NetworkConfig,
   type NodeContext,
   type OuterInterface,
@@ -51,6 +52,8 @@ export interface NodeOptions {
   readonly renewMarginMs: number;
   /** Where the node says what it does. */
   readonly log: Logger;
+  /** Where the node counts what it does. */
+  readonly metrics: Metrics;
   /**
    * Called with `undefined` when subnet.env is written and packets find their way; with a reason when the
    * node is not ready any more.

@@ -24,13 +24,19 @@ import {
   routeTo,
   type UnderlayNews,
 } from "@denim/core/linux";
-import type { AgentFlags } from "./flags.ts";
+import type { Pattern } from "./go_regexp.ts";
 
 /** What decides which device it is. */
-export type InterfaceChoice = Pick<
-  AgentFlags,
-  "iface" | "ifaceRegex" | "ifaceCanReach" | "publicIps"
->;
+export interface InterfaceChoice {
+  /** Devices by name or address, in order of preference. */
+  readonly iface: readonly string[];
+  /** Patterns for a device's name or address, tried after `iface`. */
+  readonly ifaceRegex: readonly Pattern[];
+  /** The device is the one that reaches this address; tried last. */
+  readonly ifaceCanReach: IpAddress | undefined;
+  /** The addresses at which other nodes reach this one, if they are not the device's. */
+  readonly publicIps: ReadonlyMap<Family, IpAddress>;
+}
 
 /** A device, and the address of it that led to its choice, if one did. */
 interface Candidate {
@@ -258,7 +264,7 @@ function byAddress(host: Host, wanted: IpAddress): Candidate | undefined {
 }
 
 /** An address that matches comes before a name that does. */
-function byPattern(host: Host, pattern: RegExp): Candidate | undefined {
+function byPattern(host: Host, pattern: Pattern): Candidate | undefined {
   const match = host.addresses.find(({ address }) => pattern.test(`${address}`));
   if (match !== undefined) return byAddress(host, match.address);
   const link = host.links.find(({ name }) => pattern.test(name));

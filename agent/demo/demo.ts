@@ -1,14 +1,16 @@
 /**
- * `denim demo`: a small cluster on this machine, to see with one's own eyes that pods talk.
+ * `denim demo`: a small cluster on this machine, which shows that pods reach each other.
  *
  * @module
  */
 
-import { ConfigError, type Lease, RuntimeError } from "@denim/core";
+import { type Lease, RuntimeError } from "@denim/core";
 import { SqliteStore } from "@denim/core/stores/sqlite";
-import { parseArgs } from "@std/cli/parse-args";
 import { allDone, Lab } from "../lab/lab.ts";
 import type { Pod } from "../lab/pod.ts";
+import { formatColumns } from "../columns.ts";
+import { flag, type FlagValues } from "../flag_table.ts";
+import { text, toggle, wholeNumber } from "../flag_types.ts";
 import { createLogger } from "../log.ts";
 import { requireRoot } from "../privileges.ts";
 import { runCommand } from "../run_command.ts";
@@ -17,23 +19,19 @@ import { overlayDevices, PacketPath, TUNNEL_HEADER } from "./packet_path.ts";
 const HELP = `Usage: denim demo [flags]
 
 Makes nodes as network namespaces on this machine, runs an agent in each on one embedded store, attaches
-a pod to each through the CNI plugin, and shows that the pods talk. Leaves nothing behind.
-
-  --nodes N           how many nodes, 2 to 20 (3)
-  --backend TYPE      net-conf's Backend.Type (vxlan)
-  --keep              leave the cluster up, and say how to look around
-  --remove DIRECTORY  remove a cluster that was kept
-  --help              print this and exit
+a pod to each through the CNI plugin, and shows that the pods reach each other. Leaves nothing behind.
 `;
-const MAX_NODES = 20;
 const NETWORK = "10.5.0.0/16";
 const TRANSFER_BYTES = 1024 * 1024;
 
-interface DemoFlags {
-  readonly nodes: number;
-  readonly backend: string;
-  readonly keep: boolean;
-}
+const FLAGS = [
+  flag("nodes", wholeNumber(2, 20), "how many nodes, 2 to 20", "3"),
+  flag("backend", text("TYPE"), "net-conf's Backend.Type", "vxlan"),
+  flag("keep", toggle, "leave the cluster up, and say how to look around"),
+  flag("remove", text("DIRECTORY"), "remove a cluster that was kept"),
+] as const;
+
+type DemoFlags = FlagValues<typeof FLAGS[number]>;
 
 /**
  * Runs the demo and resolves to the exit code: 0 every pod reached every other, 1 not, 2 wrong usage.
@@ -44,44 +42,19 @@ export function runDemo(
   args: readonly string[],
   agentProgram: readonly [string, ...string[]],
 ): Promise<number> {
-  return runCommand("denim demo", "stopped; everything is removed", async (signal) => {
-    const flags = parseFlags(args);
-    if (flags === "help") {
-      console.log(HELP);
+  return runCommand({
+    name: "denim demo",
+    help: HELP,
+    flags: FLAGS,
+    stopped: "stopped; everything is removed",
+    async run({ values }, signal) {
+      requireRoot("denim demo", { namespaces: true });
+      if (values.remove === undefined) return await show(values, agentProgram, signal);
+      await Lab.remove(values.remove);
+      console.log(`Removed the cluster of ${values.remove}.`);
       return 0;
-    }
-    requireRoot("denim demo", { namespaces: true });
-    if ("remove" in flags) {
-      await Lab.remove(flags.remove);
-      console.log(`Removed the cluster of ${flags.remove}.`);
-      return 0;
-    }
-    return await show(flags, agentProgram, signal);
-  });
-}
-
-function parseFlags(args: readonly string[]): DemoFlags | { readonly remove: string } | "help" {
-  const strings = ["nodes", "backend", "remove"];
-  const parsed = parseArgs([...args], {
-    string: strings,
-    boolean: ["keep", "help"],
-    default: { nodes: "3", backend: "vxlan" },
-    unknown: (arg) => {
-      throw new ConfigError(`${arg}: no such flag; see denim demo --help`);
     },
-  });
-  if (parsed.help) return "help";
-  for (const name of strings) {
-    if (parsed[name] === "" || Array.isArray(parsed[name])) {
-      throw new ConfigError(`--${name} needs one value`);
-    }
-  }
-  if (parsed.remove !== undefined) return { remove: String(parsed.remove) };
-  const nodes = Number(parsed.nodes);
-  if (!Number.isInteger(nodes) || nodes < 2 || nodes > MAX_NODES) {
-    throw new ConfigError(`--nodes ${parsed.nodes}: must be a whole number from 2 to ${MAX_NODES}`);
-  }
-  return { nodes, backend: String(parsed.backend), keep: parsed.keep === true };
+  }, args);
 }
 
 /** Says what happens while it happens. */
@@ -238,14 +211,6 @@ Remove it:
   denim demo --remove ${lab.directory}`);
 }
 
-/** Prints rows in columns as wide as they need to be. */
 function table(rows: readonly (readonly string[])[]): void {
-  const widths = rows[0]!.map((_, column) =>
-    Math.max(...rows.map((row) => row[column]?.length ?? 0))
-  );
-  for (const row of rows) {
-    console.log(
-      `  ${row.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd()}`,
-    );
-  }
+  console.log(formatColumns(rows, { indent: "  " }));
 }
