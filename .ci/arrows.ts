@@ -1,6 +1,7 @@
 /**
  * Which part of denim may import which. The picture, in one line:
  * `agent` → (`plugin`, `backends`, `core/stores`) → `core/linux` → `core/*.ts`; stores skip `linux`.
+ * Within a part, imports make no circle.
  *
  * @module
  */
@@ -31,6 +32,51 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 interface Room {
   readonly name: string;
   readonly piece: string;
+}
+
+/**
+ * The circles of files that import each other, types included, each as `a → b → a`, from its first file in the
+ * alphabet: a reader of such a file has to know them all.
+ */
+export function circles(edges: Iterable<Edge>): string[] {
+  const imports = new Map<string, Set<string>>();
+  for (const { from, to } of edges) {
+    if (from === to) continue;
+    if (!imports.has(from)) imports.set(from, new Set());
+    imports.get(from)!.add(to);
+  }
+  const found: string[] = [];
+  const done = new Set<string>();
+  for (const start of [...imports.keys()].sort()) {
+    const way = wayBack(start, imports, done);
+    // The files before this one are in no circle with it, or were named with theirs.
+    for (const file of way ?? [start]) done.add(file);
+    if (way !== undefined) found.push([...way, start].join(" → "));
+  }
+  return found;
+}
+
+/** A shortest way from a file back to itself that avoids the files in `not`. */
+function wayBack(
+  start: string,
+  imports: ReadonlyMap<string, ReadonlySet<string>>,
+  not: ReadonlySet<string>,
+): readonly string[] | undefined {
+  const reachedFrom = new Map<string, string>();
+  const queue = [start];
+  for (const file of queue) {
+    for (const next of imports.get(file) ?? []) {
+      if (next === start) {
+        const way = [file];
+        while (way[0] !== start) way.unshift(reachedFrom.get(way[0]!)!);
+        return way;
+      }
+      if (not.has(next) || reachedFrom.has(next)) continue;
+      reachedFrom.set(next, file);
+      queue.push(next);
+    }
+  }
+  return undefined;
 }
 
 /** The edges that go against the picture, each as `file → file: rule`, in order and once. */

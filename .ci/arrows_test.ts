@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { violations } from "./arrows.ts";
+import { circles, type Edge, violations } from "./arrows.ts";
 
 const allowed: readonly [from: string, to: string, specifier?: string][] = [
   ["core/mod.ts", "core/ip.ts"],
@@ -63,5 +63,24 @@ for (const [from, to, specifier, rule] of refused) {
     assert.match(line ?? "", rule);
     assert.ok(line!.startsWith(`${from} → ${to}: `));
     assert.deepEqual(more, []);
+  });
+}
+
+const graphs: readonly [imports: string, found: readonly string[]][] = [
+  ["a>b b>c a>c", []],
+  ["a>a", []],
+  ["b>a a>b", ["a → b → a"]],
+  ["a>b b>c c>a c>d d>e", ["a → b → c → a"]],
+  ["a>b b>c c>b", ["b → c → b"]],
+  ["a>b b>a c>d d>c b>c", ["a → b → a", "c → d → c"]],
+];
+
+for (const [imports, found] of graphs) {
+  Deno.test(`circles() in ${imports}`, () => {
+    const edges = imports.split(" ").map((pair): Edge => {
+      const [from, to] = pair.split(">");
+      return { from: from!, to: to!, specifier: to! };
+    });
+    assert.deepEqual(circles(edges), found);
   });
 }

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { violations } from "./arrows.ts";
+import { circles, violations } from "./arrows.ts";
 import { importEdges } from "./import_edges.ts";
 import { filesUnder, ROOT } from "./source_files.ts";
 
@@ -20,6 +20,8 @@ const TOP_LEVEL: ReadonlySet<string> = new Set([
   "core",
   "deno.json",
   "deno.lock",
+  "deploy",
+  "docs",
   "examples",
   "plugin",
   "tests",
@@ -37,13 +39,16 @@ const REGISTRY_HOSTS: readonly string[] = [
 const files = filesUnder(ROOT);
 const modules = files.filter((file) => file.endsWith(".ts"));
 
+const edges = importEdges(ROOT, modules);
+
 const steps: readonly [name: string, run: () => boolean][] = [
   ["format", () => deno("fmt", "--check")],
   ["lint", () => deno("lint")],
   ["types", () => deno("check", "--quiet", "--doc", ...modules)],
   // --no-npm: the doc comments of types that npm packages export are not ours to write.
   ["doc comments", () => deno("doc", "--quiet", "--lint", "--no-npm", ...entryModules())],
-  ["import arrows", () => report(violations(importEdges(ROOT, modules)))],
+  ["import arrows", () => report([...violations(edges), ...circles(edges)])],
+  ["publishing", () => deno("publish", "--quiet", "--dry-run", "--allow-dirty")],
   ["top level", () => report(strangers())],
   ["registry hosts", () => report(namedHosts())],
   ["lock file", lockIsCommitted],

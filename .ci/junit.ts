@@ -25,6 +25,9 @@ export function countTests(report: string): TestCounts {
       if (/\stime="/.test(attributes)) {
         skipped.push(unescape(/\sname="([^"]*)"/.exec(attributes)![1]!));
       }
+    } else if (body.includes("<error")) {
+      // It was interrupted.
+      failed++;
     } else if (!body.includes("<failure")) {
       passed++;
     } else if (!/<failure message="\d+ test steps? failed"/.test(body)) {

@@ -7,6 +7,7 @@
 
 import { existsSync } from "node:fs";
 import { closingLine, countTests } from "./junit.ts";
+import { runSupervised } from "./run_supervised.ts";
 import { ROOT } from "./source_files.ts";
 
 /** A Debian package, and a command that shows whether it is there. */
@@ -25,9 +26,12 @@ const PACKAGES: readonly Package[] = [
   { name: "openssl", command: "openssl" },
 ];
 
+/** No test takes this long without a word; one that does hangs. */
+const SILENCE_MS = 10 * 60_000;
+
 const missing = PACKAGES.filter(({ command }) => !isInstalled(command));
 if (missing.length > 0) install(missing);
-Deno.exit(test(Deno.args));
+Deno.exit(await test(Deno.args));
 
 function isInstalled(command: string): boolean {
   const folders = `${Deno.env.get("PATH") ?? ""}:/usr/sbin:/sbin`.split(":");
@@ -68,24 +72,28 @@ function install(packages: readonly Package[]): void {
 }
 
 /** Runs the tests and returns the exit code. */
-function test(args: readonly string[]): number {
+async function test(args: readonly string[]): Promise<number> {
   const folder = Deno.makeTempDirSync({ prefix: "denim-tests-" });
   try {
     const junit = `${folder}/junit.xml`;
     const report = `${folder}/report.txt`;
-    const { success } = new Deno.Command(Deno.execPath(), {
+    const { success, hungAt } = await runSupervised(Deno.execPath(), {
       args: ["test", "--quiet", "-A", `--junit-path=${junit}`, ...args],
       cwd: ROOT,
       env: { DENIM_TEST_REPORT: report },
-      stdin: "null",
-      stdout: "inherit",
-      stderr: "inherit",
-    }).outputSync();
+      silenceMs: SILENCE_MS,
+    });
     const { passed, failed, skipped } = countTests(
       existsSync(junit) ? Deno.readTextFileSync(junit) : "",
     );
     if (existsSync(report)) console.log(Deno.readTextFileSync(report).trimEnd());
     if (skipped.length > 0) console.log(`tests: skipped:\n${skipped.join("\n")}`);
+    if (hungAt !== undefined) {
+      console.error(
+        `tests: stopped after ${SILENCE_MS / 60_000} minutes without a word, at: ${hungAt}\n` +
+          "tests: look for namespaces and processes that it left: ip netns list",
+      );
+    }
     const nothingRan = passed + failed === 0;
     if (success && nothingRan) console.error("tests: nothing ran");
     // A module that can't be loaded, or an error outside of every test, is in no report.

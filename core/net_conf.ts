@@ -43,14 +43,13 @@ export interface NetworkConfig {
 }
 
 /**
- * Reads an object as Go's JSON reader does for flannel: keys may come in any case, and a key that is `null` is as
- * good as absent. Of keys that differ in case alone the last one counts.
+ * Lets an object's keys come in any case, as Go's JSON reader does for flannel. Of keys that differ in
+ * case alone the last one counts.
  *
  * ```ts
  * import { anyCase } from "@denim/core";
  * import { z } from "zod";
- * const options = anyCase(z.object({ VNI: z.int(), MTU: z.int().default(1450) }));
- * console.log(options.parse({ vni: 7, MTU: null })); // { VNI: 7, MTU: 1450 }
+ * console.log(anyCase(z.object({ VNI: z.int() })).parse({ vni: 7 })); // { VNI: 7 }
  * ```
  */
 export function anyCase<Schema extends z.ZodObject>(schema: Schema): z.ZodType<z.output<Schema>> {
@@ -59,8 +58,7 @@ export function anyCase<Schema extends z.ZodObject>(schema: Schema): z.ZodType<z
     typeof value !== "object" || value === null || Array.isArray(value)
       ? value
       : Object.fromEntries(
-        Object.entries(value).filter(([, item]) => item !== null)
-          .map(([key, item]) => [names.get(key.toLowerCase()) ?? key, item]),
+        Object.entries(value).map(([key, item]) => [names.get(key.toLowerCase()) ?? key, item]),
       );
   return z.preprocess(rename, schema);
 }

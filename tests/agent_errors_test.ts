@@ -2,8 +2,7 @@
 
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
-import { Lab, type LabNode } from "../agent/lab/lab.ts";
-import { denimProgram } from "../agent/program.ts";
+import { denimProgram, Lab, type LabNode } from "@denim/agent/lab";
 import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
 

@@ -1,8 +1,7 @@
 /** What others do to a node behind its agent's back, seen from its pods. */
 
 import assert from "node:assert/strict";
-import type { LabNode } from "../agent/lab/lab.ts";
-import type { Pod } from "../agent/lab/pod.ts";
+import type { LabNode, Pod } from "@denim/agent/lab";
 import { ip, ipJson } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
 import { eventually } from "./support/wait.ts";

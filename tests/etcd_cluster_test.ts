@@ -5,8 +5,7 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { NetworkNamespace } from "@denim/core/linux/namespace";
-import { Lab, type LabNode } from "../agent/lab/lab.ts";
-import type { Pod } from "../agent/lab/pod.ts";
+import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { EtcdServer, type EtcdServerOptions } from "./support/etcd_server.ts";
 import { RunningPing } from "./support/ping.ts";
 import { rootTest } from "./support/root_test.ts";

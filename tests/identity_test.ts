@@ -2,7 +2,7 @@
 
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
-import type { Lab, LabNode } from "../agent/lab/lab.ts";
+import type { Lab, LabNode } from "@denim/agent/lab";
 import { ip, ipJson, vxlanRemotes } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
 import { RecordingLog } from "./support/recording_log.ts";

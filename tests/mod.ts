@@ -4,8 +4,13 @@
  * @module
  */
 
-export { Lab, LabNode, type LabOptions, type PluginCall } from "../agent/lab/lab.ts";
-export { denimProgram } from "../agent/program.ts";
-export { Pod } from "../agent/lab/pod.ts";
+export {
+  denimProgram,
+  Lab,
+  LabNode,
+  type LabOptions,
+  type PluginCall,
+  Pod,
+} from "@denim/agent/lab";
 export * from "./contracts/backend.ts";
 export * from "./support/root_test.ts";

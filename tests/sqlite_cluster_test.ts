@@ -4,7 +4,7 @@ import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
-import { Lab, type LabNode } from "../agent/lab/lab.ts";
+import { Lab, type LabNode } from "@denim/agent/lab";
 import { RunningPing } from "./support/ping.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";

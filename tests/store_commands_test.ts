@@ -1,7 +1,7 @@
 /** `denim config` and `denim leases`, on each kind of store. */
 
 import assert from "node:assert/strict";
-import { denimProgram } from "../agent/program.ts";
+import { denimProgram } from "@denim/agent/lab";
 import { EtcdServer } from "./support/etcd_server.ts";
 
 const NET_CONF = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}\n';

@@ -7,8 +7,7 @@ import { findLink, NetlinkSocket, NetworkNamespace, PacketSocket } from "@denim/
 import { openTunnelSockets } from "@denim/core/linux/udp-socket";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
-import type { Lab, LabNode } from "../agent/lab/lab.ts";
-import type { Pod } from "../agent/lab/pod.ts";
+import type { Lab, LabNode, Pod } from "@denim/agent/lab";
 import { pollInput, receive, send } from "../core/linux/sys/libc.ts";
 import { socketAddress } from "../core/linux/sys/socket_address.ts";
 import { FaultyWire, innerPackets } from "./support/faulty_wire.ts";

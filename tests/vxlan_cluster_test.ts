@@ -4,8 +4,7 @@
  */
 
 import assert from "node:assert/strict";
-import { Lab, type LabNode } from "../agent/lab/lab.ts";
-import type { Pod } from "../agent/lab/pod.ts";
+import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import { ip, vxlanRemotes } from "./support/ip.ts";
 import { RunningPing } from "./support/ping.ts";

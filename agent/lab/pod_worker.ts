@@ -5,8 +5,6 @@
  * @module
  */
 
-/// <reference lib="deno.worker" />
-
 import { type Family, IpAddress } from "@denim/core/ip";
 import { NetworkNamespace } from "@denim/core/linux/namespace";
 import { Pinger } from "@denim/core/linux/ping";
@@ -84,10 +82,16 @@ async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }
 
-self.onmessage = async ({ data }: MessageEvent<{ id: number } & PodRequest>) => {
+/** This thread's side of the worker. The library that declares it is not for published packages. */
+const worker = globalThis as unknown as {
+  onmessage: (event: MessageEvent<{ id: number } & PodRequest>) => void;
+  postMessage(answer: PodAnswer): void;
+};
+
+worker.onmessage = async ({ data }) => {
   try {
-    self.postMessage({ id: data.id, value: await answer(data) } satisfies PodAnswer);
+    worker.postMessage({ id: data.id, value: await answer(data) });
   } catch (error) {
-    self.postMessage({ id: data.id, error: String(error) } satisfies PodAnswer);
+    worker.postMessage({ id: data.id, error: String(error) });
   }
 };

@@ -7,8 +7,7 @@
 
 import { existsSync } from "node:fs";
 import { Cidr, formatSubnetEnv, RuntimeError } from "@denim/core";
-import { Lab, type LabNode } from "../../agent/lab/lab.ts";
-import { denimProgram } from "../../agent/program.ts";
+import { denimProgram, Lab, type LabNode } from "@denim/agent/lab";
 import { DEBIAN_PLUGINS, debianPlugin } from "../support/debian_plugins.ts";
 import { all } from "../support/wait.ts";
 import { type Measure, Samples } from "./stats.ts";

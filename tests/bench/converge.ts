@@ -18,7 +18,7 @@ import {
 } from "@denim/core";
 import { findLink, LinuxError, NetlinkSocket, routeTo } from "@denim/core/linux";
 import { SqliteStore } from "@denim/core/stores/sqlite";
-import { Lab, type LabNode } from "../../agent/lab/lab.ts";
+import { Lab, type LabNode } from "@denim/agent/lab";
 import { createLogger } from "../../agent/log.ts";
 import { ENOENT } from "../../core/linux/sys/libc.ts";
 import { fdbKind, neighbourKind } from "../../core/linux/objects/neighbour.ts";

@@ -6,8 +6,7 @@
  */
 
 import { RuntimeError } from "@denim/core";
-import { Lab, type LabNode } from "../../agent/lab/lab.ts";
-import type { Pod } from "../../agent/lab/pod.ts";
+import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { type Measure, Samples, summarize } from "./stats.ts";
 
 /** How the bench is run. */

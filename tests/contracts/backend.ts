@@ -8,8 +8,7 @@
 import { Cidr, IpAddress, type Lease, parseSubnetEnv } from "@denim/core";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
-import { Lab, type LabNode } from "../../agent/lab/lab.ts";
-import type { Pod } from "../../agent/lab/pod.ts";
+import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { ip, ipJson } from "../support/ip.ts";
 import { RunningPing } from "../support/ping.ts";
 import { RecordingLog } from "../support/recording_log.ts";

@@ -5,8 +5,7 @@
  */
 
 import { type Cidr, leaseKey, messageOf } from "@denim/core";
-import { allDone, Lab, type LabNode } from "../../agent/lab/lab.ts";
-import type { Pod } from "../../agent/lab/pod.ts";
+import { allDone, Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { shIn } from "../support/sh.ts";
 import { eventually } from "../support/wait.ts";
 import { compare, viewNode } from "./node_view.ts";

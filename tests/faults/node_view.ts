@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { LabNode } from "../../agent/lab/lab.ts";
+import type { LabNode } from "@denim/agent/lab";
 import { sh } from "../support/sh.ts";
 
 /** What is asked of `ip` for each family; of the rest IPv4 and IPv6 are told together. */

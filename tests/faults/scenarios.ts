@@ -6,7 +6,7 @@
  */
 
 import { messageOf, sleep } from "@denim/core";
-import { denimProgram } from "../../agent/program.ts";
+import { denimProgram } from "@denim/agent/lab";
 import { shIn } from "../support/sh.ts";
 import { eventually } from "../support/wait.ts";
 import { type BackendName, readiness } from "./cluster.ts";

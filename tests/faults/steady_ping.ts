@@ -6,7 +6,7 @@
  */
 
 import type { IpAddress } from "@denim/core";
-import type { Pod } from "../../agent/lab/pod.ts";
+import type { Pod } from "@denim/agent/lab";
 import { eventually } from "../support/wait.ts";
 
 /** The time between two requests, in milliseconds. */

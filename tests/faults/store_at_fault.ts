@@ -9,7 +9,7 @@ import { NetworkNamespace } from "@denim/core/linux/namespace";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import { existsSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
-import type { Lab } from "../../agent/lab/lab.ts";
+import type { Lab } from "@denim/agent/lab";
 import { EtcdServer } from "../support/etcd_server.ts";
 import { RecordingLog } from "../support/recording_log.ts";
 import { sh } from "../support/sh.ts";

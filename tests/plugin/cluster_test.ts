@@ -4,7 +4,7 @@
 
 import assert from "node:assert/strict";
 import { IpAddress } from "@denim/core/ip";
-import { Lab, type LabNode } from "../../agent/lab/lab.ts";
+import { Lab, type LabNode } from "@denim/agent/lab";
 import { DEBIAN_PLUGINS } from "../support/debian_plugins.ts";
 import { rootTest } from "../support/root_test.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { LabNode } from "../../agent/lab/lab.ts";
+import type { LabNode } from "@denim/agent/lab";
 
 /** Runs `ip` inside a node, and returns what it prints. Throws what it complains of. */
 export function ip(node: LabNode, command: string): string {

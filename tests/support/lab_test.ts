@@ -5,7 +5,7 @@
  */
 
 import { messageOf } from "@denim/core";
-import { Lab, type LabOptions } from "../../agent/lab/lab.ts";
+import { Lab, type LabOptions } from "@denim/agent/lab";
 import { rootTest } from "./root_test.ts";
 
 /** Registers a test that needs a laboratory. Where it fails, its error has the agents' logs. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { LabNode } from "../../agent/lab/lab.ts";
+import type { LabNode } from "@denim/agent/lab";
 
 /** Runs a shell script with arguments; what it prints. Throws what it complains of. */
 export function sh(script: string, args: readonly string[] = []): string {
