@@ -15,16 +15,16 @@ Deno.exit(
       ...vxlan,
       async open(node, options) {
         const session = await vxlan.open(node, options);
-        const withGeneve = (state: KernelState) =>
+        const withOther = (state: KernelState) =>
           state.map((object) =>
             object.kind === "link" && object.mac !== undefined
-              ? { ...object, info: { ...object.info, type: "geneve" as unknown as "vxlan" } }
+              ? { ...object, info: { ...object.info, type: "denim-none" as unknown as "vxlan" } }
               : object
           );
         return {
           mtuBytes: session.mtuBytes,
           publishes: session.publishes,
-          nodeState: (own) => withGeneve(session.nodeState(own)),
+          nodeState: (own) => withOther(session.nodeState(own)),
           peerState: (peer) => session.peerState(peer),
           [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
         } satisfies Awaited<ReturnType<typeof vxlan.open>>;
