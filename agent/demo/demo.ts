@@ -75,7 +75,7 @@ async function show(
     agentProgram,
   });
   step(`an agent on each, leases in ${lab.directory}/denim.db`);
-  await lab.startAgents(signal);
+  await lab.startAgents(signal, step);
   step("a pod on each, attached through the CNI plugin");
   const pods = await allDone(
     lab.nodes.map((node, index) => node.addPod(`pod${index + 1}`)),
