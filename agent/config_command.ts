@@ -27,22 +27,27 @@ export async function runConfig(
     name: "denim config",
     help: HELP,
     flags: [],
-    creates: ([action, file]) => action === "set" || action === "check" && file !== undefined,
-    async run(store, { operands }, print, signal) {
+    creates: ([action]) => action === "set",
+    async run(open, { operands }, print, signal) {
       const [action, file, ...more] = operands;
       if (more.length > 0 || action === "get" && file !== undefined) {
         throw new ConfigError(`${[...more, file][0]}: one operand too many; see --help`);
       }
       switch (action) {
         case "get":
-          return print((await current(store, signal)).replace(/\n$/, ""));
+          return print((await current(await open(), signal)).replace(/\n$/, ""));
         case "check": {
-          const text = file === undefined ? await current(store, signal) : await readText(file);
-          return print(describe(check(text, file ?? store.description, backends)));
+          if (file !== undefined) {
+            return print(describe(check(await readText(file), file, backends)));
+          }
+          const store = await open();
+          const text = await current(store, signal);
+          return print(describe(check(text, store.description, backends)));
         }
         case "set": {
           const text = await readText(file ?? "-");
           const config = check(text, file ?? "-", backends);
+          const store = await open();
           await store.setNetworkConfig(text, { ifAbsent: false }, signal);
           return print(`${store.description}: ${describe(config)}`);
         }

@@ -42,8 +42,9 @@ export async function runLeases(args: readonly string[]): Promise<number> {
     help: HELP,
     flags: FLAGS,
     creates: () => false,
-    async run(store, { operands, values: { json } }, print, signal) {
+    async run(open, { operands, values: { json } }, print, signal) {
       const [action, ...rest] = operands;
+      const store = await open();
       switch (action) {
         case undefined: {
           const leases = (await store.leases(signal)).toSorted(inOrder);

@@ -24,9 +24,9 @@ export interface StoreCommand<F extends Flag> {
   readonly flags: readonly F[];
   /** Whether the command, with these operands, may make a store that does not exist yet. */
   readonly creates: (operands: readonly string[]) => boolean;
-  /** Does it. What it prints goes through `print`. */
+  /** Does it. What it prints goes through `print`; the store, if it needs it, is opened by `open`, once. */
   run(
-    store: LeaseAdmin,
+    open: () => Promise<LeaseAdmin>,
     flags: ParsedFlags<F>,
     print: (text: string) => void,
     signal: AbortSignal,
@@ -47,17 +47,20 @@ export function runStoreCommand<F extends Flag>(
     stopped: "stopped",
     async run(flags, signal) {
       const { kind, spec } = chooseStore(flags);
-      if (kind.openAdmin === undefined) {
-        throw new ConfigError(`${command.name} does not work on the store ${kind.name}`);
-      }
-      const missing = command.creates(flags.operands) ? undefined : await kind.missing?.(spec);
-      if (missing !== undefined) {
-        throw new RuntimeError(
-          `${missing}: there is no store yet; denim config set makes one, or name another with --store`,
-        );
-      }
-      await using store = await kind.openAdmin(spec, { log: createLogger({ format: "text" }) });
-      await command.run(store, flags, (text) => console.log(text), signal);
+      await using opened = new AsyncDisposableStack();
+      const open = async () => {
+        if (kind.openAdmin === undefined) {
+          throw new ConfigError(`${command.name} does not work on the store ${kind.name}`);
+        }
+        const missing = command.creates(flags.operands) ? undefined : await kind.missing?.(spec);
+        if (missing !== undefined) {
+          throw new RuntimeError(
+            `${missing}: there is no store yet; denim config set makes one, or name another with --store`,
+          );
+        }
+        return opened.use(await kind.openAdmin(spec, { log: createLogger({ format: "text" }) }));
+      };
+      await command.run(open, flags, (text) => console.log(text), signal);
       return 0;
     },
   }, args);

@@ -177,6 +177,17 @@ Deno.test("denim leases does not wait for an etcd that is not there, and makes n
   Deno.removeSync(path.replace(/\/[^/]*$/, ""));
 });
 
+Deno.test("denim config check FILE needs no store, and makes none", async () => {
+  const directory = Deno.makeTempDirSync({ prefix: "denim-test-" });
+  Deno.writeTextFileSync(`${directory}/net-conf.json`, NET_CONF);
+  const check = ["config", "check", `${directory}/net-conf.json`];
+  const { code, output } = await denim([...check, "--store", `sqlite:${directory}/x/denim.db`]);
+  assert.equal(code, 0);
+  assert.equal(output, "10.5.0.0/16, a /24 a node from 10.5.1.0 to 10.5.255.0; backend vxlan\n");
+  assert.throws(() => Deno.statSync(`${directory}/x`));
+  Deno.removeSync(directory, { recursive: true });
+});
+
 Deno.test("help of each command says how to name a store", async () => {
   for (const command of ["config", "leases"]) {
     const { code, output } = await denim([command, "--help"]);

@@ -57,7 +57,7 @@ export function runDemo(
   }, args);
 }
 
-/** Says what happens while it happens. */
+/** Prints what the demo does next. */
 function step(message: string): void {
   console.log(`· ${message}`);
 }
@@ -83,7 +83,7 @@ async function show(
   signal.throwIfAborted();
   showLeases(lab, await readLeases(lab, signal), pods);
   const reached = await showPings(pods, signal);
-  // Where there is no way, the transfer would wait for minutes.
+  // Between pods that do not reach each other, the transfer would wait for minutes.
   const whole = reached && await showTransfer(pods, signal);
   const followed = await showPath(lab, pods);
   const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
@@ -97,7 +97,7 @@ async function show(
   return good ? 0 : 1;
 }
 
-/** The leases as the agents see them, one for each node, in the nodes' order. */
+/** The leases as the agents see them: one for each node, in the order of the nodes. */
 async function readLeases(lab: Lab, signal: AbortSignal): Promise<readonly Lease[]> {
   const log = createLogger({ format: "text" });
   await using store = SqliteStore.open(`${lab.directory}/denim.db`, { log });
@@ -116,12 +116,12 @@ function showLeases(lab: Lab, leases: readonly Lease[], pods: readonly Pod[]): v
     const data = Object.entries(backendData ?? {}).map(([name, value]) => `${name} ${value}`);
     return [node.name, `${publicIp}`, `${subnet}`, data.join(", "), `${pods[index]!.address}`];
   });
-  console.log("\nThe leases, by which each node knows the others:");
+  console.log("\nThe leases, which tell each node about the others:");
   table([["node", "public IP", "subnet", "published", "its pod"], ...rows]);
 }
 
 async function showPings(pods: readonly Pod[], signal: AbortSignal): Promise<boolean> {
-  console.log("\nWho reaches whom, and in how many milliseconds:");
+  console.log("\nRound trips between the pods, in milliseconds:");
   let reached = true;
   const rows: string[][] = [["from \\ to", ...pods.map(({ name }) => name)]];
   for (const from of pods) {
@@ -132,7 +132,7 @@ async function showPings(pods: readonly Pod[], signal: AbortSignal): Promise<boo
         row.push("–");
         continue;
       }
-      // The first packet finds the bridge's neighbour; the second shows the way itself.
+      // The first packet waits for the bridge to find its neighbour; the second one does not.
       await from.ping(to.address);
       const { timeMs } = await from.ping(to.address);
       reached &&= timeMs !== undefined;
@@ -160,7 +160,7 @@ async function showTransfer(pods: readonly Pod[], signal: AbortSignal): Promise<
   return whole;
 }
 
-/** Shows one packet at every device between the first two pods. */
+/** Shows one packet at each device between the first two pods. */
 async function showPath(lab: Lab, pods: readonly Pod[]): Promise<boolean> {
   const [from, to] = [pods[0]!, pods[1]!];
   const [fromNode, toNode] = [lab.nodes[0]!, lab.nodes[1]!];
@@ -175,10 +175,10 @@ async function showPath(lab: Lab, pods: readonly Pod[]): Promise<boolean> {
   path.listen(toNode.name, toNs, ["eth0", ...overlay, "cni0"]);
   path.listen(to.name, toPodNs, ["eth0"]);
   const { id, timeMs } = await from.ping(to.address);
-  console.log(`\nOne packet's way from ${from.name} to ${to.name}, as captured on each device:`);
+  console.log(`\nOne packet from ${from.name} to ${to.name}, as captured on each device:`);
   const sightings = path.sightings(id);
   for (const { host, device, headers } of sightings) {
-    // What a tunnel carries stands below the tunnel's own headers.
+    // The packet that a tunnel carries goes below the tunnel's own headers.
     const inside = headers.findIndex((header) => TUNNEL_HEADER.test(header)) + 1;
     const lines = [headers.slice(0, inside), headers.slice(inside)].filter(({ length }) =>
       length > 0
