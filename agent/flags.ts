@@ -29,6 +29,9 @@ export const COMMON_FLAGS = [
   flag("help", request, "print this and exit"),
 ] as const;
 
+/** One of {@link COMMON_FLAGS}. */
+export type CommonFlag = typeof COMMON_FLAGS[number];
+
 /** Flags of flannel's that say how another one is followed: they harm nothing while that one is off. */
 const FLANNEL_DETAILS = [
   flag("kube-api-url", ignored("URL")),

@@ -40,6 +40,11 @@ Deno.test("help names every flag but those without effect, in lines of at most 1
   assert.deepEqual(long, []);
 });
 
+Deno.test("no two flags share a name", () => {
+  const names = AGENT_FLAGS.map(({ name }) => name);
+  assert.deepEqual(names, [...new Set(names)]);
+});
+
 /** What is given, and what comes of it: values by name. */
 type Case = readonly [args: readonly string[], Environment, Partial<AgentFlags>];
 

@@ -6,7 +6,7 @@
 
 import { errorReport } from "@denim/core";
 import { type Flag, flagsHelp, type ParsedFlags, parseFlags } from "./flag_table.ts";
-import { COMMON_FLAGS } from "./flags.ts";
+import { COMMON_FLAGS, type CommonFlag } from "./flags.ts";
 import { exitCode, untilStopped } from "./until_stopped.ts";
 
 /**
@@ -28,7 +28,7 @@ export interface Command<F extends Flag> {
   /** What is said if SIGTERM or SIGINT stops it. */
   readonly stopped: string;
   /** Does it, and resolves to the exit code. Rejects with an ExpectedError. */
-  run(flags: ParsedFlags<F>, signal: AbortSignal): Promise<number>;
+  run(flags: ParsedFlags<F | CommonFlag>, signal: AbortSignal): Promise<number>;
 }
 
 /**
@@ -42,7 +42,7 @@ export async function runCommand<F extends Flag>(
   let causes = false;
   try {
     const table = [...command.flags, ...COMMON_FLAGS];
-    const flags = parseFlags<F | typeof COMMON_FLAGS[number]>(command.name, table, {
+    const flags = parseFlags<F | CommonFlag>(command.name, table, {
       args,
       ...command.environment && { environment: command.environment },
       takesOperands: command.takesOperands ?? false,

@@ -58,7 +58,8 @@ export function runStoreCommand<F extends Flag>(
             `${missing}: there is no store yet; denim config set makes one, or name another with --store`,
           );
         }
-        return opened.use(await kind.openAdmin(spec, { log: createLogger({ format: "text" }) }));
+        const log = createLogger({ format: "text", debug: flags.values.debug });
+        return opened.use(await kind.openAdmin(spec, { log }));
       };
       await command.run(open, flags, (text) => console.log(text), signal);
       return 0;
