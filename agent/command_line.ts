@@ -4,60 +4,93 @@
  * @module
  */
 
+import { formatColumns } from "./columns.ts";
+import config from "./deno.json" with { type: "json" };
 import type { AnyBackend } from "./net_conf.ts";
 import { denimProgram } from "./program.ts";
-import { runAgent } from "./run_agent.ts";
-import config from "./deno.json" with { type: "json" };
 
-const HELP = `denim: pods on different nodes talk to each other
+/** One of denim's commands. */
+interface CommandEntry {
+  /** What `denim help` says about it. */
+  readonly summary: string;
+  /** Runs it, with the arguments behind its name, and gives the exit code. */
+  run(
+    args: readonly string[],
+    loadBackends: () => Promise<readonly AnyBackend[]>,
+  ): number | Promise<number>;
+}
+
+/** Each command loads its modules only when it is used. */
+const COMMANDS: Readonly<Record<string, CommandEntry>> = {
+  agent: {
+    summary: "lease this node a subnet, and route pods' packets to and from the other nodes",
+    run: async (args, loadBackends) => {
+      const [{ runAgent }, backends] = [await import("./run_agent.ts"), await loadBackends()];
+      return await runAgent({ backends, args });
+    },
+  },
+  demo: {
+    summary: "make a small cluster on this machine, and show that its pods reach each other",
+    run: async (args) => {
+      const { runDemo } = await import("./demo/demo.ts");
+      return await runDemo(args, denimProgram("agent", Deno.mainModule));
+    },
+  },
+  config: {
+    summary: "read, check and write the cluster's net-conf",
+    run: async (args, loadBackends) =>
+      (await import("./config_command.ts")).runConfig(await loadBackends(), args),
+  },
+  leases: {
+    summary: "list the nodes' leases of subnets; reserve a subnet, release one",
+    run: async (args) => (await import("./leases_command.ts")).runLeases(args),
+  },
+  version: {
+    summary: "print the version",
+    run: () => print(`denim ${config.version}`),
+  },
+  help: { summary: "print this", run: () => print(help()) },
+};
+
+const OTHER_NAMES: Readonly<Record<string, string>> = {
+  "--version": "version",
+  "--help": "help",
+  "-h": "help",
+};
+
+function help(): string {
+  const rows = Object.entries(COMMANDS).map(([name, { summary }]) => [name, summary]);
+  return `denim connects the pods of a cluster: each pod has an address that all others reach.
 
 Usage: denim COMMAND [flags]
 
-  agent     lease this node a subnet and keep its way to the others
-  demo      make a small cluster on this machine and show that its pods talk
-  config    read, check and write the cluster's net-conf
-  leases    list who holds which subnet; reserve one, release one
-  version   print the version
-  help      print this
+${formatColumns(rows, { indent: "  " })}
 
 denim COMMAND --help says more. With CNI_COMMAND set, denim is a CNI plugin.
 `;
+}
+
+function print(text: string): number {
+  console.log(text);
+  return 0;
+}
 
 /**
  * Runs a command and resolves to the exit code: 0 fine, 1 failed, 2 wrong usage or configuration.
  *
- * @param backends those that net-conf may name
+ * @param loadBackends loads those that net-conf may name; called only for a command that needs them
  */
 export async function runCommandLine(
   args: readonly string[],
-  backends: readonly AnyBackend[],
+  loadBackends: () => Promise<readonly AnyBackend[]>,
 ): Promise<number> {
-  const [command, ...rest] = args;
-  switch (command) {
-    case "agent":
-      return await runAgent({ backends, args: rest });
-    case "demo":
-      return await (await import("./demo/demo.ts")).runDemo(
-        rest,
-        denimProgram("agent", Deno.mainModule),
-      );
-    case "config":
-      return await (await import("./config_command.ts")).runConfig(backends, rest);
-    case "leases":
-      return await (await import("./leases_command.ts")).runLeases(rest);
-    case "version":
-    case "--version":
-      console.log(`denim ${config.version}`);
-      return 0;
-    case "help":
-    case "--help":
-    case "-h":
-      console.log(HELP);
-      return 0;
-    default:
-      console.error(
-        command === undefined ? HELP : `${command}: no such command of denim; see denim help`,
-      );
-      return 2;
+  const [given, ...rest] = args;
+  if (given === undefined) {
+    console.error(help());
+    return 2;
   }
+  const name = OTHER_NAMES[given] ?? given;
+  if (Object.hasOwn(COMMANDS, name)) return await COMMANDS[name]!.run(rest, loadBackends);
+  console.error(`${given}: denim has no such command; see denim help`);
+  return 2;
 }

@@ -13,9 +13,9 @@ const HELP = `Usage: denim config get
        denim config check [FILE]
        denim config set [FILE]
 
-get prints the cluster's net-conf; check says whether a node could use the one in FILE, or else the
-cluster's; set writes the one in FILE, or else on standard input, where a node could use it. FILE may
-be - for standard input. Nodes that run follow a change.
+get prints the cluster's net-conf. check says whether a node can use the net-conf in FILE; without
+FILE, the cluster's. set checks the net-conf in FILE, or on standard input, and writes it to the
+store; running nodes follow it. FILE may be - for standard input.
 `;
 
 /** Runs `denim config`, and resolves to the exit code: 0 fine, 1 failed, 2 wrong usage or a bad net-conf. */
@@ -26,28 +26,37 @@ export async function runConfig(
   return await runStoreCommand({
     name: "denim config",
     help: HELP,
-    flags: {},
-    creates: ([action, file]) => action === "set" || action === "check" && file !== undefined,
-    async run(store, { operands }, print, signal) {
+    flags: [],
+    creates: ([action]) => action === "set",
+    async run(open, { operands }, print, signal) {
       const [action, file, ...more] = operands;
       if (more.length > 0 || action === "get" && file !== undefined) {
-        throw new ConfigError(`${[...more, file][0]}: is one operand too many`);
+        throw new ConfigError(`${[...more, file][0]}: one operand too many; see --help`);
       }
       switch (action) {
         case "get":
-          return print((await current(store, signal)).replace(/\n$/, ""));
+          return print((await current(await open(), signal)).replace(/\n$/, ""));
         case "check": {
-          const text = file === undefined ? await current(store, signal) : await readText(file);
-          return print(describe(check(text, file ?? store.description, backends)));
+          if (file !== undefined) {
+            return print(describe(check(await readText(file), file, backends)));
+          }
+          const store = await open();
+          const text = await current(store, signal);
+          return print(describe(check(text, store.description, backends)));
         }
         case "set": {
           const text = await readText(file ?? "-");
           const config = check(text, file ?? "-", backends);
+          const store = await open();
           await store.setNetworkConfig(text, { ifAbsent: false }, signal);
           return print(`${store.description}: ${describe(config)}`);
         }
         default:
-          throw new ConfigError(`${action ?? "nothing"}: is not get, check or set; see --help`);
+          throw new ConfigError(
+            action === undefined
+              ? "say get, check or set; see --help"
+              : `${action}: not one of get, check, set; see --help`,
+          );
       }
     },
   }, args);
@@ -67,7 +76,9 @@ function check(
   try {
     return checkNetConf(text, backends);
   } catch (error) {
-    throw new ConfigError(`${where === "-" ? "standard input" : where}: ${messageOf(error)}`);
+    if (!(error instanceof ConfigError)) throw error;
+    const document = where === "-" ? "standard input" : where;
+    throw new ConfigError(`${document}: ${error.message}`, { cause: error });
   }
 }
 
@@ -76,7 +87,7 @@ async function readText(file: string): Promise<string> {
   try {
     return await Deno.readTextFile(file);
   } catch (error) {
-    throw new RuntimeError(`${file} can't be read: ${messageOf(error)}`);
+    throw new RuntimeError(`${file}: cannot read it: ${messageOf(error)}`, { cause: error });
   }
 }
 

@@ -1,134 +1,156 @@
 import { ConfigError, IpAddress } from "@denim/core";
 import assert from "node:assert/strict";
-import { type AgentFlags, agentHelp, parseAgentFlags, parseStoreFlags } from "./flags.ts";
+import type { ParsedFlags } from "./flag_table.ts";
+import {
+  AGENT_FLAGS,
+  type AgentFlag,
+  type AgentFlags,
+  agentHelp,
+  ignoredFlags,
+  parseAgentFlags,
+} from "./flags.ts";
 
-function parse(args: readonly string[], environment: Record<string, string> = {}): AgentFlags {
+type Environment = Readonly<Record<string, string>>;
+
+function parse(args: readonly string[], environment: Environment = {}): ParsedFlags<AgentFlag> {
   const flags = parseAgentFlags(args, environment);
-  assert.ok(flags !== "help");
+  assert.ok(typeof flags !== "string");
   return flags;
 }
 
-Deno.test("defaults are flannel's", () => {
-  const flags = parse([]);
-  assert.deepEqual(flags.store, { kind: "sqlite", path: "/var/lib/denim/denim.db" });
-  assert.equal(flags.subnetFile, "/run/flannel/subnet.env");
-  assert.equal(flags.renewMarginMs, 60 * 60_000);
-  assert.deepEqual([flags.iface, flags.ifaceRegex, flags.ifaceCanReach], [[], [], undefined]);
-  assert.equal(flags.healthz, undefined);
+Deno.test("the agent's defaults", () => {
+  const { values, source } = parse([]);
+  const { iface, "iface-regex": ifaceRegex, "iface-can-reach": ifaceCanReach } = values;
+  assert.deepEqual([iface, ifaceRegex, ifaceCanReach], [[], [], undefined]);
+  assert.deepEqual([values["public-ip"], values["public-ipv6"]], [undefined, undefined]);
+  assert.equal(values["subnet-file"], "/run/flannel/subnet.env");
+  assert.equal(values["subnet-lease-renew-margin"], 60 * 60_000);
+  assert.equal(values["net-config-path"], "/etc/kube-flannel/net-conf.json");
+  assert.equal(`${values["healthz-ip"]} ${values["healthz-port"]}`, "127.0.0.1 0");
+  assert.deepEqual([values["log-format"], values.debug], ["text", false]);
+  assert.equal(source("net-config-path"), "default");
 });
 
-Deno.test("a flag may have one dash or two, its value behind = or a space", () => {
-  for (
-    const args of [
-      ["-public-ip=192.0.2.1"],
-      ["--public-ip=192.0.2.1"],
-      ["-public-ip", "192.0.2.1"],
-      ["--public-ip", "192.0.2.1"],
-    ]
-  ) assert.equal(`${parse(args).publicIps.get(4)}`, "192.0.2.1");
-});
-
-Deno.test("interfaces may be named several times, and keep their order", () => {
-  const flags = parse(["--iface", "eth1", "--iface=10.0.0.1", "--iface-regex", "^ens"]);
-  assert.deepEqual(flags.iface, ["eth1", "10.0.0.1"]);
-  assert.deepEqual(flags.ifaceRegex, [/^ens/]);
-});
-
-Deno.test("the environment gives what the arguments leave out", () => {
-  const environment = { FLANNELD_PUBLIC_IPV6: "fd99::1", FLANNELD_IFACE: "eth7" };
-  const flags = parse([], environment);
-  assert.deepEqual(flags.publicIps.get(6), IpAddress.parse("fd99::1"));
-  assert.deepEqual(flags.iface, ["eth7"]);
-  assert.deepEqual(parse(["--iface", "eth0"], environment).iface, ["eth0"]);
-  assert.equal(parse([], { FLANNELD_DEBUG: "true" }).debug, true);
-});
-
-Deno.test("help is asked for and names every flag", () => {
-  assert.equal(parseAgentFlags(["--help"], {}), "help");
-  for (const name of ["store", "iface", "public-ip", "subnet-file", "log-format"]) {
-    assert.match(agentHelp(), new RegExp(`--${name} `));
+Deno.test("help names every flag but those without effect, in lines of at most 100 columns", () => {
+  const help = agentHelp();
+  for (const { name, help: text } of AGENT_FLAGS) {
+    assert.equal(new RegExp(`^  --${name} `, "m").test(help), text !== undefined, name);
   }
+  const long = help.split("\n").filter((line) => line.length > 100);
+  assert.deepEqual(long, []);
 });
 
-Deno.test("any --etcd flag means etcd, with flannel's defaults for the others", () => {
-  const etcd = (...args: string[]) => {
-    const { store } = parse(args);
-    assert.ok(store.kind === "etcd");
-    return store;
-  };
-  const defaults = {
-    kind: "etcd",
-    endpoints: ["http://127.0.0.1:4001", "http://127.0.0.1:2379"],
-    prefix: "/coreos.com/network",
-    username: undefined,
-    password: undefined,
-    certFile: undefined,
-    keyFile: undefined,
-    caFile: undefined,
-  };
-  assert.deepEqual(etcd("--store", "etcd"), defaults);
-  assert.deepEqual(etcd("--etcd-prefix=/other"), { ...defaults, prefix: "/other" });
-  assert.deepEqual(
-    etcd("--etcd-endpoints", "https://etcd-1:2379, 10.0.0.1,http://[fd00::1]:80,").endpoints,
-    ["https://etcd-1:2379", "http://10.0.0.1:2379", "http://[fd00::1]:80"],
-  );
-  const tls = etcd("--etcd-cafile=/ca", "--etcd-certfile=/cert", "--etcd-keyfile=/key");
-  assert.deepEqual([tls.caFile, tls.certFile, tls.keyFile], ["/ca", "/cert", "/key"]);
+Deno.test("no two flags share a name", () => {
+  const names = AGENT_FLAGS.map(({ name }) => name);
+  assert.deepEqual(names, [...new Set(names)]);
 });
 
-Deno.test("etcd's password may come from the environment", () => {
-  const { store } = parse(["--etcd-username", "flannel"], { FLANNELD_ETCD_PASSWORD: "hunter2" });
-  assert.ok(store.kind === "etcd");
-  assert.equal(store.password, "hunter2");
-});
+/** What is given, and what comes of it: values by name. */
+type Case = readonly [args: readonly string[], Environment, Partial<AgentFlags>];
 
-Deno.test("a command's own flags and operands stand beside the store's", () => {
-  const own = { json: "boolean", "public-ip": "string" } as const;
-  const args = ["reserve", "--json", "10.5.1.0/24", "--public-ip=10.0.0.1", "--store", "etcd"];
-  const flags = parseStoreFlags("denim leases", own, args, {});
-  assert.ok(flags !== "help");
-  assert.equal(flags.store.kind, "etcd");
-  assert.deepEqual(flags.operands, ["reserve", "10.5.1.0/24"]);
-  assert.deepEqual([...flags.own], [["json", "true"], ["public-ip", "10.0.0.1"]]);
-  assert.equal(parseStoreFlags("denim leases", own, ["--help"], {}), "help");
-  assert.throws(() => parseStoreFlags("denim leases", own, ["--iface", "eth0"], {}), {
-    name: "ConfigError",
-    message: "--iface: no such flag of denim leases; see denim leases --help",
+const ADDRESS = IpAddress.parse("192.0.2.1");
+const CASES: readonly Case[] = [
+  // One dash or two, the value behind = or a space.
+  [["-public-ip=192.0.2.1"], {}, { "public-ip": ADDRESS }],
+  [["--public-ip=192.0.2.1"], {}, { "public-ip": ADDRESS }],
+  [["-public-ip", "192.0.2.1"], {}, { "public-ip": ADDRESS }],
+  [["--public-ip", "192.0.2.1"], {}, { "public-ip": ADDRESS }],
+  // A value may begin with a dash; the last one counts.
+  [["--subnet-file", "-x"], {}, { "subnet-file": "-x" }],
+  [["--log-format", "json", "--log-format=text"], {}, { "log-format": "text" }],
+  // Interfaces add up, in their order.
+  [["--iface", "eth1", "--iface=10.0.0.1"], {}, { iface: ["eth1", "10.0.0.1"] }],
+  // The environment gives what the arguments leave out.
+  [[], { FLANNELD_PUBLIC_IPV6: "fd99::1" }, { "public-ipv6": IpAddress.parse("fd99::1") }],
+  [[], { FLANNELD_IFACE: "eth7" }, { iface: ["eth7"] }],
+  [["--iface", "eth0"], { FLANNELD_IFACE: "eth7" }, { iface: ["eth0"] }],
+  [[], { FLANNELD_DEBUG: "true" }, { debug: true }],
+  [[], { FLANNELD_DEBUG: "0" }, { debug: false }],
+  [["--debug"], { FLANNELD_DEBUG: "false" }, { debug: true }],
+  [["--debug=false"], { FLANNELD_DEBUG: "true" }, { debug: false }],
+  // Empty variables are ignored; help and version are asked for by arguments alone.
+  [[], { FLANNELD_HEALTHZ_IP: "", FLANNELD_IFACE: "", FLANNELD_DEBUG: "" }, {
+    "healthz-ip": IpAddress.parse("127.0.0.1"),
+    iface: [],
+    debug: false,
+  }],
+  [[], { FLANNELD_VERSION: "v0.26.1", FLANNELD_HELP: "true" }, {}],
+  // What denim does not do yet harms nothing while it is off …
+  [["--ip-masq=false", "-kube-subnet-mgr=false", "--iptables-forward-rules=0"], {}, {}],
+  [[], { FLANNELD_IP_MASQ: "false", FLANNELD_IP_BLACKHOLE_ROUTE: "F" }, {}],
+  // … nor does what only says how to do it.
+  [["--iptables-resync=5", "--kubeconfig-file", "", "--kube-api-url="], {}, {}],
+  [["--set-node-network-unavailable=true", "--ip-masq-fully-random-disable"], {}, {}],
+  // klog's flags, whose values may stand apart.
+  [["-v=4", "--logtostderr", "--vmodule=a=1", "--alsologtostderr=true", "--debug"], {}, {
+    debug: true,
+  }],
+  [["-v", "4", "-stderrthreshold", "INFO", "--log_dir", "/x"], {}, {}],
+];
+
+for (const [args, environment, expected] of CASES) {
+  const variables = Object.entries(environment).map((pair) => pair.join("="));
+  Deno.test(`flags: ${[...variables, ...args].join(" ")}`, () => {
+    const { values } = parse(args, environment);
+    for (const [name, value] of Object.entries(expected)) {
+      assert.deepEqual(values[name as keyof AgentFlags], value, name);
+    }
   });
+}
+
+Deno.test("--help and --version are answered whatever else is given", () => {
+  assert.equal(parseAgentFlags(["--iface=", "--help"], {}), "help");
+  assert.equal(parseAgentFlags(["-version"], { FLANNELD_PUBLIC_IP: "x" }), "version");
 });
 
-Deno.test("what is wrong is named with its flag", async (t) => {
-  const cases: readonly (readonly [args: readonly string[], says: RegExp])[] = [
-    [["--nonsense"], /^--nonsense: no such flag/],
-    [["stray"], /^stray: no such flag/],
-    [["--kube-subnet-mgr"], /^--kube-subnet-mgr: denim does not do this yet/],
-    [["--store", "postgres:x"], /^--store postgres:x/],
-    [["--store", "sqlite:/x", "--etcd-prefix", "/y"], /^--store sqlite:\/x and --etcd-prefix/],
-    [["--etcd-password=hunter2"], /^--etcd-password needs --etcd-username/],
-    [["--etcd-pasword", "hunter2"], /^--etcd-pasword: no such flag/],
-    [["--etcd-endpoints", "http://me:hunter2@10.0.0.1:2379"], /give --etcd-username/],
-    [["--etcd-endpoints", "ftp://10.0.0.1"], /^--etcd-endpoints ftp:\/\/10.0.0.1: is no URL/],
-    [["--etcd-endpoints", "http://10.0.0.1:2379/v3"], /is no URL such as/],
-    [["--etcd-endpoints", ","], /names none/],
-    [["--etcd-certfile", "/a"], /--etcd-certfile and --etcd-keyfile go together/],
-    [["--iface-regex", "("], /^--iface-regex \(: is no regular expression/],
-    [["--iface-can-reach", "eth0"], /^--iface-can-reach eth0: is no IP address/],
-    [["--public-ip", "fd99::1"], /^--public-ip fd99::1: is no IPv4 address/],
-    [["--public-ipv6", "10.0.0.1"], /^--public-ipv6 10.0.0.1: is no IPv6 address/],
-    [["--subnet-lease-renew-margin", "1440"], /from 1 to 1439/],
-    [["--subnet-lease-renew-margin", "1.5"], /whole number/],
-    [["--healthz-port", "70000"], /from 0 to 65535/],
-    [["--log-format", "xml"], /must be text or json/],
-    [["--subnet-file="], /^--subnet-file needs a value/],
-  ];
-  for (const [args, says] of cases) {
-    await t.step(args.join(" "), () => {
-      assert.throws(() => parseAgentFlags(args, {}), (error) => {
-        assert.ok(error instanceof ConfigError);
-        assert.match(error.message, says);
-        assert.doesNotMatch(error.message, /hunter2/);
-        return true;
-      });
-    });
-  }
+Deno.test("--iface-regex is Go's, and may be repeated", () => {
+  const { values } = parse(["--iface-regex", "(?i)ETH.*", "--iface-regex=^ens"]);
+  assert.deepEqual(values["iface-regex"].map(({ source }) => source), ["(?i)ETH.*", "^ens"]);
+  assert.equal(values["iface-regex"][0]!.test("eth0"), true);
 });
+
+Deno.test("flags without effect are told by the names that they were given under", () => {
+  const flags = parse(["-v=4", "--logtostderr", "--ip-masq=false"], {
+    FLANNELD_IPTABLES_RESYNC: "5",
+  });
+  assert.deepEqual(ignoredFlags(flags), ["FLANNELD_IPTABLES_RESYNC", "--logtostderr", "--v"]);
+});
+
+const WRONG: readonly (readonly [readonly string[], Environment, message: string | RegExp])[] = [
+  [["--nonsense"], {}, "--nonsense: denim agent has no such flag; see denim agent --help"],
+  [["--no-debug"], {}, /^--no-debug: denim agent has no such flag/],
+  [["--etcd-pasword", "hunter2"], {}, /^--etcd-pasword: denim agent has no such flag/],
+  [["--etcd-pasword=hunter2"], {}, /^--etcd-pasword: denim agent has no such flag/],
+  [["stray"], {}, "stray: not a flag: denim agent takes no operands"],
+  [["--debug", "false"], {}, "false: not a flag: denim agent takes no operands"],
+  [["--", "-v"], {}, "-v: not a flag: denim agent takes no operands"],
+  [["--kube-subnet-mgr"], {}, /^--kube-subnet-mgr: denim does not do this yet/],
+  [["--ip-masq=t"], {}, /^--ip-masq: denim does not do this yet/],
+  [[], { FLANNELD_IP_MASQ: "true" }, /^FLANNELD_IP_MASQ: denim does not do this yet/],
+  [["--debug=maybe"], {}, '--debug: "maybe" is neither true nor false'],
+  [["--iface="], {}, "--iface: the value is empty"],
+  [["--subnet-file="], {}, "--subnet-file: the value is empty"],
+  [["--subnet-file"], {}, "--subnet-file: a value is missing"],
+  [["--iface-regex", "("], {}, /^--iface-regex: "\(" is not a regular expression .*closing \)/],
+  [["--iface-can-reach", "eth0"], {}, '--iface-can-reach: "eth0" is not a valid IP address'],
+  [["--public-ip", "fd99::1"], {}, '--public-ip: "fd99::1" is not a valid IPv4 address'],
+  [[], { FLANNELD_PUBLIC_IPV6: "10.0.0.1" }, /^FLANNELD_PUBLIC_IPV6: .* valid IPv6 address$/],
+  [["--subnet-lease-renew-margin", "1440"], {}, /"1440" is not a whole number from 1 to 1439$/],
+  [["--subnet-lease-renew-margin", "1.5"], {}, /"1\.5" is not a whole number/],
+  [["--healthz-port", "70000"], {}, /from 0 to 65535/],
+  [["--healthz-ip", "localhost"], {}, /^--healthz-ip: "localhost" is not a valid IP address/],
+  [["--log-format", "xml"], {}, '--log-format: "xml" is not one of text, json'],
+];
+
+for (const [args, environment, message] of WRONG) {
+  const variables = Object.entries(environment).map((pair) => pair.join("="));
+  Deno.test(`wrong flags: ${[...variables, ...args].join(" ")}`, () => {
+    assert.throws(() => parseAgentFlags(args, environment), (error) => {
+      assert.ok(error instanceof ConfigError);
+      if (typeof message === "string") assert.equal(error.message, message);
+      else assert.match(error.message, message);
+      assert.doesNotMatch(error.message, /hunter2/);
+      return true;
+    });
+  });
+}

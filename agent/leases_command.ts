@@ -1,5 +1,5 @@
 /**
- * `denim leases`: who holds what, until when; and reservations.
+ * `denim leases`: which node holds which subnet until when; and reservations.
  *
  * @module
  */
@@ -15,32 +15,36 @@ import {
   parseLeaseKey,
   RuntimeError,
 } from "@denim/core";
+import { formatColumns } from "./columns.ts";
+import { flag } from "./flag_table.ts";
+import { toggle } from "./flag_types.ts";
 import { runStoreCommand } from "./store_command.ts";
 
 const HELP = `Usage: denim leases [--json]
        denim leases reserve SUBNET... PUBLIC_IP...
        denim leases release SUBNET...
 
-Lists who holds which subnet, and until when. reserve keeps a subnet for good for the node with that
-public IP, or makes its lease one that never runs out; in a cluster of both families name a subnet and
-an address of each. release gives up a lease or a reservation; a node that is alive leases anew.
-
-  --json                              print leases as JSON
+Lists which node holds which subnet, and until when. reserve keeps a subnet for the node with that
+public IP, for good; a lease that the node holds becomes such a reservation. In a dual-stack cluster,
+give a subnet and a public IP of each family. release gives up a lease or a reservation; a running
+node leases a subnet again.
 
 Examples: denim leases reserve 10.5.7.0/24 192.0.2.7
           denim leases release 10.5.7.0/24
 `;
+
+const FLAGS = [flag("json", toggle, "print leases as JSON")] as const;
 
 /** Runs `denim leases`, and resolves to the exit code: 0 fine, 1 failed, 2 wrong usage. */
 export async function runLeases(args: readonly string[]): Promise<number> {
   return await runStoreCommand({
     name: "denim leases",
     help: HELP,
-    flags: { json: "boolean" },
+    flags: FLAGS,
     creates: () => false,
-    async run(store, { operands, own }, print, signal) {
+    async run(open, { operands, values: { json } }, print, signal) {
       const [action, ...rest] = operands;
-      const json = own.has("json");
+      const store = await open();
       switch (action) {
         case undefined: {
           const leases = (await store.leases(signal)).toSorted(inOrder);
@@ -53,7 +57,7 @@ export async function runLeases(args: readonly string[]): Promise<number> {
         case "release":
           return print(`released ${await release(store, rest, signal)}`);
         default:
-          throw new ConfigError(`${action}: is not reserve or release; see --help`);
+          throw new ConfigError(`${action}: neither reserve nor release; see --help`);
       }
     },
   }, args);
@@ -68,7 +72,9 @@ async function reserve(
   const publicIps = new Map<Family, IpAddress>();
   for (const text of operands.filter((text) => !text.includes("/"))) {
     const address = IpAddress.tryParse(text);
-    if (address === undefined) throw new ConfigError(`${text}: is neither a subnet nor an address`);
+    if (address === undefined) {
+      throw new ConfigError(`${text}: neither a subnet such as 10.5.7.0/24 nor an IP address`);
+    }
     publicIps.set(address.family, address);
   }
   const families = new Set(subnets.map(({ family }) => family));
@@ -77,12 +83,12 @@ async function reserve(
     [...publicIps.keys()].some((family) => !families.has(family)) ||
     operands.length !== 2 * subnets.length
   ) {
-    throw new ConfigError("reserve takes a subnet and a public IP, of each family one at the most");
+    throw new ConfigError("reserve takes one subnet and one public IP for each of the families");
   }
   return await store.reserve({ subnets, publicIps }, signal);
 }
 
-/** Tells the key of what it gave up. */
+/** Gives up the lease that the operands name, and returns its key. */
 async function release(
   store: LeaseAdmin,
   operands: readonly string[],
@@ -90,19 +96,20 @@ async function release(
 ): Promise<string> {
   if (operands.length === 0) throw new ConfigError("release takes a subnet");
   const subnets = operands.flatMap((text) => parseLeaseKey(text) ?? parseSubnet(text));
-  // In a cluster of both families one of the two subnets is enough to say which lease is meant.
+  const key = leaseKey(subnets);
+  if (await store.release(key, signal)) return key;
+  // In a dual-stack cluster, one of the two subnets is enough to say which lease is meant.
   const named = (await store.leases(signal)).find(({ halves }) =>
     subnets.every((subnet) => halves.some((half) => half.subnet.equals(subnet)))
   );
-  const key = named?.key ?? leaseKey(subnets);
-  if (await store.release(key, signal)) return key;
-  throw new RuntimeError(`${store.description}: nobody holds ${operands.join(" ")}`);
+  if (named !== undefined && await store.release(named.key, signal)) return named.key;
+  throw new RuntimeError(`${store.description}: no node holds ${operands.join(" ")}`);
 }
 
 function parseSubnet(text: string): Cidr {
   const subnet = Cidr.tryParse(text);
   if (subnet !== undefined) return subnet;
-  throw new ConfigError(`${text}: is no subnet such as 10.5.7.0/24`);
+  throw new ConfigError(`${text}: not a subnet such as 10.5.7.0/24`);
 }
 
 function inOrder(one: Lease, other: Lease): number {
@@ -125,7 +132,7 @@ function toJson({ key, backendType, halves, expiresAtMs }: Lease): unknown {
 }
 
 function table(leases: readonly Lease[]): string {
-  const rows = [
+  return formatColumns([
     ["SUBNET", "PUBLIC IP", "BACKEND", "UNTIL"],
     ...leases.map(({ backendType, halves, expiresAtMs }) => [
       halves.map(({ subnet }) => subnet).join(" "),
@@ -135,10 +142,5 @@ function table(leases: readonly Lease[]): string {
         ? "reserved"
         : new Date(expiresAtMs).toISOString().replace(/\.\d+Z$/, "Z"),
     ]),
-  ];
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  return rows.map((row) =>
-    row.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trim()
-  )
-    .join("\n");
+  ]);
 }

@@ -1,12 +1,12 @@
 /**
- * How the agent writes its log: to standard error, one line an event.
+ * How the agent writes its log: to standard error, as text or as JSON.
  *
  * @module
  */
 
 import type { Log, LogFields, Logger } from "@denim/core";
 
-/** `text` is for people, `json` for programs. */
+/** `text` for people, `json` for programs. */
 export type LogFormat = "text" | "json";
 
 const LEVELS = ["debug", "info", "warn", "error"] as const;
@@ -20,23 +20,27 @@ export interface LoggerOptions {
   readonly format: LogFormat;
   /** Whether debug messages are written. */
   readonly debug?: boolean;
-  /** Where lines go; standard error unless given. */
-  readonly write?: (line: string) => void;
+  /** Takes the lines of one event, each with its end; standard error unless given. */
+  readonly write?: (lines: string) => void;
 }
 
-/** Makes a logger. A line is written whole, in one system call, so that processes may share a file. */
+/**
+ * Makes a logger. An event is one line; in text, the lines of a longer message, such as a defect's stack, follow
+ * below it, indented. An event is written in one system call, so that processes may share a file.
+ */
 export function createLogger(options: LoggerOptions): Logger {
-  const write = options.write ?? ((line) => Deno.stderr.writeSync(encoder.encode(line)));
+  const write = options.write ?? ((lines) => Deno.stderr.writeSync(encoder.encode(lines)));
   const say = (level: Level, event: string, message: string, fields: LogFields = {}) => {
     if (level === "debug" && !options.debug) return;
     const time = new Date().toISOString();
-    write(
-      options.format === "json"
-        ? `${JSON.stringify({ time, level, event, message, ...fields })}\n`
-        : `${time} ${level.toUpperCase().padEnd(5)} ${message}${
-          fieldsText({ ...fields, event })
-        }\n`,
-    );
+    if (options.format === "json") {
+      return write(`${JSON.stringify({ time, level, event, message, ...fields })}\n`);
+    }
+    const [first, ...rest] = message.split("\n");
+    const line = `${time} ${level.toUpperCase().padEnd(5)} ${first}${
+      fieldsText({ ...fields, event })
+    }`;
+    write([line, ...rest.map((more) => `  ${more}`), ""].join("\n"));
   };
   const method = (level: Level): Log => (event, message, fields) =>
     say(level, event, message, fields);

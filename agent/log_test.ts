@@ -37,3 +37,16 @@ Deno.test("json: the same as an object, debug where asked for", () => {
     why: "a b",
   });
 });
+
+Deno.test("text: a longer message goes on below its line, indented; json keeps one line", () => {
+  const lines: string[] = [];
+  for (const format of ["text", "json"] as const) {
+    createLogger({ format, write: (line) => lines.push(line) })
+      .error("defect", "TypeError: x\n    at f (a.ts:1:2)", { peers: 3 });
+  }
+  assert.match(
+    lines[0]!,
+    /^\S+ ERROR TypeError: x peers=3 event=defect\n {6}at f \(a\.ts:1:2\)\n$/,
+  );
+  assert.equal(lines[1]!.indexOf("\n"), lines[1]!.length - 1);
+});

@@ -1,5 +1,5 @@
 /**
- * The node agent, for those who build a denim of their own:
+ * The node agent, for a program with backends of its own:
  * `Deno.exit(await runAgent({ backends: [...builtin, mine] }))`.
  *
  * @module

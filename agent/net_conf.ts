@@ -1,5 +1,5 @@
 /**
- * What only the agent can say of a net-conf, since only it knows the backends.
+ * The checks of a net-conf that take the backends, which core does not know.
  *
  * @module
  */
@@ -16,7 +16,7 @@ import {
 // deno-lint-ignore no-explicit-any -- each backend has types of its own, checked by its own schemas
 export type AnyBackend = Backend<any, any>;
 
-/** The backend that net-conf names, in any case, as flannel has it. Throws a ConfigError where there is none of that name. */
+/** The backend that net-conf names, in any case, as in flannel. Throws a ConfigError if denim has none of that name. */
 export function findBackend(
   config: NetworkConfig,
   backends: readonly AnyBackend[],
@@ -26,16 +26,20 @@ export function findBackend(
   if (backend !== undefined) return backend;
   const known = backends.map(({ type }) => `"${type}"`).join(", ");
   throw new ConfigError(
-    `net-conf: Backend.Type "${config.backend.type}" is none of denim's; it has ${known}`,
+    `net-conf: denim has no Backend.Type "${config.backend.type}"; it has ${known}`,
   );
 }
 
-/** What net-conf's `Backend` object says to its backend. Throws a ConfigError that names the key. */
+/**
+ * What net-conf's `Backend` object says to its backend. A key that is `null` means the default, as to Go's JSON reader.
+ * Throws a ConfigError that names the key.
+ */
 export function readBackendOptions(backend: AnyBackend, config: NetworkConfig): unknown {
-  return readConfig(backend.options, config.backend.options, "net-conf", ["Backend"]);
+  const given = Object.entries(config.backend.options).filter(([, value]) => value !== null);
+  return readConfig(backend.options, Object.fromEntries(given), "net-conf", ["Backend"]);
 }
 
-/** Reads a net-conf with all checks that a node makes before it uses one. Throws a ConfigError. */
+/** Reads a net-conf with every check that a node makes before it uses one. Throws a ConfigError. */
 export function checkNetConf(text: string, backends: readonly AnyBackend[]): NetworkConfig {
   const config = parseNetworkConfig(text);
   readBackendOptions(findBackend(config, backends), config);

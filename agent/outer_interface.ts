@@ -26,13 +26,19 @@ import {
   routeTo,
   type UnderlayNews,
 } from "@denim/core/linux";
-import type { AgentFlags } from "./flags.ts";
+import type { Pattern } from "./go_regexp.ts";
 
 /** What decides which device it is. */
-export type InterfaceChoice = Pick<
-  AgentFlags,
-  "iface" | "ifaceRegex" | "ifaceCanReach" | "publicIps"
->;
+export interface InterfaceChoice {
+  /** Devices by name or address, in order of preference. */
+  readonly iface: readonly string[];
+  /** Patterns for a device's name or address, tried after `iface`. */
+  readonly ifaceRegex: readonly Pattern[];
+  /** The device is the one that reaches this address; tried last. */
+  readonly ifaceCanReach: IpAddress | undefined;
+  /** The addresses at which other nodes reach this one, if they are not the device's. */
+  readonly publicIps: ReadonlyMap<Family, IpAddress>;
+}
 
 /** What else matters when a device is chosen. */
 export interface ChoiceContext {
@@ -306,7 +312,7 @@ function byAddress(host: HostView, wanted: IpAddress): Candidate[] {
 }
 
 /** An address that matches comes before a name that does; of several of one device the best. */
-function byPattern(host: HostView, pattern: RegExp): Candidate[] {
+function byPattern(host: HostView, pattern: Pattern): Candidate[] {
   const matches = host.addresses.filter(({ address }) => pattern.test(`${address}`));
   const byAddress = [...new Set(matches.map(({ index }) => index))].flatMap((index) => {
     const [best] = byPreference(host, matches.filter((address) => address.index === index));

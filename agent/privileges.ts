@@ -1,5 +1,5 @@
 /**
- * What denim must be allowed to do.
+ * The Linux capabilities that denim needs.
  *
  * @module
  */
@@ -18,8 +18,10 @@ const NAMES: ReadonlyMap<bigint, string> = new Map([
 ]);
 
 /**
- * Throws a RuntimeError that says what `who` lacks: CAP_NET_ADMIN, and with `namespaces` what it takes to
- * make network namespaces and to listen in them.
+ * Throws a RuntimeError that names the capabilities which this process lacks: CAP_NET_ADMIN; with `namespaces` also
+ * those for network namespaces and for capturing packets in them. See capabilities(7).
+ *
+ * @param who the command, for the message: `denim agent`
  */
 export function requireRoot(who: string, options: { readonly namespaces?: boolean } = {}): void {
   const needed = options.namespaces ? [CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN] : [CAP_NET_ADMIN];

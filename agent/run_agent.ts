@@ -5,23 +5,30 @@
  */
 
 import {
-  ConfigError,
   errorReport,
+  type Family,
+  type IpAddress,
   isDefect,
-  type LeaseAdmin,
   type Logger,
-  messageOf,
-  NO_METRICS,
-  RuntimeError,
+  MetricsRegistry,
 } from "@denim/core";
 import type { AnyBackend } from "./net_conf.ts";
-import { type AgentFlags, agentHelp, parseAgentFlags } from "./flags.ts";
-import { Health } from "./health.ts";
+import config from "./deno.json" with { type: "json" };
+import type { ParsedFlags } from "./flag_table.ts";
+import {
+  type AgentFlag,
+  type AgentFlags,
+  agentHelp,
+  ignoredFlags,
+  parseAgentFlags,
+} from "./flags.ts";
 import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
-import { openStore } from "./open_store.ts";
+import type { InterfaceChoice } from "./outer_interface.ts";
 import { requireRoot } from "./privileges.ts";
-import { untilStopped } from "./run_command.ts";
+import { healthRoutes, type Readiness, StatusServer } from "./status_server.ts";
+import { chooseStore } from "./stores/mod.ts";
+import { exitCode, untilStopped } from "./until_stopped.ts";
 
 /** What `runAgent` is given. */
 export interface RunAgentOptions {
@@ -33,81 +40,85 @@ export interface RunAgentOptions {
 
 /**
  * Runs the node agent until SIGTERM or SIGINT, and resolves to the exit code: 0 stopped as asked, 1 failed
- * at run time, 2 wrong usage or configuration.
+ * at run time, 2 wrong usage or configuration. Whatever ends the agent is in its log: an expected error with its
+ * message, and with `--debug` its causes; a defect of denim with its stack. A defect leaves the data path as it is.
  */
-export function runAgent(options: RunAgentOptions): Promise<number> {
-  return untilStopped("stopped", async (signal) => {
-    let log = createLogger({ format: "text" }), causes = false;
-    try {
-      const flags = parseAgentFlags(options.args ?? Deno.args, Deno.env.toObject());
-      if (flags === "help") {
-        console.log(agentHelp());
-        return 0;
-      }
-      log = createLogger({ format: flags.logFormat, debug: flags.debug });
-      causes = flags.debug;
-      requireRoot("denim agent");
-      await serve(flags, options.backends, log, signal);
-      log.info("stopped", "stopped; the data path stays as it is");
+export async function runAgent(options: RunAgentOptions): Promise<number> {
+  let log = createLogger({ format: "text" });
+  let causes = false;
+  let stopping: AbortSignal | undefined;
+  try {
+    const flags = parseAgentFlags(options.args ?? Deno.args, Deno.env.toObject());
+    if (typeof flags === "string") {
+      console.log(flags === "help" ? agentHelp() : `denim ${config.version}`);
       return 0;
-    } catch (error) {
-      if (signal.aborted && !isDefect(error)) return 0;
-      log.error("failed", errorReport(error, { causes }));
-      return error instanceof ConfigError ? 2 : 1;
     }
-  });
+    causes = flags.values.debug;
+    log = createLogger({ format: flags.values["log-format"], debug: flags.values.debug });
+    await untilStopped("stopped", (signal) => {
+      stopping = signal;
+      return serve(flags, options.backends, log, signal);
+    });
+    log.info("stopped", "stopped; the data path stays as it is");
+    return 0;
+  } catch (error) {
+    const defect = isDefect(error);
+    if (stopping?.aborted && !defect) return 0;
+    log.error(defect ? "defect" : "failed", errorReport(error, { causes }));
+    return exitCode(error);
+  }
 }
 
 async function serve(
-  flags: AgentFlags,
+  flags: ParsedFlags<AgentFlag>,
   backends: readonly AnyBackend[],
   log: Logger,
   signal: AbortSignal,
 ): Promise<void> {
-  await using health = flags.healthz && Health.serve(flags.healthz, log);
-  await using store = await openStore(flags.store, log, { patient: true });
-  log.info("store-opened", `leases live in ${store.description}`);
-  if (flags.store.kind === "sqlite") await seed(flags, store, log, signal);
-  else if (flags.netConfigPath !== undefined) {
-    // A cluster's net-conf is its administrator's to write.
-    log.warn(
-      "net-conf-ignored",
-      `--net-config-path ${flags.netConfigPath} is ignored: it is for the embedded store; ` +
-        `\`denim config set ${flags.netConfigPath}\` writes a net-conf into etcd`,
-    );
+  const { values } = flags;
+  const ignored = ignoredFlags(flags);
+  if (ignored.length > 0) {
+    log.debug("flags-ignored", `flags without effect: ${ignored.join(", ")}`);
   }
+  requireRoot("denim agent");
+  const { kind, spec } = chooseStore(flags);
+  const metrics = new MetricsRegistry();
+  const readiness: Readiness = { unready: "it is starting" };
+  const port = values["healthz-port"];
+  await using _server = port === 0
+    ? undefined
+    : StatusServer.serve(`${values["healthz-ip"]}`, port, healthRoutes(readiness), log);
+  await using store = await kind.open(spec, {
+    netConfFile: {
+      path: values["net-config-path"],
+      isNamed: flags.source("net-config-path") !== "default",
+    },
+    log,
+    metrics,
+    signal,
+  });
+  log.info("store-opened", `leases live in ${store.description}`);
   await runNode({
     store,
     backends,
-    interface: flags,
-    subnetFile: flags.subnetFile,
-    renewMarginMs: flags.renewMarginMs,
+    interface: interfaceChoice(values),
+    subnetFile: values["subnet-file"],
+    renewMarginMs: values["subnet-lease-renew-margin"],
     log,
-    metrics: NO_METRICS,
-    onReadiness: (unready) => health?.tell(unready),
+    metrics,
+    onReadiness: (unready) => readiness.unready = unready,
   }, signal);
 }
 
-/** Gives a store that has no net-conf the one from the file. */
-async function seed(
-  flags: AgentFlags,
-  store: LeaseAdmin,
-  log: Logger,
-  signal: AbortSignal,
-): Promise<void> {
-  if (flags.netConfigPath === undefined) return;
-  let text;
-  try {
-    text = await Deno.readTextFile(flags.netConfigPath);
-  } catch (error) {
-    throw new RuntimeError(`--net-config-path ${flags.netConfigPath}: ${messageOf(error)}`);
-  }
-  try {
-    if (await store.setNetworkConfig(text, { ifAbsent: true }, signal)) {
-      log.info("net-conf-seeded", `net-conf taken from ${flags.netConfigPath}`);
-    }
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    throw new ConfigError(`${flags.netConfigPath}: ${error.message}`);
-  }
+function interfaceChoice(values: AgentFlags): InterfaceChoice {
+  const publicIps = [values["public-ip"], values["public-ipv6"]]
+    .flatMap((address): (readonly [Family, IpAddress])[] =>
+      address === undefined ? [] : [[address.family, address]]
+    );
+  return {
+    iface: values.iface,
+    ifaceRegex: values["iface-regex"],
+    ifaceCanReach: values["iface-can-reach"],
+    publicIps: new Map(publicIps),
+  };
 }

@@ -1,41 +1,60 @@
 /**
- * The frame of a program that does one thing and ends.
+ * A command that does one thing and ends.
  *
  * @module
  */
 
-import { ConfigError, messageOf, RuntimeError } from "@denim/core";
+import { errorReport } from "@denim/core";
+import { type Flag, flagsHelp, type ParsedFlags, parseFlags } from "./flag_table.ts";
+import { COMMON_FLAGS, type CommonFlag } from "./flags.ts";
+import { exitCode, untilStopped } from "./until_stopped.ts";
 
-const STOP_SIGNALS = ["SIGTERM", "SIGINT"] as const;
-
-/** Runs `body` with a signal that SIGTERM and SIGINT abort, with a RuntimeError that says `stopped`. */
-export async function untilStopped<T>(
-  stopped: string,
-  body: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const stopping = new AbortController();
-  const stop = () => stopping.abort(new RuntimeError(stopped));
-  for (const name of STOP_SIGNALS) Deno.addSignalListener(name, stop);
-  try {
-    return await body(stopping.signal);
-  } finally {
-    for (const name of STOP_SIGNALS) Deno.removeSignalListener(name, stop);
-  }
+/**
+ * A command.
+ *
+ * @typeParam F its own flags
+ */
+export interface Command<F extends Flag> {
+  /** Its name, for messages: `denim leases`. */
+  readonly name: string;
+  /** What help says above the flags: usage, and what the command does. */
+  readonly help: string;
+  /** Its own flags; each command also has `--debug` and `--help`. */
+  readonly flags: readonly F[];
+  /** The variables that stand for flags; not read unless given. */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Whether it takes arguments that are not flags; it does not unless given. */
+  readonly takesOperands?: boolean;
+  /** What is said if SIGTERM or SIGINT stops it. */
+  readonly stopped: string;
+  /** Does it, and resolves to the exit code. Rejects with an ExpectedError. */
+  run(flags: ParsedFlags<F | CommonFlag>, signal: AbortSignal): Promise<number>;
 }
 
 /**
- * Runs a command and resolves to its exit code: that of `body`, or, where it fails, 2 for a ConfigError and 1
- * for all else, with the message on standard error.
+ * Runs a command and resolves to its exit code: that of `run`, or, if it fails, 2 for a ConfigError and 1 for all
+ * else, with the message on standard error; with `--debug` also with its causes, of a defect with its stack.
  */
-export async function runCommand(
-  name: string,
-  stopped: string,
-  body: (signal: AbortSignal) => Promise<number>,
+export async function runCommand<F extends Flag>(
+  command: Command<F>,
+  args: readonly string[],
 ): Promise<number> {
+  let causes = false;
   try {
-    return await untilStopped(stopped, body);
+    const table = [...command.flags, ...COMMON_FLAGS];
+    const flags = parseFlags<F | CommonFlag>(command.name, table, {
+      args,
+      ...command.environment && { environment: command.environment },
+      takesOperands: command.takesOperands ?? false,
+    });
+    if (typeof flags === "string") {
+      console.log(`${command.help}\n${flagsHelp(table)}\n`);
+      return 0;
+    }
+    causes = flags.values.debug;
+    return await untilStopped(command.stopped, (signal) => command.run(flags, signal));
   } catch (error) {
-    console.error(`${name}: ${messageOf(error)}`);
-    return error instanceof ConfigError ? 2 : 1;
+    console.error(`${command.name}: ${errorReport(error, { causes })}`);
+    return exitCode(error);
   }
 }

@@ -1,5 +1,5 @@
 /**
- * A program that is all of denim, with backends of one's own.
+ * A whole denim program, with the caller's own backends.
  *
  * @module
  */
@@ -7,17 +7,17 @@
 import type { AnyBackend } from "./net_conf.ts";
 
 /**
- * Runs denim with the backends that `choose` names: the CNI plugin where a container runtime runs the program
- * (`CNI_COMMAND`), else what its arguments say, and then ends it with the exit code: 0 fine, 1 failed,
- * 2 wrong usage or configuration. All of a program's `main.ts` that has one backend more than denim:
+ * Runs denim with the backends that `choose` names, and ends the process: as the CNI plugin if a container runtime
+ * runs the program (`CNI_COMMAND`), else as its arguments say. The exit code is 0 for fine, 1 for failed, 2 for
+ * wrong usage or configuration. The whole `main.ts` of a program that has one backend more than denim:
  *
  * ```ts ignore
  * import { runDenim } from "@denim/agent/run-denim";
  * await runDenim(async (builtin) => [...builtin, (await import("./mine.ts")).mine]);
  * ```
  *
- * Each part is loaded only when it is used, `choose` called only where backends matter: a runtime waits for the
- * plugin at every pod's start.
+ * Each part is loaded only when it is used, and `choose` is called only by commands that need backends: a runtime
+ * waits for the plugin at every pod's start.
  *
  * @param choose is given denim's own backends and gives those that net-conf may name; denim's own unless given
  */
@@ -31,7 +31,7 @@ export async function runDenim(
     await runPlugin();
   } else {
     const { runCommandLine } = await import("./command_line.ts");
-    const { builtin } = await import("@denim/backends");
-    Deno.exit(await runCommandLine(Deno.args, await choose(builtin)));
+    const loadBackends = async () => choose((await import("@denim/backends")).builtin);
+    Deno.exit(await runCommandLine(Deno.args, loadBackends));
   }
 }

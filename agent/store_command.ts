@@ -4,58 +4,65 @@
  * @module
  */
 
-import { type LeaseAdmin, RuntimeError } from "@denim/core";
-import { parseStoreFlags, type StoreCommandFlags, storeHelp } from "./flags.ts";
+import { ConfigError, type LeaseAdmin, RuntimeError } from "@denim/core";
+import type { Flag, ParsedFlags } from "./flag_table.ts";
 import { createLogger } from "./log.ts";
-import { openStore } from "./open_store.ts";
 import { runCommand } from "./run_command.ts";
+import { chooseStore, STORE_FLAGS, type StoreFlag } from "./stores/mod.ts";
 
-/** A command that reads or writes the store. */
-export interface StoreCommand {
-  /** Its name: `denim leases`. */
+/**
+ * A command that reads or writes the store.
+ *
+ * @typeParam F its own flags
+ */
+export interface StoreCommand<F extends Flag> {
+  /** Its name, for messages: `denim leases`. */
   readonly name: string;
-  /** What help says above the store's flags. */
+  /** What help says above the flags. */
   readonly help: string;
-  /** Its own flags, and whether they take a value. */
-  readonly flags: Readonly<Record<string, "string" | "boolean">>;
-  /** Whether it, with these operands, may be the one who makes an embedded store. */
+  /** Its own flags; it has the stores' beside them. */
+  readonly flags: readonly F[];
+  /** Whether the command, with these operands, may make a store that does not exist yet. */
   readonly creates: (operands: readonly string[]) => boolean;
-  /** Does it. What it prints goes through `print`. */
+  /** Does it. What it prints goes through `print`; the store, if it needs it, is opened by `open`, once. */
   run(
-    store: LeaseAdmin,
-    flags: Omit<StoreCommandFlags, "store">,
+    open: () => Promise<LeaseAdmin>,
+    flags: ParsedFlags<F>,
     print: (text: string) => void,
     signal: AbortSignal,
   ): Promise<void>;
 }
 
 /** Runs a command and resolves to the exit code: 0 fine, 1 failed, 2 wrong usage or configuration. */
-export function runStoreCommand(command: StoreCommand, args: readonly string[]): Promise<number> {
-  return runCommand(command.name, "stopped", async (signal) => {
-    const flags = parseStoreFlags(command.name, command.flags, args, Deno.env.toObject());
-    if (flags === "help") {
-      console.log(`${command.help}\nWhere leases live:\n\n${storeHelp()}\n`);
+export function runStoreCommand<F extends Flag>(
+  command: StoreCommand<F>,
+  args: readonly string[],
+): Promise<number> {
+  return runCommand<F | StoreFlag>({
+    name: command.name,
+    help: command.help,
+    flags: [...command.flags, ...STORE_FLAGS],
+    environment: Deno.env.toObject(),
+    takesOperands: true,
+    stopped: "stopped",
+    async run(flags, signal) {
+      const { kind, spec } = chooseStore(flags);
+      await using opened = new AsyncDisposableStack();
+      const open = async () => {
+        if (kind.openAdmin === undefined) {
+          throw new ConfigError(`${command.name} does not work on the store ${kind.name}`);
+        }
+        const missing = command.creates(flags.operands) ? undefined : await kind.missing?.(spec);
+        if (missing !== undefined) {
+          throw new RuntimeError(
+            `${missing}: there is no store yet; denim config set makes one, or name another with --store`,
+          );
+        }
+        const log = createLogger({ format: "text", debug: flags.values.debug });
+        return opened.use(await kind.openAdmin(spec, { log }));
+      };
+      await command.run(open, flags, (text) => console.log(text), signal);
       return 0;
-    }
-    const { store: spec, operands } = flags;
-    if (spec.kind === "sqlite" && !command.creates(operands) && !await exists(spec.path)) {
-      throw new RuntimeError(
-        `sqlite:${spec.path}: there is no store yet; denim config set makes one, or name another ` +
-          "with --store",
-      );
-    }
-    const log = createLogger({ format: "text" });
-    await using store = await openStore(spec, log, { patient: false });
-    await command.run(store, flags, (text) => console.log(text), signal);
-    return 0;
-  });
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch (error) {
-    return !(error instanceof Deno.errors.NotFound);
-  }
+    },
+  }, args);
 }

@@ -70,7 +70,10 @@ for (const [name, openPlace] of Object.entries(STORES)) {
         ["{", /^denim config: standard input: net-conf is not JSON/],
         ["{}", /standard input: net-conf: Network is missing/],
         ['{"Network":"10.5.0.0/16","SubnetMin":"10.5.3.7"}', /SubnetMin 10\.5\.3\.7 is not on a/],
-        ['{"Network":"10.5.0.0/16","Backend":{"Type":"pigeon"}}', /"pigeon" is none of denim's/],
+        [
+          '{"Network":"10.5.0.0/16","Backend":{"Type":"pigeon"}}',
+          /denim has no Backend\.Type "pigeon"/,
+        ],
         [
           '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":"one"}}',
           /Backend\.VNI is "one": expected number/,
@@ -95,9 +98,9 @@ for (const [name, openPlace] of Object.entries(STORES)) {
 
     for (
       const [args, says] of [
-        [["write"], /^denim config: write: is not get, check or set/],
-        [["get", "file"], /file: is one operand too many/],
-        [["set", "--iface", "eth0"], /--iface: no such flag of denim config/],
+        [["write"], /^denim config: write: not one of get, check, set/],
+        [["get", "file"], /file: one operand too many/],
+        [["set", "--iface", "eth0"], /--iface: denim config has no such flag/],
       ] as const
     ) {
       const { code, errors } = await config(args);
@@ -134,12 +137,16 @@ for (const [name, openPlace] of Object.entries(STORES)) {
         [["reserve", "10.5.7.0/24", "10.99.0.8"], 1, /10\.5\.7\.0-24 is leased to 10\.99\.0\.7/],
         [["reserve", "10.5.8.0/24", "10.99.0.7"], 1, /its node holds 10\.5\.7\.0-24/],
         [["reserve", "10.6.8.0/24", "10.99.0.8"], 2, /net-conf leases a \/24 from 10\.5\.1\.0/],
-        [["reserve", "10.5.8.0/24"], 2, /reserve takes a subnet and a public IP/],
-        [["reserve", "10.5.8.0/24", "fd99::8"], 2, /of each family one/],
-        [["reserve", "10.5.8.0/24", "node8"], 2, /node8: is neither a subnet nor an address/],
+        [["reserve", "10.5.8.0/24"], 2, /reserve takes one subnet and one public IP/],
+        [["reserve", "10.5.8.0/24", "fd99::8"], 2, /for each of the families/],
+        [
+          ["reserve", "10.5.8.0/24", "node8"],
+          2,
+          /node8: neither a subnet such as .* nor an IP address/,
+        ],
         [["release"], 2, /release takes a subnet/],
-        [["release", "10.5.9.0/24"], 1, /nobody holds 10\.5\.9\.0\/24/],
-        [["hoard"], 2, /hoard: is not reserve or release/],
+        [["release", "10.5.9.0/24"], 1, /no node holds 10\.5\.9\.0\/24/],
+        [["hoard"], 2, /hoard: neither reserve nor release/],
       ] as const
     ) {
       const outcome = await leases(...args);
@@ -170,11 +177,22 @@ Deno.test("denim leases does not wait for an etcd that is not there, and makes n
   Deno.removeSync(path.replace(/\/[^/]*$/, ""));
 });
 
+Deno.test("denim config check FILE needs no store, and makes none", async () => {
+  const directory = Deno.makeTempDirSync({ prefix: "denim-test-" });
+  Deno.writeTextFileSync(`${directory}/net-conf.json`, NET_CONF);
+  const check = ["config", "check", `${directory}/net-conf.json`];
+  const { code, output } = await denim([...check, "--store", `sqlite:${directory}/x/denim.db`]);
+  assert.equal(code, 0);
+  assert.equal(output, "10.5.0.0/16, a /24 a node from 10.5.1.0 to 10.5.255.0; backend vxlan\n");
+  assert.throws(() => Deno.statSync(`${directory}/x`));
+  Deno.removeSync(directory, { recursive: true });
+});
+
 Deno.test("help of each command says how to name a store", async () => {
   for (const command of ["config", "leases"]) {
     const { code, output } = await denim([command, "--help"]);
     assert.equal(code, 0);
     assert.match(output, new RegExp(`^Usage: denim ${command} `));
-    assert.match(output, /--etcd-endpoints VALUE +URLs of etcd's servers/);
+    assert.match(output, /--etcd-endpoints URLS +URLs of etcd's servers/);
   }
 });

@@ -1,14 +1,16 @@
 /**
- * `denim demo`: a small cluster on this machine, to see with one's own eyes that pods talk.
+ * `denim demo`: a small cluster on this machine, which shows that pods reach each other.
  *
  * @module
  */
 
-import { ConfigError, type Lease, RuntimeError } from "@denim/core";
+import { type Lease, RuntimeError } from "@denim/core";
 import { SqliteStore } from "@denim/core/stores/sqlite";
-import { parseArgs } from "@std/cli/parse-args";
 import { allDone, Lab } from "../lab/lab.ts";
 import type { Pod } from "../lab/pod.ts";
+import { formatColumns } from "../columns.ts";
+import { flag, type FlagValues } from "../flag_table.ts";
+import { text, toggle, wholeNumber } from "../flag_types.ts";
 import { createLogger } from "../log.ts";
 import { requireRoot } from "../privileges.ts";
 import { runCommand } from "../run_command.ts";
@@ -17,23 +19,19 @@ import { overlayDevices, PacketPath, TUNNEL_HEADER } from "./packet_path.ts";
 const HELP = `Usage: denim demo [flags]
 
 Makes nodes as network namespaces on this machine, runs an agent in each on one embedded store, attaches
-a pod to each through the CNI plugin, and shows that the pods talk. Leaves nothing behind.
-
-  --nodes N           how many nodes, 2 to 20 (3)
-  --backend TYPE      net-conf's Backend.Type (vxlan)
-  --keep              leave the cluster up, and say how to look around
-  --remove DIRECTORY  remove a cluster that was kept
-  --help              print this and exit
+a pod to each through the CNI plugin, and shows that the pods reach each other. Leaves nothing behind.
 `;
-const MAX_NODES = 20;
 const NETWORK = "10.5.0.0/16";
 const TRANSFER_BYTES = 1024 * 1024;
 
-interface DemoFlags {
-  readonly nodes: number;
-  readonly backend: string;
-  readonly keep: boolean;
-}
+const FLAGS = [
+  flag("nodes", wholeNumber(2, 20), "how many nodes, 2 to 20", "3"),
+  flag("backend", text("TYPE"), "net-conf's Backend.Type", "vxlan"),
+  flag("keep", toggle, "leave the cluster up, and say how to look around"),
+  flag("remove", text("DIRECTORY"), "remove a cluster that was kept"),
+] as const;
+
+type DemoFlags = FlagValues<typeof FLAGS[number]>;
 
 /**
  * Runs the demo and resolves to the exit code: 0 every pod reached every other, 1 not, 2 wrong usage.
@@ -44,47 +42,22 @@ export function runDemo(
   args: readonly string[],
   agentProgram: readonly [string, ...string[]],
 ): Promise<number> {
-  return runCommand("denim demo", "stopped; everything is removed", async (signal) => {
-    const flags = parseFlags(args);
-    if (flags === "help") {
-      console.log(HELP);
+  return runCommand({
+    name: "denim demo",
+    help: HELP,
+    flags: FLAGS,
+    stopped: "stopped; everything is removed",
+    async run({ values }, signal) {
+      requireRoot("denim demo", { namespaces: true });
+      if (values.remove === undefined) return await show(values, agentProgram, signal);
+      await Lab.remove(values.remove);
+      console.log(`Removed the cluster of ${values.remove}.`);
       return 0;
-    }
-    requireRoot("denim demo", { namespaces: true });
-    if ("remove" in flags) {
-      await Lab.remove(flags.remove);
-      console.log(`Removed the cluster of ${flags.remove}.`);
-      return 0;
-    }
-    return await show(flags, agentProgram, signal);
-  });
-}
-
-function parseFlags(args: readonly string[]): DemoFlags | { readonly remove: string } | "help" {
-  const strings = ["nodes", "backend", "remove"];
-  const parsed = parseArgs([...args], {
-    string: strings,
-    boolean: ["keep", "help"],
-    default: { nodes: "3", backend: "vxlan" },
-    unknown: (arg) => {
-      throw new ConfigError(`${arg}: no such flag; see denim demo --help`);
     },
-  });
-  if (parsed.help) return "help";
-  for (const name of strings) {
-    if (parsed[name] === "" || Array.isArray(parsed[name])) {
-      throw new ConfigError(`--${name} needs one value`);
-    }
-  }
-  if (parsed.remove !== undefined) return { remove: String(parsed.remove) };
-  const nodes = Number(parsed.nodes);
-  if (!Number.isInteger(nodes) || nodes < 2 || nodes > MAX_NODES) {
-    throw new ConfigError(`--nodes ${parsed.nodes}: must be a whole number from 2 to ${MAX_NODES}`);
-  }
-  return { nodes, backend: String(parsed.backend), keep: parsed.keep === true };
+  }, args);
 }
 
-/** Says what happens while it happens. */
+/** Prints what the demo does next. */
 function step(message: string): void {
   console.log(`· ${message}`);
 }
@@ -102,7 +75,7 @@ async function show(
     agentProgram,
   });
   step(`an agent on each, leases in ${lab.directory}/denim.db`);
-  await lab.startAgents(signal);
+  await lab.startAgents(signal, step);
   step("a pod on each, attached through the CNI plugin");
   const pods = await allDone(
     lab.nodes.map((node, index) => node.addPod(`pod${index + 1}`)),
@@ -110,7 +83,7 @@ async function show(
   signal.throwIfAborted();
   showLeases(lab, await readLeases(lab, signal), pods);
   const reached = await showPings(pods, signal);
-  // Where there is no way, the transfer would wait for minutes.
+  // Between pods that do not reach each other, the transfer would wait for minutes.
   const whole = reached && await showTransfer(pods, signal);
   const followed = await showPath(lab, pods);
   const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
@@ -124,7 +97,7 @@ async function show(
   return good ? 0 : 1;
 }
 
-/** The leases as the agents see them, one for each node, in the nodes' order. */
+/** The leases as the agents see them: one for each node, in the order of the nodes. */
 async function readLeases(lab: Lab, signal: AbortSignal): Promise<readonly Lease[]> {
   const log = createLogger({ format: "text" });
   await using store = SqliteStore.open(`${lab.directory}/denim.db`, { log });
@@ -143,12 +116,12 @@ function showLeases(lab: Lab, leases: readonly Lease[], pods: readonly Pod[]): v
     const data = Object.entries(backendData ?? {}).map(([name, value]) => `${name} ${value}`);
     return [node.name, `${publicIp}`, `${subnet}`, data.join(", "), `${pods[index]!.address}`];
   });
-  console.log("\nThe leases, by which each node knows the others:");
+  console.log("\nThe leases, which tell each node about the others:");
   table([["node", "public IP", "subnet", "published", "its pod"], ...rows]);
 }
 
 async function showPings(pods: readonly Pod[], signal: AbortSignal): Promise<boolean> {
-  console.log("\nWho reaches whom, and in how many milliseconds:");
+  console.log("\nRound trips between the pods, in milliseconds:");
   let reached = true;
   const rows: string[][] = [["from \\ to", ...pods.map(({ name }) => name)]];
   for (const from of pods) {
@@ -159,7 +132,7 @@ async function showPings(pods: readonly Pod[], signal: AbortSignal): Promise<boo
         row.push("–");
         continue;
       }
-      // The first packet finds the bridge's neighbour; the second shows the way itself.
+      // The first packet waits for the bridge to find its neighbour; the second one does not.
       await from.ping(to.address);
       const { timeMs } = await from.ping(to.address);
       reached &&= timeMs !== undefined;
@@ -187,7 +160,7 @@ async function showTransfer(pods: readonly Pod[], signal: AbortSignal): Promise<
   return whole;
 }
 
-/** Shows one packet at every device between the first two pods. */
+/** Shows one packet at each device between the first two pods. */
 async function showPath(lab: Lab, pods: readonly Pod[]): Promise<boolean> {
   const [from, to] = [pods[0]!, pods[1]!];
   const [fromNode, toNode] = [lab.nodes[0]!, lab.nodes[1]!];
@@ -202,10 +175,10 @@ async function showPath(lab: Lab, pods: readonly Pod[]): Promise<boolean> {
   path.listen(toNode.name, toNs, ["eth0", ...overlay, "cni0"]);
   path.listen(to.name, toPodNs, ["eth0"]);
   const { id, timeMs } = await from.ping(to.address);
-  console.log(`\nOne packet's way from ${from.name} to ${to.name}, as captured on each device:`);
+  console.log(`\nOne packet from ${from.name} to ${to.name}, as captured on each device:`);
   const sightings = path.sightings(id);
   for (const { host, device, headers } of sightings) {
-    // What a tunnel carries stands below the tunnel's own headers.
+    // The packet that a tunnel carries goes below the tunnel's own headers.
     const inside = headers.findIndex((header) => TUNNEL_HEADER.test(header)) + 1;
     const lines = [headers.slice(0, inside), headers.slice(inside)].filter(({ length }) =>
       length > 0
@@ -238,14 +211,6 @@ Remove it:
   denim demo --remove ${lab.directory}`);
 }
 
-/** Prints rows in columns as wide as they need to be. */
 function table(rows: readonly (readonly string[])[]): void {
-  const widths = rows[0]!.map((_, column) =>
-    Math.max(...rows.map((row) => row[column]?.length ?? 0))
-  );
-  for (const row of rows) {
-    console.log(
-      `  ${row.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd()}`,
-    );
-  }
+  console.log(formatColumns(rows, { indent: "  " }));
 }

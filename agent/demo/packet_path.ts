@@ -1,5 +1,5 @@
 /**
- * Follows one packet from pod to pod: hears it on every device on its way, and reads its headers.
+ * Follows one packet from pod to pod: captures it on each device that it passes, and reads its headers.
  *
  * @module
  */
@@ -13,21 +13,21 @@ import {
   PacketSocket,
 } from "@denim/core/linux";
 
-/** A device on the packet's way. */
+/** A device that the packet passes. */
 export interface Hop {
-  /** Whose device it is: `pod1`, `node1`. */
+  /** The pod or node that has the device: `pod1`. */
   readonly host: string;
   /** The device's name. */
   readonly device: string;
 }
 
-/** What a packet looked like at one hop: its headers, from the outermost. */
+/** The packet at one hop. */
 export interface Sighting extends Hop {
-  /** One line a header: `Ethernet …`, `IPv4 …`, `UDP …`, `VXLAN …`, `ICMP …`. */
+  /** Its headers from the outermost, one line each: `Ethernet …`, `IPv4 …`, `UDP …`, `VXLAN …`, `ICMP …`. */
   readonly headers: readonly string[];
 }
 
-/** Hears devices in several namespaces until it is disposed of. */
+/** Captures packets on devices of several namespaces until it is disposed of. */
 export class PacketPath implements Disposable {
   readonly #hops: {
     readonly hop: Hop;
@@ -36,8 +36,8 @@ export class PacketPath implements Disposable {
   }[] = [];
 
   /**
-   * Starts to listen on devices of a namespace, in the order in which a packet passes them; those that are
-   * not there are left out.
+   * Starts to capture on devices of a namespace, in the order in which a packet passes them. Devices that do not
+   * exist are left out.
    */
   listen(host: string, namespace: NetworkNamespace, devices: readonly string[]): void {
     namespace.run(() => {
@@ -52,7 +52,7 @@ export class PacketPath implements Disposable {
     });
   }
 
-  /** Where the echo request with this identifier was seen, hop by hop. */
+  /** The echo request with this identifier, at each hop that saw it. */
   sightings(echoId: number): Sighting[] {
     return this.#hops.flatMap(({ hop, socket, read }) => {
       const seen = socket.frames().map(read)
@@ -61,13 +61,13 @@ export class PacketPath implements Disposable {
     });
   }
 
-  /** Stops listening. */
+  /** Stops capturing. */
   [Symbol.dispose](): void {
     for (const { socket } of this.#hops) socket[Symbol.dispose]();
   }
 }
 
-/** The names of a namespace's VXLAN and TUN devices, through which packets leave a node in disguise. */
+/** The names of a namespace's VXLAN and TUN devices, which encapsulate packets to other nodes. */
 export function overlayDevices(namespace: NetworkNamespace): string[] {
   return namespace.run(() => {
     using netlink = new NetlinkSocket();
@@ -82,17 +82,17 @@ const ETH_P_IP = 0x0800;
 const IPPROTO_ICMP = 1;
 const IPPROTO_UDP = 17;
 const UDP_HLEN = 8;
-/** What stands between a tunnel's own headers and the packet that it carries. */
+/** The last of a tunnel's own headers; those of the packet that it carries follow. */
 export const TUNNEL_HEADER: RegExp = /^(VXLAN|IP in UDP)/;
 
-/** The ports that VXLAN is known by: Linux's own and IANA's. */
+/** VXLAN's ports: Linux's default and IANA's. */
 const VXLAN_PORTS: readonly number[] = [8472, 4789];
 const VXLAN_HLEN = 8;
-/** The port by which flannel's UDP backend is known: a datagram is an IP packet. */
+/** The default port of flannel's UDP backend, whose datagrams are IP packets. */
 const FLANNEL_UDP_PORT = 8285;
 const ICMP_ECHO = 8;
 
-/** Reads an Ethernet frame's headers, those of a packet inside a VXLAN packet included. */
+/** Reads an Ethernet frame's headers, and those of the packet inside a VXLAN packet. */
 export function readFrame(frame: Uint8Array<ArrayBuffer>): string[] {
   if (frame.length < ETH_HLEN) return [];
   const mac = (offset: number) => MacAddress.fromBytes(frame.subarray(offset, offset + 6));

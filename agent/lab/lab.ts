@@ -39,8 +39,11 @@ const UNDERLAY = {
   },
 } as const;
 const ROUTER = 254;
-/** How long an agent may take to become ready, and a CNI call to be done. */
-const PATIENCE_MS = 15_000;
+/** How often an agent that is not ready yet is looked at, and how many looks without progress are too many. */
+const LOOK_MS = 5_000;
+const LOOKS_WITHOUT_PROGRESS = 3;
+/** This much processor time of an agent is progress; one that only waits uses less between looks. */
+const PROGRESS_MS = 500;
 /** How long an agent may take to stop before it is killed. */
 const STOP_PATIENCE_MS = 3_000;
 
@@ -179,9 +182,13 @@ export class Lab implements AsyncDisposable {
     });
   }
 
-  /** Starts an agent on every node and waits until all are ready. */
-  async startAgents(signal: AbortSignal): Promise<void> {
-    await allDone(this.nodes.map((node) => node.startAgent(signal)));
+  /**
+   * Starts an agent on every node and waits until all are ready, as {@link LabNode.startAgent} does.
+   *
+   * @param say hears every 5 s which agents are waited for
+   */
+  async startAgents(signal: AbortSignal, say?: (message: string) => void): Promise<void> {
+    await allDone(this.nodes.map((node) => node.startAgent(signal, [], say)));
   }
 
   /** Leaves the laboratory up when it is disposed of, for {@link Lab.remove}. */
@@ -331,9 +338,19 @@ export class LabNode {
     ];
   }
 
-  /** Starts the agent and waits until it has written subnet.env. */
-  async startAgent(signal: AbortSignal, args: readonly string[] = []): Promise<void> {
-    // The last run's stays: the agent reads it. It is written anew, and renamed into its place.
+  /**
+   * Starts the agent and waits until it has written subnet.env, for as long as it makes progress: it writes to its log,
+   * or it computes. Rejects with a RuntimeError that holds the agent's log if it ends, or does nothing for 15 s.
+   *
+   * @param args arguments beside those that place it in the laboratory
+   * @param say hears every 5 s that the agent is waited for, and what it said last
+   */
+  async startAgent(
+    signal: AbortSignal,
+    args: readonly string[] = [],
+    say?: (message: string) => void,
+  ): Promise<void> {
+    // The last run's file stays, since the agent reads it. The new one is renamed into its place.
     const before = versionOf(this.subnetFile);
     const written = () => ![undefined, before].includes(versionOf(this.subnetFile));
     const agent = this.spawn([...this.#lab.agentProgram, ...this.agentArguments, ...args], {
@@ -343,17 +360,25 @@ export class LabNode {
       detached: true,
     });
     this.#agent = agent;
+    const log = () => readText(this.logFile);
     let exit: number | undefined;
     agent.status.then(({ code }) => {
       exit = code;
       if (this.#agent === agent) this.#agent = undefined;
     });
-    const ready = await until(() => exit !== undefined || written(), signal);
+    const ready = await whileProgress({
+      until: () => exit !== undefined || written(),
+      progress: () => `${log().length} ${Math.floor(processorMs(agent.pid) / PROGRESS_MS)}`,
+      onWait: () => {
+        const last = log().trimEnd().split("\n").at(-1);
+        say?.(`waiting for the agent of ${this.name}, which ${last ? `said: ${last}` : "starts"}`);
+      },
+    }, signal);
     if (exit === undefined && ready) return;
-    const log = await Deno.readTextFile(this.logFile);
-    throw new RuntimeError(
-      `the agent of ${this.name} ${exit === undefined ? "is not ready" : "ended"}:\n${log}`,
-    );
+    const what = exit === undefined
+      ? `has done nothing for ${LOOK_MS * LOOKS_WITHOUT_PROGRESS / 1000} s, and is not ready`
+      : "ended";
+    throw new RuntimeError(`the agent of ${this.name} ${what}:\n${log()}`);
   }
 
   /** Ends the agent and waits until it is gone. */
@@ -487,11 +512,59 @@ export async function allDone<T>(work: readonly Promise<T>[]): Promise<T[]> {
   return await Promise.all(work);
 }
 
-/** Waits until a condition holds; false where it does not within the laboratory's patience. */
+/** How {@link whileProgress} waits. */
+export interface ProgressWait {
+  /** What is waited for. */
+  readonly until: () => boolean;
+  /** Tells how far things are: while it tells something new, waiting goes on. */
+  readonly progress: () => string;
+  /** Called at each look that finds the wait not over. */
+  readonly onWait?: () => void;
+  /** How often progress is looked at, in milliseconds; 5 s unless given. */
+  readonly lookMs?: number;
+}
+
+/** Waits until a condition holds; false if three looks in a row find no progress. */
+export async function whileProgress(
+  { until: condition, progress, onWait, lookMs = LOOK_MS }: ProgressWait,
+  signal: AbortSignal,
+): Promise<boolean> {
+  let last: string | undefined;
+  for (let idle = 0; idle < LOOKS_WITHOUT_PROGRESS;) {
+    if (await until(condition, signal, lookMs)) return true;
+    const now = progress();
+    idle = now === last ? idle + 1 : 0;
+    last = now;
+    onWait?.();
+  }
+  return false;
+}
+
+/** A file's text; "" if it can't be read. */
+function readText(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch {
+    return "";
+  }
+}
+
+/** How much processor time a process has used, in milliseconds; 0 if it is gone. See proc_pid_stat(5). */
+function processorMs(pid: number): number {
+  // The name in parentheses may hold spaces. utime and stime are the 12th and 13th field behind it.
+  const fields = readText(`/proc/${pid}/stat`).replace(/^.*\) /s, "").split(" ");
+  const ticks = Number(fields[11] ?? 0) + Number(fields[12] ?? 0);
+  return ticks * 1000 / TICKS_PER_SECOND;
+}
+
+/** Linux's USER_HZ, the same on every architecture that Deno runs on. */
+const TICKS_PER_SECOND = 100;
+
+/** Waits until a condition holds; false if it does not hold in time. */
 export async function until(
   condition: () => boolean | Promise<boolean>,
   signal?: AbortSignal,
-  patienceMs: number = PATIENCE_MS,
+  patienceMs: number = LOOK_MS * LOOKS_WITHOUT_PROGRESS,
 ): Promise<boolean> {
   const deadlineMs = performance.now() + patienceMs;
   while (!await condition()) {

@@ -5,7 +5,8 @@
  */
 
 import { ConfigError } from "@denim/core";
-import { parseArgs } from "@std/cli/parse-args";
+import { flag, type FlagType, type ParsedFlags } from "../../agent/flag_table.ts";
+import { single, wholeNumber } from "../../agent/flag_types.ts";
 import { requireRoot } from "../../agent/privileges.ts";
 import { runCommand } from "../../agent/run_command.ts";
 import { cni, type CniOptions, MAX_PODS } from "./cni.ts";
@@ -24,95 +25,107 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [flags]
   udp       the UDP backend's throughput, round trips and idle processor, in turns with kernel VXLAN's;
             needs iperf3
 
-converge and cni, unless one is named. Prints tables, and writes every sample to tests/bench/results/NAME.json. Works
-in network namespaces of its own, and removes everything at the end. A busy machine is a slow one.
-
-  --runs N         how often everything is measured (5)
-  --peers N,N,…    converge: the numbers of peers, each at most ${MAX_PEERS} (1000,5000,20000)
-  --pods N         cni: the pods that are attached one at a time, at most ${MAX_PODS} (20)
-  --at-once N      cni: the pods that are attached at the same time, at most ${MAX_PODS} (16)
-  --seconds N      udp: how long each stream is sent, at most ${MAX_SECONDS} (4)
-  --help           print this and exit
+converge and cni run unless one is named. Prints tables, and writes every sample to
+tests/bench/results/NAME.json. Works in network namespaces of its own, and removes everything at the
+end. A busy machine is a slow one.
 `;
 
 const BENCHES = ["converge", "cni", "udp"] as const;
-/** What runs where none is named. */
+/** What runs if none is named. */
 const USUAL: readonly typeof BENCHES[number][] = ["converge", "cni"];
 
+const FLAGS = [
+  flag("runs", wholeNumber(1, 1000), "how often everything is measured", "5"),
+  flag(
+    "peers",
+    wholeNumbers(1, MAX_PEERS),
+    `converge: the numbers of peers, comma-separated, each at most ${MAX_PEERS}`,
+    "1000,5000,20000",
+  ),
+  flag(
+    "pods",
+    wholeNumber(1, MAX_PODS),
+    `cni: the pods that are attached one at a time, at most ${MAX_PODS}`,
+    "20",
+  ),
+  flag(
+    "at-once",
+    wholeNumber(1, MAX_PODS),
+    `cni: the pods that are attached at the same time, at most ${MAX_PODS}`,
+    "16",
+  ),
+  flag(
+    "seconds",
+    wholeNumber(1, MAX_SECONDS),
+    `udp: how long each stream is sent, at most ${MAX_SECONDS}`,
+    "4",
+  ),
+] as const;
+
 /** What the benches were told. */
-export interface Flags extends ConvergeOptions, CniOptions {
+export interface Plan extends ConvergeOptions, CniOptions {
   /** Which of them to run. */
-  readonly benches: readonly ("converge" | "cni" | "udp")[];
+  readonly benches: readonly typeof BENCHES[number][];
   /** How long udp sends each stream, in seconds. */
   readonly seconds: number;
 }
 
-/** Reads the arguments. Throws a ConfigError that names the one that is wrong. */
-export function parseFlags(args: readonly string[]): Flags | "help" {
-  const strings = ["runs", "peers", "pods", "at-once", "seconds"] as const;
-  const parsed = parseArgs([...args], {
-    boolean: ["help"],
-    string: strings,
-    collect: strings,
-    unknown: (arg) => {
-      if (!arg.startsWith("-")) return;
-      throw new ConfigError(`${arg.split("=")[0]}: no such flag; see deno task bench --help`);
-    },
-  });
-  if (parsed.help) return "help";
-  const numbers = (name: typeof strings[number], usual: string, max: number): number[] => {
-    const [text = usual, ...more] = parsed[name];
-    if (more.length > 0) throw new ConfigError(`--${name} is given more than once`);
-    return text.split(",").map((part) => {
-      const value = /^\d{1,9}$/.test(part) ? Number(part) : NaN;
-      if (value >= 1 && value <= max) return value;
-      throw new ConfigError(`--${name} ${text}: must be whole numbers from 1 to ${max}`);
-    });
-  };
-  const single = (name: typeof strings[number], usual: string, max: number): number => {
-    const [value, ...more] = numbers(name, usual, max);
-    if (more.length > 0) throw new ConfigError(`--${name} ${parsed[name]}: must be one number`);
-    return value!;
-  };
-  const named = parsed._.map((name) => {
+/** Whole numbers within bounds, separated by commas; each counts once. */
+function wholeNumbers(min: number, max: number): FlagType<readonly number[] | undefined> {
+  const number = wholeNumber(min, max);
+  return single("N,N,...", (text) => [
+    ...new Set(text.split(",").map((part) => number.read([part])!)),
+  ]);
+}
+
+function plan({ values, operands }: ParsedFlags<typeof FLAGS[number]>): Plan {
+  const { runs, peers, pods, "at-once": atOnce, seconds } = values;
+  const named = operands.map((name) => {
     const bench = BENCHES.find((candidate) => candidate === name);
     if (bench !== undefined) return bench;
     throw new ConfigError(`${name}: no such bench; there are ${BENCHES.join(", ")}`);
   });
-  return {
-    benches: named.length > 0 ? [...new Set(named)] : USUAL,
-    runs: single("runs", "5", 1000),
-    peers: [...new Set(numbers("peers", "1000,5000,20000", MAX_PEERS))],
-    pods: single("pods", "20", MAX_PODS),
-    atOnce: single("at-once", "16", MAX_PODS),
-    seconds: single("seconds", "4", MAX_SECONDS),
-  };
+  const benches = named.length > 0 ? [...new Set(named)] : USUAL;
+  return { benches, runs, peers, pods, atOnce, seconds };
 }
 
-/** Runs benches; the exit code: 0 measured, 1 something failed, 2 wrong usage. */
-function runBench(args: readonly string[]): Promise<number> {
-  return runCommand("deno task bench", "stopped; everything is removed", async (signal) => {
-    const flags = parseFlags(args);
-    if (flags === "help") {
-      console.log(HELP);
+/**
+ * Runs benches; the exit code: 0 measured, 1 something failed, 2 wrong usage.
+ *
+ * @param measure runs what the arguments ask for
+ */
+export function runBench(
+  args: readonly string[],
+  measure: (plan: Plan, signal: AbortSignal) => Promise<void> = measureAll,
+): Promise<number> {
+  return runCommand({
+    name: "deno task bench",
+    help: HELP,
+    flags: FLAGS,
+    takesOperands: true,
+    stopped: "stopped; everything is removed",
+    async run(flags, signal) {
+      await measure(plan(flags), signal);
       return 0;
-    }
-    requireRoot("deno task bench", { namespaces: true });
-    for (const name of flags.benches) await runOne(name, flags, signal);
-    return 0;
-  });
+    },
+  }, args);
+}
+
+async function measureAll(plan: Plan, signal: AbortSignal): Promise<void> {
+  requireRoot("deno task bench", { namespaces: true });
+  for (const name of plan.benches) await runOne(name, plan, signal);
 }
 
 async function runOne(
   bench: typeof BENCHES[number],
-  flags: Flags,
+  plan: Plan,
   signal: AbortSignal,
 ): Promise<void> {
   const at = new Date();
   const where = machine();
   console.log(`\n${bench}: ${describe(where)}`);
   const say = (line: string) => console.log(`· ${line}`);
-  const { runs, peers, pods, atOnce, seconds } = flags;
+  const { runs, peers, pods, atOnce, seconds } = plan;
   let comparison: readonly string[] = [];
   let measures: readonly Measure[];
   let settings: Record<string, unknown>;

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { formatColumns } from "../support/columns.ts";
+import { formatColumns } from "@denim/agent/columns";
 
 /** One thing that was measured, each time that it was. */
 export interface Measure {
@@ -61,7 +61,9 @@ export function formatTable(measures: readonly Measure[]): string {
     const { min, median, max } = summarize(samples);
     return [name, unit, `${samples.length}`, ...[min, median, max].map((n) => n.toFixed(1))];
   });
-  return formatColumns([["", "unit", "samples", "minimum", "median", "maximum"], ...rows], 2);
+  return formatColumns([["", "unit", "samples", "minimum", "median", "maximum"], ...rows], {
+    firstNumber: 2,
+  });
 }
 
 /** The machine that a bench ran on. */

@@ -3,10 +3,11 @@
 import assert from "node:assert/strict";
 import { rootTest } from "../support/root_test.ts";
 import { sh, shIn } from "../support/sh.ts";
+import { parseFlags } from "../../agent/flag_table.ts";
 import { Cluster } from "./cluster.ts";
 import type { Fault } from "./faults.ts";
 import { takeInventory } from "./inventory.ts";
-import { parseFlags } from "./main.ts";
+import { FLAGS } from "./main.ts";
 import { measure } from "./measure.ts";
 import { compare } from "./node_view.ts";
 import { hold, undergo } from "./undergo.ts";
@@ -92,19 +93,24 @@ rootTest("what is left over shows in the inventory", async () => {
 });
 
 Deno.test("deno task faults says which flag is wrong", () => {
+  const parse = (args: readonly string[]) => {
+    const flags = parseFlags("deno task faults", FLAGS, { args });
+    assert.ok(typeof flags !== "string");
+    return flags.values;
+  };
   const usual = { count: 1000, seed: 1, backend: "vxlan", store: "sqlite", ipv6: false };
-  assert.deepEqual(parseFlags([]), usual);
+  assert.deepEqual(parse([]), usual);
   assert.deepEqual(
-    parseFlags(["--count", "7", "--seed=3", "--backend", "udp", "--store", "etcd", "--ipv6"]),
+    parse(["--count", "7", "--seed=3", "--backend", "udp", "--store", "etcd", "--ipv6"]),
     { count: 7, seed: 3, backend: "udp", store: "etcd", ipv6: true },
   );
   for (
     const [args, complaint] of [
-      [["--count", "0"], /--count 0: must be a whole number/],
-      [["--seed", "0x7"], /--seed 0x7: must be a whole number/],
-      [["--backend", "ipip"], /--backend ipip: must be one of vxlan, host-gw, udp/],
-      [["--store", "file"], /--store file: must be one of sqlite, etcd/],
-      [["--cuont=7"], /--cuont: no such flag/],
+      [["--count", "0"], /--count: "0" is not a whole number/],
+      [["--seed", "0x7"], /--seed: "0x7" is not a whole number/],
+      [["--backend", "ipip"], /--backend: "ipip" is not one of vxlan, host-gw, udp/],
+      [["--store", "file"], /--store: "file" is not one of sqlite, etcd/],
+      [["--cuont=7"], /--cuont: deno task faults has no such flag/],
     ] as const
-  ) assert.throws(() => parseFlags(args), complaint);
+  ) assert.throws(() => parse(args), complaint);
 });

@@ -6,7 +6,7 @@
  */
 
 import { messageOf } from "@denim/core";
-import { formatColumns } from "../support/columns.ts";
+import { formatColumns } from "@denim/agent/columns";
 import type { Site } from "./faults.ts";
 import { SteadyPing, wallClockMs } from "./steady_ping.ts";
 import type { Undergone } from "./undergo.ts";
@@ -64,5 +64,5 @@ export function formatOutcomes(outcomes: readonly Outcome[]): string {
       healedMs?.toFixed() ?? "not healed",
       lost === undefined ? "?" : `${lost}`,
     ]),
-  ], 2);
+  ], { firstNumber: 2 });
 }

@@ -7,23 +7,29 @@
 
 import { builtin } from "@denim/backends";
 import { LEASE_TTL_MS, NO_METRICS } from "@denim/core";
-import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
 import { parseAgentFlags } from "../../agent/flags.ts";
 import { createLogger } from "../../agent/log.ts";
 import { runNode } from "../../agent/node_agent.ts";
+import { chooseStore } from "../../agent/stores/mod.ts";
 
 const flags = parseAgentFlags(Deno.args, {});
-assert.ok(flags !== "help" && flags.store.kind === "sqlite");
+assert.ok(typeof flags !== "string");
 const log = createLogger({ format: "text" });
 const stopping = new AbortController();
 Deno.addSignalListener("SIGTERM", () => stopping.abort());
-await using store = SqliteStore.open(flags.store.path, { log });
+const { kind, spec } = chooseStore(flags);
+await using store = await kind.open(spec, {
+  netConfFile: { path: flags.values["net-config-path"], isNamed: false },
+  log,
+  metrics: NO_METRICS,
+  signal: stopping.signal,
+});
 await runNode({
   store,
   backends: builtin,
   interface: { iface: [], ifaceRegex: [], ifaceCanReach: undefined, publicIps: new Map() },
-  subnetFile: flags.subnetFile,
+  subnetFile: flags.values["subnet-file"],
   renewMarginMs: LEASE_TTL_MS - 100,
   log,
   metrics: NO_METRICS,
