@@ -5,6 +5,8 @@
  * @module
  */
 
+import { sharedMemory } from "./shared_memory.ts";
+
 /** Why a packet went no further, and on which way. */
 export const DROPS = [
   /** Out: no IP packet, or one cut short. */
@@ -58,13 +60,13 @@ export class Counters {
 
   /** Those of thread number `thread`. */
   constructor(shared: SharedArrayBuffer, capacity: number, thread: number) {
-    this.#values = new Float64Array(shared);
+    this.#values = new Float64Array(shared, 0, shared.byteLength / Float64Array.BYTES_PER_ELEMENT);
     this.#start = thread * (REASONS + PER_PEER * capacity);
   }
 
-  /** Memory for the numbers of some threads. What nobody writes to costs nothing. */
+  /** Memory for the numbers of some threads, all zero. */
   static memory(capacity: number, threads: number): SharedArrayBuffer {
-    return new SharedArrayBuffer(8 * threads * (REASONS + PER_PEER * capacity));
+    return sharedMemory(8 * threads * (REASONS + PER_PEER * capacity));
   }
 
   /** Counts drops for a reason. */

@@ -10,6 +10,7 @@
  */
 
 import { addressBits, type Cidr, type Family, type IpAddress } from "@denim/core/ip";
+import { sharedMemory } from "./shared_memory.ts";
 
 /** One record: what a node says of one family. */
 export interface PeerRecord {
@@ -77,15 +78,16 @@ export class PeerMap {
   constructor(shared: SharedArrayBuffer, capacity: number) {
     this.shared = shared;
     this.capacity = capacity;
-    this.words = new Int32Array(shared);
+    // With a length of its own: a view that grows with its memory is slower.
+    this.words = new Int32Array(shared, 0, shared.byteLength / Int32Array.BYTES_PER_ELEMENT);
     this.bySubnet = HEADER_WORDS;
     this.byAddress = this.bySubnet + capacity;
     this.#records = this.byAddress + capacity;
   }
 
-  /** Memory for a table, zeroed: an empty table. What nobody writes to costs nothing. */
+  /** Memory for a table, zeroed: an empty table. */
   static memory(capacity: number): SharedArrayBuffer {
-    return new SharedArrayBuffer(4 * (HEADER_WORDS + capacity * (2 + RECORD_WORDS)));
+    return sharedMemory(4 * (HEADER_WORDS + capacity * (2 + RECORD_WORDS)));
   }
 
   /** Where a record begins. */
