@@ -6,11 +6,12 @@
 
 import {
   ALL_DEVICES,
-  Cidr,
+  type Cidr,
   ConfigError,
   EventCounter,
   type Family,
   fitsConfig,
+  heldBefore,
   type KernelReader,
   type KernelState,
   type Lease,
@@ -22,8 +23,10 @@ import {
   type Logger,
   MAX_SLEEP_MS,
   messageOf,
+  type Metrics,
   type NetworkConfig,
   type NodeContext,
+  NodeScope,
   type OuterInterface,
   type Peer,
   PeerTable,
@@ -51,6 +54,8 @@ export interface NodeOptions {
   readonly renewMarginMs: number;
   /** Where the node says what it does. */
   readonly log: Logger;
+  /** Where the node counts what it does. */
+  readonly metrics: Metrics;
   /**
    * Called with `undefined` when subnet.env is written and packets find their way; with a reason when the
    * node is not ready any more.
@@ -125,6 +130,10 @@ class Node implements AsyncDisposable {
   readonly #keeper: LeaseKeeper;
   /** The devices by which the underlay's routes lead, as far as anyone has asked. */
   readonly #ways = new Set<string>();
+  /** What sessions of a backend leave to the next. */
+  readonly #scope = new NodeScope();
+  /** Aborted by the first part that fails. */
+  readonly #failed = new AbortController();
   #opened = 0;
   #paths!: DataPaths;
   #config!: NetworkConfig;
@@ -184,11 +193,14 @@ class Node implements AsyncDisposable {
 
   async run(config: NetworkConfig, signal: AbortSignal): Promise<void> {
     // One part that fails ends the others, and then the node.
-    const failed = new AbortController();
-    const all = AbortSignal.any([signal, failed.signal]);
+    const failed = this.#failed.signal;
+    const all = AbortSignal.any([signal, failed]);
     this.#signal = all;
     all.addEventListener("abort", () => this.#allRead.resolve());
-    const first = await this.#open(config, this.#place.held);
+    // Another node with the same public IP may hold it: what that one publishes is not this node's to go on with.
+    const { held, lastRun } = this.#place;
+    const own = held && heldBefore({ publicIps: this.#outer.publicIps, ...lastRun }, held);
+    const first = await this.#open(config, own ? held : undefined);
     this.#config = this.#wanted = config;
     // What the last run left is denim's to remove, also where net-conf's Network is another now.
     this.#reconciler.networks = [...config.families, ...this.#place.lastRun.networks];
@@ -216,18 +228,16 @@ class Node implements AsyncDisposable {
         this.#place.subnetFile.keep(all),
       ].map((part) =>
         part.catch((error) => {
-          failed.abort(error);
+          this.#failed.abort(error);
           throw error;
         })
       );
-      const [broken] = (await Promise.allSettled(parts)).filter(({ status }) =>
-        status === "rejected"
-      ) as PromiseRejectedResult[];
-      if (broken !== undefined && !signal.aborted) throw failed.signal.reason;
+      await Promise.allSettled(parts);
+      failed.throwIfAborted();
     } catch (error) {
       if (fresh && !this.#wasReady) this.#clear();
       if (signal.aborted) return;
-      throw error;
+      throw failed.aborted ? failed.reason : error;
     }
   }
 
@@ -242,7 +252,7 @@ class Node implements AsyncDisposable {
 
   /** Opens the data path that a net-conf asks for. Changes nothing in the kernel. */
   async #open(config: NetworkConfig, held: Lease | undefined): Promise<DataPath> {
-    const { log, backends } = this.#options;
+    const { log, metrics, backends } = this.#options;
     const backend = findBackend(config, backends);
     const context: NodeContext = {
       config,
@@ -250,7 +260,10 @@ class Node implements AsyncDisposable {
       held,
       kernel: this.#kernel,
       log,
+      metrics,
+      scope: this.#scope,
       signal: this.#signal,
+      fail: (error) => this.#failed.abort(error),
     };
     const session = await backend.open(context, readBackendOptions(backend, config));
     const keep = session.followsUnderlay ?? false;
@@ -475,7 +488,8 @@ class Node implements AsyncDisposable {
   }
 
   #isLocal(destination: Cidr): boolean {
-    return LINK_LOCAL.contains(destination) ||
+    // The kernel makes such a route for itself on each device.
+    return destination.family === 6 && destination.address.isLinkLocal ||
       this.#config.families.some(({ network }) => network.contains(destination));
   }
 
@@ -681,9 +695,6 @@ class Node implements AsyncDisposable {
     }
   }
 }
-
-/** Routes that the kernel makes for itself on each device (RFC 4291 section 2.5.6). */
-const LINK_LOCAL = Cidr.parse("fe80::/10");
 
 /** The public IP of a peer that is this node's too. */
 function sharedPublicIp(

@@ -5,11 +5,11 @@
  */
 
 import {
-  Cidr,
   ConfigError,
   type Family,
   IpAddress,
   type Logger,
+  MAX_PACKET_BYTES,
   messageOf,
   type OuterInterface,
 } from "@denim/core";
@@ -74,7 +74,7 @@ function outerInterface(
   const publicIps = new Map(
     [...addresses].map(([family, own]) => [family, choice.publicIps.get(family) ?? own]),
   );
-  return { name, mtuBytes, addresses, publicIps };
+  return { name, mtuBytes: Math.min(mtuBytes, MAX_PACKET_BYTES), addresses, publicIps };
 }
 
 /**
@@ -167,7 +167,7 @@ export class OuterInterfaceFollower {
   /** A device that just came up has but an address of its link, until its others come. */
   #checkReach({ name, addresses }: OuterInterface): void {
     for (const [family, address] of addresses) {
-      if (!isLinkLocal(address) || isLinkLocal(this.#home.addresses.get(family)!)) continue;
+      if (!address.isLinkLocal || this.#home.addresses.get(family)!.isLinkLocal) continue;
       throw new ConfigError(`device ${name} has no IPv${family} address but ${address}`);
     }
   }
@@ -187,13 +187,6 @@ export class OuterInterfaceFollower {
     }
     this.#complaint = why;
   }
-}
-
-/** Addresses that are good on their link alone (RFC 3927, RFC 4291). */
-const LINK_LOCAL: readonly Cidr[] = ["169.254.0.0/16", "fe80::/10"].map((text) => Cidr.parse(text));
-
-function isLinkLocal(address: IpAddress): boolean {
-  return LINK_LOCAL.some((network) => network.contains(address));
 }
 
 /** Chooses one device by its name. */

@@ -4,7 +4,14 @@
  * @module
  */
 
-import { ConfigError, type LeaseAdmin, type Logger, messageOf, RuntimeError } from "@denim/core";
+import {
+  ConfigError,
+  type LeaseAdmin,
+  type Logger,
+  messageOf,
+  MetricsRegistry,
+  RuntimeError,
+} from "@denim/core";
 import type { AnyBackend } from "./data_paths.ts";
 import { type AgentFlags, agentHelp, parseAgentFlags } from "./flags.ts";
 import { Health } from "./health.ts";
@@ -73,6 +80,7 @@ async function serve(
     subnetFile: flags.subnetFile,
     renewMarginMs: flags.renewMarginMs,
     log,
+    metrics: new MetricsRegistry(),
     onReadiness: (unready) => health?.tell(unready),
   }, signal);
 }

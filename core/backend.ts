@@ -6,18 +6,20 @@
 
 import type { ZodType } from "zod";
 import { ConfigError } from "./errors.ts";
-import { addressBits, type Cidr, type Family, type IpAddress } from "./ip.ts";
+import { addressBits, type Cidr, type Family, type IpAddress, MIN_MTU_BYTES } from "./ip.ts";
 import { type KernelState, nexthopId } from "./kernel_state.ts";
 import { type Lease, leaseHalf } from "./lease.ts";
 import type { Logger } from "./log.ts";
 import type { MacAddress } from "./mac.ts";
+import type { Metrics } from "./metrics.ts";
 import type { NetworkConfig } from "./net_conf.ts";
+import type { NodeScope } from "./node_scope.ts";
 
 /** The device of this node that its packets to other nodes leave by. */
 export interface OuterInterface {
   /** The device's name. */
   readonly name: string;
-  /** The largest packet that it takes, in bytes. */
+  /** The largest IP packet that it takes, in bytes: its MTU, but at most {@link MAX_PACKET_BYTES}. */
   readonly mtuBytes: number;
   /** The device's own address, one for each enabled family. */
   readonly addresses: ReadonlyMap<Family, IpAddress>;
@@ -52,8 +54,17 @@ export interface NodeContext {
   readonly kernel: KernelReader;
   /** Where the backend says what it does. */
   readonly log: Logger;
+  /** Where the backend counts what it does. */
+  readonly metrics: Metrics;
+  /** What one session leaves to the next on this node. */
+  readonly scope: NodeScope;
   /** Aborted when the node stops: every wait of the backend ends with it. */
   readonly signal: AbortSignal;
+  /**
+   * Ends the node with an error of work that nobody waits for: a defect, or a `RuntimeError` if the node can't
+   * go on. What is in the kernel stays.
+   */
+  readonly fail: (error: unknown) => void;
 }
 
 /** One family's half of a peer: its subnet, and where and how to reach it. */
@@ -180,15 +191,33 @@ export function tunState(
   ];
 }
 
-/** The smallest MTU over which IPv6 works (RFC 8200 section 5), and the smallest for IPv4 (RFC 791). */
-const MIN_MTU_BYTES: Readonly<Record<Family, number>> = { 4: 68, 6: 1280 };
+/**
+ * The MTU of the outer network: net-conf's `Backend.MTU`, but no more than the outer device carries. If net-conf asks
+ * for more, the log says so: one smaller device must not stop a node.
+ *
+ * @param asked `Backend.MTU`; 0 stands for the outer device's
+ */
+export function outerMtuBytes(
+  { outer, log }: Pick<NodeContext, "outer" | "log">,
+  asked: number,
+): number {
+  if (asked > outer.mtuBytes) {
+    log.warn(
+      "mtu-lowered",
+      `net-conf's Backend.MTU is ${asked}, but device ${outer.name} carries packets of at most ` +
+        `${outer.mtuBytes} bytes; this node uses ${outer.mtuBytes}`,
+    );
+    return outer.mtuBytes;
+  }
+  return asked || outer.mtuBytes;
+}
 
 /**
- * What a tunnel leaves of the outer MTU for a pod's packet. Throws a `ConfigError` where that is too little
- * for the family.
+ * What a tunnel leaves of the outer MTU for a pod's packet. Throws a `ConfigError` if that is too little for the
+ * family.
  *
  * @param backend the backend's type, for the message
- * @param outerBytes the outer MTU
+ * @param outerBytes the outer MTU; see {@link outerMtuBytes}
  * @param overheadBytes what the tunnel adds to a packet
  */
 export function tunnelMtuBytes(

@@ -19,6 +19,7 @@ export * from "./log.ts";
 export * from "./mac.ts";
 export * from "./metrics.ts";
 export * from "./net_conf.ts";
+export * from "./node_scope.ts";
 export * from "./outage.ts";
 export * from "./peer_table.ts";
 export * from "./sleep.ts";

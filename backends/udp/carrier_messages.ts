@@ -36,5 +36,13 @@ export interface CarrierSetup {
 /** What a thread is told: the first time what it needs, and that it shall carry packets again. */
 export type CarrierOrder = CarrierSetup | "go on";
 
-/** What a thread says: it carries packets; its device is gone, and it waits for "go on"; it has ended. */
-export type CarrierReport = "running" | "gone" | "ended";
+/** What a thread says: it carries packets; its device is gone, and it waits for "go on"; it has ended; it failed. */
+export type CarrierReport = "running" | "gone" | "ended" | CarrierFailure;
+
+/** Why a thread carries nothing any more. */
+export interface CarrierFailure {
+  /** The error, which has lost its class between the threads, but has its message and stack. */
+  readonly error: unknown;
+  /** Whether it is a defect of denim, as `isDefect` says where it still has its class. */
+  readonly defect: boolean;
+}

@@ -42,7 +42,7 @@ export const DROP: Readonly<Record<Drop, number>> = Object.fromEntries(
 ) as Record<Drop, number>;
 
 /** The place of the number of ICMP errors sent. */
-export const ICMP_ERRORS: number = DROPS.length;
+const ICMP_ERRORS = DROPS.length;
 
 /** Room for reasons, of which some are yet to be thought of. */
 const REASONS = 32;
@@ -50,8 +50,20 @@ const REASONS = 32;
 const PER_WAY = 3;
 const PER_PEER = 2 * PER_WAY;
 
+/** Which way packets go: to the peers, or from them. */
+export const WAYS = ["outbound", "inbound"] as const;
 /** Which way packets go. */
-export type Way = "outbound" | "inbound";
+export type Way = (typeof WAYS)[number];
+
+/** Packets of one direction. */
+export interface Traffic {
+  /** Those carried. */
+  readonly packets: number;
+  /** Their bytes, without the outer headers. */
+  readonly bytes: number;
+  /** Those dropped. */
+  readonly drops: number;
+}
 
 /** The numbers of one thread. */
 export class Counters {
@@ -72,6 +84,11 @@ export class Counters {
   /** Counts drops for a reason. */
   drop(reason: number, count: number): void {
     this.#values[this.#start + reason]! += count;
+  }
+
+  /** Counts an ICMP error that was sent to a pod. */
+  icmpErrorSent(): void {
+    this.#values[this.#start + ICMP_ERRORS]!++;
   }
 
   #peer(way: Way, peer: number): number {
@@ -95,16 +112,20 @@ export class Counters {
     return this.#values[this.#start + reason]!;
   }
 
-  /** What was counted for a peer. */
-  ofPeer(
-    way: Way,
-    peer: number,
-  ): { readonly packets: number; readonly bytes: number; readonly drops: number } {
-    const at = this.#peer(way, peer);
-    return {
-      packets: this.#values[at]!,
-      bytes: this.#values[at + 1]!,
-      drops: this.#values[at + 2]!,
-    };
+  /** How many ICMP errors were sent to pods. */
+  get icmpErrors(): number {
+    return this.#values[this.#start + ICMP_ERRORS]!;
+  }
+
+  /** What was counted for the peers whose counters' numbers are from `from` on and below `to`. */
+  traffic(way: Way, from: number, to: number): Traffic {
+    let packets = 0, bytes = 0, drops = 0;
+    for (let peer = from; peer < to; peer++) {
+      const at = this.#peer(way, peer);
+      packets += this.#values[at]!;
+      bytes += this.#values[at + 1]!;
+      drops += this.#values[at + 2]!;
+    }
+    return { packets, bytes, drops };
   }
 }

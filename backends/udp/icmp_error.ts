@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Family } from "@denim/core/ip";
+import { type Family, MIN_MTU_BYTES } from "@denim/core/ip";
 import type { PacketMemory } from "@denim/core/linux/packet-memory";
 import { complement, sumBytes } from "./checksum.ts";
 import {
@@ -32,6 +32,7 @@ import {
   IPV6_PAYLOAD,
   IPV6_SOURCE,
   ROUTING,
+  sourceOffset,
 } from "./ip.ts";
 import type { PeerMap } from "./peer_map.ts";
 
@@ -45,9 +46,9 @@ const KINDS: Readonly<Record<Family, Readonly<Record<IcmpProblem, readonly [numb
 };
 
 /** The longest error: RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 (c). */
-const MAX_BYTES: Readonly<Record<Family, number>> = { 4: 576, 6: 1280 };
+const MAX_BYTES: Readonly<Record<Family, number>> = { 4: 576, 6: MIN_MTU_BYTES[6] };
 /** Room for one. */
-export const ICMP_ERROR_ROOM = 1280;
+export const ICMP_ERROR_ROOM: number = MAX_BYTES[6];
 
 const TTL = 64;
 /** The precedence of internetwork control (RFC 1812 section 4.3.2.5). */
@@ -67,9 +68,9 @@ export function mayReport(
   byteLength: number,
 ): boolean {
   const { view, bytes } = memory;
+  if (!peers.isOwn(family, view, offset + sourceOffset(family))) return false;
   if (family === 4) {
-    const source = view.getInt32(offset + IPV4_SOURCE);
-    if (!peers.isOwn(4, source, 0, 0, 0) || peers.isOwnBroadcast(source)) return false;
+    if (peers.isOwnBroadcast(view.getInt32(offset + IPV4_SOURCE))) return false;
     if ((view.getUint16(offset + IPV4_FRAGMENT) & IPV4_OFFSET) !== 0) return false;
     if (bytes[offset + IPV4_PROTOCOL] !== ICMP) return true;
     const start = (bytes[offset]! & 15) * 4;
@@ -78,8 +79,6 @@ export function mayReport(
     // Destination unreachable, source quench, redirect, time exceeded, parameter problem.
     return type !== 3 && type !== 4 && type !== 5 && type !== 11 && type !== 12;
   }
-  const [a, b, c, d] = [0, 4, 8, 12].map((at) => view.getInt32(offset + IPV6_SOURCE + at));
-  if (!peers.isOwn(6, a!, b!, c!, d!)) return false;
   let next = bytes[offset + IPV6_NEXT]!;
   for (let at = IPV6_LEN;;) {
     if (next === ICMPV6) {

@@ -1,15 +1,32 @@
 /**
- * From the peers to the TUN device: looks whether each datagram's packet is one that may come from where it
- * came, joins what belongs to one TCP or UDP flow into one large packet, and hands it to the kernel. Knows
- * memory alone: what the kernel has to do is asked of an {@link InboundKernel}.
+ * Inbound flow, from the peers to the TUN device
  *
- * Nothing here makes an object for a packet, and nothing that arrives makes it throw.
+ * 1. {@link Inbound.prepareReceive} makes the message ready; the kernel receives a datagram, or a series of them that
+ *    came from one sender (UDP_GRO).
+ * 2. {@link Inbound.take} reads who sent it, and looks at the packet in each datagram.
+ * 3. A packet is dropped and counted unless its source is in the subnet of the peer that sent it, and its
+ *    destination in this node's.
+ * 4. Packets that follow each other in one TCP or UDP flow are joined, the payloads where they were received (GRO),
+ *    if their checksums are right.
+ * 5. At the end of the series, and before a packet of another flow, what was joined is written to the TUN device as
+ *    one packet.
+ *
+ * One thread does all of this, in this order. Nothing here makes an object for a packet, and nothing that
+ * arrives makes it throw. The peers' table is read while the agent writes it; see peer_map.ts. What the kernel
+ * has to do is asked of an {@link InboundKernel}: the rest is work on memory.
  *
  * @module
  */
 
 import type { Family } from "@denim/core/ip";
-import { CONTROL_LEN, IOVEC_LEN, MSGHDR_LEN, PacketMemory } from "@denim/core/linux/packet-memory";
+import {
+  CONTROL_LEN,
+  IOVEC_LEN,
+  MSGHDR_LEN,
+  PacketMemory,
+  SOCKADDR_ADDRESS,
+  SOCKADDR_LEN,
+} from "@denim/core/linux/packet-memory";
 import {
   VIRTIO_NET_HDR,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -19,9 +36,13 @@ import {
   VIRTIO_NET_HDR_GSO_UDP_L4,
   VIRTIO_NET_HDR_LEN,
 } from "@denim/core/linux/virtio-net";
+import { AddressWords } from "./address_words.ts";
 import { fold, sumBytes, sumHeader } from "./checksum.ts";
 import { type Counters, DROP } from "./counters.ts";
 import {
+  destinationOffset,
+  familyOf,
+  headerBytes,
   IPV4_CHECKSUM,
   IPV4_DESTINATION,
   IPV4_DF,
@@ -35,11 +56,11 @@ import {
   IPV4_TOS,
   IPV4_TOTAL,
   IPV4_TTL,
-  IPV6_DESTINATION,
   IPV6_LEN,
   IPV6_NEXT,
   IPV6_PAYLOAD,
   IPV6_SOURCE,
+  sourceOffset,
   TCP,
   TCP_ACK,
   TCP_ACKNOWLEDGEMENT,
@@ -56,6 +77,7 @@ import {
   UDP_LEN,
   UDP_LENGTH,
 } from "./ip.ts";
+import { PeerLookup } from "./peer_lookup.ts";
 import type { PeerMap } from "./peer_map.ts";
 
 /** What the kernel does for the packets that arrive. */
@@ -83,8 +105,6 @@ export interface InboundOptions {
 const RECEIVE_ROOM = 65_535;
 /** As many segments as a series that the kernel received can have (`UDP_MAX_SEGMENTS`). */
 const MAX_SEGMENTS = 128;
-const NAME_LEN = 28;
-const AF_INET = 2;
 
 /** Takes datagrams as they come from the sockets, and hands on what they carry. */
 export class Inbound {
@@ -107,21 +127,9 @@ export class Inbound {
   /** The element of `writeIovec` behind that of virtio's header. */
   readonly #firstIovec: number;
 
-  // Who sent it.
-  #outer: Family = 4;
-  #outerA = 0;
-  #outerB = 0;
-  #outerC = 0;
-  #outerD = 0;
-
-  // The peer found last.
-  #version = -1;
-  #foundFamily = 0;
-  #foundA = 0;
-  #foundB = 0;
-  #foundC = 0;
-  #foundD = 0;
-  #found = -1;
+  readonly #lookup: PeerLookup;
+  /** Who sent the datagram. */
+  readonly #outer = new AddressWords();
 
   // The packet at hand.
   #family: Family = 4;
@@ -157,12 +165,13 @@ export class Inbound {
   /** Hands packets to a kernel, if they come from those in a table. */
   constructor(peers: PeerMap, counters: Counters, kernel: InboundKernel, options: InboundOptions) {
     this.#peers = peers;
+    this.#lookup = new PeerLookup(peers);
     this.#counters = counters;
     this.#kernel = kernel;
     this.#options = options;
     const { memory } = this;
     this.message = memory.allocate(MSGHDR_LEN);
-    this.#name = memory.allocate(NAME_LEN);
+    this.#name = memory.allocate(SOCKADDR_LEN[6]);
     this.#control = memory.allocate(CONTROL_LEN);
     this.#vnet = memory.allocate(VIRTIO_NET_HDR_LEN);
     this.writeIovec = memory.allocate((2 + MAX_SEGMENTS) * IOVEC_LEN);
@@ -173,7 +182,7 @@ export class Inbound {
     memory.writeIovec(receiveIovec, this.data, RECEIVE_ROOM);
     memory.writeMessage(this.message, {
       name: this.#name,
-      nameLength: NAME_LEN,
+      nameLength: SOCKADDR_LEN[6],
       iovec: receiveIovec,
       iovecCount: 1,
       control: this.#control,
@@ -183,7 +192,7 @@ export class Inbound {
 
   /** Makes the message ready for the next datagram. */
   prepareReceive(): void {
-    this.memory.setMessageName(this.message, NAME_LEN);
+    this.memory.setMessageName(this.message, SOCKADDR_LEN[6]);
     this.memory.setMessageControl(this.message, CONTROL_LEN);
   }
 
@@ -194,29 +203,14 @@ export class Inbound {
       this.#counters.drop(DROP.inMalformed, 1);
       return;
     }
-    const { view } = memory;
-    const name = this.#name;
-    if (memory.halves[name >> 1] === AF_INET) {
-      this.setSource(4, view.getInt32(name + 4), 0, 0, 0);
-    } else {
-      this.setSource(
-        6,
-        view.getInt32(name + 8),
-        view.getInt32(name + 12),
-        view.getInt32(name + 16),
-        view.getInt32(name + 20),
-      );
-    }
+    const family = memory.readSocketFamily(this.#name);
+    this.#outer.read(family, memory.view, this.#name + SOCKADDR_ADDRESS[family]);
     this.takeSeries(byteLength, memory.readSegmentSize(this.message, this.#control));
   }
 
   /** Says who sent what is taken next. */
-  setSource(family: Family, a: number, b: number, c: number, d: number): void {
-    this.#outer = family;
-    this.#outerA = a;
-    this.#outerB = b;
-    this.#outerC = c;
-    this.#outerD = d;
+  setSource(address: AddressWords): void {
+    this.#outer.copy(address);
   }
 
   /**
@@ -235,38 +229,23 @@ export class Inbound {
 
   #takePacket(offset: number, room: number): void {
     const { view, bytes } = this.memory;
-    const version = bytes[offset]! >> 4;
-    let source: number;
-    if (version === 4 && room >= IPV4_LEN) {
-      const header = (bytes[offset]! & 15) * 4;
-      const total = view.getUint16(offset + IPV4_TOTAL);
-      if (header < IPV4_LEN || total < header || total > room) return this.#drop(DROP.inMalformed);
-      this.#family = 4;
-      this.#ipLength = header;
-      this.#length = total;
-      source = offset + IPV4_SOURCE;
-    } else if (version === 6 && room >= IPV6_LEN) {
-      const total = IPV6_LEN + view.getUint16(offset + IPV6_PAYLOAD);
-      if (total > room) return this.#drop(DROP.inMalformed);
-      this.#family = 6;
-      this.#ipLength = IPV6_LEN;
-      this.#length = total;
-      source = offset + IPV6_SOURCE;
-    } else return this.#drop(DROP.inMalformed);
+    const family = familyOf(bytes, offset, room);
+    if (family === 0) return this.#drop(DROP.inMalformed);
+    const header = headerBytes(family, bytes, offset);
+    const total = family === 4
+      ? view.getUint16(offset + IPV4_TOTAL)
+      : IPV6_LEN + view.getUint16(offset + IPV6_PAYLOAD);
+    if (header < IPV4_LEN || total < header || total > room) return this.#drop(DROP.inMalformed);
+    this.#family = family;
+    this.#ipLength = header;
+    this.#length = total;
     this.#offset = offset;
 
-    const peer = this.#findPeer(source);
+    const peer = this.#findPeer(family, offset + sourceOffset(family));
     if (peer < 0) return;
-    const family = this.#family;
-    const to = offset + (family === 4 ? IPV4_DESTINATION : IPV6_DESTINATION);
-    const own = family === 4 ? this.#peers.isOwn(4, view.getInt32(to), 0, 0, 0) : this.#peers.isOwn(
-      6,
-      view.getInt32(to),
-      view.getInt32(to + 4),
-      view.getInt32(to + 8),
-      view.getInt32(to + 12),
-    );
-    if (!own) return this.#drop(DROP.inNotOurs);
+    if (!this.#peers.isOwn(family, view, offset + destinationOffset(family))) {
+      return this.#drop(DROP.inNotOurs);
+    }
     this.#counters.pass("inbound", this.#peers.counter(peer), 1, this.#length);
     this.#readTransport();
     if (this.#joins()) return;
@@ -274,61 +253,23 @@ export class Inbound {
     this.#begin();
   }
 
-  /** The peer whose pod sent the packet, and whose node the datagram; -1 where it is to be dropped. */
-  #findPeer(source: number): number {
-    const { view } = this.memory;
-    const family = this.#family;
-    const a = view.getInt32(source);
-    const b = family === 4 ? 0 : view.getInt32(source + 4);
-    const c = family === 4 ? 0 : view.getInt32(source + 8);
-    const d = family === 4 ? 0 : view.getInt32(source + 12);
-    const { version } = this.#peers;
-    if (
-      version !== this.#version || a !== this.#foundA || d !== this.#foundD || c !== this.#foundC ||
-      b !== this.#foundB || family !== this.#foundFamily
-    ) {
-      this.#version = version;
-      this.#foundFamily = family;
-      this.#foundA = a;
-      this.#foundB = b;
-      this.#foundC = c;
-      this.#foundD = d;
-      this.#found = this.#peers.find(family, a, b, c, d);
-    }
-    const peer = this.#found;
-    if (peer >= 0 && this.#isOuter(peer)) return peer;
-    const known = this.#known();
-    this.#counters.drop(known < 0 ? DROP.inStranger : DROP.inForged, 1);
-    if (known >= 0) this.#counters.dropOf("inbound", this.#peers.counter(known), 1);
+  /** The peer whose pod sent the packet and whose node sent the datagram; -1 if the packet was dropped. */
+  #findPeer(family: Family, source: number): number {
+    const peer = this.#lookup.find(family, this.memory.view, source);
+    if (peer >= 0 && this.#peers.isAt(peer, this.#outer)) return peer;
+    const sender = this.#peers.findByAddress(this.#outer);
+    this.#dropFrom(sender, sender < 0 ? DROP.inStranger : DROP.inForged);
     return -1;
   }
 
-  #isOuter(peer: number): boolean {
-    return this.#peers.isAt(
-      peer,
-      this.#outer,
-      this.#outerA,
-      this.#outerB,
-      this.#outerC,
-      this.#outerD,
-    );
-  }
-
-  /** Any peer at the sender's address. */
-  #known(): number {
-    return this.#peers.findByAddress(
-      this.#outer,
-      this.#outerA,
-      this.#outerB,
-      this.#outerC,
-      this.#outerD,
-    );
-  }
-
   #drop(reason: number): void {
+    this.#dropFrom(this.#peers.findByAddress(this.#outer), reason);
+  }
+
+  /** Counts a drop, also against any peer at the sender's address; `sender` is -1 if there is none. */
+  #dropFrom(sender: number, reason: number): void {
     this.#counters.drop(reason, 1);
-    const known = this.#known();
-    if (known >= 0) this.#counters.dropOf("inbound", this.#peers.counter(known), 1);
+    if (sender >= 0) this.#counters.dropOf("inbound", this.#peers.counter(sender), 1);
   }
 
   /** Finds TCP's or UDP's header, and whether its checksum is left to do. */

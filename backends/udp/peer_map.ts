@@ -10,6 +10,7 @@
  */
 
 import { addressBits, type Cidr, type Family, type IpAddress } from "@denim/core/ip";
+import { AddressWords } from "./address_words.ts";
 import { sharedMemory } from "./shared_memory.ts";
 
 /** One record: what a node says of one family. */
@@ -40,12 +41,6 @@ const PARTIAL_CHECKSUMS = 1;
 
 /** How long a record's memory rests. Readers hold one for microseconds. */
 const REST_MS = 10_000;
-
-/** The four words of an address, IPv4's in the first. */
-export function addressWords(address: IpAddress): readonly [number, number, number, number] {
-  const word = (shift: bigint) => Number(address.value >> shift & 0xffff_ffffn) | 0;
-  return address.family === 4 ? [word(0n), 0, 0, 0] : [word(96n), word(64n), word(32n), word(0n)];
-}
 
 /** The word at `index` of the mask of a prefix length. */
 function maskWord(prefixLength: number, index: number): number {
@@ -105,18 +100,22 @@ export class PeerMap {
     return Atomics.load(this.words, STOP) !== 0;
   }
 
-  /** Whether an address is in this node's own subnet. */
-  isOwn(family: Family, a: number, b: number, c: number, d: number): boolean {
+  /** Whether the address that stands at an offset, in network order, is in this node's own subnet. */
+  isOwn(family: Family, view: DataView, offset: number): boolean {
     const { words } = this;
-    const at = OWN + (family === 4 ? 0 : 8);
     // A subnet that is not there has a mask that lets nothing through, and an address that is not zero.
-    return (a & words[at + 4]!) === words[at] && (b & words[at + 5]!) === words[at + 1] &&
-      (c & words[at + 6]!) === words[at + 2] && (d & words[at + 7]!) === words[at + 3];
+    if (family === 4) return (view.getInt32(offset) & words[OWN + 4]!) === words[OWN];
+    const at = OWN + 8;
+    return (view.getInt32(offset) & words[at + 4]!) === words[at] &&
+      (view.getInt32(offset + 4) & words[at + 5]!) === words[at + 1] &&
+      (view.getInt32(offset + 8) & words[at + 6]!) === words[at + 2] &&
+      (view.getInt32(offset + 12) & words[at + 7]!) === words[at + 3];
   }
 
-  /** Whether an address is the last of this node's own subnet, IPv4's broadcast. */
-  isOwnBroadcast(a: number): boolean {
-    return (a | this.words[OWN + 4]!) === -1 && this.isOwn(4, a, 0, 0, 0);
+  /** Whether an IPv4 address, as a number of 32 bits, is the last of this node's own subnet: its broadcast. */
+  isOwnBroadcast(address: number): boolean {
+    const mask = this.words[OWN + 4]!;
+    return (address | mask) === -1 && (address & mask) === this.words[OWN];
   }
 
   /** The first address of this node's own subnet, as word `index` of it. */
@@ -125,7 +124,7 @@ export class PeerMap {
   }
 
   /** The record of the longest subnet that an address is in, or -1. */
-  find(family: Family, a: number, b: number, c: number, d: number): number {
+  find({ family, a, b, c, d }: AddressWords): number {
     const { words } = this;
     const lengths = LENGTHS + (family === 4 ? 0 : 1 + MAX_LENGTHS);
     const count = Atomics.load(words, lengths);
@@ -148,19 +147,20 @@ export class PeerMap {
   }
 
   /** A record whose public address this is, or -1. */
-  findByAddress(family: Family, a: number, b: number, c: number, d: number): number {
+  findByAddress(address: AddressWords): number {
     const { words } = this;
+    const { family, a, b, c, d } = address;
     const bucket = this.byAddress + (hash(family, a, b, c, d) & (this.capacity - 1));
     for (let next = Atomics.load(words, bucket); next !== 0;) {
       const slot = next - 1;
-      if (this.isAt(slot, family, a, b, c, d)) return slot;
+      if (this.isAt(slot, address)) return slot;
       next = Atomics.load(words, this.record(slot) + NEXT_BY_ADDRESS);
     }
     return -1;
   }
 
   /** Whether a record's public address is this. */
-  isAt(slot: number, family: Family, a: number, b: number, c: number, d: number): boolean {
+  isAt(slot: number, { family, a, b, c, d }: AddressWords): boolean {
     const { words } = this;
     const at = this.record(slot);
     return words[at + PUBLIC] === a && words[at + PUBLIC_FAMILY] === family &&
@@ -172,9 +172,15 @@ export class PeerMap {
     return this.words[this.record(slot) + PUBLIC_FAMILY] as Family;
   }
 
-  /** Word `index` of a record's public address. */
-  publicWord(slot: number, index: number): number {
-    return this.words[this.record(slot) + PUBLIC + index]!;
+  /** Reads a record's public address. */
+  readPublic(slot: number, into: AddressWords): void {
+    const { words } = this;
+    const at = this.record(slot);
+    into.family = words[at + PUBLIC_FAMILY] as Family;
+    into.a = words[at + PUBLIC]!;
+    into.b = words[at + PUBLIC + 1]!;
+    into.c = words[at + PUBLIC + 2]!;
+    into.d = words[at + PUBLIC + 3]!;
   }
 
   /** Whether a record's node takes partial checksums. */
@@ -207,10 +213,10 @@ export class PeerMapWriter extends PeerMap {
   setOwn(subnets: readonly Cidr[]): void {
     for (const { family, address, prefixLength } of subnets) {
       const at = OWN + (family === 4 ? 0 : 8);
-      addressWords(address).forEach((word, index) => {
-        this.words[at + index] = word;
+      this.#write(address, at);
+      for (let index = 0; index < 4; index++) {
         this.words[at + 4 + index] = maskWord(prefixLength, index);
-      });
+      }
     }
   }
 
@@ -232,9 +238,9 @@ export class PeerMapWriter extends PeerMap {
     const old = this.#slots.get(key);
     const at = this.record(slot);
     this.words[at + KIND] = kindOf(subnet.family, subnet.prefixLength);
-    this.words.set(addressWords(subnet.address), at + SUBNET);
+    this.#write(subnet.address, at + SUBNET);
     this.words[at + PUBLIC_FAMILY] = publicIp.family;
-    this.words.set(addressWords(publicIp), at + PUBLIC);
+    this.#write(publicIp, at + PUBLIC);
     this.words[at + FLAGS] = partialChecksums ? PARTIAL_CHECKSUMS : 0;
     this.words[at + COUNTER] = old === undefined
       ? this.#freeCounters.pop() ?? this.#counters++
@@ -259,6 +265,11 @@ export class PeerMapWriter extends PeerMap {
     Atomics.add(this.words, VERSION, 1);
   }
 
+  /** How many counters are in use, or were. */
+  get counters(): number {
+    return this.#counters;
+  }
+
   /** The number under which a subnet's packets are counted. */
   counterOf(subnet: Cidr): number | undefined {
     const slot = this.#slots.get(`${subnet}`);
@@ -273,6 +284,11 @@ export class PeerMapWriter extends PeerMap {
     this.#restingFrom++;
     if (this.#restingFrom > 1024) this.#resting.splice(0, this.#restingFrom), this.#restingFrom = 0;
     return oldest.slot;
+  }
+
+  #write(address: IpAddress, at: number): void {
+    const { a, b, c, d } = AddressWords.of(address);
+    this.words.set([a, b, c, d], at);
   }
 
   #subnetBucket(slot: number): number {

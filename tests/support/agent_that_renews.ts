@@ -6,7 +6,7 @@
  */
 
 import { builtin } from "@denim/backends";
-import { LEASE_TTL_MS } from "@denim/core";
+import { LEASE_TTL_MS, NO_METRICS } from "@denim/core";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
 import { parseAgentFlags } from "../../agent/flags.ts";
@@ -26,5 +26,6 @@ await runNode({
   subnetFile: flags.subnetFile,
   renewMarginMs: LEASE_TTL_MS - 100,
   log,
+  metrics: NO_METRICS,
   onReadiness: () => {},
 }, stopping.signal);

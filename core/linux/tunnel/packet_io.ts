@@ -6,7 +6,7 @@
  * @module
  */
 
-import { EAGAIN, EBADFD, EINTR, EMSGSIZE } from "../sys/libc.ts";
+import { EAGAIN, EBADFD, EINTR, EINVAL, EIO, EMSGSIZE, LinuxError } from "../sys/libc.ts";
 import { MSG_DONTWAIT, POLLIN } from "../uapi/socket.ts";
 
 /** The result of a call that found nothing there yet. */
@@ -17,6 +17,15 @@ export const INTERRUPTED: number = -EINTR;
 export const DEVICE_GONE: number = -EBADFD;
 /** The result of sending what is too large for the path. */
 export const TOO_LARGE: number = -EMSGSIZE;
+/** The result of sending a series of datagrams that together are too large. */
+export const SERIES_TOO_LARGE: number = -EINVAL;
+/** The result of sending a series of datagrams by a device that can't do their checksums. */
+export const NO_CHECKSUMS: number = -EIO;
+
+/** The error that a result stands for; `action` is what failed: "receive datagrams". */
+export function errorOf(result: number, action: string): LinuxError {
+  return new LinuxError(-result, action);
+}
 
 const { symbols: libc } = Deno.dlopen("libc.so.6", {
   __errno_location: { parameters: [], result: "pointer" },

@@ -5,7 +5,10 @@
  * @module
  */
 
-import { MSG_TRUNC, SOL_UDP, UDP_GRO, UDP_SEGMENT } from "../uapi/socket.ts";
+import type { Family } from "../../ip.ts";
+import { AF_INET, AF_INET6, MSG_TRUNC, SOL_UDP, UDP_GRO, UDP_SEGMENT } from "../uapi/socket.ts";
+
+export { SOCKADDR_ADDRESS, SOCKADDR_LEN } from "../sys/socket_address.ts";
 
 /** `struct iovec`: address, length. */
 export const IOVEC_LEN = 16;
@@ -114,6 +117,22 @@ export class PacketMemory {
     this.setMessageName(at, parts.nameLength);
     this.setMessageIovec(at, parts.iovec, parts.iovecCount);
     this.setMessageControl(at, parts.controlLength);
+  }
+
+  /**
+   * Writes the beginning of a `struct sockaddr_in` or `struct sockaddr_in6` at `at`. The address is yet to be
+   * written, behind {@link SOCKADDR_ADDRESS} bytes.
+   */
+  writeSocketAddress(at: number, family: Family, port: number): void {
+    this.halves[at >> 1] = family === 4 ? AF_INET : AF_INET6;
+    this.view.setUint16(at + 2, port);
+    // IPv6's flow; IPv4's address, which comes after this.
+    this.words[(at + 4) >> 2] = 0;
+  }
+
+  /** The family of the `struct sockaddr_in` or `struct sockaddr_in6` at `at`. */
+  readSocketFamily(at: number): Family {
+    return this.halves[at >> 1] === AF_INET ? 4 : 6;
   }
 
   /** Sets how long the address in a `struct msghdr` is, or may become. */

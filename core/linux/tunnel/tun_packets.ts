@@ -7,10 +7,9 @@
 
 import { type FileDescriptor, inputOn, LinuxError, read, write } from "../sys/libc.ts";
 import { openTun, type TunQueue } from "./tun.ts";
+import { VIRTIO_NET_HDR_LEN } from "./virtio_net.ts";
 
 const MAX_PACKET_BYTES = 65_535;
-/** `struct virtio_net_hdr`, all zero: the packet is as it will travel. */
-const VNET_HDR_LEN = 10;
 /** How many packets are handed over before others have their turn. */
 const BURST = 64;
 
@@ -19,14 +18,14 @@ export class TunPackets implements Disposable {
   readonly #queue: TunQueue;
   readonly #fd: FileDescriptor;
   readonly #headerBytes: number;
-  readonly #buffer = new Uint8Array(new ArrayBuffer(VNET_HDR_LEN + MAX_PACKET_BYTES));
+  readonly #buffer = new Uint8Array(new ArrayBuffer(VIRTIO_NET_HDR_LEN + MAX_PACKET_BYTES));
 
   /** Opens a device of this thread's namespace; makes it where it is not there. Throws a LinuxError. */
   constructor(device: string) {
     this.#queue = openTun(device);
     this.#queue.clearOffloads();
     this.#fd = this.#queue.descriptor;
-    this.#headerBytes = this.#queue.header ? VNET_HDR_LEN : 0;
+    this.#headerBytes = this.#queue.header ? VIRTIO_NET_HDR_LEN : 0;
   }
 
   /**
@@ -45,6 +44,7 @@ export class TunPackets implements Disposable {
 
   /** Has a packet come in by the device; one that the kernel will not have is dropped. */
   write(packet: Uint8Array): void {
+    // A header that is all zero says that the packet is as it will travel.
     const bytes = new Uint8Array(this.#headerBytes + packet.length);
     bytes.set(packet, this.#headerBytes);
     try {

@@ -8,8 +8,13 @@ import type { Family, IpAddress } from "../../ip.ts";
 import {
   bind,
   connect,
+  EACCES,
   EADDRINUSE,
   EADDRNOTAVAIL,
+  EHOSTUNREACH,
+  EINVAL,
+  ENETDOWN,
+  ENETUNREACH,
   FileDescriptor,
   getsockopt,
   LinuxError,
@@ -162,15 +167,35 @@ export function forbidFragments(fd: number, family: Family, forbid: boolean): vo
   setsockopt(new FileDescriptor(fd), level, option, new Uint32Array([value]));
 }
 
-/** The largest packet that reaches an address, in bytes, as far as the kernel knows. */
-export function pathMtuBytes(address: IpAddress): number {
+/** Any port will do to ask for a route: RFC 863's, which discards what it gets. Nothing is sent. */
+const DISCARD_PORT = 9;
+
+/**
+ * The largest packet that reaches an address, in bytes, as far as the kernel knows; `undefined` if it has no route to
+ * the address.
+ */
+export function pathMtuBytes(address: IpAddress): number | undefined {
   const { family } = address;
   using probe = socket(addressFamily(family), SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  connect(probe, socketAddress(address, 9));
+  try {
+    connect(probe, socketAddress(address, DISCARD_PORT));
+  } catch (error) {
+    if (error instanceof LinuxError && NO_ROUTE.has(error.errno)) return undefined;
+    throw error;
+  }
   return family === 4
     ? getsockopt(probe, IPPROTO_IP, IP_MTU)
     : getsockopt(probe, IPPROTO_IPV6, IPV6_MTU);
 }
+
+const NO_ROUTE: ReadonlySet<number> = new Set([
+  EACCES, // a route of type prohibit
+  EADDRNOTAVAIL, // no address to send from
+  EHOSTUNREACH,
+  EINVAL, // a route of type blackhole
+  ENETDOWN,
+  ENETUNREACH,
+]);
 
 /** Opens a socket that sends whole IP packets, header included, and receives none. Needs CAP_NET_RAW. */
 export function openRawSocket(family: Family): FileDescriptor {
