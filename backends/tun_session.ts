@@ -30,7 +30,7 @@ export interface TunSessionOptions<PeerData> {
   readonly device: string;
   /** The largest packet that a pod may send, in bytes. */
   readonly mtuBytes: number;
-  /** What the node publishes with its lease, by family; nothing unless given. */
+  /** What the node publishes with its lease, by family; by default nothing. */
   readonly publishes?: ReadonlyMap<Family, PeerData>;
   /**
    * Called once, when packets may travel. An error that it throws, or that the function throws which it returns, ends

@@ -1,6 +1,6 @@
 /**
- * What the threads count: by peer and by reason of a drop. Each thread has numbers of its own in shared
- * memory that nobody else writes; reading them is adding them up.
+ * What the threads count, by peer and by reason of a drop. Each thread writes numbers of its own in shared memory; the
+ * agent reads them all and adds them up.
  *
  * @module
  */
@@ -23,7 +23,7 @@ export const DROPS = [
   "outFailed",
   /** In: no IP packet, or one cut short. */
   "inMalformed",
-  /** In: from an address that is no peer's. */
+  /** In: from an address that is not a peer's. */
   "inStranger",
   /** In: from a peer's address, with a source outside that peer's subnet. */
   "inForged",

@@ -38,15 +38,15 @@ export interface DataPathOptions {
   readonly offloads: boolean;
   /** Whether the TUN device is there. */
   readonly hasDevice: () => boolean;
-  /** Where faults are told of. */
+  /** Where the data path says what goes wrong. */
   readonly log: Logger;
   /** Where the threads' counters can be read. */
   readonly metrics: Metrics;
   /** Called with a defect of a thread, which carries nothing any more. */
   readonly fail: (error: unknown) => void;
-  /** How many queues the TUN device has; as the cores allow unless given. */
+  /** How many queues the TUN device has; by default as many as suit the number of cores. */
   readonly queues?: number;
-  /** Whether each queue has a thread a direction, or one for both; as the cores allow unless given. */
+  /** Whether each queue has a thread a direction, or one for both; by default what suits the number of cores. */
   readonly threadADirection?: boolean;
 }
 
@@ -113,7 +113,7 @@ const CORES_FOR_TWO_THREADS = 4;
 /** A queue for this many cores: pods need some too. */
 const CORES_A_QUEUE = 4;
 const MAX_QUEUES = 4;
-/** How long threads may take to end: as long as one send may wait, and some. */
+/** How long threads may take to end: longer than one send may wait. */
 const END_PATIENCE_MS = 500;
 /** The wait before a thread that failed is started again. */
 const RESTART_MS = 1000;
@@ -129,12 +129,12 @@ interface Thread {
   readonly number: number;
   readonly queue: number;
   readonly ways: readonly Way[];
-  /** What it counts. */
+  /** What the thread counts. */
   readonly counters: Counters;
   worker: CarrierThread;
-  /** Settled once it carries packets, or can't. */
+  /** Settled once the thread carries packets, or has failed. */
   readonly running: PromiseWithResolvers<void>;
-  /** Resolved while it carries none. */
+  /** Resolved while the thread carries none. */
   ended: PromiseWithResolvers<void>;
 }
 
@@ -362,7 +362,7 @@ export class DataPath implements AsyncDisposable {
       ended: Promise.withResolvers(),
     };
     thread.ended.resolve();
-    // Nobody may be waiting for it to run when it fails.
+    // The thread may fail when `start` does not wait for it.
     thread.running.promise.catch(() => {});
     this.#listen(thread);
     return thread;

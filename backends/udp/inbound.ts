@@ -80,7 +80,7 @@ import {
 import { PeerLookup } from "./peer_lookup.ts";
 import type { PeerMap } from "./peer_map.ts";
 
-/** What the kernel does for the packets that arrive. */
+/** What the kernel does for packets that arrive. */
 export interface InboundKernel {
   /**
    * Hands the first `count` elements of {@link Inbound.writeIovec} to the TUN device as one packet. The
@@ -136,13 +136,13 @@ export class Inbound {
   #offset = 0;
   #length = 0;
   #ipLength = 0;
-  /** TCP or UDP where its header is all there, right behind IP's; else 0. */
+  /** TCP or UDP, if its header is all there, right behind IP's; otherwise 0. */
   #l4 = 0;
   #l4Header = 0;
   /** Its checksum is left to do. */
   #partial = false;
 
-  // The packets of one flow that wait to be written as one, of which the first is this.
+  // The chain: packets of one flow that wait to be written as one. These fields describe its first packet.
   #count = 0;
   #chainFamily: Family = 4;
   #chainOffset = 0;
@@ -151,18 +151,18 @@ export class Inbound {
   #chainL4 = 0;
   #chainHeader = 0;
   #chainPartial = false;
-  /** The payload of each packet but the last, which may have less. */
+  /** The payload of each packet but the last, which may have less, in bytes. */
   #chainPayload = 0;
-  /** All of the packet, with one header. */
+  /** The length of all of them with one header, in bytes. */
   #chainTotal = 0;
   #chainFlags = 0;
   #chainSequence = 0;
-  /** What comes next is not to be joined. */
+  /** No more packets may be joined. */
   #chainClosed = false;
-  /** The first one's checksums were looked at. */
+  /** The first packet's checksums were checked. */
   #chainChecked = false;
 
-  /** Hands packets to a kernel, if they come from those in a table. */
+  /** Hands packets of the peers in a table to a kernel. */
   constructor(peers: PeerMap, counters: Counters, kernel: InboundKernel, options: InboundOptions) {
     this.#peers = peers;
     this.#lookup = new PeerLookup(peers);
@@ -214,8 +214,8 @@ export class Inbound {
   }
 
   /**
-   * Takes the datagrams that stand at `data`, each of `segmentBytes` but the last; one where that is 0.
-   * Writes all that they carry.
+   * Takes the datagrams that stand at `data`, each of `segmentBytes` but the last, or one datagram if that is 0. Writes
+   * all that they carry.
    */
   takeSeries(byteLength: number, segmentBytes: number): void {
     const end = this.data + byteLength;
@@ -337,7 +337,7 @@ export class Inbound {
     if (this.#l4 === TCP) {
       this.#chainFlags = bytes[l4 + TCP_FLAGS]!;
       this.#chainSequence = (view.getUint32(l4 + TCP_SEQUENCE) + payload) | 0;
-      // Data in the middle of a stream; whatever else a segment says has to arrive as it was said.
+      // Only data in the middle of a stream is joined: a segment that says anything else must arrive as it is.
       this.#chainClosed = !this.#options.tcp ||
         (this.#chainFlags & ~(TCP_ECE | TCP_PSH)) !== TCP_ACK;
     } else {
@@ -345,7 +345,7 @@ export class Inbound {
     }
   }
 
-  /** Joins the packet at hand to the chain, where it is the next of the same flow. */
+  /** Joins the packet at hand to the chain if it is the next of the same flow; returns whether it did. */
   #joins(): boolean {
     if (
       this.#count === 0 || this.#chainClosed || this.#count >= MAX_SEGMENTS ||
@@ -379,14 +379,14 @@ export class Inbound {
     if (this.#l4 === TCP) {
       this.#chainSequence = (this.#chainSequence + payload) | 0;
       const flags = memory.bytes[this.#offset + this.#ipLength + TCP_FLAGS]!;
-      // PSH is a wish for haste, which the whole has then; it marks no place in the stream (RFC 9293 section 3.9.1).
+      // PSH asks for haste, and so the whole does; it marks no place in the stream (RFC 9293 section 3.9.1).
       this.#chainFlags |= flags;
       if ((flags & TCP_FIN) !== 0) this.#chainClosed = true;
     }
     return true;
   }
 
-  /** Whether the packet at hand goes on where the chain ends: all else in its headers is as the first's. */
+  /** Whether the packet at hand begins where the chain ends, and all else in its headers is as in the first's. */
   #sameFlow(): boolean {
     const { view, bytes } = this.memory;
     const [first, here] = [this.#chainOffset, this.#offset];
@@ -399,7 +399,7 @@ export class Inbound {
         view.getUint16(first + IPV4_TTL) !== view.getUint16(here + IPV4_TTL) ||
         view.getUint16(first + IPV4_FRAGMENT) !== fragment
       ) return false;
-      // Where no one may fragment them their numbers mean nothing (RFC 6864 section 4.1).
+      // The numbers of packets that must not be fragmented mean nothing (RFC 6864 section 4.1).
       const id = (view.getUint16(first + IPV4_ID) + this.#count) & 0xffff;
       if ((fragment & IPV4_DF) === 0 && view.getUint16(here + IPV4_ID) !== id) return false;
     } else {
@@ -453,7 +453,7 @@ export class Inbound {
     if (this.#kernel.write(this.#firstIovec + count) < 0) this.#counters.drop(DROP.inFailed, count);
   }
 
-  /** Makes the first one's header that of all. */
+  /** Makes the first packet's header that of all of them. */
   #makeOne(): void {
     const { memory } = this;
     const { view, bytes } = memory;

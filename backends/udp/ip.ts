@@ -11,7 +11,7 @@ import type { Family } from "@denim/core/ip";
 export const IPV4_LEN = 20;
 export const IPV4_TOS = 1, IPV4_TOTAL = 2, IPV4_ID = 4, IPV4_FRAGMENT = 6, IPV4_TTL = 8;
 export const IPV4_PROTOCOL = 9, IPV4_CHECKSUM = 10, IPV4_SOURCE = 12, IPV4_DESTINATION = 16;
-/** In the word of the fragment: don't, more follow, and where it belongs. */
+/** Bits of the word at IPV4_FRAGMENT: don't fragment, more fragments follow, the fragment's offset. */
 export const IPV4_DF = 0x4000, IPV4_MF = 0x2000, IPV4_OFFSET = 0x1fff;
 
 export const IPV6_LEN = 40;

@@ -1,9 +1,9 @@
 /**
- * The UDP backend, as flannel has it: one TUN device for the whole network, and each packet as it is in one
- * UDP datagram to the node that has the destination. Where the kernel has no VXLAN, or the network lets
- * none through.
+ * The UDP backend, as flannel has it: one TUN device for the whole network. Each packet travels as it is in one UDP
+ * datagram to the node that has the destination. It serves nodes whose kernel has no VXLAN, and networks that let none
+ * through.
  *
- * Packets are carried by threads of the agent: while it doesn't run, none are.
+ * Threads of the agent carry the packets: while the agent does not run, none travel.
  *
  * @module
  */
@@ -31,7 +31,7 @@ import { OVERHEAD_BYTES } from "./ip.ts";
 const DEVICE = "flannel0";
 /** flannel's port. */
 const DEFAULT_PORT = 8285;
-/** More peers than the network has room for may come, each with a smaller subnet. */
+/** Peers with smaller subnets than net-conf's may come: more than the network has room for. */
 const MIN_CAPACITY = 1 << 12;
 const MAX_CAPACITY = 1 << 18;
 
@@ -42,8 +42,8 @@ export interface UdpOptions {
   /** The MTU of the outer network, in bytes, at most the outer device's, which 0 stands for (0). denim's own. */
   readonly MTU: number;
   /**
-   * Whether the kernel shall hand over and take packets in series, as far as it can (true). denim's own, for
-   * devices whose drivers get it wrong.
+   * Whether the kernel hands over and takes packets in series, as far as it can (true). denim's own; switch it off for a
+   * device whose driver does that wrong.
    */
   readonly Offloads: boolean;
   /**
@@ -69,7 +69,7 @@ export interface UdpPeerData {
   };
 }
 
-/** Whatever a lease says or not, its node can be reached: what can't be read is no ability. */
+/** Every node can be reached, whatever its lease says; an ability that can't be read counts as missing. */
 const peerData: ZodType<UdpPeerData> = z.object({
   denim: z.object({ partialChecksums: z.boolean() }),
 }).catch({ denim: { partialChecksums: false } });

@@ -81,12 +81,13 @@ import {
 import { PeerLookup } from "./peer_lookup.ts";
 import type { PeerMap } from "./peer_map.ts";
 
-/** What the kernel does for the packets that leave. */
+/** What the kernel does for packets that leave. */
 export interface OutboundKernel {
   /**
-   * Sends the message at {@link Outbound.message}. The number of bytes sent, or an error's number negated.
+   * Sends the message at {@link Outbound.message}.
    *
-   * @param fragments whether a datagram that is too large for the path shall travel in fragments
+   * @param fragments whether a datagram that is too large for the path may travel in fragments
+   * @returns the number of bytes sent, or an error's number negated
    */
   send(family: Family, fragments: boolean): number;
   /**
@@ -121,9 +122,9 @@ const PACKET_ROOM = 64 * 1024;
  * a large one. No more: memory that goes round fast stays in the processor's cache.
  */
 const READ_ROOM = 2 * PACKET_ROOM + 8 * 1024;
-/** As many segments as the kernel takes in one call (`UDP_MAX_SEGMENTS`) … */
+/** How many segments the kernel takes in one call (`UDP_MAX_SEGMENTS`). */
 const MAX_SEGMENTS = 64;
-/** … and as many bytes: an IP packet less its header and UDP's. */
+/** How many bytes it takes in one call: an IP packet less its header and UDP's. */
 const MAX_BATCH: Readonly<Record<Family, number>> = { 4: 65_507, 6: 65_527 };
 /** Room for the headers of one segment. */
 const HEADER_ROOM = 192;
@@ -132,9 +133,9 @@ const HEADER_ROOM = 192;
 export class Outbound {
   /** Where everything is. */
   readonly memory: PacketMemory = new PacketMemory(READ_ROOM + 32 * 1024);
-  /** Where the next packet is to be read to, as an array of `struct iovec` … */
+  /** Where the next packet is to be read to, an array of `struct iovec`. */
   readonly readIovec: number;
-  /** … of so many elements. */
+  /** How many elements that has. */
   readonly readIovecCount: number;
   /** What is to be sent, a `struct msghdr`. */
   readonly message: number;
@@ -157,7 +158,7 @@ export class Outbound {
 
   /** Where the next packet is read to. */
   #next: number;
-  /** Where the first packet begins of which something waits. */
+  /** Where the first packet begins that waits, in whole or in part. */
   #waiting = 0;
   /** Where the packet at hand begins. */
   #packet = 0;
@@ -179,7 +180,7 @@ export class Outbound {
   /** Where the batch goes. */
   readonly #outer = new AddressWords();
 
-  /** Sends through a kernel, to those in a table. */
+  /** Sends to the peers in a table, through a kernel. */
   constructor(
     peers: PeerMap,
     counters: Counters,
@@ -216,12 +217,12 @@ export class Outbound {
     this.prepareRead();
   }
 
-  /** Makes room for the next packet. What was taken before may still wait to be sent. */
+  /** Makes room for the next packet. Packets that were taken before may still wait to be sent. */
   prepareRead(): void {
     if (this.#count === 0) {
       this.#next = this.#packets;
     } else if (this.#next + PACKET_ROOM > this.#end()) {
-      // Round to the start, once, where nothing waits there.
+      // Back to the start, unless packets wait there.
       const round = this.#waiting >= this.#next;
       if (round || this.#waiting - this.#packets < PACKET_ROOM) this.flush();
       this.#next = this.#packets;
@@ -230,16 +231,16 @@ export class Outbound {
     this.memory.writeIovec(at, this.#next, MAX_PACKET);
   }
 
-  /** Where the room ends: before what waits, or where it stops. */
+  /** Where the room ends: at the packets that wait, or at the end of the memory for packets. */
   #end(): number {
     return this.#waiting >= this.#next ? this.#waiting : this.#packets + READ_ROOM;
   }
 
-  /** Takes what was read, `byteLength` bytes with the header of virtio where there is one. */
+  /** Takes what was read: `byteLength` bytes, virtio's header included if there is one. */
   take(byteLength: number): void {
     const length = byteLength - (this.#options.header ? VIRTIO_NET_HDR_LEN : 0);
     const offset = this.#next;
-    // At a multiple of four, so that headers are copied by words. Behind a large packet room for another.
+    // Packets start at multiples of 64, so that headers are copied by words. Behind a large packet is room for another.
     const room = length > PACKET_ROOM / 2 ? PACKET_ROOM : (length + 63) & ~63;
     this.#next = offset + room;
     this.#packet = offset;
@@ -285,7 +286,7 @@ export class Outbound {
     this.#dispatch(family, peer, offset, length, header, protocol);
   }
 
-  /** Sends a packet on as the header of virtio says: whole, or cut into segments. */
+  /** Sends a packet on as virtio's header says: whole, or cut into segments. */
   #dispatch(
     family: Family,
     peer: number,
@@ -313,7 +314,7 @@ export class Outbound {
     this.#append(family, offset, length, 0, 0, length);
   }
 
-  /** Does the checksum that the kernel left to do, unless the peer takes it as it is. */
+  /** Finishes the checksum that the kernel left to do, unless the peer takes the packet as it is. */
   #finishChecksum(
     peer: number,
     offset: number,
@@ -324,7 +325,7 @@ export class Outbound {
     const { halves, view } = this.memory;
     const start = halves[(this.#vnet + VIRTIO_NET_HDR.checksumStart) >> 1]!;
     const place = halves[(this.#vnet + VIRTIO_NET_HDR.checksumOffset) >> 1]!;
-    // The peer knows a checksum left to do by the pseudo header's sum, and looks right behind IP's header.
+    // The peer knows an unfinished checksum by the pseudo header's sum, and looks for it right behind IP's header.
     const plain = start === ipLength &&
       (protocol === TCP && place === TCP_CHECKSUM || protocol === UDP && place === UDP_CHECKSUM);
     if (plain && this.#peers.takesPartialChecksums(peer)) return;
@@ -333,7 +334,7 @@ export class Outbound {
     view.setUint16(offset + start + place, complement(sum, place === UDP_CHECKSUM));
   }
 
-  /** Cuts a packet into those that it stands for, each with headers of its own before its share. */
+  /** Cuts a packet into those that it stands for, each with headers of its own before its share of the payload. */
   #segment(
     family: Family,
     peer: number,
@@ -365,7 +366,7 @@ export class Outbound {
     const sequence = udp ? 0 : view.getUint32(l4 + TCP_SEQUENCE);
     const id = view.getUint16(offset + IPV4_ID);
 
-    // What all have in common is summed up once: of IPv4's header all but length and id, …
+    // What all segments have in common is summed up once. Of IPv4's header that is all but length and id.
     view.setUint16(l4 + place, 0);
     let ipSum = 0;
     if (family === 4) {
@@ -374,7 +375,7 @@ export class Outbound {
       view.setUint16(offset + IPV4_CHECKSUM, 0);
       ipSum = sumHeader(this.memory, offset, ipLength);
     }
-    // … of the pseudo header all but the length, and where all is summed up TCP's header but what differs.
+    // Of the pseudo header it is all but the length; of UDP's and TCP's headers what does not differ.
     const addresses = family === 4
       ? sumHeader(this.memory, offset + IPV4_SOURCE, 8)
       : sumHeader(this.memory, offset + IPV6_SOURCE, 32);
@@ -414,7 +415,7 @@ export class Outbound {
       } else {
         const segmentSequence = (sequence + index * size) >>> 0;
         let segmentFlags = flags;
-        // FIN and PSH belong to the last segment, the answer to ECN's echo to the first.
+        // FIN and PSH belong to the last segment, CWR, the answer to ECN's echo, to the first.
         if (at < last) segmentFlags &= ~(TCP_FIN | TCP_PSH);
         if (index > 0) segmentFlags &= ~TCP_CWR;
         view.setUint32(slot + start + TCP_SEQUENCE, segmentSequence);
@@ -433,7 +434,7 @@ export class Outbound {
     }
   }
 
-  /** Sees that the batch has room for a datagram of a size for a peer, by sending it where it has not. */
+  /** Makes room in the batch for a datagram of a size for a peer: sends the batch if it has none. */
   #reserve(peer: number, byteLength: number): void {
     if (
       this.#count > 0 &&
@@ -470,7 +471,7 @@ export class Outbound {
     if (byteLength < this.#segmentBytes) this.#closed = true;
   }
 
-  /** Sends what waits where it is a single datagram. */
+  /** Sends what waits if it is a single datagram. */
   flushSingle(): void {
     if (this.#count === 1) this.flush();
   }
@@ -491,7 +492,7 @@ export class Outbound {
     } else if (result >= 0) {
       this.#counters.pass("outbound", this.#peers.counter(this.#peer), count, this.#batchBytes);
     } else {
-      // A series fails as a whole where the path is too narrow for one, or a device can't cut it.
+      // A series fails as a whole if the path is too narrow for one datagram, or the device can't cut it.
       const apart = result === TOO_LARGE || result === SERIES_TOO_LARGE || result === NO_CHECKSUMS;
       for (let index = 0; index < count; index++) {
         this.#settle(index, apart ? this.#sendOne(index) : result);
@@ -523,7 +524,7 @@ export class Outbound {
     return this.#kernel.send(this.#family, false);
   }
 
-  /** Deals with what sending one datagram came to; its message is still as it was sent. */
+  /** Deals with the result of sending one datagram. The message is still as it was sent. */
   #settle(index: number, result: number): void {
     const { memory } = this;
     const first = this.#firstIovec[index]!;
@@ -545,7 +546,8 @@ export class Outbound {
         this.#refuse(DROP.outTooBig, inner, "tooBig", head.offset, head.byteLength, mtuBytes);
         return;
       }
-      // Where the packet may be fragmented the tunnel's may: the peer puts it together (RFC 2003 section 3.1).
+      // A packet that may be fragmented may travel in a datagram that is: the peer's kernel puts that together (RFC 2003
+      // section 3.1).
       outcome = this.#kernel.send(this.#family, true);
     }
     const counter = this.#peers.counter(this.#peer);

@@ -1,10 +1,10 @@
 /**
- * Who is where, for the workers that carry packets: a table in shared memory that the agent writes while
- * they read, without a lock.
+ * The peers' table, for the threads that carry packets. It is in shared memory: the agent writes it while the threads read
+ * it, without a lock.
  *
- * Records hang in chains off a hash of their subnet. A record is never changed where readers may find it:
- * a new one takes its place in its chain in one step, and the old one's memory rests for a while before it
- * is used again, so that a reader who has just found it reads on in peace.
+ * Records are in chains by a hash of their subnet. The agent never changes a record that readers may find: it puts a new
+ * one into the chain in one step, and uses the old one's memory again only after a while, so that a thread that has just
+ * found the old record still reads it whole.
  *
  * @module
  */
@@ -17,9 +17,9 @@ import { sharedMemory } from "./shared_memory.ts";
 export interface PeerRecord {
   /** The subnet of its pods. */
   readonly subnet: Cidr;
-  /** Where datagrams for it go, and come from. */
+  /** The node's address: datagrams for these pods go there, and theirs come from there. */
   readonly publicIp: IpAddress;
-  /** Whether it takes packets whose inner checksum is left to the last one to do. */
+  /** Whether the node takes packets whose inner checksum is unfinished. */
   readonly partialChecksums: boolean;
 }
 
@@ -39,7 +39,7 @@ const RECORD_WORDS = 16;
 
 const PARTIAL_CHECKSUMS = 1;
 
-/** How long a record's memory rests. Readers hold one for microseconds. */
+/** How long a record's memory is not used again. Readers need a record for microseconds. */
 const REST_MS = 10_000;
 
 /** The word at `index` of the mask of a prefix length. */
@@ -58,7 +58,7 @@ function hash(kind: number, a: number, b: number, c: number, d: number): number 
   return mixed ^ (mixed >>> 15) ^ (mixed >>> 7);
 }
 
-/** The table as its readers have it. Records are named by their number, 0 and up. */
+/** The table as threads read it. A record's name is its number, from 0 on. */
 export class PeerMap {
   /** The memory that all share. */
   readonly shared: SharedArrayBuffer;
@@ -90,12 +90,12 @@ export class PeerMap {
     return this.#records + slot * RECORD_WORDS;
   }
 
-  /** Another number after each change: what was looked up before may be other now. */
+  /** Another number after each change: what a reader found before may have changed. */
   get version(): number {
     return Atomics.load(this.words, VERSION);
   }
 
-  /** Whether the workers shall end. */
+  /** Whether the threads are to end. */
   get stopped(): boolean {
     return Atomics.load(this.words, STOP) !== 0;
   }
@@ -226,9 +226,10 @@ export class PeerMapWriter extends PeerMap {
   }
 
   /**
-   * Puts a record in, in place of any with the same subnet. False where the table is full.
+   * Adds a record, or replaces the one of the same subnet.
    *
    * @param nowMs the time, in milliseconds since any moment
+   * @returns false if the table is full
    */
   put(record: PeerRecord, nowMs: number): boolean {
     const { subnet, publicIp, partialChecksums } = record;
@@ -254,7 +255,7 @@ export class PeerMapWriter extends PeerMap {
     return true;
   }
 
-  /** Takes the record of a subnet out. */
+  /** Removes the record of a subnet. */
   remove(subnet: Cidr, nowMs: number): void {
     const key = `${subnet}`;
     const slot = this.#slots.get(key);
@@ -276,7 +277,7 @@ export class PeerMapWriter extends PeerMap {
     return slot === undefined ? undefined : this.counter(slot);
   }
 
-  /** Memory that nobody used yet comes first, then what has rested longest. */
+  /** A record's memory: unused memory first, then what was freed longest ago. */
   #allocate(nowMs: number): number {
     if (this.#fresh < this.capacity) return this.#fresh++;
     const oldest = this.#resting[this.#restingFrom];
@@ -308,7 +309,7 @@ export class PeerMapWriter extends PeerMap {
     Atomics.store(this.words, bucket, slot + 1);
   }
 
-  /** The record keeps its own way on, for a reader who stands at it. */
+  /** The record keeps its link to the next one, for a reader that is at it. */
   #unlink(slot: number, nowMs: number): void {
     for (
       const [bucket, next] of [
@@ -323,7 +324,7 @@ export class PeerMapWriter extends PeerMap {
     this.#resting.push({ slot, sinceMs: nowMs });
   }
 
-  /** Lengths stay: one more that nobody has costs a lookup some nanoseconds. */
+  /** A length stays, also when no record has it any more: it costs a lookup some nanoseconds. */
   #addLength(family: Family, prefixLength: number): void {
     const lengths = LENGTHS + (family === 4 ? 0 : 1 + MAX_LENGTHS);
     const count = this.words[lengths]!;

@@ -62,7 +62,7 @@ const options: ZodType<VxlanOptions> = anyCase(z.object({
 
 /** What a node publishes for each family. */
 export interface VxlanPeerData {
-  /** The VXLAN network identifier that it uses; leases of old flannel lack it, and nobody needs it. */
+  /** The VXLAN network identifier that the node uses. Leases of old flannel lack it; neither flannel nor denim reads it. */
   readonly VNI?: number | undefined;
   /** The Ethernet address of its VTEP. */
   readonly VtepMAC: MacAddress;

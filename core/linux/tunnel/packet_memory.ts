@@ -1,6 +1,5 @@
 /**
- * Memory for packets that the kernel reads and writes in place: one buffer, kept for as long as anyone has
- * an address in it, with the structures that tell the kernel where things are.
+ * Memory for packets that the kernel reads and writes in place, with the structures that tell the kernel where they are.
  *
  * @module
  */
@@ -44,7 +43,7 @@ export class PacketMemory {
 
   /** Takes memory from the system, zeroed; `byteLength` is a multiple of four. */
   constructor(byteLength: number) {
-    // An address is written as two numbers of 32 bits; where all share the upper one, that one never changes.
+    // An address is written as two numbers of 32 bits, of which the upper one must be the same for the whole buffer.
     const refused: ArrayBuffer[] = [];
     for (;;) {
       const buffer = new ArrayBuffer(byteLength + PAGE);
@@ -65,7 +64,7 @@ export class PacketMemory {
     }
   }
 
-  /** Gives out a part that nobody has yet, at an address that is a multiple of 64. Throws a RangeError where it is full. */
+  /** Allocates a part, at an address that is a multiple of 64. Throws a RangeError if there is not enough left. */
   allocate(byteLength: number): number {
     const offset = this.#used;
     this.#used += Math.ceil(byteLength / ALIGNMENT) * ALIGNMENT;
@@ -161,8 +160,8 @@ export class PacketMemory {
   }
 
   /**
-   * How long each datagram but the last is of those that the kernel received as one (`UDP_GRO`); 0 where it
-   * is a single one.
+   * How long each datagram but the last is of those that the kernel received as one (`UDP_GRO`); 0 if it is a single
+   * one.
    *
    * @param at the message
    * @param control its control data

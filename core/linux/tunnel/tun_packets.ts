@@ -20,7 +20,7 @@ export class TunPackets implements Disposable {
   readonly #headerBytes: number;
   readonly #buffer = new Uint8Array(new ArrayBuffer(VIRTIO_NET_HDR_LEN + MAX_PACKET_BYTES));
 
-  /** Opens a device of this thread's namespace; makes it where it is not there. Throws a LinuxError. */
+  /** Opens a device of this thread's namespace; makes it if there is none. Throws a LinuxError. */
   constructor(device: string) {
     this.#queue = openTun(device);
     this.#queue.clearOffloads();
@@ -29,8 +29,8 @@ export class TunPackets implements Disposable {
   }
 
   /**
-   * The packets that leave by the device, until the signal is aborted. Each is a view that is good until the
-   * next one. Throws a LinuxError where the device is taken away.
+   * The packets that leave by the device, until the signal is aborted. Each is a view that is valid until the next one.
+   * Throws a LinuxError if the device is deleted.
    */
   async *read(signal: AbortSignal): AsyncGenerator<Uint8Array<ArrayBuffer>, void, void> {
     while (await inputOn(this.#fd, signal)) {
@@ -42,7 +42,7 @@ export class TunPackets implements Disposable {
     }
   }
 
-  /** Has a packet come in by the device; one that the kernel will not have is dropped. */
+  /** Lets a packet come in by the device. Drops one that the kernel refuses. */
   write(packet: Uint8Array): void {
     // A header that is all zero says that the packet is as it will travel.
     const bytes = new Uint8Array(this.#headerBytes + packet.length);

@@ -52,7 +52,7 @@ import {
 const RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024;
 /** Room for what a slow device has yet to send; more than ARP holds back for one silent neighbour. */
 const SEND_BUFFER_BYTES = 4 * 1024 * 1024;
-/** A full send buffer keeps a sender for this long at the most. */
+/** How long a full send buffer keeps a sender at the most. */
 const SEND_TIMEOUT_US = 100_000n;
 
 /** What the kernel does for datagrams in series. */
@@ -74,9 +74,9 @@ export interface TunnelSocket extends Disposable {
 }
 
 /**
- * Opens sockets on one address and port, in this thread's network namespace. Their datagrams are not
- * fragmented: sending one that is too large for the path fails with EMSGSIZE. The kernel deals what arrives
- * to the sockets by sender. Throws a LinuxError, with EADDRINUSE where any other socket has the port.
+ * Opens sockets on one address and port, in this thread's network namespace. Their datagrams are not fragmented: sending
+ * one that is too large for the path fails with EMSGSIZE. The kernel distributes what arrives among the sockets by
+ * sender. Throws a LinuxError, with EADDRINUSE if any other socket has the port.
  */
 export function openTunnelSockets(
   address: IpAddress,
@@ -203,7 +203,7 @@ export function openRawSocket(family: Family): FileDescriptor {
 }
 
 /**
- * Sends a whole IP packet to a host. False where the kernel would not.
+ * Sends a whole IP packet to a host. Returns false if the kernel refuses.
  *
  * @param fd the number of a socket of {@link openRawSocket}, which another thread may have opened
  */
