@@ -6,28 +6,22 @@
 
 import {
   type BackendSession,
-  type KernelReader,
   type Lease,
-  type Logger,
   type NetworkConfig,
+  type NodeContext,
   type OuterInterface,
   type Peer,
   PeerTable,
 } from "@denim/core";
 import { type AnyBackend, findBackend, readBackendOptions } from "./net_conf.ts";
 
-/** What data paths are made from, beside net-conf. */
-export interface DataPathContext {
+/** What data paths are made from, beside net-conf: what `Backend.open` is given, and by whom it is opened. */
+export interface DataPathContext
+  extends Pick<NodeContext, "kernel" | "log" | "metrics" | "scope" | "signal" | "fail"> {
   /** The backends that net-conf may name. */
   readonly backends: readonly AnyBackend[];
   /** The outer interface as it is when a data path is opened. */
   readonly outer: { readonly current: OuterInterface };
-  /** What backends may ask the kernel. */
-  readonly kernel: KernelReader;
-  /** Where backends say what they do. */
-  readonly log: Logger;
-  /** Aborted when the node stops. */
-  readonly signal: AbortSignal;
 }
 
 /** A backend at work, with the peers that it reaches. */
@@ -65,17 +59,16 @@ export class DataPath implements AsyncDisposable {
     held: Lease | undefined,
     context: DataPathContext,
   ): Promise<DataPath> {
-    const { backends, kernel, log, signal } = context;
-    const outer = context.outer.current;
+    const { backends, outer: { current: outer }, ...node } = context;
     const backend = findBackend(config, backends);
     const session = await backend.open(
-      { config, outer, held, kernel, log, signal },
+      { ...node, config, outer, held },
       readBackendOptions(backend, config),
     );
     const conflict = (peer: Peer<unknown>) =>
       sharedPublicIp(peer, outer.publicIps) ?? session.conflict?.(peer);
     const keep = session.followsUnderlay ?? false;
-    const peers = new PeerTable<unknown>(backend, config, log, { keep, conflict });
+    const peers = new PeerTable<unknown>(backend, config, node.log, { keep, conflict });
     return new DataPath({ fingerprint: fingerprintOf(config, outer), backend, session, peers });
   }
 

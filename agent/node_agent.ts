@@ -5,6 +5,7 @@
  */
 
 import {
+  heldBefore,
   type Lease,
   type LeaseEvent,
   leaseKey,
@@ -14,6 +15,7 @@ import {
   type Logger,
   type Metrics,
   type NetworkConfig,
+  NodeScope,
   RuntimeError,
   type SubnetEnv,
   SYSTEM_CLOCK,
@@ -68,7 +70,7 @@ const OBJECTION_MS = 500;
  * with a ConfigError, a RuntimeError, or with a defect of denim (see `isDefect`), which it never retries.
  */
 export async function runNode(options: NodeOptions, signal: AbortSignal): Promise<void> {
-  const { store, backends, log } = options;
+  const { store, backends, log, metrics } = options;
   const config = await store.networkConfig(signal);
   findBackend(config, backends);
   if (config.backend.defaulted) {
@@ -97,9 +99,16 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
     outer: start.outer,
     kernel: underlay.kernel,
     log,
+    metrics,
+    scope: new NodeScope(),
     signal: tasks.signal,
+    fail: tasks.fail,
   };
-  await using first = await DataPath.open(config, start.held, context);
+  // Another node with the same public IP may hold the lease: what that one publishes is not this node's to go on with.
+  const { held, lastRun } = start;
+  const isOwn = held !== undefined &&
+    heldBefore({ publicIps: start.outer.current.publicIps, ...lastRun }, held);
+  await using first = await DataPath.open(config, isOwn ? held : undefined, context);
   await using node: NodeAgent = new NodeAgent({
     options,
     config,

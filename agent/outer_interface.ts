@@ -6,12 +6,12 @@
 
 import {
   addressBits,
-  Cidr,
   Complaints,
   ConfigError,
   type Family,
   IpAddress,
   type Logger,
+  MAX_PACKET_BYTES,
   messageOf,
   type OuterInterface,
 } from "@denim/core";
@@ -98,7 +98,7 @@ function outerInterface(
   const publicIps = new Map(
     [...addresses].map(([family, own]) => [family, choice.publicIps.get(family) ?? own]),
   );
-  return { name, mtuBytes, addresses, publicIps };
+  return { name, mtuBytes: Math.min(mtuBytes, MAX_PACKET_BYTES), addresses, publicIps };
 }
 
 /** What an {@link OuterInterfaceFollower} works with. */
@@ -207,7 +207,7 @@ export class OuterInterfaceFollower {
   /** A device that has just come up has only a link-local address until it gets its others. */
   #checkReach({ name, addresses }: OuterInterface): void {
     for (const [family, address] of addresses) {
-      if (!isLinkLocal(address) || isLinkLocal(this.#home.addresses.get(family)!)) continue;
+      if (!address.isLinkLocal || this.#home.addresses.get(family)!.isLinkLocal) continue;
       throw new ConfigError(`device ${name} has no IPv${family} address but ${address}`);
     }
   }
@@ -234,13 +234,6 @@ export class OuterInterfaceFollower {
       `${why}; this node goes on as soon as a device can be used`,
     );
   }
-}
-
-/** Addresses that are valid on their link alone (RFC 3927, RFC 4291). */
-const LINK_LOCAL: readonly Cidr[] = ["169.254.0.0/16", "fe80::/10"].map((text) => Cidr.parse(text));
-
-function isLinkLocal(address: IpAddress): boolean {
-  return LINK_LOCAL.some((network) => network.contains(address));
 }
 
 /** Chooses one device by its name. */

@@ -31,6 +31,9 @@ export class TaskGroup {
     this.#running.add(watched);
   };
 
+  /** Ends the group with an error of work that is no task of its own. */
+  readonly fail = (error: unknown): void => this.add(Promise.reject(error));
+
   /**
    * Resolves when every task has ended, those that are added meanwhile included. Rejects if one failed, with a
    * defect if there is one among the failures. After `stop`, only a defect counts: waits that are aborted reject.

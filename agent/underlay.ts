@@ -4,14 +4,16 @@
  * @module
  */
 
-import { Cidr, type Clock, type KernelReader } from "@denim/core";
+import { type Cidr, type Clock, type KernelReader } from "@denim/core";
 import type { UnderlayNews } from "@denim/core/linux";
 
 /** The wait for the rest of news that belongs together, in milliseconds. */
 const SETTLE_MS = 50;
 
-/** Routes that the kernel makes for itself on each device (RFC 4291 section 2.5.6). */
-const LINK_LOCAL = Cidr.parse("fe80::/10");
+/** Whether a route leads to a device's own link: the kernel makes one for itself on each device (RFC 4291 section 2.5.6). */
+function isKernelsOwn({ family, address }: Cidr): boolean {
+  return family === 6 && address.isLinkLocal;
+}
 
 /** What listening to the underlay works with. */
 export interface UnderlayOptions {
@@ -70,7 +72,7 @@ export class Underlay {
 
   #concernsRoutes({ device, destination }: UnderlayNews): boolean {
     if (device !== undefined && !this.#devices.has(device)) return false;
-    return destination === undefined || !LINK_LOCAL.contains(destination) &&
+    return destination === undefined || !isKernelsOwn(destination) &&
         !this.#options.podNetworks().some((network) => network.contains(destination));
   }
 }

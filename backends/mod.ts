@@ -14,17 +14,7 @@ import { vxlan } from "./vxlan/mod.ts";
 export { alloc } from "./alloc/mod.ts";
 export { extension, type ExtensionOptions } from "./extension/mod.ts";
 export { hostGw } from "./host_gw/mod.ts";
-export {
-  type Drop,
-  DROPS,
-  type PeerCounts,
-  type Traffic,
-  udp,
-  type UdpCounts,
-  type UdpOptions,
-  type UdpPeerData,
-  UdpSession,
-} from "./udp/mod.ts";
+export { udp, type UdpOptions, type UdpPeerData } from "./udp/mod.ts";
 export { vxlan, type VxlanOptions, type VxlanPeerData } from "./vxlan/mod.ts";
 
 /** All of them, for `runAgent`. */

@@ -6,18 +6,20 @@
 
 import type { ZodType } from "zod";
 import { ConfigError } from "./errors.ts";
-import { addressBits, type Cidr, type Family, type IpAddress } from "./ip.ts";
+import { addressBits, type Cidr, type Family, type IpAddress, MIN_MTU_BYTES } from "./ip.ts";
 import { type KernelState, nexthopId } from "./kernel_state.ts";
 import { type Lease, leaseHalf } from "./lease.ts";
 import type { Logger } from "./log.ts";
 import type { MacAddress } from "./mac.ts";
+import type { Metrics } from "./metrics.ts";
 import type { NetworkConfig } from "./net_conf.ts";
+import type { NodeScope } from "./node_scope.ts";
 
-/** The device of this node that its packets to other nodes leave by. */
+/** The device by which this node's packets to other nodes leave. */
 export interface OuterInterface {
   /** The device's name. */
   readonly name: string;
-  /** The largest packet that it takes, in bytes. */
+  /** The largest IP packet that it takes, in bytes: its MTU, but at most {@link MAX_PACKET_BYTES}. */
   readonly mtuBytes: number;
   /** The device's own address, one for each enabled family. */
   readonly addresses: ReadonlyMap<Family, IpAddress>;
@@ -25,15 +27,15 @@ export interface OuterInterface {
   readonly publicIps: ReadonlyMap<Family, IpAddress>;
 }
 
-/** What a backend may ask the kernel. Answers only: changes are the reconciler's. */
+/** What a backend may ask the kernel. It changes nothing: that is the reconciler's part. */
 export interface KernelReader {
-  /** The Ethernet address of a device; `undefined` where there is no such device. */
+  /** The Ethernet address of a device; `undefined` if there is no such device. */
   macOf(device: string): MacAddress | undefined;
   /** Whether there is such a device. */
   hasDevice(device: string): boolean;
   /**
-   * The device by which the kernel would send a packet to an address now, and the gateway, `undefined`
-   * where the address is on the link. `undefined` where there is no route.
+   * How the kernel would send a packet to an address now: by which device, and by which gateway, which is `undefined` if
+   * the address is on the link. `undefined` if there is no route.
    */
   routeTo(
     address: IpAddress,
@@ -44,21 +46,30 @@ export interface KernelReader {
 export interface NodeContext {
   /** The cluster's net-conf. */
   readonly config: NetworkConfig;
-  /** The device that packets to other nodes leave by. */
+  /** The device by which packets to other nodes leave. */
   readonly outer: OuterInterface;
-  /** The lease that this node holds from an earlier run, so that it can go on as it was. */
+  /** The lease that this node certainly held in its last run, so that it can go on as it was. */
   readonly held: Lease | undefined;
   /** Questions to the kernel. */
   readonly kernel: KernelReader;
   /** Where the backend says what it does. */
   readonly log: Logger;
+  /** Where the backend counts what it does. */
+  readonly metrics: Metrics;
+  /** What one session leaves to the next on this node. */
+  readonly scope: NodeScope;
   /** Aborted when the node stops: every wait of the backend ends with it. */
   readonly signal: AbortSignal;
+  /**
+   * Ends the node with an error of work that nobody waits for: a defect, or a `RuntimeError` if the node can't
+   * go on. What is in the kernel stays.
+   */
+  readonly fail: (error: unknown) => void;
 }
 
 /** One family's half of a peer: its subnet, and where and how to reach it. */
 export interface PeerHalf<PeerData> {
-  /** The subnet that the peer's pods have their addresses from. */
+  /** The subnet of the peer's pods. */
   readonly subnet: Cidr;
   /** The peer's address on the underlay. */
   readonly publicIp: IpAddress;
@@ -74,7 +85,32 @@ export interface Peer<PeerData> {
   readonly halves: readonly PeerHalf<PeerData>[];
 }
 
-/** A kind of network between nodes, as net-conf's `Backend.Type` names it. */
+/**
+ * A kind of network between nodes, as net-conf's `Backend.Type` names it.
+ *
+ * @example Each peer's subnet is routed by the peer's own address
+ * ```ts
+ * import { type Backend, type BackendSession, directRoute } from "@denim/core";
+ * import { z } from "zod";
+ *
+ * export const direct: Backend = {
+ *   type: "direct",
+ *   leaseType: "direct",
+ *   options: z.unknown(),
+ *   peerData: z.unknown(),
+ *   open: (node) =>
+ *     Promise.resolve<BackendSession>({
+ *       mtuBytes: node.outer.mtuBytes,
+ *       publishes: new Map(),
+ *       followsUnderlay: true,
+ *       nodeState: () => [],
+ *       peerState: ({ halves }) => halves.flatMap((half) => directRoute(node, half) ?? []),
+ *       [Symbol.asyncDispose]: () => Promise.resolve(),
+ *     }),
+ * };
+ * console.log(direct.type); // direct
+ * ```
+ */
 export interface Backend<Options = unknown, PeerData = unknown> {
   /** What `Backend.Type` in net-conf says: "vxlan". */
   readonly type: string;
@@ -82,65 +118,82 @@ export interface Backend<Options = unknown, PeerData = unknown> {
   readonly leaseType: string;
   /** Reads net-conf's `Backend` object, whose keys come in any case; see `anyCase`. */
   readonly options: ZodType<Options>;
-  /** Reads a half's `BackendData`. A lease that it refuses is no peer of ours. */
+  /** Reads a half's `BackendData`. This node does not follow a lease that it refuses. */
   readonly peerData: ZodType<PeerData>;
   /**
-   * Starts the backend on this node. It asks the kernel, but changes nothing in it. Rejects with a
-   * `ConfigError` or `RuntimeError`.
+   * Starts the backend on this node. It may ask the kernel, but changes nothing in it.
+   *
+   * @throws {ConfigError} if net-conf asks for what can't be
+   * @throws {RuntimeError} if the node lacks what the backend needs
    */
   open(node: NodeContext, options: Options): Promise<BackendSession<PeerData>>;
 }
 
 /**
- * A backend at work on a node. `nodeState` and `peerState` are pure: the same arguments, the same kernel state,
- * so that a backend is tested by a table. They are apart so that the news of one peer costs the work
- * of one peer, however many there are.
+ * A backend at work on a node. `nodeState` and `peerState` are pure: the same arguments give the same kernel state,
+ * so that a table of cases tests a backend. They are two functions so that news of one peer costs the work of one
+ * peer, however many there are.
  *
- * It is disposed of when the node stops, and when the node goes on without it: then before a session of
- * the same backend with other options is opened, else once it reaches no peer any more.
+ * The agent disposes of it when the node stops, when a session of the same backend takes its place, and otherwise once it
+ * reaches no peer any more.
  */
 export interface BackendSession<PeerData = unknown> extends AsyncDisposable {
   /** The largest packet that a pod may send, in bytes. */
   readonly mtuBytes: number;
-  /** What this node publishes with its lease, one value a family; empty where it has nothing to say. */
+  /** What this node publishes with its lease, one value a family; empty if it has nothing to say. */
   readonly publishes: ReadonlyMap<Family, PeerData>;
   /**
-   * What the node itself needs; without a lease, what can be there before there is one. The devices in
-   * it are denim's own: what others put on them goes.
+   * What the node itself needs. The devices in it are denim's own: the reconciler removes what others put on them.
+   *
+   * @param own the node's lease; `undefined` before it has one, for what can be there already
    */
   nodeState(own: Lease | undefined): KernelState;
   /** What one peer adds. */
   peerState(peer: Peer<PeerData>): KernelState;
   /**
-   * What a peer publishes that this node must have alone, as a cloned machine's does: "VTEP MAC 02:…".
-   * Such a peer is not followed.
+   * What a peer publishes that only this node may have, as a cloned machine does: "VTEP MAC 02:…". This node does not
+   * follow such a peer.
    */
   conflict?(peer: Peer<PeerData>): string | undefined;
   /**
-   * Whether `peerState` depends on what `routeTo` says of the underlay. If it does, `peerState` is asked again
-   * of every peer when the underlay's routes or devices change.
+   * Whether `peerState` depends on what `routeTo` says of the underlay. If it does, the agent calls `peerState` again for
+   * every peer when the underlay's routes or devices change.
    */
   readonly followsUnderlay?: boolean;
   /**
-   * For what has to happen once the node holds its lease and what `nodeState` asked for is there, before any
-   * peer is reached. Rejects with a `RuntimeError` where the node can't go on without it.
+   * Called once, when the node holds its lease and what `nodeState` asked for is there, before any peer is reached.
+   *
+   * @throws {RuntimeError} if the node can't go on
    */
   onLeased?(own: Lease): Promise<void>;
-  /** For data paths in user space: the peers that are new or other than before, and those that left. */
+  /** For data paths in user space: the peers that are new or have changed, and the keys of those that left. */
   peersChanged?(put: Iterable<Peer<PeerData>>, removed: Iterable<string>): void;
 }
 
 /**
- * The route to a peer's subnet straight by the peer's own address, without a tunnel; `undefined` where
- * the kernel would not send a packet for that address onto the outer device's own link, so that a router
- * in between, which knows nothing of pods, would have to carry them.
+ * The route to a peer's subnet by the peer's own address, without a tunnel; `undefined` if the peer is not on the outer
+ * device's own link: then a router in between, which knows nothing of pods, would have to carry their packets.
+ *
+ * @example
+ * ```ts
+ * import { Cidr, directRoute, IpAddress } from "@denim/core";
+ * const outer = { name: "eth0", mtuBytes: 1500, addresses: new Map(), publicIps: new Map() };
+ * const kernel = {
+ *   macOf: () => undefined,
+ *   hasDevice: () => true,
+ *   routeTo: () => ({ device: "eth0", gateway: undefined }),
+ * };
+ * const peer = { subnet: Cidr.parse("10.5.2.0/24"), publicIp: IpAddress.parse("10.99.0.2") };
+ * const objects = directRoute({ kernel, outer }, peer) ?? [];
+ * console.log(objects.map(({ kind }) => kind)); // [ "nexthop", "route" ]
+ * ```
  */
 export function directRoute(
   { kernel, outer }: Pick<NodeContext, "kernel" | "outer">,
   { subnet, publicIp }: Pick<PeerHalf<unknown>, "subnet" | "publicIp">,
 ): KernelState | undefined {
-  const way = kernel.routeTo(publicIp);
-  if (way?.device !== outer.name || way.gateway !== undefined) return undefined;
+  const route = kernel.routeTo(publicIp);
+  if (route?.device !== outer.name || route.gateway !== undefined) return undefined;
   const id = nexthopId(subnet);
   return [
     { kind: "nexthop", id, device: outer.name, via: publicIp },
@@ -148,12 +201,12 @@ export function directRoute(
   ];
 }
 
-/** Room for what comes while the program that reads a TUN device has no processor. */
+/** Room, in packets, for what comes while the program that reads a TUN device has no processor. */
 const TUN_QUEUE_LENGTH = 1000;
 
 /**
- * What a node needs whose packets to all others go by one TUN device: the device, and with a lease, in each
- * family, its address and the one route for the whole network.
+ * What a node needs if its packets to all others go by one TUN device: the device, and, once there is a lease, in each
+ * family its address and one route for the whole network.
  *
  * @param name the device's name, at most 15 octets
  * @param mtuBytes the largest packet that a pod may send
@@ -180,15 +233,33 @@ export function tunState(
   ];
 }
 
-/** The smallest MTU over which IPv6 works (RFC 8200 section 5), and the smallest for IPv4 (RFC 791). */
-const MIN_MTU_BYTES: Readonly<Record<Family, number>> = { 4: 68, 6: 1280 };
+/**
+ * The MTU of the outer network: net-conf's `Backend.MTU`, but no more than the outer device carries. If net-conf asks
+ * for more, the log says so: one smaller device must not stop a node.
+ *
+ * @param asked `Backend.MTU`; 0 stands for the outer device's
+ */
+export function outerMtuBytes(
+  { outer, log }: Pick<NodeContext, "outer" | "log">,
+  asked: number,
+): number {
+  if (asked > outer.mtuBytes) {
+    log.warn(
+      "mtu-lowered",
+      `net-conf's Backend.MTU is ${asked}, but device ${outer.name} carries packets of at most ` +
+        `${outer.mtuBytes} bytes; this node uses ${outer.mtuBytes}`,
+    );
+    return outer.mtuBytes;
+  }
+  return asked || outer.mtuBytes;
+}
 
 /**
- * What a tunnel leaves of the outer MTU for a pod's packet. Throws a `ConfigError` where that is too little
- * for the family.
+ * What a tunnel leaves of the outer MTU for a pod's packet. Throws a `ConfigError` if that is too little for the
+ * family.
  *
  * @param backend the backend's type, for the message
- * @param outerBytes the outer MTU
+ * @param outerBytes the outer MTU; see {@link outerMtuBytes}
  * @param overheadBytes what the tunnel adds to a packet
  */
 export function tunnelMtuBytes(

@@ -1,30 +1,31 @@
 /**
- * Something that happens again and again, and can be waited for without missing what happened meanwhile.
+ * Waiting for events, without missing those that happen meanwhile.
  *
  * @module
  */
 
 import { MAX_SLEEP_MS } from "./sleep.ts";
 
-/** Counts how often something happened. Whoever waits leaves nothing behind, however often it waits. */
+/** Counts events of one sort. A wait leaves nothing behind in the counter or the signal, however many there are. */
 export class EventCounter {
   #count = 0;
   readonly #waiting = new Set<() => void>();
 
-  /** How often it happened so far. Ask before looking at what it is about, so that none is missed. */
+  /** How many there were so far. Read it before you look at what the events are about, so that you miss none. */
   get count(): number {
     return this.#count;
   }
 
-  /** It happened. */
+  /** Counts one more, and ends the waits. */
   add(): void {
     this.#count++;
     for (const wake of this.#waiting) wake();
   }
 
   /**
-   * Waits until it has happened more than `count` times, at most for a time. False once the signal is
-   * aborted.
+   * Waits until there are more than `count` events, or the time is over.
+   *
+   * @returns whether the signal is still not aborted
    */
   async after(count: number, timeoutMs: number, signal: AbortSignal): Promise<boolean> {
     if (this.#count !== count || signal.aborted) return !signal.aborted;

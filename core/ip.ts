@@ -1,6 +1,6 @@
 /**
- * IPv4 and IPv6 addresses and networks as values. One pair of types serves both families, so
- * that no code above has a path of its own for either.
+ * IPv4 and IPv6 addresses and networks as values. One pair of types serves both families, so that code that uses them
+ * has one path for both.
  *
  * @module
  */
@@ -15,6 +15,12 @@ export const FAMILIES: readonly Family[] = [4, 6];
 export function addressBits(family: Family): 32 | 128 {
   return family === 4 ? 32 : 128;
 }
+
+/** The smallest MTU over which a family works, in bytes (RFC 791; RFC 8200 section 5). */
+export const MIN_MTU_BYTES: Readonly<Record<Family, number>> = { 4: 68, 6: 1280 };
+
+/** The longest IP packet, in bytes: what IPv4's length field holds (RFC 791). No device for pods has a larger MTU. */
+export const MAX_PACKET_BYTES = 65_535;
 
 /** One IP address. Immutable; compare with {@link IpAddress.equals} or by its text. */
 export class IpAddress {
@@ -31,7 +37,7 @@ export class IpAddress {
    */
   constructor(family: Family, value: bigint) {
     if (value < 0n || value >> BigInt(addressBits(family)) !== 0n) {
-      throw new RangeError(`${value} is no IPv${family} address: out of range`);
+      throw new RangeError(`${value} is not an IPv${family} address: out of range`);
     }
     this.family = family;
     this.value = value;
@@ -48,11 +54,11 @@ export class IpAddress {
    */
   static parse(text: string): IpAddress {
     const address = IpAddress.tryParse(text);
-    if (address === undefined) throw new TypeError(`${JSON.stringify(text)} is no IP address`);
+    if (address === undefined) throw new TypeError(`${JSON.stringify(text)} is not an IP address`);
     return address;
   }
 
-  /** As {@link IpAddress.parse}, with `undefined` where the text is no address. */
+  /** As {@link IpAddress.parse}, with `undefined` if the text is not an address. */
   static tryParse(text: string): IpAddress | undefined {
     const family = text.includes(":") ? 6 : 4;
     const value = family === 4 ? parseIpv4(text) : parseIpv6(text);
@@ -83,6 +89,11 @@ export class IpAddress {
       bytes[end - 4] = word >>> 24;
     }
     return bytes;
+  }
+
+  /** Whether the address is good on its link alone: 169.254.0.0/16 (RFC 3927) or fe80::/10 (RFC 4291 section 2.5.6). */
+  get isLinkLocal(): boolean {
+    return this.family === 4 ? this.value >> 16n === 0xa9fen : this.value >> 118n === 0x3fan;
   }
 
   /** Whether both are the same address. */
@@ -134,12 +145,12 @@ export class Cidr {
   static parse(text: string): Cidr {
     const cidr = Cidr.tryParse(text);
     if (cidr === undefined) {
-      throw new TypeError(`${JSON.stringify(text)} is no network in CIDR notation`);
+      throw new TypeError(`${JSON.stringify(text)} is not a network in CIDR notation`);
     }
     return cidr;
   }
 
-  /** As {@link Cidr.parse}, with `undefined` where the text is no network. */
+  /** As {@link Cidr.parse}, with `undefined` if the text is not a network. */
   static tryParse(text: string): Cidr | undefined {
     const slash = text.indexOf("/");
     if (slash < 0) return undefined;

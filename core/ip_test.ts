@@ -62,7 +62,10 @@ Deno.test("addresses: text, number, octets and back", () => {
 Deno.test("addresses: what is none is refused, by name", () => {
   for (const text of NO_ADDRESSES) {
     assert.equal(IpAddress.tryParse(text), undefined, text);
-    assert.throws(() => IpAddress.parse(text), { name: "TypeError", message: /is no IP address$/ });
+    assert.throws(() => IpAddress.parse(text), {
+      name: "TypeError",
+      message: /is not an IP address$/,
+    });
   }
   assert.throws(() => IpAddress.fromBytes(new Uint8Array(6)), RangeError);
   assert.throws(() => new IpAddress(4, 1n << 32n), RangeError);
@@ -100,7 +103,7 @@ Deno.test("networks: what is none is refused, by name", () => {
     assert.equal(Cidr.tryParse(text), undefined, text);
     assert.throws(() => Cidr.parse(text), {
       name: "TypeError",
-      message: `${JSON.stringify(text)} is no network in CIDR notation`,
+      message: `${JSON.stringify(text)} is not a network in CIDR notation`,
     });
   }
   assert.throws(() => new Cidr(IpAddress.parse("10.0.0.0"), 33), RangeError);
@@ -137,4 +140,11 @@ Deno.test("networks: contains and overlaps", () => {
   assert.ok(!Cidr.parse("10.5.3.0/24").contains(IpAddress.parse("10.5.4.0")));
   assert.ok(Cidr.parse("10.5.3.0/24").equals(Cidr.parse("10.5.3.9/24")));
   assert.ok(!Cidr.parse("10.5.3.0/24").equals(Cidr.parse("10.5.3.0/25")));
+});
+
+Deno.test("isLinkLocal: addresses that are good on their link alone, to the last one", () => {
+  const local = ["169.254.0.0", "169.254.255.255", "fe80::1", "febf:ffff::"];
+  const others = ["169.253.255.255", "169.255.0.0", "10.5.0.1", "fec0::", "fe7f:ffff::", "::1"];
+  for (const text of local) assert.ok(IpAddress.parse(text).isLinkLocal, text);
+  for (const text of others) assert.ok(!IpAddress.parse(text).isLinkLocal, text);
 });

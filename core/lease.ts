@@ -80,7 +80,7 @@ export function parseLeaseKey(key: string): readonly Cidr[] | undefined {
 const address = z.string().transform((text, context) => {
   const parsed = IpAddress.tryParse(text);
   if (parsed !== undefined) return parsed;
-  context.addIssue({ code: "custom", message: `${JSON.stringify(text)} is no IP address` });
+  context.addIssue({ code: "custom", message: `${JSON.stringify(text)} is not an IP address` });
   return z.NEVER;
 });
 

@@ -16,7 +16,7 @@ export class MacAddress {
   /** Reads six pairs joined by `:` or `-`. Throws a TypeError that names the text. */
   static parse(text: string): MacAddress {
     if (!/^[0-9a-f]{2}([:-][0-9a-f]{2}){5}$/i.test(text)) {
-      throw new TypeError(`${JSON.stringify(text)} is no Ethernet address`);
+      throw new TypeError(`${JSON.stringify(text)} is not an Ethernet address`);
     }
     return new MacAddress(text.toLowerCase().replaceAll("-", ":"));
   }

@@ -23,7 +23,7 @@ Deno.test("MAC: what is none is refused, by name", () => {
   ) {
     assert.throws(() => MacAddress.parse(text), {
       name: "TypeError",
-      message: `${JSON.stringify(text)} is no Ethernet address`,
+      message: `${JSON.stringify(text)} is not an Ethernet address`,
     });
   }
   assert.throws(() => MacAddress.fromBytes(new Uint8Array(8)), RangeError);

@@ -26,6 +26,13 @@ export interface Metrics {
    */
   counter(name: string, help: string, labels?: Labels): Counter;
   /**
+   * A counter whose number somebody else keeps, as threads do in shared memory; read when somebody asks. A later one of
+   * the same name and labels takes the place of an earlier one, and may start from 0.
+   *
+   * @param help one sentence that says what is counted
+   */
+  observedCounter(name: string, help: string, read: () => number, labels?: Labels): void;
+  /**
    * A number that goes up and down, read when somebody asks. A later gauge of the same name and labels takes
    * the place of an earlier one.
    *
@@ -66,6 +73,11 @@ export class MetricsRegistry implements Metrics {
     return counter;
   }
 
+  /** See {@link Metrics.observedCounter}. */
+  observedCounter(name: string, help: string, read: () => number, labels: Labels = {}): void {
+    this.#series.set(seriesKey(name, labels), { name, help, type: "counter", labels, read });
+  }
+
   /** See {@link Metrics.gauge}. */
   gauge(name: string, help: string, read: () => number, labels: Labels = {}): void {
     this.#series.set(seriesKey(name, labels), { name, help, type: "gauge", labels, read });
@@ -85,7 +97,11 @@ export class MetricsRegistry implements Metrics {
 }
 
 /** For parts that are used without anybody who reads their metrics, as in tests and commands. */
-export const NO_METRICS: Metrics = { counter: () => ({ add() {} }), gauge() {} };
+export const NO_METRICS: Metrics = {
+  counter: () => ({ add() {} }),
+  observedCounter() {},
+  gauge() {},
+};
 
 function seriesKey(name: string, labels: Labels): string {
   return JSON.stringify([name, ...Object.entries(labels).sort(([a], [b]) => a < b ? -1 : 1)]);

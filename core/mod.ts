@@ -1,27 +1,85 @@
 /**
- * denim's vocabulary: addresses, net-conf, leases, peers, kernel state, and the two interfaces that
- * everything swappable stands behind, `LeaseStore` and `Backend`. Pure: no I/O, no clock of its own.
+ * denim's vocabulary: what a backend, a store, the agent and their tests name in their own interfaces. Almost all of it
+ * is values and functions of their arguments alone; what waits takes an `AbortSignal`, and nothing here touches the
+ * kernel, the network or a file.
+ *
+ * A program that must start fast imports single modules instead (`@denim/core/ip`, `@denim/core/errors` …): this one
+ * loads zod.
  *
  * @module
  */
 
-export * from "./backend.ts";
-export * from "./backoff.ts";
-export * from "./clock.ts";
-export * from "./complaints.ts";
-export * from "./errors.ts";
-export * from "./event_counter.ts";
-export * from "./ip.ts";
-export * from "./kernel_state.ts";
+// Addresses.
+export {
+  addressBits,
+  Cidr,
+  FAMILIES,
+  type Family,
+  IpAddress,
+  MAX_PACKET_BYTES,
+  MIN_MTU_BYTES,
+} from "./ip.ts";
+export { MacAddress } from "./mac.ts";
+
+// The cluster's configuration, and what a node says of itself to the CNI plugin.
+export {
+  anyCase,
+  type FamilyConfig,
+  fitsConfig,
+  type NetworkConfig,
+  parseNetworkConfig,
+  readConfig,
+  WRITE_NET_CONF,
+} from "./net_conf.ts";
+export {
+  DEFAULT_SUBNET_FILE,
+  formatSubnetEnv,
+  parseSubnetEnv,
+  type SubnetEnv,
+  type SubnetEnvHalf,
+} from "./subnet_env.ts";
+
+// Leases, and where they live.
 export * from "./lease.ts";
 export * from "./lease_choice.ts";
 export * from "./lease_store.ts";
-export * from "./log.ts";
-export * from "./mac.ts";
-export * from "./metrics.ts";
-export * from "./net_conf.ts";
-export * from "./outage.ts";
-export * from "./peer_table.ts";
-export * from "./sleep.ts";
-export * from "./subnet_allocator.ts";
-export * from "./subnet_env.ts";
+
+// Backends, and the peers that they reach.
+export {
+  type Backend,
+  type BackendSession,
+  directRoute,
+  type KernelReader,
+  type NodeContext,
+  type OuterInterface,
+  outerMtuBytes,
+  type Peer,
+  type PeerHalf,
+  tunnelMtuBytes,
+  tunState,
+} from "./backend.ts";
+export { NodeScope } from "./node_scope.ts";
+export { type PeerChanges, PeerTable } from "./peer_table.ts";
+
+// What the kernel should look like.
+export * from "./kernel_state.ts";
+
+// What goes wrong, and how it is told and counted.
+export * from "./errors.ts";
+export { Complaints } from "./complaints.ts";
+export { type Log, type LogFields, type Logger } from "./log.ts";
+export {
+  type Counter,
+  type Labels,
+  type Metrics,
+  MetricsRegistry,
+  NO_METRICS,
+  type Sample,
+} from "./metrics.ts";
+export { Outage } from "./outage.ts";
+
+// Waiting.
+export { Backoff, type BackoffOptions } from "./backoff.ts";
+export { type Clock, SYSTEM_CLOCK } from "./clock.ts";
+export { EventCounter } from "./event_counter.ts";
+export { MAX_SLEEP_MS, sleep } from "./sleep.ts";

@@ -8,7 +8,7 @@ import { z } from "zod";
 import { ConfigError, messageOf } from "./errors.ts";
 import { addressBits, Cidr, type Family, IpAddress } from "./ip.ts";
 
-/** What to do where a store has no net-conf yet. */
+/** What to do if a store has no net-conf yet. */
 export const WRITE_NET_CONF = "`denim config set FILE` writes one";
 
 /** One family's share of net-conf, with every default filled in. */
@@ -43,22 +43,26 @@ export interface NetworkConfig {
 }
 
 /**
- * Lets an object's keys come in any case, as Go's JSON reader does for flannel. Of keys that differ in
- * case alone the last one counts.
+ * Reads an object as Go's JSON reader does for flannel: its keys may come in any case, and a key whose value is `null`
+ * counts as absent, unless its schema takes `null`. Of keys that differ in case alone the last one counts.
  *
  * ```ts
  * import { anyCase } from "@denim/core";
  * import { z } from "zod";
- * console.log(anyCase(z.object({ VNI: z.int() })).parse({ vni: 7 })); // { VNI: 7 }
+ * const options = anyCase(z.object({ VNI: z.int(), Port: z.int().default(8472) }));
+ * console.log(options.parse({ vni: 7, Port: null })); // { VNI: 7, Port: 8472 }
  * ```
  */
 export function anyCase<Schema extends z.ZodObject>(schema: Schema): z.ZodType<z.output<Schema>> {
   const names = new Map(Object.keys(schema.shape).map((name) => [name.toLowerCase(), name]));
+  const takesNull = (name: string) => schema.shape[name]?.safeParse(null).success ?? true;
   const rename = (value: unknown) =>
     typeof value !== "object" || value === null || Array.isArray(value)
       ? value
       : Object.fromEntries(
-        Object.entries(value).map(([key, item]) => [names.get(key.toLowerCase()) ?? key, item]),
+        Object.entries(value)
+          .map(([key, item]) => [names.get(key.toLowerCase()) ?? key, item] as const)
+          .filter(([name, item]) => item !== null || takesNull(name)),
       );
   return z.preprocess(rename, schema);
 }
@@ -95,9 +99,8 @@ function quote(value: unknown): string {
 /** What one family's keys start with. */
 const KEY_PREFIX: Readonly<Record<Family, string>> = { 4: "", 6: "IPv6" };
 
-/** Go leaves a setting alone where the JSON says null. */
-const flag = z.boolean().nullish();
-const length = z.int().min(0).nullish();
+const flag = z.boolean().optional();
+const length = z.int().min(0).optional();
 
 const textOf = <Value extends { readonly family: Family }>(
   family: Family,
@@ -109,7 +112,7 @@ const textOf = <Value extends { readonly family: Family }>(
     if (value?.family === family) return value;
     context.addIssue({ code: "custom", message: `expected ${expected}`, input: text });
     return z.NEVER;
-  }).nullish();
+  }).optional();
 
 const network = (family: Family, example: string) =>
   textOf(family, Cidr.tryParse, `an IPv${family} network such as "${example}"`);
@@ -127,9 +130,10 @@ const netConf = anyCase(z.object({
   IPv6SubnetLen: length,
   IPv6SubnetMin: address(6),
   IPv6SubnetMax: address(6),
-  Backend: z.record(z.string(), z.unknown()).optional(),
+  Backend: z.unknown().optional(),
 }));
 
+const backendObject = z.record(z.string(), z.unknown());
 const backendType = anyCase(z.object({ Type: z.string().min(1, "expected a backend's name") }));
 
 /**
@@ -141,7 +145,7 @@ export function parseNetworkConfig(text: string): NetworkConfig {
   try {
     json = JSON.parse(text);
   } catch (error) {
-    throw new ConfigError(`net-conf is not JSON: ${messageOf(error)}`);
+    throw new ConfigError(`net-conf is not JSON: ${messageOf(error)}`, { cause: error });
   }
   const given = readConfig(netConf, json, "net-conf");
   const families: FamilyConfig[] = [];
@@ -167,30 +171,33 @@ export function parseNetworkConfig(text: string): NetworkConfig {
   return {
     families,
     enableNFTables: given.EnableNFTables ?? false,
-    backend: given.Backend === undefined ? { type: "udp", options: {}, defaulted: true } : {
-      type: readConfig(backendType, given.Backend, "net-conf", ["Backend"]).Type,
-      options: given.Backend,
-      defaulted: false,
-    },
+    backend: readBackend(given.Backend),
   };
 }
 
-/** How much of a network a node gets where nobody says otherwise, and the network has four such parts. */
+function readBackend(given: unknown): NetworkConfig["backend"] {
+  if (given === undefined) return { type: "udp", options: {}, defaulted: true };
+  const options = readConfig(backendObject, given, "net-conf", ["Backend"]);
+  const { Type: type } = readConfig(backendType, options, "net-conf", ["Backend"]);
+  return { type, options, defaulted: false };
+}
+
+/** The prefix length of a node's subnet unless net-conf says another, or the network has no room for four of these. */
 const DEFAULT_SUBNET_LENGTH: Readonly<Record<Family, number>> = { 4: 24, 6: 64 };
 
 function familyConfig(
   family: Family,
-  network: Cidr | null | undefined,
-  givenLength: number | null | undefined,
-  givenMin: IpAddress | null | undefined,
-  givenMax: IpAddress | null | undefined,
+  network: Cidr | undefined,
+  givenLength: number | undefined,
+  givenMin: IpAddress | undefined,
+  givenMax: IpAddress | undefined,
 ): FamilyConfig {
   const key = (name: string) => `${KEY_PREFIX[family]}${name}`;
   const check = (holds: boolean, message: string) => {
     if (!holds) throw new ConfigError(`net-conf: ${message}`);
   };
-  // The unspecified network is what flannel's reader has where there is none.
-  if (network == null || network.prefixLength === 0 && network.address.value === 0n) {
+  // flannel's reader has the unspecified network if net-conf names none.
+  if (network === undefined || network.prefixLength === 0 && network.address.value === 0n) {
     throw new ConfigError(
       `net-conf: ${key("Network")} is missing: name the cluster's IPv${family} network, or set ` +
         `EnableIPv${family} to false`,
@@ -221,8 +228,8 @@ function familyConfig(
   const size = 1n << BigInt(addressBits(family) - subnetLength);
   const second = new IpAddress(family, network.address.value + size);
   const last = new IpAddress(family, network.last.value + 1n - size);
-  const bound = (name: string, given: IpAddress | null | undefined, fallback: IpAddress) => {
-    if (given == null || given.value === 0n) return fallback;
+  const bound = (name: string, given: IpAddress | undefined, fallback: IpAddress) => {
+    if (given === undefined || given.value === 0n) return fallback;
     check(network.contains(given), `${key(name)} ${given} is outside the network ${network}`);
     check(
       given.value % size === 0n,

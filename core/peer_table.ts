@@ -10,28 +10,28 @@ import type { LeaseEvent } from "./lease_store.ts";
 import type { Logger } from "./log.ts";
 import type { NetworkConfig } from "./net_conf.ts";
 
-/** What an event means for the peers: only true differences, none for what stayed as it was. */
+/** What an event changes among the peers. What stays as it was is not in it. */
 export interface PeerChanges<PeerData> {
   /** Peers that are new, or that published something else. */
   readonly put: readonly Peer<PeerData>[];
   /** The keys of peers that left. */
   readonly removed: readonly string[];
-  /** The leases that have what this node must have alone, as sentences for people. */
+  /** The leases that have what only this node may have, as sentences for operators. */
   readonly conflicts: readonly string[];
 }
 
 /** What is known of a lease. */
 interface Seen<PeerData> {
-  /** Tells whether a value is new. */
+  /** The lease's value, to compare the next one with. */
   readonly text: string;
-  /** The peer, where it is kept, else whether it is one. */
+  /** The peer if the table keeps peers; otherwise whether this lease is a peer. */
   readonly peer: Peer<PeerData> | boolean;
 }
 
 /**
- * Reads leases into peers of one backend. Leases that are not ours to follow (this node's own, another
- * backend's, unreadable, outside the network) are left out, each with one warning for as long as its
- * value stays the same. The cost of an event grows with what it says, not with the table.
+ * Reads leases into peers of one backend. It leaves out this node's own lease and those that this node can't follow
+ * (another backend's, unreadable, outside the network), with one warning for each of these as long as its value stays
+ * the same. An event costs work for the leases in it, not for those in the table.
  */
 export class PeerTable<PeerData> {
   readonly #backend: Pick<Backend<never, PeerData>, "leaseType" | "peerData">;
@@ -45,9 +45,11 @@ export class PeerTable<PeerData> {
   #ownKey: string | undefined;
 
   /**
-   * A table without peers, for one backend in one cluster network. With `keep` it holds on to them, for
-   * those who have to look at all of them again: 1 KB each. `conflict` says what a peer has that this node
-   * must have alone, as `BackendSession.conflict` does.
+   * An empty table.
+   *
+   * @param backend whose leases are read
+   * @param options.keep whether the table keeps its peers, so that they can be iterated over: 1 KB each
+   * @param options.conflict says what a peer has that only this node may have, as `BackendSession.conflict` does
    */
   constructor(
     backend: Pick<Backend<never, PeerData>, "leaseType" | "peerData">,
@@ -70,17 +72,17 @@ export class PeerTable<PeerData> {
     return this.#size;
   }
 
-  /** The peers as they are now, of a table that keeps them; else none. */
+  /** The peers as they are now, if the table keeps them; otherwise none. */
   *[Symbol.iterator](): Generator<Peer<PeerData>, void, void> {
     for (const { peer } of this.#seen.values()) if (typeof peer === "object") yield peer;
   }
 
-  /** The keys of all leases that the table knows, those that are no peers included. */
+  /** The keys of all leases that the table knows, also of those that are not peers. */
   keys(): Iterable<string> {
     return this.#seen.keys();
   }
 
-  /** Whether a lease's key is a peer's. */
+  /** Whether there is a peer whose lease has this key. */
   has(key: string): boolean {
     return (this.#seen.get(key)?.peer ?? false) !== false;
   }
@@ -90,7 +92,7 @@ export class PeerTable<PeerData> {
     this.#ownKey = key;
   }
 
-  /** Takes one event of the store's watch and tells what changed. */
+  /** Applies an event of the store's watch, and returns what changed. */
   apply(event: LeaseEvent): PeerChanges<PeerData> {
     const put: Peer<PeerData>[] = [];
     const conflicts: string[] = [];
@@ -98,13 +100,13 @@ export class PeerTable<PeerData> {
     const removed = event.kind === "snapshot"
       ? this.#absentFrom(new Set(leases.map((lease) => lease.key)))
       : event.removed;
-    const gone = removed.filter((key) => this.#forget(key));
+    const gone = removed.filter((key) => this.#remove(key));
     for (const lease of leases) {
       if (lease.key === this.#ownKey) continue;
       const text = `${lease.backendType} ${JSON.stringify(lease.halves)}`;
       if (this.#seen.get(lease.key)?.text === text) continue;
       const peer = this.#read(lease, conflicts);
-      const wasPeer = this.#forget(lease.key);
+      const wasPeer = this.#remove(lease.key);
       this.#seen.set(lease.key, { text, peer: this.#keep && peer || peer !== undefined });
       if (peer !== undefined) {
         put.push(peer);
@@ -118,8 +120,8 @@ export class PeerTable<PeerData> {
     return [...this.#seen.keys()].filter((key) => !keys.has(key));
   }
 
-  /** Tells whether the key was a peer's. */
-  #forget(key: string): boolean {
+  /** Returns whether the key was a peer's. */
+  #remove(key: string): boolean {
     const peer = this.has(key);
     this.#seen.delete(key);
     if (peer) this.#size--;

@@ -7,7 +7,11 @@
 /** setTimeout's limit: 2³¹ − 1 milliseconds, some 25 days. */
 export const MAX_SLEEP_MS = 0x7fff_ffff;
 
-/** Waits, at most {@link MAX_SLEEP_MS}. False once the signal is aborted, true when the time is over. */
+/**
+ * Waits, at most {@link MAX_SLEEP_MS}.
+ *
+ * @returns true when the time is over, false as soon as the signal is aborted
+ */
 export function sleep(ms: number, signal: AbortSignal): Promise<boolean> {
   if (signal.aborted) return Promise.resolve(false);
   const { promise, resolve } = Promise.withResolvers<boolean>();

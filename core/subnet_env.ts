@@ -7,7 +7,7 @@
 import { ConfigError } from "./errors.ts";
 import { Cidr, FAMILIES, type Family } from "./ip.ts";
 
-/** Where subnet.env is unless somebody says otherwise. */
+/** Where subnet.env is, unless a flag names another place. */
 export const DEFAULT_SUBNET_FILE = "/run/flannel/subnet.env";
 
 /** What one family's half of subnet.env says. */
@@ -40,8 +40,11 @@ export function formatSubnetEnv(env: SubnetEnv): string {
 }
 
 /**
- * Reads subnet.env. Throws a ConfigError that names the file and every key that is missing, or the one
- * that is wrong, or a subnet outside its network: a file that is cut short gives no half of an answer.
+ * Reads subnet.env, all of it or nothing.
+ *
+ * @param path the file's, for errors
+ * @throws {ConfigError} names the file, and every key that is missing, the key that is wrong, or a subnet outside its
+ * network
  */
 export function parseSubnetEnv(text: string, path: string): SubnetEnv {
   const values = new Map<string, string>();
@@ -59,7 +62,7 @@ export function parseSubnetEnv(text: string, path: string): SubnetEnv {
     const parsed = parse(value);
     if (parsed !== undefined) return parsed;
     throw new ConfigError(
-      `${path}: ${key}=${value} can't be read; restart the agent to write it anew`,
+      `${path}: ${key}=${value} can't be read; restart the agent to write it again`,
     );
   };
   const given = FAMILIES.filter((family) =>
@@ -79,14 +82,14 @@ export function parseSubnetEnv(text: string, path: string): SubnetEnv {
   );
   if (missing.length > 0) {
     throw new ConfigError(
-      `${path} is cut short: ${missing.join(", ")} missing; restart the agent to write it anew`,
+      `${path} is cut short: ${missing.join(", ")} missing; restart the agent to write it again`,
     );
   }
   for (const { networks, subnet } of halves as SubnetEnvHalf[]) {
     if (networks.some((network) => network.contains(subnet))) continue;
     throw new ConfigError(
       `${path}: the subnet ${subnet} is not in the network ${networks.join(",")}; ` +
-        "restart the agent to write it anew",
+        "restart the agent to write it again",
     );
   }
   return { halves: halves as SubnetEnvHalf[], mtuBytes: mtuBytes!, ipMasq: ipMasq! };

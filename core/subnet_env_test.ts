@@ -60,7 +60,7 @@ Deno.test("subnet.env: cut short anywhere it gives no half of an answer", () => 
         () => parseSubnetEnv(text.slice(0, length), "/run/subnet.env"),
         {
           name: "ConfigError",
-          message: /^\/run\/subnet\.env.*; restart the agent to write it anew$/,
+          message: /^\/run\/subnet\.env.*; restart the agent to write it again$/,
         },
         text.slice(0, length),
       );
@@ -69,7 +69,7 @@ Deno.test("subnet.env: cut short anywhere it gives no half of an answer", () => 
   assert.throws(() => parseSubnetEnv("FLANNEL_IPV6_NETWORK=fc00:5::/48\n", "/run/subnet.env"), {
     message:
       "/run/subnet.env is cut short: FLANNEL_IPV6_SUBNET, FLANNEL_MTU, FLANNEL_IPMASQ missing; " +
-      "restart the agent to write it anew",
+      "restart the agent to write it again",
   });
 });
 
@@ -89,7 +89,7 @@ Deno.test("subnet.env: what can't be read is named", () => {
     const text = FLANNELS[0]![0].replace(new RegExp(`^${key}=.*$`, "m"), line);
     assert.throws(() => parseSubnetEnv(text, "/run/subnet.env"), {
       name: "ConfigError",
-      message: `/run/subnet.env: ${line} can't be read; restart the agent to write it anew`,
+      message: `/run/subnet.env: ${line} can't be read; restart the agent to write it again`,
     });
   }
 });
@@ -117,7 +117,7 @@ Deno.test("subnet.env: a subnet outside its network is refused, in either family
     assert.throws(() => parseSubnetEnv(text, "/run/subnet.env"), {
       name: "ConfigError",
       message: `/run/subnet.env: the subnet ${subnet} is not in the network ${network}; ` +
-        "restart the agent to write it anew",
+        "restart the agent to write it again",
     });
   }
 });

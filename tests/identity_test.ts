@@ -108,6 +108,37 @@ labTest("a clone that is refused leaves no subnet.env that names the original's 
   assert.deepEqual(await holders(store), before);
 });
 
+labTest("nodes that all have VirtualBox's first address share no MAC, and work with --iface", {
+  nodes: 2,
+  netConf: NET_CONF,
+}, async (lab) => {
+  const [first, second] = lab.nodes as [LabNode, LabNode];
+  const macOf = (node: LabNode) => ipJson(node, "link show flannel.1")[0].address;
+  for (const node of [first, second]) {
+    ip(node, "link add nat0 type veth peer name nat1");
+    ip(node, "link set nat1 up");
+    ip(node, "addr add 10.0.2.15/24 dev nat0");
+    ip(node, "link set nat0 up");
+    ip(node, "route replace default via 10.0.2.2 dev nat0");
+  }
+  await first.startAgent(NEVER);
+  const mac = macOf(first);
+  // One of the two is refused.
+  await second.startAgent(NEVER).catch(() => {});
+  assert.notEqual(
+    macOf(second),
+    mac,
+    "the first one's lease is not the second one's to go on with",
+  );
+  for (const node of [first, second]) await node.stopAgent();
+  for (const node of [first, second]) await node.startAgent(NEVER, ["--iface", "eth0"]);
+  assert.equal(macOf(first), mac);
+  await eventually(
+    "each sends to the other",
+    () => vxlanRemotes(first).includes("10.99.0.2") && vxlanRemotes(second).includes("10.99.0.1"),
+  );
+});
+
 labTest("two nodes with one public IP are named in the log of both; then they swap theirs", {
   nodes: 2,
   netConf: NET_CONF,

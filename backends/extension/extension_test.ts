@@ -1,12 +1,6 @@
-import {
-  type Family,
-  IpAddress,
-  type Lease,
-  parseLease,
-  parseNetworkConfig,
-  type Peer,
-} from "@denim/core";
+import { type Lease, parseLease, type Peer, RuntimeError } from "@denim/core";
 import assert from "node:assert/strict";
+import { nodeContext } from "../../tests/support/node_context.ts";
 import { RecordingLog } from "../../tests/support/recording_log.ts";
 import { eventually } from "../../tests/support/wait.ts";
 import { extension } from "./mod.ts";
@@ -89,7 +83,12 @@ class Steps {
   readonly hanging = new Set<string>();
   readonly stop = new AbortController();
   readonly log = new RecordingLog();
-  readonly commands = new PeerCommands(this.log, this.stop.signal);
+  readonly failures: unknown[] = [];
+  readonly commands = new PeerCommands({
+    log: this.log,
+    signal: this.stop.signal,
+    fail: (error) => void this.failures.push(error),
+  });
 
   want(key: string, peer: string): PeerSteps {
     const steps = {
@@ -108,13 +107,16 @@ class Steps {
     this.begun.push(step);
     if (this.hanging.has(step)) {
       const { promise, reject } = Promise.withResolvers<never>();
-      this.stop.signal.addEventListener("abort", () => reject(new Error("ended")));
+      this.stop.signal.addEventListener(
+        "abort",
+        () => reject(new DOMException("ended", "AbortError")),
+      );
       await promise;
     }
     await Promise.resolve();
     const left = this.#fails.get(step) ?? 0;
     this.#fails.set(step, left - 1);
-    if (left > 0) throw new Error(`${step} failed`);
+    if (left > 0) throw new RuntimeError(`${step} failed`);
   }
 
   async sees(...steps: string[]): Promise<void> {
@@ -150,7 +152,18 @@ Deno.test("peers' commands: a failure is said once, and tried again, until it is
   // One that fails to go does not keep the next from coming.
   steps.want("c", "c2");
   await steps.sees("+a", "+b", "+c", "+a", "+b", "-b", "-c", "+c2");
-  assert.deepEqual(steps.log.lines.slice(2), ["error -c failed; left at that"]);
+  assert.deepEqual(steps.log.lines.slice(2), ["error -c failed; giving up"]);
+});
+
+Deno.test("peers' commands: a defect ends the node rather than be tried again", async () => {
+  const steps = new Steps();
+  const defect = new TypeError("a defect");
+  steps.commands.want("a", {
+    add: () => Promise.reject(defect),
+    remove: () => Promise.resolve(),
+  });
+  await eventually("the node ends", () => steps.failures.length === 1);
+  assert.deepEqual([steps.failures, steps.log.events], [[defect], []]);
 });
 
 Deno.test("peers' commands: of two who ask for a peer the latter has it, once the former's is removed", async () => {
@@ -179,23 +192,15 @@ Deno.test("peers' commands: those that hang hold up nobody", async () => {
 /** A node with the backend, and a directory that its commands write to. */
 class Node implements AsyncDisposable {
   readonly directory = Deno.makeTempDirSync();
-  readonly log = new RecordingLog();
   readonly stopping = new AbortController();
+  readonly #context = nodeContext({
+    netConf: { EnableIPv6: true, IPv6Network: "fc00:5::/48" },
+    signal: this.stopping.signal,
+  });
+  readonly log = this.#context.log;
 
   open(options: Record<string, unknown>) {
-    const addresses = new Map<Family, IpAddress>([
-      [4, IpAddress.parse("10.99.0.1")],
-      [6, IpAddress.parse("fd99::1")],
-    ]);
-    const netConf = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00:5::/48"}`;
-    return extension.open({
-      config: parseNetworkConfig(netConf),
-      outer: { name: "eth0", mtuBytes: 1500, addresses, publicIps: addresses },
-      held: undefined,
-      kernel: { macOf: () => undefined, hasDevice: () => false, routeTo: () => undefined },
-      log: this.log,
-      signal: this.stopping.signal,
-    }, extension.options.parse(options));
+    return extension.open(this.#context, extension.options.parse(options));
   }
 
   /** A command that writes its input's first line and its environment. */

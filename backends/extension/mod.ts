@@ -9,26 +9,30 @@ import {
   anyCase,
   type Backend,
   type BackendSession,
+  Backoff,
+  type BackoffOptions,
   type Cidr,
   type Family,
   type IpAddress,
   type KernelState,
   type Lease,
   leaseHalf,
+  MAX_PACKET_BYTES,
   messageOf,
   type NodeContext,
   type Peer,
   RuntimeError,
   sleep,
+  throwDefect,
 } from "@denim/core";
 import { z, type ZodType } from "zod";
 import { PeerCommands, type PeerSteps } from "./peer_commands.ts";
 import { type CommandOutput, MAX_OUTPUT_BYTES, runCommand } from "./run_command.ts";
 
-/** How often a command without which the node can't go on is tried … */
+/** How often a command is tried without which the node can't go on. */
 const START_ATTEMPTS = 5;
-/** … with waits from this, doubling. */
-const START_RETRY_MS = 500;
+/** The waits between, each twice the one before. */
+const START_BACKOFF: BackoffOptions = { minMs: 500, maxMs: 4_000 };
 
 /** net-conf's `Backend` object, with flannel's names. A command that is empty is not run. */
 export interface ExtensionOptions {
@@ -59,7 +63,7 @@ const options: ZodType<ExtensionOptions> = anyCase(z.object({
   SubnetAddCommand: command,
   SubnetRemoveCommand: command,
   CommandTimeoutSeconds: z.number().positive().max(3600).default(30),
-  MTU: z.int().min(0).max(65_535).default(0),
+  MTU: z.int().min(0).max(MAX_PACKET_BYTES).default(0),
 }));
 
 const peerData: ZodType<string> = z.string().default("");
@@ -84,7 +88,7 @@ class ExtensionSession implements BackendSession<string> {
   private constructor(node: NodeContext, options: ExtensionOptions, published: string) {
     this.#node = node;
     this.#options = options;
-    this.#commands = commandsOf(node);
+    this.#commands = node.scope.get(PeerCommands, () => new PeerCommands(node));
     this.mtuBytes = options.MTU || node.outer.mtuBytes;
     // flannel writes it once, whatever the families.
     this.publishes = new Map(
@@ -123,7 +127,7 @@ class ExtensionSession implements BackendSession<string> {
   }
 
   peersChanged(put: Iterable<Peer<string>>, removed: Iterable<string>): void {
-    for (const key of removed) this.#drop(key);
+    for (const key of removed) this.#remove(key);
     for (const peer of put) {
       const steps = {
         add: () => this.#runForPeer("SubnetAddCommand", peer),
@@ -134,7 +138,7 @@ class ExtensionSession implements BackendSession<string> {
     }
   }
 
-  #drop(key: string): void {
+  #remove(key: string): void {
     const steps = this.#peers.get(key);
     if (steps === undefined) return;
     this.#peers.delete(key);
@@ -150,23 +154,11 @@ class ExtensionSession implements BackendSession<string> {
     await run(this.#node, this.#options, name, variables, input);
   }
 
-  /** Where the node goes on without it, its peers are removed; where the node stops, they stay. */
+  /** Removes the peers, if the node goes on; if it stops, they stay. */
   [Symbol.asyncDispose](): Promise<void> {
-    for (const key of this.#peers.keys()) this.#drop(key);
+    for (const key of this.#peers.keys()) this.#remove(key);
     return Promise.resolve();
   }
-}
-
-const commandsOfNodes = new WeakMap<AbortSignal, PeerCommands>();
-
-/**
- * A node's commands for its peers, told by the signal that ends the node. They outlive a session: where
- * net-conf has other commands, a peer that the former ones added is removed before the new ones add it.
- */
-function commandsOf({ log, signal }: NodeContext): PeerCommands {
-  const commands = commandsOfNodes.get(signal) ?? new PeerCommands(log, signal);
-  commandsOfNodes.set(signal, commands);
-  return commands;
 }
 
 /** A node's subnets and addresses, under flannel's names. */
@@ -204,15 +196,17 @@ async function run(
   return written;
 }
 
-/** Tries what must succeed several times. */
+/** Tries several times what must succeed. */
 async function insist<T>({ log, signal }: NodeContext, work: () => Promise<T>): Promise<T> {
-  for (let attempt = 1, waitMs = START_RETRY_MS;; attempt++, waitMs *= 2) {
+  const backoff = new Backoff(START_BACKOFF);
+  for (let attempt = 1;; attempt++) {
     try {
       return await work();
     } catch (error) {
+      throwDefect(error);
       if (signal.aborted || attempt === START_ATTEMPTS) throw error;
       log.warn("command-retried", `${messageOf(error)}; trying again`);
     }
-    if (!await sleep(waitMs, signal)) throw new RuntimeError("the node stops");
+    if (!await sleep(backoff.next(), signal)) throw new RuntimeError("the node stops");
   }
 }

@@ -1,71 +1,82 @@
 /**
- * Runs a command for each peer that comes or goes: each peer's one after another, tried again until they
- * succeed, and no peer's waiting for another's.
+ * Runs a command for each peer that comes or goes: those of one peer one after another, each again until it succeeds.
+ * No peer waits for another.
  *
  * @module
  */
 
-import { type Logger, messageOf, sleep } from "@denim/core";
+import {
+  Backoff,
+  Complaints,
+  type Logger,
+  messageOf,
+  type NodeContext,
+  sleep,
+  throwDefect,
+} from "@denim/core";
 
-/** Waits between attempts at what failed: from this, doubling … */
-const MIN_RETRY_MS = 500;
-/** … to this. */
-const MAX_RETRY_MS = 60_000;
-/** What is left of a peer that is gone is not worth more attempts than this. */
+/** Waits between attempts at what failed, each twice the one before. */
+const MIN_RETRY_MS = 500, MAX_RETRY_MS = 60_000;
+/** How often a peer's removal is tried: what is left of a peer that is gone is not worth more. */
 const REMOVE_ATTEMPTS = 5;
-/** How many commands run at the same time … */
+/** How many commands run at the same time, not counting the slow ones. */
 const MAX_RUNNING = 16;
-/** … not counting those that have run for longer than this: one that hangs holds up nobody. */
+/** After this time a command counts as slow: one that hangs holds up no other. */
 const SLOW_MS = 250;
 
-/** What is done about a peer. Both reject where they fail. */
+/** What is done about a peer. Both reject with a RuntimeError if they fail; any other error ends the node. */
 export interface PeerSteps {
-  /** Makes it reachable. */
+  /** Makes the peer reachable. */
   add(): Promise<void>;
-  /** Takes that back. */
+  /** Undoes that. */
   remove(): Promise<void>;
 }
 
 interface Entry {
-  /** What there should be. */
+  /** The steps of the peer that should be there. */
   wanted: PeerSteps | undefined;
-  /** What there is, in whole or in part: what failed to be added may have left something. */
+  /** The steps of the peer that is there, in whole or in part: a command that failed may have left something. */
   present: PeerSteps | undefined;
   /** Whether it is there in whole. */
   whole: boolean;
-  /** Aborted when there is another wish. */
-  news: AbortController;
+  /** Aborted when `wanted` changes. */
+  changed: AbortController;
   working: boolean;
 }
 
-/** The peers of a node, as they should be and as they are. */
+/**
+ * The peers of a node, as they should be and as they are. They outlive a session: if net-conf has other commands, a
+ * peer that the former ones added is removed before the new ones add it.
+ */
 export class PeerCommands {
   readonly #log: Logger;
   readonly #signal: AbortSignal;
+  readonly #fail: (error: unknown) => void;
   readonly #entries = new Map<string, Entry>();
   readonly #waiting: (() => void)[] = [];
   #running = 0;
 
-  /** Runs steps until the signal is aborted. */
-  constructor(log: Logger, signal: AbortSignal) {
+  /** Runs steps until the node's signal is aborted. */
+  constructor({ log, signal, fail }: Pick<NodeContext, "log" | "signal" | "fail">) {
     this.#log = log;
     this.#signal = signal;
+    this.#fail = fail;
   }
 
-  /** Asks for a peer. What was there under the same key, whoever asked for it, is removed first. */
+  /** Asks for a peer. What is there under the same key is removed first, whichever session asked for it. */
   want(key: string, steps: PeerSteps): void {
     const entry = this.#entries.get(key) ?? {
       wanted: undefined,
       present: undefined,
       whole: true,
-      news: new AbortController(),
+      changed: new AbortController(),
       working: false,
     };
     this.#entries.set(key, entry);
     this.#change(key, entry, steps);
   }
 
-  /** Asks for no such peer any more, unless others have asked for one in the meantime. */
+  /** Asks for the peer's removal, unless another session has asked for one under the same key meanwhile. */
   drop(key: string, steps: PeerSteps): void {
     const entry = this.#entries.get(key);
     if (entry?.wanted === steps) this.#change(key, entry, undefined);
@@ -73,19 +84,19 @@ export class PeerCommands {
 
   #change(key: string, entry: Entry, wanted: PeerSteps | undefined): void {
     entry.wanted = wanted;
-    entry.news.abort();
-    if (!entry.working) this.#work(key, entry);
+    entry.changed.abort();
+    if (!entry.working) this.#work(key, entry).catch(this.#fail);
   }
 
   async #work(key: string, entry: Entry): Promise<void> {
     entry.working = true;
-    let retryMs = MIN_RETRY_MS;
+    const backoff = new Backoff({ minMs: MIN_RETRY_MS, maxMs: MAX_RETRY_MS });
+    const complaints = new Complaints();
     let removals = 0;
-    let said: string | undefined;
     while ((entry.present !== entry.wanted || !entry.whole) && !this.#signal.aborted) {
       const { present, wanted } = entry;
       const removing = present !== undefined && present !== wanted;
-      entry.news = new AbortController();
+      entry.changed = new AbortController();
       try {
         if (removing) {
           removals++;
@@ -97,25 +108,24 @@ export class PeerCommands {
           await this.#run(() => wanted!.add());
         }
         entry.whole = true;
-        retryMs = MIN_RETRY_MS;
+        backoff.reset();
+        complaints.resolve();
         removals = 0;
-        said = undefined;
         continue;
       } catch (error) {
+        throwDefect(error);
         if (this.#signal.aborted) break;
         // A peer that is there in another form matters more than what its former one left.
-        const over = removing && (entry.wanted !== undefined || removals === REMOVE_ATTEMPTS);
-        const line = `${messageOf(error)}; ${over ? "left at that" : "trying again"}`;
-        if (line !== said) this.#log.error("command-failed", line, { peer: key });
-        said = line;
-        if (over) {
+        const givesUp = removing && (entry.wanted !== undefined || removals === REMOVE_ATTEMPTS);
+        const line = `${messageOf(error)}; ${givesUp ? "giving up" : "trying again"}`;
+        if (complaints.isNew(line)) this.#log.error("command-failed", line, { peer: key });
+        if (givesUp) {
           entry.present = undefined;
           entry.whole = true;
           continue;
         }
       }
-      await sleep(retryMs, AbortSignal.any([this.#signal, entry.news.signal]));
-      retryMs = Math.min(retryMs * 2, MAX_RETRY_MS);
+      await sleep(backoff.next(), AbortSignal.any([this.#signal, entry.changed.signal]));
     }
     entry.working = false;
     if (entry.wanted === undefined) this.#entries.delete(key);

@@ -59,7 +59,7 @@ export async function runCommand(
     try {
       Deno.kill(-child.pid, "SIGKILL");
     } catch {
-      // It is gone already.
+      // The process has ended already.
     }
   };
   ending.addEventListener("abort", kill);
@@ -74,7 +74,7 @@ export async function runCommand(
     if (success && !killed) return { output, errors, cut: stdout.cut };
     signal.throwIfAborted();
     const how = killed
-      // Also where the shell has ended, but left something behind that holds its output.
+      // Also if the shell has ended, but left a child that holds its output.
       ? `took longer than ${timeoutMs / 1000} s and was killed`
       : `failed with exit code ${code}`;
     const said = [errors, output].filter((text) => text !== "").join("; ");
@@ -103,6 +103,6 @@ async function write(stream: WritableStream<Uint8Array>, text: string): Promise<
     await writer.write(new TextEncoder().encode(text));
     await writer.close();
   } catch {
-    // It has closed it, or is gone.
+    // The command has closed its input, or has ended.
   }
 }

@@ -5,10 +5,9 @@ import {
   nexthopId,
   type NodeContext,
   parseLease,
-  parseNetworkConfig,
 } from "@denim/core";
 import assert from "node:assert/strict";
-import { RecordingLog } from "../../tests/support/recording_log.ts";
+import { nodeContext } from "../../tests/support/node_context.ts";
 import { hostGw } from "./mod.ts";
 
 const LEASE = parseLease(
@@ -22,27 +21,14 @@ type Way = ReturnType<KernelReader["routeTo"]>;
 const ON_LINK = { device: "eth0", gateway: undefined };
 
 /** A node and the ways that its kernel knows, by family; `ways` may be changed. */
-function context(changes: Partial<NodeContext["outer"]> = {}) {
-  const addresses = new Map<Family, IpAddress>([
-    [4, IpAddress.parse("10.99.0.1")],
-    [6, IpAddress.parse("fd99::1")],
-  ]);
+function context(outer: Partial<NodeContext["outer"]> = {}) {
   const ways: Record<Family, Way> = { 4: ON_LINK, 6: ON_LINK };
-  const log = new RecordingLog();
-  const config = '{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00:5::/48"}';
-  const node: NodeContext = {
-    config: parseNetworkConfig(config),
-    outer: { name: "eth0", mtuBytes: 1500, addresses, publicIps: addresses, ...changes },
-    held: undefined,
-    kernel: {
-      macOf: () => undefined,
-      hasDevice: () => false,
-      routeTo: ({ family }) => ways[family],
-    },
-    log,
-    signal: new AbortController().signal,
-  };
-  return { node, ways, log };
+  const node = nodeContext({
+    netConf: { EnableIPv6: true, IPv6Network: "fc00:5::/48" },
+    outer,
+    kernel: { routeTo: ({ family }) => ways[family] },
+  });
+  return { node, ways, log: node.log };
 }
 
 Deno.test("a peer on the link has a route by its public IP in each family", async () => {
@@ -93,9 +79,9 @@ Deno.test("a peer that is not on the link is refused, with one word for each cha
   assert.deepEqual(log.lines, [`info peer ${PEER.key} is on the link now`]);
 });
 
-Deno.test("a node behind NAT is refused", () => {
+Deno.test("a node behind NAT is refused", async () => {
   const publicIps = new Map<Family, IpAddress>([[4, IpAddress.parse("203.0.113.7")]]);
-  assert.throws(() => hostGw.open(context({ publicIps }).node, {}), {
+  await assert.rejects(hostGw.open(context({ publicIps }).node, {}), {
     name: "ConfigError",
     message: /public IP 203\.0\.113\.7 is not the address of eth0, 10\.99\.0\.1: .* NAT/,
   });

@@ -1,5 +1,5 @@
 /**
- * The host-gw backend: each peer's subnet is routed by the peer's own address. No tunnel and no overhead,
+ * The host-gw backend: each peer's subnet is routed by the peer's own address. There is no tunnel and no overhead,
  * but every node has to be on the same link as every other.
  *
  * @module
@@ -8,6 +8,7 @@
 import {
   type Backend,
   type BackendSession,
+  Complaints,
   ConfigError,
   directRoute,
   type Family,
@@ -24,17 +25,7 @@ export const hostGw: Backend<unknown, unknown> = {
   leaseType: "host-gw",
   options: z.unknown(),
   peerData: z.unknown(),
-  open(node) {
-    for (const [family, publicIp] of node.outer.publicIps) {
-      const own = node.outer.addresses.get(family);
-      if (own?.equals(publicIp)) continue;
-      throw new ConfigError(
-        `host-gw: the public IP ${publicIp} is not the address of ${node.outer.name}, ${own}: peers ` +
-          "can't route by an address behind NAT; use another Backend, or leave out --public-ip",
-      );
-    }
-    return Promise.resolve(new HostGwSession(node));
-  },
+  open: (node) => Promise.try(() => new HostGwSession(node)),
 };
 
 class HostGwSession implements BackendSession<unknown> {
@@ -42,12 +33,21 @@ class HostGwSession implements BackendSession<unknown> {
   readonly publishes: ReadonlyMap<Family, unknown> = new Map();
   readonly followsUnderlay = true;
   readonly #node: NodeContext;
-  /** What was said of each peer that can't be reached: worth one word, until that changes. */
-  readonly #refused = new Map<string, string>();
+  /** Of each peer that can't be reached, why. */
+  readonly #complaints = new Complaints();
 
   constructor(node: NodeContext) {
+    const { name, addresses, publicIps, mtuBytes } = node.outer;
+    for (const [family, publicIp] of publicIps) {
+      const own = addresses.get(family);
+      if (own?.equals(publicIp)) continue;
+      throw new ConfigError(
+        `host-gw: the public IP ${publicIp} is not the address of ${name}, ${own}: peers can't route by an ` +
+          "address behind NAT; use another Backend, or leave out --public-ip",
+      );
+    }
     this.#node = node;
-    this.mtuBytes = node.outer.mtuBytes;
+    this.mtuBytes = mtuBytes;
   }
 
   nodeState(): KernelState {
@@ -57,19 +57,19 @@ class HostGwSession implements BackendSession<unknown> {
   peerState({ key, halves }: Peer<unknown>): KernelState {
     const routes = halves.map((half) => directRoute(this.#node, half));
     const refused = halves.filter((_, index) => routes[index] === undefined);
-    this.#say(key, refused.map((half) => this.#complaint(half)).join("; "));
+    this.#tell(key, refused.map((half) => this.#complaint(half)).join("; "));
     return routes.flatMap((route) => route ?? []);
   }
 
-  #say(key: string, complaint: string): void {
-    const before = this.#refused.get(key) ?? "";
-    if (complaint === before) return;
+  /** Logs why a peer can't be reached, each time that the reason is another; empty if it can. */
+  #tell(key: string, complaint: string): void {
+    const { log } = this.#node;
     if (complaint === "") {
-      this.#refused.delete(key);
-      this.#node.log.info("peer-on-link", `peer ${key} is on the link now`);
-    } else {
-      this.#refused.set(key, complaint);
-      this.#node.log.error("peer-unreachable", `peer ${key} is left out: ${complaint}`);
+      if (this.#complaints.resolve(key)) {
+        log.info("peer-on-link", `peer ${key} is on the link now`);
+      }
+    } else if (this.#complaints.isNew(complaint, key)) {
+      log.error("peer-unreachable", `peer ${key} is left out: ${complaint}`);
     }
   }
 
@@ -85,7 +85,7 @@ class HostGwSession implements BackendSession<unknown> {
   }
 
   peersChanged(_put: Iterable<Peer<unknown>>, removed: Iterable<string>): void {
-    for (const key of removed) this.#refused.delete(key);
+    for (const key of removed) this.#complaints.resolve(key);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -1,6 +1,6 @@
 /**
- * What the agent and the threads that carry packets say to each other. Nothing of it is said at a packet: then
- * they share memory.
+ * Messages between the agent and the threads that carry packets: when a thread starts, stops or fails. All else they
+ * share in memory.
  *
  * @module
  */
@@ -11,30 +11,38 @@ import type { OutboundOptions } from "./outbound.ts";
 
 /** What a thread needs. Descriptors are numbers: a process's threads share them. */
 export interface CarrierSetup {
-  /** The peers' table … */
+  /** The peers' table. */
   readonly peers: SharedArrayBuffer;
-  /** … and its capacity. */
+  /** The table's capacity, and the counters'. */
   readonly capacity: number;
-  /** The counters … */
+  /** The counters of all threads. */
   readonly counters: SharedArrayBuffer;
-  /** … and which of them are this thread's. */
+  /** Which of the counters are this thread's. */
   readonly number: number;
   /** The queue of the TUN device. */
   readonly tun: number;
-  /** Readable when the thread shall end. */
+  /** A descriptor that becomes readable when the thread is to end. */
   readonly wake: number;
   /** The UDP sockets. */
   readonly sockets: ReadonlyMap<Family, number>;
   /** Sockets for ICMP errors. */
   readonly rawSockets: ReadonlyMap<Family, number>;
-  /** How it carries packets to the peers, if it does. */
+  /** How it carries packets to the peers; `undefined` if another thread does. */
   readonly outbound: OutboundOptions | undefined;
-  /** How it carries packets from the peers, if it does. */
+  /** How it carries packets from the peers; `undefined` if another thread does. */
   readonly inbound: InboundOptions | undefined;
 }
 
-/** What a thread is told: the first time what it needs, and that it shall carry packets again. */
+/** What the agent tells a thread: to carry packets, with all that it needs; or to go on, after its device was gone. */
 export type CarrierOrder = CarrierSetup | "go on";
 
-/** What a thread says: it carries packets; its device is gone, and it waits for "go on"; it has ended. */
-export type CarrierReport = "running" | "gone" | "ended";
+/** What a thread tells the agent: it carries packets; its device is gone, and it waits for "go on"; it ended; it failed. */
+export type CarrierReport = "running" | "gone" | "ended" | CarrierFailure;
+
+/** Why a thread carries nothing any more. */
+export interface CarrierFailure {
+  /** The error. On its way between the threads it lost its class, but not its message and its stack. */
+  readonly error: unknown;
+  /** Whether it is a defect of denim; the thread knows, since there the error still has its class. */
+  readonly defect: boolean;
+}

@@ -7,9 +7,11 @@
 
 /// <reference lib="deno.worker" />
 
+import { isDefect } from "@denim/core/errors";
 import { type Family, IpAddress } from "@denim/core/ip";
 import {
   DEVICE_GONE,
+  errorOf,
   InputWait,
   INTERRUPTED,
   NOTHING_YET,
@@ -29,13 +31,13 @@ import { Outbound, type OutboundKernel } from "./outbound.ts";
 import { PeerMap } from "./peer_map.ts";
 
 /**
- * How long the thread runs at a stretch where others wait for the processor, in microseconds. With Linux's usual
+ * How long the thread runs at a stretch while others wait for the processor, in microseconds. With Linux's usual
  * 3 ms it fills the buffer of a pod's socket before the pod gets to read.
  */
 const TURN_US = 100;
 /**
- * How often it lets others run and looks again before it sleeps, where it has carried much: to be woken costs
- * more, and the waker's processor is where it would wake up, beside the waker.
+ * How often the thread lets others run and looks again before it sleeps, after it has carried much. To be woken costs
+ * more, and the kernel would wake it on the processor of the thread that wakes it.
  */
 const LOOKS = 5;
 /** This many bytes in a turn are much. */
@@ -44,8 +46,9 @@ const MUCH_BYTES = 16 * 1024;
 const OUT_PACKETS = 64, OUT_BYTES = 128 * 1024, IN_SERIES = 8;
 
 /**
- * Carries what is there, up to a turn's worth; `fresh` is the first turn after there was nothing. Tells how much it
- * was, after which there may be more.
+ * Carries what is there, up to a turn's worth, and says how much it was; there may be more.
+ *
+ * @param fresh whether it is the first turn after a wait
  */
 type Turn = (fresh: boolean) => "nothing" | "some" | "much" | "gone";
 
@@ -80,11 +83,7 @@ function outboundTurn(
       const to = addressOf(family, bytes.subarray(destination, destination + 16));
       sendRaw(setup.rawSockets.get(family) ?? -1, packet, to);
     },
-    pathMtuBytes(family, ...words) {
-      const view = new DataView(new ArrayBuffer(16));
-      words.forEach((word, index) => view.setInt32(4 * index, word));
-      return pathMtuBytes(addressOf(family, new Uint8Array(view.buffer)));
-    },
+    pathMtuBytes: (address) => pathMtuBytes(address.toAddress()),
     nowMs: () => performance.now(),
   };
   const outbound = new Outbound(peers, counters, kernel, options);
@@ -99,15 +98,15 @@ function outboundTurn(
       if (result < 0) break;
       outbound.take(result);
       bytes += result;
-      // Who speaks into silence waits for an answer: that goes before any look for more.
+      // After a wait the first packet goes at once: its sender is probably waiting for an answer.
       if (fresh && packets === 0) outbound.flushSingle();
     }
-    // What waits for company waits for one more look: what came in meanwhile may call forth the next packet.
+    // A batch that is not full waits for one more turn: packets that just arrived may call forth the next one.
     if (packets > 0 || result === INTERRUPTED) return bytes > MUCH_BYTES ? "much" : "some";
     outbound.flush();
     if (result === NOTHING_YET) return "nothing";
     if (result === DEVICE_GONE) return "gone";
-    throw new Error(`reading from the TUN device: errno ${-result}`);
+    throw errorOf(result, "read from the TUN device");
   };
 }
 
@@ -140,7 +139,7 @@ function inboundTurn(
         inbound.prepareReceive();
         const result = recvmsg(socket, message);
         if (result === NOTHING_YET) break;
-        if (result < 0 && result !== INTERRUPTED) throw new Error(`receiving: errno ${-result}`);
+        if (result < 0 && result !== INTERRUPTED) throw errorOf(result, "receive datagrams");
         if (result >= 0) inbound.take(result);
         packets++;
         bytes += result;
@@ -150,7 +149,7 @@ function inboundTurn(
   };
 }
 
-/** Makes the loop that carries packets until it shall end, or the device is gone. */
+/** Makes the loop that carries packets until the agent stops it or the device is gone. */
 function prepare(setup: CarrierSetup): () => CarrierReport {
   takeShortTurns(TURN_US);
   const peers = new PeerMap(setup.peers, setup.capacity);
@@ -165,7 +164,7 @@ function prepare(setup: CarrierSetup): () => CarrierReport {
   const input = new InputWait(fds);
   const anticipation = new Anticipation(turns.length);
   return () => {
-    // After a wait only those have a turn for whom there is something; then all, until nobody finds any more.
+    // After a wait, only the directions that have input take a turn; then both, until neither finds anything.
     let fresh: boolean = false, looks = 0;
     while (!peers.stopped) {
       let idle: boolean = !fresh;
@@ -191,8 +190,14 @@ function prepare(setup: CarrierSetup): () => CarrierReport {
 
 let carry: (() => CarrierReport) | undefined;
 
+const report: (report: CarrierReport) => void = (report) => self.postMessage(report);
+
 self.onmessage = ({ data }: MessageEvent<CarrierOrder>) => {
-  if (data !== "go on") carry = prepare(data);
-  self.postMessage("running" satisfies CarrierReport);
-  self.postMessage(carry!());
+  try {
+    if (data !== "go on") carry = prepare(data);
+    report("running");
+    report(carry!());
+  } catch (error) {
+    report({ error, defect: isDefect(error) });
+  }
 };

@@ -1,9 +1,11 @@
 /**
- * What the threads count: by peer and by reason of a drop. Each thread has numbers of its own in shared
- * memory that nobody else writes; reading them is adding them up.
+ * What the threads count, by peer and by reason of a drop. Each thread writes numbers of its own in shared memory; the
+ * agent reads them all and adds them up.
  *
  * @module
  */
+
+import { sharedMemory } from "./shared_memory.ts";
 
 /** Why a packet went no further, and on which way. */
 export const DROPS = [
@@ -21,7 +23,7 @@ export const DROPS = [
   "outFailed",
   /** In: no IP packet, or one cut short. */
   "inMalformed",
-  /** In: from an address that is no peer's. */
+  /** In: from an address that is not a peer's. */
   "inStranger",
   /** In: from a peer's address, with a source outside that peer's subnet. */
   "inForged",
@@ -40,7 +42,7 @@ export const DROP: Readonly<Record<Drop, number>> = Object.fromEntries(
 ) as Record<Drop, number>;
 
 /** The place of the number of ICMP errors sent. */
-export const ICMP_ERRORS: number = DROPS.length;
+const ICMP_ERRORS = DROPS.length;
 
 /** Room for reasons, of which some are yet to be thought of. */
 const REASONS = 32;
@@ -48,8 +50,20 @@ const REASONS = 32;
 const PER_WAY = 3;
 const PER_PEER = 2 * PER_WAY;
 
+/** Which way packets go: to the peers, or from them. */
+export const WAYS = ["outbound", "inbound"] as const;
 /** Which way packets go. */
-export type Way = "outbound" | "inbound";
+export type Way = (typeof WAYS)[number];
+
+/** Packets of one direction. */
+export interface Traffic {
+  /** Those carried. */
+  readonly packets: number;
+  /** Their bytes, without the outer headers. */
+  readonly bytes: number;
+  /** Those dropped. */
+  readonly drops: number;
+}
 
 /** The numbers of one thread. */
 export class Counters {
@@ -58,18 +72,23 @@ export class Counters {
 
   /** Those of thread number `thread`. */
   constructor(shared: SharedArrayBuffer, capacity: number, thread: number) {
-    this.#values = new Float64Array(shared);
+    this.#values = new Float64Array(shared, 0, shared.byteLength / Float64Array.BYTES_PER_ELEMENT);
     this.#start = thread * (REASONS + PER_PEER * capacity);
   }
 
-  /** Memory for the numbers of some threads. What nobody writes to costs nothing. */
+  /** Memory for the numbers of some threads, all zero. */
   static memory(capacity: number, threads: number): SharedArrayBuffer {
-    return new SharedArrayBuffer(8 * threads * (REASONS + PER_PEER * capacity));
+    return sharedMemory(8 * threads * (REASONS + PER_PEER * capacity));
   }
 
   /** Counts drops for a reason. */
   drop(reason: number, count: number): void {
     this.#values[this.#start + reason]! += count;
+  }
+
+  /** Counts an ICMP error that was sent to a pod. */
+  icmpErrorSent(): void {
+    this.#values[this.#start + ICMP_ERRORS]!++;
   }
 
   #peer(way: Way, peer: number): number {
@@ -93,16 +112,20 @@ export class Counters {
     return this.#values[this.#start + reason]!;
   }
 
-  /** What was counted for a peer. */
-  ofPeer(
-    way: Way,
-    peer: number,
-  ): { readonly packets: number; readonly bytes: number; readonly drops: number } {
-    const at = this.#peer(way, peer);
-    return {
-      packets: this.#values[at]!,
-      bytes: this.#values[at + 1]!,
-      drops: this.#values[at + 2]!,
-    };
+  /** How many ICMP errors were sent to pods. */
+  get icmpErrors(): number {
+    return this.#values[this.#start + ICMP_ERRORS]!;
+  }
+
+  /** What was counted for the peers whose counters' numbers are from `from` on and below `to`. */
+  traffic(way: Way, from: number, to: number): Traffic {
+    let packets = 0, bytes = 0, drops = 0;
+    for (let peer = from; peer < to; peer++) {
+      const at = this.#peer(way, peer);
+      packets += this.#values[at]!;
+      bytes += this.#values[at + 1]!;
+      drops += this.#values[at + 2]!;
+    }
+    return { packets, bytes, drops };
   }
 }

@@ -7,19 +7,22 @@
 
 import {
   type Cidr,
+  Complaints,
   type Family,
   type IpAddress,
   type Logger,
   messageOf,
+  type Metrics,
   RuntimeError,
   sleep,
+  throwDefect,
 } from "@denim/core";
 import { openTun, type TunOffloads, type TunQueue } from "@denim/core/linux/tun";
 import { openRawSocket, openTunnelSockets, type TunnelSocket } from "@denim/core/linux/udp-socket";
 import { Wake } from "@denim/core/linux/wake";
-import { Counters, DROP, type Drop, DROPS, ICMP_ERRORS, type Way } from "./counters.ts";
-import { PeerMapWriter, type PeerRecord } from "./peer_map.ts";
 import type { CarrierOrder, CarrierReport, CarrierSetup } from "./carrier_messages.ts";
+import { Counters, DROP, type Drop, DROPS, type Traffic, type Way, WAYS } from "./counters.ts";
+import { PeerMapWriter, type PeerRecord } from "./peer_map.ts";
 
 /** What a data path works with. */
 export interface DataPathOptions {
@@ -35,13 +38,63 @@ export interface DataPathOptions {
   readonly offloads: boolean;
   /** Whether the TUN device is there. */
   readonly hasDevice: () => boolean;
-  /** Where faults are told of. */
+  /** Where the data path says what goes wrong. */
   readonly log: Logger;
-  /** How many queues the TUN device has; as the cores allow unless given. */
+  /** Where the threads' counters can be read. */
+  readonly metrics: Metrics;
+  /** Called with a defect of a thread, which carries nothing any more. */
+  readonly fail: (error: unknown) => void;
+  /** How many queues the TUN device has; by default as many as suit the number of cores. */
   readonly queues?: number;
-  /** Whether each queue has a thread a direction, or one for both; as the cores allow unless given. */
+  /** Whether each queue has a thread a direction, or one for both; by default what suits the number of cores. */
   readonly threadADirection?: boolean;
 }
+
+/** What a data path has open. */
+interface Opened extends Disposable {
+  readonly descriptor: { readonly fd: number };
+}
+
+/** What a data path needs of the kernel and of Deno. */
+export interface DataPathHost {
+  /** See {@link openTunnelSockets}. */
+  openSockets(
+    address: IpAddress,
+    port: number,
+    count: number,
+    offloads: boolean,
+  ): readonly (Opened & Pick<TunnelSocket, "offloads">)[];
+  /** See {@link openRawSocket}. */
+  openRawSocket(family: Family): Disposable & { readonly fd: number };
+  /** See {@link openTun}. */
+  openTun(device: string): Opened & Omit<TunQueue, "descriptor" | "name">;
+  /** Starts a thread of carrier_worker.ts. */
+  loadThread(name: string): CarrierThread;
+}
+
+/** A thread, as {@link Worker} has it. */
+export interface CarrierThread {
+  /** Tells it what to do. */
+  postMessage(order: CarrierOrder): void;
+  /** Called with what it says. */
+  onmessage: ((event: MessageEvent<CarrierReport>) => void) | null;
+  /** Called when it ends with an error that it did not report. */
+  onerror: ((event: ErrorEvent) => void) | null;
+  /** Ends it. */
+  terminate(): void;
+}
+
+const HOST: DataPathHost = {
+  openSockets: openTunnelSockets,
+  openRawSocket,
+  openTun,
+  loadThread: (name) =>
+    new Worker(new URL("./carrier_worker.ts", import.meta.url), { type: "module", name }),
+};
+
+type Tun = ReturnType<DataPathHost["openTun"]>;
+type Sockets = ReadonlyMap<Family, ReturnType<DataPathHost["openSockets"]>>;
+type RawSockets = ReadonlyMap<Family, ReturnType<DataPathHost["openRawSocket"]>>;
 
 /** What was carried and dropped. */
 export interface UdpCounts {
@@ -49,26 +102,10 @@ export interface UdpCounts {
   readonly drops: Readonly<Record<Drop, number>>;
   /** ICMP errors sent to this node's pods. */
   readonly icmpErrors: number;
-  /** By peer, by its subnet as text. */
-  readonly peers: ReadonlyMap<string, PeerCounts>;
-}
-
-/** What was carried to and from one peer. */
-export interface PeerCounts {
-  /** Packets and bytes sent to it; those that could not be. */
-  readonly sent: Traffic;
-  /** Packets and bytes taken from it; those that were dropped. */
-  readonly received: Traffic;
-}
-
-/** Packets of one direction. */
-export interface Traffic {
-  /** Those carried. */
-  readonly packets: number;
-  /** Their bytes, without the outer headers. */
-  readonly bytes: number;
-  /** Those dropped. */
-  readonly drops: number;
+  /** Packets sent to peers, those that left included. */
+  readonly outbound: Traffic;
+  /** Packets taken from them. */
+  readonly inbound: Traffic;
 }
 
 /** With fewer cores two threads wait for each other more than they work side by side. */
@@ -76,78 +113,108 @@ const CORES_FOR_TWO_THREADS = 4;
 /** A queue for this many cores: pods need some too. */
 const CORES_A_QUEUE = 4;
 const MAX_QUEUES = 4;
-/** How long threads may take to end: as long as one send may wait, and some. */
+/** How long threads may take to end: longer than one send may wait. */
 const END_PATIENCE_MS = 500;
 /** The wait before a thread that failed is started again. */
 const RESTART_MS = 1000;
 /** The wait between looks for a device that is gone. */
 const LOOK_MS = 20;
-/** How often it is told what was dropped. */
-const TELL_MS = 60_000;
+/** How often the log says what was dropped. */
+const LOG_DROPS_MS = 60_000;
 
 /** A thread. */
 interface Thread {
   readonly name: string;
+  /** Which of the counters are its own. */
+  readonly number: number;
   readonly queue: number;
   readonly ways: readonly Way[];
-  /** What it counts. */
+  /** What the thread counts. */
   readonly counters: Counters;
-  worker: Worker;
-  /** Settled once it carries packets, or can't. */
+  worker: CarrierThread;
+  /** Settled once the thread carries packets, or has failed. */
   readonly running: PromiseWithResolvers<void>;
-  /** Resolved while it carries none. */
+  /** Resolved while the thread carries none. */
   ended: PromiseWithResolvers<void>;
-}
-
-function loadWorker(name: string): Worker {
-  return new Worker(new URL("./carrier_worker.ts", import.meta.url), { type: "module", name });
 }
 
 /** Carries packets between one TUN device and the peers. */
 export class DataPath implements AsyncDisposable {
   readonly #options: DataPathOptions;
+  readonly #host: DataPathHost;
   readonly #queues: number;
   readonly #peers: PeerMapWriter;
   readonly #counters: SharedArrayBuffer;
-  readonly #wake = new Wake();
+  readonly #wake: Wake;
   /** For each family the sockets, one a queue. */
-  readonly #sockets = new Map<Family, readonly TunnelSocket[]>();
-  readonly #rawSockets = new Map<Family, Disposable & { readonly fd: number }>();
-  readonly #threads: Thread[] = [];
+  readonly #sockets: Sockets;
+  readonly #rawSockets: RawSockets;
+  readonly #threads: readonly Thread[];
   readonly #stopping = new AbortController();
-  #tuns: TunQueue[] = [];
+  readonly #complaints = new Complaints();
+  /** What is closed at the end. */
+  readonly #open: DisposableStack;
+  #tuns: readonly Tun[] = [];
   #offloads: TunOffloads = { checksums: false, tcp: false, udp: false };
   #reattaching: Promise<void> | undefined;
-  readonly #subnets = new Map<string, number>();
 
-  /** Opens the sockets, and loads the threads. Throws a RuntimeError. */
-  constructor(options: DataPathOptions) {
-    this.#options = options;
+  /**
+   * Opens the sockets and loads the threads, which carry nothing before {@link DataPath.start}. Throws a
+   * RuntimeError.
+   *
+   * @param host the kernel and Deno, unless a test has something else
+   */
+  static open(options: DataPathOptions, host: DataPathHost = HOST): DataPath {
     const cores = navigator.hardwareConcurrency;
-    this.#queues = options.queues ??
+    const queues = options.queues ??
       Math.min(Math.max(Math.floor(cores / CORES_A_QUEUE), 1), MAX_QUEUES);
-    const apart = options.threadADirection ?? cores >= CORES_FOR_TWO_THREADS;
-    const parts: readonly (readonly Way[])[] = apart
-      ? [["outbound"], ["inbound"]]
-      : [["outbound", "inbound"]];
-    this.#peers = new PeerMapWriter(options.capacity);
-    this.#counters = Counters.memory(options.capacity, parts.length * this.#queues);
+    const sockets = new Map<Family, ReturnType<DataPathHost["openSockets"]>>();
+    const rawSockets = new Map<Family, ReturnType<DataPathHost["openRawSocket"]>>();
+    using open = new DisposableStack();
+    const wake = open.use(new Wake());
     try {
       for (const address of options.addresses) {
         const { family } = address;
-        this.#sockets.set(
-          family,
-          openTunnelSockets(address, options.port, this.#queues, options.offloads),
-        );
-        this.#rawSockets.set(family, openRawSocket(family));
+        const opened = host.openSockets(address, options.port, queues, options.offloads);
+        for (const socket of opened) open.use(socket);
+        sockets.set(family, opened);
+        rawSockets.set(family, open.use(host.openRawSocket(family)));
       }
     } catch (error) {
-      this.#close();
-      throw new RuntimeError(`udp: ${messageOf(error)}`);
+      throw wrapped(error);
     }
-    for (let queue = 0; queue < this.#queues; queue++) {
-      for (const ways of parts) this.#threads.push(this.#load(queue, ways));
-    }
+    return new DataPath(options, host, { queues, sockets, rawSockets, wake, open: open.move() });
+  }
+
+  private constructor(
+    options: DataPathOptions,
+    host: DataPathHost,
+    { queues, sockets, rawSockets, wake, open }: {
+      readonly queues: number;
+      readonly sockets: Sockets;
+      readonly rawSockets: RawSockets;
+      readonly wake: Wake;
+      readonly open: DisposableStack;
+    },
+  ) {
+    this.#options = options;
+    this.#host = host;
+    this.#queues = queues;
+    this.#sockets = sockets;
+    this.#rawSockets = rawSockets;
+    this.#wake = wake;
+    this.#open = open;
+    const apart = options.threadADirection ??
+      navigator.hardwareConcurrency >= CORES_FOR_TWO_THREADS;
+    const parts: readonly (readonly Way[])[] = apart ? WAYS.map((way) => [way]) : [WAYS];
+    this.#peers = new PeerMapWriter(options.capacity);
+    this.#counters = Counters.memory(options.capacity, parts.length * queues);
+    const shares = Array.from(
+      { length: queues },
+      (_, queue) => parts.map((ways) => ({ queue, ways })),
+    ).flat();
+    this.#threads = shares.map(({ queue, ways }, number) => this.#load(queue, ways, number));
+    this.#register(options.metrics);
   }
 
   /** Whether packets may come with their checksum left to do. */
@@ -155,28 +222,33 @@ export class DataPath implements AsyncDisposable {
     return this.#options.offloads;
   }
 
-  /** Starts carrying packets for pods of these subnets, by the device, which is there. */
+  /**
+   * Starts carrying packets for pods of these subnets, by the device, which is there. Rejects with a
+   * RuntimeError, or with a thread's defect.
+   */
   async start(own: readonly Cidr[]): Promise<void> {
     this.#peers.setOwn(own);
+    const { device, port, log } = this.#options;
     try {
-      for (let queue = 0; queue < this.#queues; queue++) {
-        this.#tuns.push(openTun(this.#options.device));
-      }
+      this.#tuns = Array.from(
+        { length: this.#queues },
+        () => this.#open.use(this.#host.openTun(device)),
+      );
       this.#setOffloads();
     } catch (error) {
-      throw new RuntimeError(`udp: ${messageOf(error)}`);
+      throw wrapped(error);
     }
     for (const thread of this.#threads) this.#order(thread, this.#setup(thread));
     await Promise.all(this.#threads.map(({ running }) => running.promise));
     const udp = [...this.#sockets.values()].flat().map(({ offloads }) => offloads);
-    this.#options.log.info("udp-started", `packets travel by UDP port ${this.#options.port}`, {
+    log.info("udp-started", `packets travel by UDP port ${port}`, {
       queues: this.#queues,
       tunTcp: this.#offloads.tcp,
       tunUdp: this.#offloads.udp,
       udpSegment: udp.every(({ segment }) => segment),
       udpGro: udp.every(({ gro }) => gro),
     });
-    void this.#tell();
+    this.#logDrops().catch(this.#options.fail);
   }
 
   #setOffloads(): void {
@@ -186,109 +258,154 @@ export class DataPath implements AsyncDisposable {
     }
   }
 
-  /** Puts a peer in, or in the place of what was there for its subnet. */
+  /** Adds a peer, or replaces what was there for its subnet. */
   put(record: PeerRecord): void {
-    if (!this.#peers.put(record, performance.now())) {
-      this.#options.log.error(
-        "udp-device-failed",
-        `udp: ${record.subnet} is not reached: no more than ${this.#options.capacity} subnets`,
-      );
-      return;
-    }
-    this.#subnets.set(`${record.subnet}`, this.#peers.counterOf(record.subnet)!);
+    if (this.#peers.put(record, performance.now())) return;
+    this.#options.log.error(
+      "udp-table-full",
+      `udp: pods of ${record.subnet} can't be reached: this node has ${this.#options.capacity} subnets of ` +
+        "peers already; make SubnetLen shorter",
+    );
   }
 
-  /** Takes a peer out. */
+  /** Removes a peer. */
   remove(subnet: Cidr): void {
     this.#peers.remove(subnet, performance.now());
-    this.#subnets.delete(`${subnet}`);
   }
 
   /** What was carried and dropped so far. */
   counts(): UdpCounts {
-    const total = (way: Way, counter: number): Traffic =>
-      this.#threads.map(({ counters }) => counters.ofPeer(way, counter)).reduce((sum, each) => ({
-        packets: sum.packets + each.packets,
-        bytes: sum.bytes + each.bytes,
-        drops: sum.drops + each.drops,
-      }));
-    const sum = (reason: number) =>
-      this.#threads.reduce((count, { counters }) => count + counters.drops(reason), 0);
     return {
-      drops: Object.fromEntries(DROPS.map((name) => [name, sum(DROP[name])])) as Record<
+      drops: Object.fromEntries(DROPS.map((name) => [name, this.#drops(name)])) as Record<
         Drop,
         number
       >,
-      icmpErrors: sum(ICMP_ERRORS),
-      peers: new Map(
-        [...this.#subnets].map(([subnet, counter]) => [
-          subnet,
-          { sent: total("outbound", counter), received: total("inbound", counter) },
-        ]),
-      ),
+      icmpErrors: this.#icmpErrors(),
+      outbound: this.#traffic("outbound"),
+      inbound: this.#traffic("inbound"),
     };
   }
 
-  /** Says from time to time what was dropped since the last time. */
-  async #tell(): Promise<void> {
-    let told: Partial<Record<string, number>> = {};
-    while (await sleep(TELL_MS, this.#stopping.signal)) {
-      const { drops } = this.counts();
-      const news = Object.entries(drops).map(([name, count]) =>
-        [name, count - (told[name] ?? 0)] as const
-      ).filter(([, count]) => count > 0);
-      told = drops;
-      if (news.length > 0) {
-        this.#options.log.debug(
-          "packets-dropped",
-          "packets were dropped",
-          Object.fromEntries(news),
-        );
-      }
+  #drops(reason: Drop): number {
+    return this.#threads.reduce((sum, { counters }) => sum + counters.drops(DROP[reason]), 0);
+  }
+
+  #icmpErrors(): number {
+    return this.#threads.reduce((sum, { counters }) => sum + counters.icmpErrors, 0);
+  }
+
+  #traffic(way: Way): Traffic {
+    const peers = this.#peers.counters;
+    return this.#threads.map(({ counters }) => counters.traffic(way, 0, peers)).reduce(
+      (sum, each) => ({
+        packets: sum.packets + each.packets,
+        bytes: sum.bytes + each.bytes,
+        drops: sum.drops + each.drops,
+      }),
+    );
+  }
+
+  #register(metrics: Metrics): void {
+    for (const reason of DROPS) {
+      metrics.observedCounter(
+        "denim_udp_dropped_packets_total",
+        "Packets that the udp backend dropped, by reason.",
+        () => this.#drops(reason),
+        { reason },
+      );
+    }
+    metrics.observedCounter(
+      "denim_udp_icmp_errors_total",
+      "ICMP errors that the udp backend sent to this node's pods.",
+      () => this.#icmpErrors(),
+    );
+    for (const direction of WAYS) {
+      metrics.observedCounter(
+        "denim_udp_packets_total",
+        "Pods' packets that the udp backend carried to peers (outbound) and took from them (inbound).",
+        () => this.#traffic(direction).packets,
+        { direction },
+      );
+      metrics.observedCounter(
+        "denim_udp_bytes_total",
+        "Bytes of the packets that the udp backend carried, without the outer headers.",
+        () => this.#traffic(direction).bytes,
+        { direction },
+      );
     }
   }
 
-  #load(queue: number, ways: readonly Way[]): Thread {
+  /** Logs from time to time what was dropped since the last time. */
+  async #logDrops(): Promise<void> {
+    let before: Partial<Record<string, number>> = {};
+    while (await sleep(LOG_DROPS_MS, this.#stopping.signal)) {
+      const { drops } = this.counts();
+      const more = Object.entries(drops).map(([name, count]) =>
+        [name, count - (before[name] ?? 0)] as const
+      ).filter(([, count]) => count > 0);
+      before = drops;
+      if (more.length === 0) continue;
+      this.#options.log.debug("packets-dropped", "dropped packets", Object.fromEntries(more));
+    }
+  }
+
+  #load(queue: number, ways: readonly Way[], number: number): Thread {
     const name = `udp ${ways.length > 1 ? "" : `${ways[0]} `}${queue}`;
     const thread: Thread = {
       name,
+      number,
       queue,
       ways,
-      counters: new Counters(this.#counters, this.#options.capacity, this.#threads.length),
-      worker: loadWorker(name),
+      counters: new Counters(this.#counters, this.#options.capacity, number),
+      worker: this.#host.loadThread(name),
       running: Promise.withResolvers(),
       ended: Promise.withResolvers(),
     };
     thread.ended.resolve();
-    // Nobody may be waiting for it to run when it fails.
+    // The thread may fail when `start` does not wait for it.
     thread.running.promise.catch(() => {});
     this.#listen(thread);
     return thread;
   }
 
   #listen(thread: Thread): void {
-    const { log } = this.#options;
-    thread.worker.onmessage = ({ data }: MessageEvent<CarrierReport>) => {
-      if (data === "running") return thread.running.resolve();
+    thread.worker.onmessage = ({ data }) => {
+      if (data === "running") {
+        thread.running.resolve();
+        return;
+      }
       thread.ended.resolve();
       if (data === "gone") this.#reattach();
+      else if (data !== "ended") this.#failed(thread, data.error, data.defect);
     };
     thread.worker.onerror = (event) => {
       event.preventDefault();
       thread.ended.resolve();
-      thread.running.reject(new RuntimeError(`${thread.name}: ${event.message}`));
-      log.error(
-        "udp-thread-failed",
-        `${thread.name} failed: ${event.message}; it is started again`,
-      );
-      void this.#restart(thread);
+      const where = `${event.filename}:${event.lineno}:${event.colno}`;
+      this.#failed(thread, new Error(`${event.message} (${where})`), true);
     };
+  }
+
+  /** What the system refused a thread may work in a moment. A defect would come again. */
+  #failed(thread: Thread, error: unknown, defect: boolean): void {
+    const { log, fail } = this.#options;
+    if (defect) {
+      thread.running.reject(error);
+      fail(error);
+      return;
+    }
+    const message = `thread "${thread.name}": ${messageOf(error)}`;
+    thread.running.reject(new RuntimeError(`udp: ${message}`, { cause: error }));
+    if (this.#complaints.isNew(message, thread.name)) {
+      log.error("udp-thread-failed", `${message}; starting it again every ${RESTART_MS / 1000} s`);
+    }
+    this.#restart(thread).catch(fail);
   }
 
   async #restart(thread: Thread): Promise<void> {
     thread.worker.terminate();
     if (!await sleep(RESTART_MS, this.#stopping.signal) || this.#tuns.length === 0) return;
-    thread.worker = loadWorker(thread.name);
+    thread.worker = this.#host.loadThread(thread.name);
     this.#listen(thread);
     this.#order(thread, this.#setup(thread));
   }
@@ -308,7 +425,7 @@ export class DataPath implements AsyncDisposable {
       peers: this.#peers.shared,
       capacity: this.#peers.capacity,
       counters: this.#counters,
-      number: this.#threads.indexOf(thread),
+      number: thread.number,
       tun: descriptor.fd,
       wake: this.#wake.fd,
       sockets: fds(sockets.map(([family, socket]) => [family, socket.descriptor] as const)),
@@ -322,9 +439,10 @@ export class DataPath implements AsyncDisposable {
     };
   }
 
-  /** The device was taken away: waits until it is there again, and goes on. */
+  /** The device was deleted: waits until the reconciler has made it again, and goes on. */
   #reattach(): void {
-    this.#reattaching ??= this.#waitForDevice().finally(() => this.#reattaching = undefined);
+    this.#reattaching ??= this.#waitForDevice().catch(this.#options.fail)
+      .finally(() => this.#reattaching = undefined);
   }
 
   async #waitForDevice(): Promise<void> {
@@ -338,10 +456,14 @@ export class DataPath implements AsyncDisposable {
         for (const thread of this.#threads) {
           if (thread.ways.includes("outbound")) this.#order(thread, "go on");
         }
-        log.info("device-back", `packets travel by device ${device} again`);
+        this.#complaints.resolve(device);
+        log.info("device-back", `device ${device} is there again; packets travel`);
         return;
       } catch (error) {
-        log.error("udp-failed", `udp: ${messageOf(error)}`);
+        throwDefect(error);
+        const why = messageOf(error);
+        if (!this.#complaints.isNew(why, device)) continue;
+        log.error("device-unusable", `udp: ${why}; trying again until it works`);
       }
     }
   }
@@ -358,13 +480,12 @@ export class DataPath implements AsyncDisposable {
     ]);
     patience.abort();
     for (const { worker } of this.#threads) worker.terminate();
-    this.#close();
+    this.#open.dispose();
   }
+}
 
-  #close(): void {
-    for (const tun of this.#tuns) tun[Symbol.dispose]();
-    for (const socket of [...this.#sockets.values()].flat()) socket[Symbol.dispose]();
-    for (const socket of this.#rawSockets.values()) socket[Symbol.dispose]();
-    this.#wake[Symbol.dispose]();
-  }
+/** What the kernel refused, as a RuntimeError; throws a defect again. */
+function wrapped(error: unknown): RuntimeError {
+  throwDefect(error);
+  return new RuntimeError(`udp: ${messageOf(error)}`, { cause: error });
 }

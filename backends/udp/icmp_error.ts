@@ -1,11 +1,11 @@
 /**
- * What a router says of a packet that it can't pass on: ICMP errors (RFC 792, RFC 1812 section 4.3) and
- * ICMPv6's (RFC 4443), when they may be said, and how often.
+ * ICMP errors about packets that can't be passed on (RFC 792, RFC 1812 section 4.3; ICMPv6: RFC 4443): when a node may
+ * send one, and how often.
  *
  * @module
  */
 
-import type { Family } from "@denim/core/ip";
+import { type Family, MIN_MTU_BYTES } from "@denim/core/ip";
 import type { PacketMemory } from "@denim/core/linux/packet-memory";
 import { complement, sumBytes } from "./checksum.ts";
 import {
@@ -32,10 +32,11 @@ import {
   IPV6_PAYLOAD,
   IPV6_SOURCE,
   ROUTING,
+  sourceOffset,
 } from "./ip.ts";
 import type { PeerMap } from "./peer_map.ts";
 
-/** What is wrong. */
+/** What is wrong with a packet. */
 export type IcmpProblem = "expired" | "unreachable" | "tooBig";
 
 /** Type and code of each. */
@@ -45,17 +46,17 @@ const KINDS: Readonly<Record<Family, Readonly<Record<IcmpProblem, readonly [numb
 };
 
 /** The longest error: RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 (c). */
-const MAX_BYTES: Readonly<Record<Family, number>> = { 4: 576, 6: 1280 };
+const MAX_BYTES: Readonly<Record<Family, number>> = { 4: 576, 6: MIN_MTU_BYTES[6] };
 /** Room for one. */
-export const ICMP_ERROR_ROOM = 1280;
+export const ICMP_ERROR_ROOM: number = MAX_BYTES[6];
 
 const TTL = 64;
 /** The precedence of internetwork control (RFC 1812 section 4.3.2.5). */
 const TOS = 0xc0;
 
 /**
- * Whether an error may be said of a packet: not of an ICMP error, of a later fragment, or of one from
- * where no single host in this node's subnet is; nobody else's packets leave by this node.
+ * Whether this node may send an error about a packet: not about an ICMP error or a fragment but the first, and only if
+ * the source is one host in this node's subnet. Other hosts' packets do not leave by this node.
  *
  * @param byteLength how much of the packet there is; its IP header at least
  */
@@ -67,9 +68,9 @@ export function mayReport(
   byteLength: number,
 ): boolean {
   const { view, bytes } = memory;
+  if (!peers.isOwn(family, view, offset + sourceOffset(family))) return false;
   if (family === 4) {
-    const source = view.getInt32(offset + IPV4_SOURCE);
-    if (!peers.isOwn(4, source, 0, 0, 0) || peers.isOwnBroadcast(source)) return false;
+    if (peers.isOwnBroadcast(view.getInt32(offset + IPV4_SOURCE))) return false;
     if ((view.getUint16(offset + IPV4_FRAGMENT) & IPV4_OFFSET) !== 0) return false;
     if (bytes[offset + IPV4_PROTOCOL] !== ICMP) return true;
     const start = (bytes[offset]! & 15) * 4;
@@ -78,8 +79,6 @@ export function mayReport(
     // Destination unreachable, source quench, redirect, time exceeded, parameter problem.
     return type !== 3 && type !== 4 && type !== 5 && type !== 11 && type !== 12;
   }
-  const [a, b, c, d] = [0, 4, 8, 12].map((at) => view.getInt32(offset + IPV6_SOURCE + at));
-  if (!peers.isOwn(6, a!, b!, c!, d!)) return false;
   let next = bytes[offset + IPV6_NEXT]!;
   for (let at = IPV6_LEN;;) {
     if (next === ICMPV6) {
@@ -159,15 +158,13 @@ export function writeIcmpError(
   return total;
 }
 
-/** As many at once … */
-const BURST = 50;
-/** … and as many in a second, from the node (as Linux's icmp_msgs_per_sec and icmp_msgs_burst have it) … */
-const PER_SECOND = 1000;
-/** … of which one pod may use up this part. */
+/** How many errors a node sends at once, and in a second: Linux's icmp_msgs_burst and icmp_msgs_per_sec. */
+const BURST = 50, PER_SECOND = 1000;
+/** The share of these that one pod may use up. */
 const POD_SHARE = 0.2;
 const PODS = 256;
 
-/** Says how often errors may be sent: by the node, and to one pod, so that none uses up what all have. */
+/** Limits how often errors are sent, by the node and to one pod, so that one pod can't use up what all have. */
 export class IcmpRate {
   /** The node's tokens, then those of each pod by a hash of its address. */
   readonly #tokens = new Float64Array(1 + PODS).fill(BURST * POD_SHARE);
@@ -178,7 +175,12 @@ export class IcmpRate {
     this.#tokens[0] = BURST;
   }
 
-  /** Takes a token for an error to a source, the last word of whose address is given. */
+  /**
+   * Takes a token for an error.
+   *
+   * @param source the last word of the address of the pod that the error goes to
+   * @returns whether there was one: only then the error may be sent
+   */
   take(source: number, nowMs: number): boolean {
     const pod = 1 + ((source ^ (source >>> 8)) & (PODS - 1));
     if (this.#refill(pod, POD_SHARE, nowMs) < 1 || this.#refill(0, 1, nowMs) < 1) return false;

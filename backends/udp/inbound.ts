@@ -1,15 +1,32 @@
 /**
- * From the peers to the TUN device: looks whether each datagram's packet is one that may come from where it
- * came, joins what belongs to one TCP or UDP flow into one large packet, and hands it to the kernel. Knows
- * memory alone: what the kernel has to do is asked of an {@link InboundKernel}.
+ * Inbound flow, from the peers to the TUN device
  *
- * Nothing here makes an object for a packet, and nothing that arrives makes it throw.
+ * 1. {@link Inbound.prepareReceive} makes the message ready; the kernel receives a datagram, or a series of them that
+ *    came from one sender (UDP_GRO).
+ * 2. {@link Inbound.take} reads who sent it, and looks at the packet in each datagram.
+ * 3. A packet is dropped and counted unless its source is in the subnet of the peer that sent it, and its
+ *    destination in this node's.
+ * 4. Packets that follow each other in one TCP or UDP flow are joined, the payloads where they were received (GRO),
+ *    if their checksums are right.
+ * 5. At the end of the series, and before a packet of another flow, what was joined is written to the TUN device as
+ *    one packet.
+ *
+ * One thread does all of this, in this order. Nothing here makes an object for a packet, and nothing that
+ * arrives makes it throw. The peers' table is read while the agent writes it; see peer_map.ts. What the kernel
+ * has to do is asked of an {@link InboundKernel}: the rest is work on memory.
  *
  * @module
  */
 
 import type { Family } from "@denim/core/ip";
-import { CONTROL_LEN, IOVEC_LEN, MSGHDR_LEN, PacketMemory } from "@denim/core/linux/packet-memory";
+import {
+  CONTROL_LEN,
+  IOVEC_LEN,
+  MSGHDR_LEN,
+  PacketMemory,
+  SOCKADDR_ADDRESS,
+  SOCKADDR_LEN,
+} from "@denim/core/linux/packet-memory";
 import {
   VIRTIO_NET_HDR,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -19,9 +36,13 @@ import {
   VIRTIO_NET_HDR_GSO_UDP_L4,
   VIRTIO_NET_HDR_LEN,
 } from "@denim/core/linux/virtio-net";
+import { AddressWords } from "./address_words.ts";
 import { fold, sumBytes, sumHeader } from "./checksum.ts";
 import { type Counters, DROP } from "./counters.ts";
 import {
+  destinationOffset,
+  familyOf,
+  headerBytes,
   IPV4_CHECKSUM,
   IPV4_DESTINATION,
   IPV4_DF,
@@ -35,11 +56,11 @@ import {
   IPV4_TOS,
   IPV4_TOTAL,
   IPV4_TTL,
-  IPV6_DESTINATION,
   IPV6_LEN,
   IPV6_NEXT,
   IPV6_PAYLOAD,
   IPV6_SOURCE,
+  sourceOffset,
   TCP,
   TCP_ACK,
   TCP_ACKNOWLEDGEMENT,
@@ -56,9 +77,10 @@ import {
   UDP_LEN,
   UDP_LENGTH,
 } from "./ip.ts";
+import { PeerLookup } from "./peer_lookup.ts";
 import type { PeerMap } from "./peer_map.ts";
 
-/** What the kernel does for the packets that arrive. */
+/** What the kernel does for packets that arrive. */
 export interface InboundKernel {
   /**
    * Hands the first `count` elements of {@link Inbound.writeIovec} to the TUN device as one packet. The
@@ -83,8 +105,6 @@ export interface InboundOptions {
 const RECEIVE_ROOM = 65_535;
 /** As many segments as a series that the kernel received can have (`UDP_MAX_SEGMENTS`). */
 const MAX_SEGMENTS = 128;
-const NAME_LEN = 28;
-const AF_INET = 2;
 
 /** Takes datagrams as they come from the sockets, and hands on what they carry. */
 export class Inbound {
@@ -107,34 +127,22 @@ export class Inbound {
   /** The element of `writeIovec` behind that of virtio's header. */
   readonly #firstIovec: number;
 
-  // Who sent it.
-  #outer: Family = 4;
-  #outerA = 0;
-  #outerB = 0;
-  #outerC = 0;
-  #outerD = 0;
-
-  // The peer found last.
-  #version = -1;
-  #foundFamily = 0;
-  #foundA = 0;
-  #foundB = 0;
-  #foundC = 0;
-  #foundD = 0;
-  #found = -1;
+  readonly #lookup: PeerLookup;
+  /** Who sent the datagram. */
+  readonly #outer = new AddressWords();
 
   // The packet at hand.
   #family: Family = 4;
   #offset = 0;
   #length = 0;
   #ipLength = 0;
-  /** TCP or UDP where its header is all there, right behind IP's; else 0. */
+  /** TCP or UDP, if its header is all there, right behind IP's; otherwise 0. */
   #l4 = 0;
   #l4Header = 0;
   /** Its checksum is left to do. */
   #partial = false;
 
-  // The packets of one flow that wait to be written as one, of which the first is this.
+  // The chain: packets of one flow that wait to be written as one. These fields describe its first packet.
   #count = 0;
   #chainFamily: Family = 4;
   #chainOffset = 0;
@@ -143,26 +151,27 @@ export class Inbound {
   #chainL4 = 0;
   #chainHeader = 0;
   #chainPartial = false;
-  /** The payload of each packet but the last, which may have less. */
+  /** The payload of each packet but the last, which may have less, in bytes. */
   #chainPayload = 0;
-  /** All of the packet, with one header. */
+  /** The length of all of them with one header, in bytes. */
   #chainTotal = 0;
   #chainFlags = 0;
   #chainSequence = 0;
-  /** What comes next is not to be joined. */
+  /** No more packets may be joined. */
   #chainClosed = false;
-  /** The first one's checksums were looked at. */
+  /** The first packet's checksums were checked. */
   #chainChecked = false;
 
-  /** Hands packets to a kernel, if they come from those in a table. */
+  /** Hands packets of the peers in a table to a kernel. */
   constructor(peers: PeerMap, counters: Counters, kernel: InboundKernel, options: InboundOptions) {
     this.#peers = peers;
+    this.#lookup = new PeerLookup(peers);
     this.#counters = counters;
     this.#kernel = kernel;
     this.#options = options;
     const { memory } = this;
     this.message = memory.allocate(MSGHDR_LEN);
-    this.#name = memory.allocate(NAME_LEN);
+    this.#name = memory.allocate(SOCKADDR_LEN[6]);
     this.#control = memory.allocate(CONTROL_LEN);
     this.#vnet = memory.allocate(VIRTIO_NET_HDR_LEN);
     this.writeIovec = memory.allocate((2 + MAX_SEGMENTS) * IOVEC_LEN);
@@ -173,7 +182,7 @@ export class Inbound {
     memory.writeIovec(receiveIovec, this.data, RECEIVE_ROOM);
     memory.writeMessage(this.message, {
       name: this.#name,
-      nameLength: NAME_LEN,
+      nameLength: SOCKADDR_LEN[6],
       iovec: receiveIovec,
       iovecCount: 1,
       control: this.#control,
@@ -183,7 +192,7 @@ export class Inbound {
 
   /** Makes the message ready for the next datagram. */
   prepareReceive(): void {
-    this.memory.setMessageName(this.message, NAME_LEN);
+    this.memory.setMessageName(this.message, SOCKADDR_LEN[6]);
     this.memory.setMessageControl(this.message, CONTROL_LEN);
   }
 
@@ -194,34 +203,19 @@ export class Inbound {
       this.#counters.drop(DROP.inMalformed, 1);
       return;
     }
-    const { view } = memory;
-    const name = this.#name;
-    if (memory.halves[name >> 1] === AF_INET) {
-      this.setSource(4, view.getInt32(name + 4), 0, 0, 0);
-    } else {
-      this.setSource(
-        6,
-        view.getInt32(name + 8),
-        view.getInt32(name + 12),
-        view.getInt32(name + 16),
-        view.getInt32(name + 20),
-      );
-    }
+    const family = memory.readSocketFamily(this.#name);
+    this.#outer.read(family, memory.view, this.#name + SOCKADDR_ADDRESS[family]);
     this.takeSeries(byteLength, memory.readSegmentSize(this.message, this.#control));
   }
 
   /** Says who sent what is taken next. */
-  setSource(family: Family, a: number, b: number, c: number, d: number): void {
-    this.#outer = family;
-    this.#outerA = a;
-    this.#outerB = b;
-    this.#outerC = c;
-    this.#outerD = d;
+  setSource(address: AddressWords): void {
+    this.#outer.copy(address);
   }
 
   /**
-   * Takes the datagrams that stand at `data`, each of `segmentBytes` but the last; one where that is 0.
-   * Writes all that they carry.
+   * Takes the datagrams that stand at `data`, each of `segmentBytes` but the last, or one datagram if that is 0. Writes
+   * all that they carry.
    */
   takeSeries(byteLength: number, segmentBytes: number): void {
     const end = this.data + byteLength;
@@ -235,38 +229,23 @@ export class Inbound {
 
   #takePacket(offset: number, room: number): void {
     const { view, bytes } = this.memory;
-    const version = bytes[offset]! >> 4;
-    let source: number;
-    if (version === 4 && room >= IPV4_LEN) {
-      const header = (bytes[offset]! & 15) * 4;
-      const total = view.getUint16(offset + IPV4_TOTAL);
-      if (header < IPV4_LEN || total < header || total > room) return this.#drop(DROP.inMalformed);
-      this.#family = 4;
-      this.#ipLength = header;
-      this.#length = total;
-      source = offset + IPV4_SOURCE;
-    } else if (version === 6 && room >= IPV6_LEN) {
-      const total = IPV6_LEN + view.getUint16(offset + IPV6_PAYLOAD);
-      if (total > room) return this.#drop(DROP.inMalformed);
-      this.#family = 6;
-      this.#ipLength = IPV6_LEN;
-      this.#length = total;
-      source = offset + IPV6_SOURCE;
-    } else return this.#drop(DROP.inMalformed);
+    const family = familyOf(bytes, offset, room);
+    if (family === 0) return this.#drop(DROP.inMalformed);
+    const header = headerBytes(family, bytes, offset);
+    const total = family === 4
+      ? view.getUint16(offset + IPV4_TOTAL)
+      : IPV6_LEN + view.getUint16(offset + IPV6_PAYLOAD);
+    if (header < IPV4_LEN || total < header || total > room) return this.#drop(DROP.inMalformed);
+    this.#family = family;
+    this.#ipLength = header;
+    this.#length = total;
     this.#offset = offset;
 
-    const peer = this.#findPeer(source);
+    const peer = this.#findPeer(family, offset + sourceOffset(family));
     if (peer < 0) return;
-    const family = this.#family;
-    const to = offset + (family === 4 ? IPV4_DESTINATION : IPV6_DESTINATION);
-    const own = family === 4 ? this.#peers.isOwn(4, view.getInt32(to), 0, 0, 0) : this.#peers.isOwn(
-      6,
-      view.getInt32(to),
-      view.getInt32(to + 4),
-      view.getInt32(to + 8),
-      view.getInt32(to + 12),
-    );
-    if (!own) return this.#drop(DROP.inNotOurs);
+    if (!this.#peers.isOwn(family, view, offset + destinationOffset(family))) {
+      return this.#drop(DROP.inNotOurs);
+    }
     this.#counters.pass("inbound", this.#peers.counter(peer), 1, this.#length);
     this.#readTransport();
     if (this.#joins()) return;
@@ -274,61 +253,23 @@ export class Inbound {
     this.#begin();
   }
 
-  /** The peer whose pod sent the packet, and whose node the datagram; -1 where it is to be dropped. */
-  #findPeer(source: number): number {
-    const { view } = this.memory;
-    const family = this.#family;
-    const a = view.getInt32(source);
-    const b = family === 4 ? 0 : view.getInt32(source + 4);
-    const c = family === 4 ? 0 : view.getInt32(source + 8);
-    const d = family === 4 ? 0 : view.getInt32(source + 12);
-    const { version } = this.#peers;
-    if (
-      version !== this.#version || a !== this.#foundA || d !== this.#foundD || c !== this.#foundC ||
-      b !== this.#foundB || family !== this.#foundFamily
-    ) {
-      this.#version = version;
-      this.#foundFamily = family;
-      this.#foundA = a;
-      this.#foundB = b;
-      this.#foundC = c;
-      this.#foundD = d;
-      this.#found = this.#peers.find(family, a, b, c, d);
-    }
-    const peer = this.#found;
-    if (peer >= 0 && this.#isOuter(peer)) return peer;
-    const known = this.#known();
-    this.#counters.drop(known < 0 ? DROP.inStranger : DROP.inForged, 1);
-    if (known >= 0) this.#counters.dropOf("inbound", this.#peers.counter(known), 1);
+  /** The peer whose pod sent the packet and whose node sent the datagram; -1 if the packet was dropped. */
+  #findPeer(family: Family, source: number): number {
+    const peer = this.#lookup.find(family, this.memory.view, source);
+    if (peer >= 0 && this.#peers.isAt(peer, this.#outer)) return peer;
+    const sender = this.#peers.findByAddress(this.#outer);
+    this.#dropFrom(sender, sender < 0 ? DROP.inStranger : DROP.inForged);
     return -1;
   }
 
-  #isOuter(peer: number): boolean {
-    return this.#peers.isAt(
-      peer,
-      this.#outer,
-      this.#outerA,
-      this.#outerB,
-      this.#outerC,
-      this.#outerD,
-    );
-  }
-
-  /** Any peer at the sender's address. */
-  #known(): number {
-    return this.#peers.findByAddress(
-      this.#outer,
-      this.#outerA,
-      this.#outerB,
-      this.#outerC,
-      this.#outerD,
-    );
-  }
-
   #drop(reason: number): void {
+    this.#dropFrom(this.#peers.findByAddress(this.#outer), reason);
+  }
+
+  /** Counts a drop, also against any peer at the sender's address; `sender` is -1 if there is none. */
+  #dropFrom(sender: number, reason: number): void {
     this.#counters.drop(reason, 1);
-    const known = this.#known();
-    if (known >= 0) this.#counters.dropOf("inbound", this.#peers.counter(known), 1);
+    if (sender >= 0) this.#counters.dropOf("inbound", this.#peers.counter(sender), 1);
   }
 
   /** Finds TCP's or UDP's header, and whether its checksum is left to do. */
@@ -396,7 +337,7 @@ export class Inbound {
     if (this.#l4 === TCP) {
       this.#chainFlags = bytes[l4 + TCP_FLAGS]!;
       this.#chainSequence = (view.getUint32(l4 + TCP_SEQUENCE) + payload) | 0;
-      // Data in the middle of a stream; whatever else a segment says has to arrive as it was said.
+      // Only data in the middle of a stream is joined: a segment that says anything else must arrive as it is.
       this.#chainClosed = !this.#options.tcp ||
         (this.#chainFlags & ~(TCP_ECE | TCP_PSH)) !== TCP_ACK;
     } else {
@@ -404,7 +345,7 @@ export class Inbound {
     }
   }
 
-  /** Joins the packet at hand to the chain, where it is the next of the same flow. */
+  /** Joins the packet at hand to the chain if it is the next of the same flow; returns whether it did. */
   #joins(): boolean {
     if (
       this.#count === 0 || this.#chainClosed || this.#count >= MAX_SEGMENTS ||
@@ -438,14 +379,14 @@ export class Inbound {
     if (this.#l4 === TCP) {
       this.#chainSequence = (this.#chainSequence + payload) | 0;
       const flags = memory.bytes[this.#offset + this.#ipLength + TCP_FLAGS]!;
-      // PSH is a wish for haste, which the whole has then; it marks no place in the stream (RFC 9293 section 3.9.1).
+      // PSH asks for haste, and so the whole does; it marks no place in the stream (RFC 9293 section 3.9.1).
       this.#chainFlags |= flags;
       if ((flags & TCP_FIN) !== 0) this.#chainClosed = true;
     }
     return true;
   }
 
-  /** Whether the packet at hand goes on where the chain ends: all else in its headers is as the first's. */
+  /** Whether the packet at hand begins where the chain ends, and all else in its headers is as in the first's. */
   #sameFlow(): boolean {
     const { view, bytes } = this.memory;
     const [first, here] = [this.#chainOffset, this.#offset];
@@ -458,7 +399,7 @@ export class Inbound {
         view.getUint16(first + IPV4_TTL) !== view.getUint16(here + IPV4_TTL) ||
         view.getUint16(first + IPV4_FRAGMENT) !== fragment
       ) return false;
-      // Where no one may fragment them their numbers mean nothing (RFC 6864 section 4.1).
+      // The numbers of packets that must not be fragmented mean nothing (RFC 6864 section 4.1).
       const id = (view.getUint16(first + IPV4_ID) + this.#count) & 0xffff;
       if ((fragment & IPV4_DF) === 0 && view.getUint16(here + IPV4_ID) !== id) return false;
     } else {
@@ -512,7 +453,7 @@ export class Inbound {
     if (this.#kernel.write(this.#firstIovec + count) < 0) this.#counters.drop(DROP.inFailed, count);
   }
 
-  /** Makes the first one's header that of all. */
+  /** Makes the first packet's header that of all of them. */
   #makeOne(): void {
     const { memory } = this;
     const { view, bytes } = memory;

@@ -8,9 +8,10 @@ import { IOVEC_LEN } from "@denim/core/linux/packet-memory";
 import assert from "node:assert/strict";
 import { buildPacket, type PacketSpec, readPacket } from "../../tests/support/packet.ts";
 import { randomNumbers } from "../../tests/support/random.ts";
+import { AddressWords } from "./address_words.ts";
 import { Counters, DROP, DROPS } from "./counters.ts";
 import { Inbound } from "./inbound.ts";
-import { addressWords, PeerMapWriter } from "./peer_map.ts";
+import { PeerMapWriter } from "./peer_map.ts";
 
 const DATAGRAMS = 1_000_000;
 const SEED = 0x2545_f491;
@@ -58,7 +59,7 @@ Deno.test("a million mutated datagrams: nothing is delivered that should not be,
     const publicIp = IpAddress.parse(SENDERS[index]!.address);
     peers.put({ subnet: Cidr.parse(subnet), publicIp, partialChecksums: true }, 0);
   });
-  const words = SENDERS.map(({ address }) => addressWords(IpAddress.parse(address)));
+  const words = SENDERS.map(({ address }) => AddressWords.of(IpAddress.parse(address)));
   const counters = new Counters(Counters.memory(64, 1), 64, 0);
 
   let sender: typeof SENDERS[number] = SENDERS[0];
@@ -156,7 +157,7 @@ Deno.test("a million mutated datagrams: nothing is delivered that should not be,
       : 0;
     sender = SENDERS[chosen]!;
     memory.bytes.set(input, data);
-    inbound.setSource(chosen === 2 ? 6 : 4, ...words[chosen]!);
+    inbound.setSource(words[chosen]!);
     const single = random(16) === 0;
     if (single) step = Math.max(length, 1);
     inbound.takeSeries(length, single ? 0 : step);

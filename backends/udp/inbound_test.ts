@@ -2,9 +2,10 @@ import { Cidr, IpAddress } from "@denim/core";
 import { IOVEC_LEN } from "@denim/core/linux/packet-memory";
 import assert from "node:assert/strict";
 import { buildPacket, type PacketSpec, readPacket } from "../../tests/support/packet.ts";
+import { AddressWords } from "./address_words.ts";
 import { Counters, DROP, type Drop, DROPS } from "./counters.ts";
 import { Inbound, type InboundOptions } from "./inbound.ts";
-import { addressWords, PeerMapWriter } from "./peer_map.ts";
+import { PeerMapWriter } from "./peer_map.ts";
 
 /** What was handed to the TUN device: the header of virtio, and the packet. */
 interface Written {
@@ -67,8 +68,7 @@ class Rig {
     const { inbound } = this;
     const data = new Uint8Array(packets.flatMap((packet) => [...packet]));
     inbound.memory.bytes.set(data, inbound.data);
-    const address = IpAddress.parse(from);
-    inbound.setSource(address.family, ...addressWords(address));
+    inbound.setSource(AddressWords.of(IpAddress.parse(from)));
     inbound.takeSeries(data.length, packets.length > 1 ? segmentBytes : 0);
     return this.written.splice(0);
   }
@@ -177,7 +177,7 @@ Deno.test("what does not belong is dropped and counted, by reason and by peer", 
       assert.deepEqual(rig.receive([packet], from), []);
       assert.deepEqual(rig.drops(), { [reason]: 1 });
       const counter = from === PEER6 ? 2 : 0;
-      assert.deepEqual(rig.counters.ofPeer("inbound", counter), {
+      assert.deepEqual(rig.counters.traffic("inbound", counter, counter + 1), {
         packets: 0,
         bytes: 0,
         drops: peerDrops,

@@ -1,9 +1,9 @@
 /**
- * The UDP backend, as flannel has it: one TUN device for the whole network, and each packet as it is in one
- * UDP datagram to the node that has the destination. Where the kernel has no VXLAN, or the network lets
- * none through.
+ * The UDP backend, as flannel has it: one TUN device for the whole network. Each packet travels as it is in one UDP
+ * datagram to the node that has the destination. It serves nodes whose kernel has no VXLAN, and networks that let none
+ * through.
  *
- * Packets are carried by threads of the agent: while it doesn't run, none are.
+ * Threads of the agent carry the packets: while the agent does not run, none travel.
  *
  * @module
  */
@@ -16,25 +16,22 @@ import {
   type Family,
   type KernelState,
   type Lease,
+  MAX_PACKET_BYTES,
   type NodeContext,
+  outerMtuBytes,
   type Peer,
   tunnelMtuBytes,
   tunState,
 } from "@denim/core";
 import { z, type ZodType } from "zod";
-import { DataPath, type UdpCounts } from "./data_path.ts";
+import { DataPath } from "./data_path.ts";
+import { OVERHEAD_BYTES } from "./ip.ts";
 
-export type { PeerCounts, Traffic, UdpCounts } from "./data_path.ts";
-export { type Drop, DROPS } from "./counters.ts";
-
-/** What the tunnel adds to a packet: outer IP and UDP headers. */
-const OVERHEAD_BYTES: Readonly<Record<Family, number>> = { 4: 20 + 8, 6: 40 + 8 };
 /** flannel's name for the device. */
 const DEVICE = "flannel0";
 /** flannel's port. */
 const DEFAULT_PORT = 8285;
-const MAX_MTU_BYTES = 65_535;
-/** More peers than the network has room for may come, each with a smaller subnet. */
+/** Peers with smaller subnets than net-conf's may come: more than the network has room for. */
 const MIN_CAPACITY = 1 << 12;
 const MAX_CAPACITY = 1 << 18;
 
@@ -42,11 +39,11 @@ const MAX_CAPACITY = 1 << 18;
 export interface UdpOptions {
   /** The UDP port (8285, which 0 stands for as well). */
   readonly Port: number;
-  /** The MTU of the outer network, in bytes; 0 stands for the outer device's. denim's own. */
+  /** The MTU of the outer network, in bytes, at most the outer device's, which 0 stands for (0). denim's own. */
   readonly MTU: number;
   /**
-   * Whether the kernel shall hand over and take packets in series, as far as it can (true). denim's own, for
-   * devices whose drivers get it wrong.
+   * Whether the kernel hands over and takes packets in series, as far as it can (true). denim's own; switch it off for a
+   * device whose driver does that wrong.
    */
   readonly Offloads: boolean;
   /**
@@ -58,7 +55,7 @@ export interface UdpOptions {
 
 const options: ZodType<UdpOptions> = anyCase(z.object({
   Port: z.int().min(0).max(65_535).default(0),
-  MTU: z.int().min(0).max(MAX_MTU_BYTES).default(0),
+  MTU: z.int().min(0).max(MAX_PACKET_BYTES).default(0),
   Offloads: z.boolean().default(true),
   PartialChecksums: z.boolean().default(true),
 }));
@@ -72,7 +69,7 @@ export interface UdpPeerData {
   };
 }
 
-/** Whatever a lease says or not, its node can be reached: what can't be read is no ability. */
+/** Every node can be reached, whatever its lease says; an ability that can't be read counts as missing. */
 const peerData: ZodType<UdpPeerData> = z.object({
   denim: z.object({ partialChecksums: z.boolean() }),
 }).catch({ denim: { partialChecksums: false } });
@@ -83,35 +80,32 @@ export const udp: Backend<UdpOptions, UdpPeerData> = {
   leaseType: "",
   options,
   peerData,
-  open: (node, options) => Promise.resolve(new UdpSession(node, options)),
+  open: (node, options) => Promise.try(() => new UdpSession(node, options)),
 };
 
-/** The backend at work on a node. */
-export class UdpSession implements BackendSession<UdpPeerData> {
-  /** What the tunnel leaves of the outer MTU, in bytes. */
+class UdpSession implements BackendSession<UdpPeerData> {
   readonly mtuBytes: number;
-  /** What this node can take that flannel's can't, for each family. */
   readonly publishes: ReadonlyMap<Family, UdpPeerData>;
   readonly #node: NodeContext;
   readonly #dataPath: DataPath;
   /** The subnets of each peer, by its lease's key. */
   readonly #subnets = new Map<string, readonly Cidr[]>();
 
-  /** Opens sockets and starts threads, which wait for {@link UdpSession.onLeased}. */
   constructor(node: NodeContext, options: UdpOptions) {
-    const { config, outer, log } = node;
+    const { config, outer, log, metrics, fail } = node;
     this.#node = node;
     const families = config.families.map(({ family }) => family);
+    const outerBytes = outerMtuBytes(node, options.MTU);
     this.mtuBytes = Math.min(
       ...families.map((family) =>
-        tunnelMtuBytes("udp", options.MTU || outer.mtuBytes, OVERHEAD_BYTES[family], family)
+        tunnelMtuBytes("udp", outerBytes, OVERHEAD_BYTES[family], family)
       ),
     );
     const subnets = config.families.reduce(
       (sum, { network, subnetLength }) => sum + 2 ** (subnetLength - network.prefixLength),
       0,
     );
-    this.#dataPath = new DataPath({
+    this.#dataPath = DataPath.open({
       device: DEVICE,
       addresses: families.map((family) => outer.addresses.get(family)!),
       port: options.Port || DEFAULT_PORT,
@@ -119,27 +113,26 @@ export class UdpSession implements BackendSession<UdpPeerData> {
       offloads: options.Offloads,
       hasDevice: () => node.kernel.hasDevice(DEVICE),
       log,
+      metrics,
+      fail,
     });
     const denim = { partialChecksums: options.PartialChecksums && this.#dataPath.takesPartial };
     this.publishes = new Map(families.map((family) => [family, { denim }]));
   }
 
-  /** The TUN device, and with a lease its address and the one route for the whole network. */
   nodeState(own: Lease | undefined): KernelState {
     return tunState(this.#node, { name: DEVICE, mtuBytes: this.mtuBytes }, own);
   }
 
-  /** Nothing: peers are the threads' affair, since one route leads to all. */
   peerState(): KernelState {
+    // One route leads to all peers; the threads know them apart.
     return [];
   }
 
-  /** Lets the threads carry packets, now that it is known which are this node's own. */
-  async onLeased(own: Lease): Promise<void> {
-    await this.#dataPath.start(own.halves.map(({ subnet }) => subnet));
+  onLeased(own: Lease): Promise<void> {
+    return this.#dataPath.start(own.halves.map(({ subnet }) => subnet));
   }
 
-  /** Tells the threads, while they carry packets on. */
   peersChanged(put: Iterable<Peer<UdpPeerData>>, removed: Iterable<string>): void {
     for (const key of removed) {
       for (const subnet of this.#subnets.get(key) ?? []) this.#dataPath.remove(subnet);
@@ -153,14 +146,9 @@ export class UdpSession implements BackendSession<UdpPeerData> {
     }
   }
 
-  /** What was carried and dropped so far. Reading it costs the threads nothing. */
-  counts(): UdpCounts {
-    return this.#dataPath.counts();
-  }
-
   /** Ends the threads. The device stays. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#dataPath[Symbol.asyncDispose]();
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#dataPath[Symbol.asyncDispose]();
   }
 }
 

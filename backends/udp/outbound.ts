@@ -1,15 +1,32 @@
 /**
- * From the TUN device to the peers: finds whose each packet is, lowers its time to live, cuts what came as
- * one large TCP packet into the datagrams that it travels in, and sends datagrams of one size and peer
- * many at once. Knows memory alone: what the kernel has to do is asked of an {@link OutboundKernel}.
+ * Outbound flow, from the TUN device to the peers
  *
- * Nothing here makes an object for a packet.
+ * 1. {@link Outbound.prepareRead} makes room; the kernel reads a packet of up to 64 KiB from the TUN device's queue.
+ * 2. {@link Outbound.take} checks the packet's header, and finds the peer that has the destination.
+ * 3. What goes no further is dropped and counted; its sender is told by ICMP, if it may be.
+ * 4. A packet that stands for many (TSO, USO) is cut: each segment has headers of its own and its share of the
+ *    payload, which stays where it was read. Checksums are finished, unless the peer takes them as they are.
+ * 5. Datagrams of one size for one peer wait in a batch.
+ * 6. {@link Outbound.flush} sends the batch by one call (UDP_SEGMENT). What the kernel refuses as a whole goes one
+ *    by one; what is too large for the path goes in fragments, or is refused by ICMP.
+ *
+ * One thread does all of this, in this order, and nothing here makes an object for a packet. The peers' table
+ * is read while the agent writes it; see peer_map.ts. What the kernel has to do is asked of an
+ * {@link OutboundKernel}: the rest is work on memory.
  *
  * @module
  */
 
-import type { Family } from "@denim/core/ip";
-import { CONTROL_LEN, IOVEC_LEN, MSGHDR_LEN, PacketMemory } from "@denim/core/linux/packet-memory";
+import { type Family, MIN_MTU_BYTES } from "@denim/core/ip";
+import { NO_CHECKSUMS, SERIES_TOO_LARGE, TOO_LARGE } from "@denim/core/linux/packet-io";
+import {
+  CONTROL_LEN,
+  IOVEC_LEN,
+  MSGHDR_LEN,
+  PacketMemory,
+  SOCKADDR_ADDRESS,
+  SOCKADDR_LEN,
+} from "@denim/core/linux/packet-memory";
 import {
   VIRTIO_NET_HDR,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -18,8 +35,9 @@ import {
   VIRTIO_NET_HDR_GSO_UDP_L4,
   VIRTIO_NET_HDR_LEN,
 } from "@denim/core/linux/virtio-net";
+import { AddressWords } from "./address_words.ts";
 import { complement, fold, sumBytes, sumHeader } from "./checksum.ts";
-import { type Counters, DROP, ICMP_ERRORS } from "./counters.ts";
+import { type Counters, DROP } from "./counters.ts";
 import {
   ICMP_ERROR_ROOM,
   type IcmpProblem,
@@ -28,8 +46,10 @@ import {
   writeIcmpError,
 } from "./icmp_error.ts";
 import {
+  destinationOffset,
+  familyOf,
+  headerBytes,
   IPV4_CHECKSUM,
-  IPV4_DESTINATION,
   IPV4_DF,
   IPV4_FRAGMENT,
   IPV4_ID,
@@ -38,12 +58,12 @@ import {
   IPV4_SOURCE,
   IPV4_TOTAL,
   IPV4_TTL,
-  IPV6_DESTINATION,
   IPV6_HOPS,
   IPV6_LEN,
   IPV6_NEXT,
   IPV6_PAYLOAD,
   IPV6_SOURCE,
+  OVERHEAD_BYTES,
   TCP,
   TCP_CHECKSUM,
   TCP_CWR,
@@ -58,20 +78,27 @@ import {
   UDP_LEN,
   UDP_LENGTH,
 } from "./ip.ts";
+import { PeerLookup } from "./peer_lookup.ts";
 import type { PeerMap } from "./peer_map.ts";
 
-/** What the kernel does for the packets that leave. */
+/** What the kernel does for packets that leave. */
 export interface OutboundKernel {
   /**
-   * Sends the message at {@link Outbound.message}. The number of bytes sent, or an error's number negated.
+   * Sends the message at {@link Outbound.message}.
    *
-   * @param fragments whether a datagram that is too large for the path shall travel in fragments
+   * @param fragments whether a datagram that is too large for the path may travel in fragments
+   * @returns the number of bytes sent, or an error's number negated
    */
   send(family: Family, fragments: boolean): number;
-  /** Sends an IP packet to a host of this node. */
-  sendPacket(family: Family, offset: number, byteLength: number, source: number): void;
-  /** The largest packet that reaches a peer, in bytes. */
-  pathMtuBytes(family: Family, a: number, b: number, c: number, d: number): number;
+  /**
+   * Sends an IP packet to a pod of this node.
+   *
+   * @param offset where the packet is in {@link Outbound.memory}
+   * @param destination where its destination is
+   */
+  sendPacket(family: Family, offset: number, byteLength: number, destination: number): void;
+  /** The largest packet that reaches an address, in bytes; `undefined` if there is no route to it. */
+  pathMtuBytes(address: AddressWords): number | undefined;
   /** The time, in milliseconds. */
   nowMs(): number;
 }
@@ -86,9 +113,6 @@ export interface OutboundOptions {
   readonly segment: boolean;
 }
 
-/** Results of a send that failed: EMSGSIZE; EINVAL, of a series too large; EIO, of a device that can't. */
-const TOO_LARGE = -90, INVALID = -22, NO_CHECKSUMS = -5;
-
 /** One IP packet, with its headers, at the most. */
 const MAX_PACKET = 65_535;
 /** Room for one, at a multiple of 64 bytes. */
@@ -98,28 +122,20 @@ const PACKET_ROOM = 64 * 1024;
  * a large one. No more: memory that goes round fast stays in the processor's cache.
  */
 const READ_ROOM = 2 * PACKET_ROOM + 8 * 1024;
-/** As many segments as the kernel takes in one call (`UDP_MAX_SEGMENTS`) … */
+/** How many segments the kernel takes in one call (`UDP_MAX_SEGMENTS`). */
 const MAX_SEGMENTS = 64;
-/** … and as many bytes: an IP packet less its header and UDP's. */
+/** How many bytes it takes in one call: an IP packet less its header and UDP's. */
 const MAX_BATCH: Readonly<Record<Family, number>> = { 4: 65_507, 6: 65_527 };
 /** Room for the headers of one segment. */
 const HEADER_ROOM = 192;
-
-/** What the outer headers take of a packet. */
-const OVERHEAD: Readonly<Record<Family, number>> = { 4: 28, 6: 48 };
-/** The smallest MTU over which IPv6 works (RFC 8200 section 5). */
-const IPV6_MIN_MTU = 1280;
-
-const NAME_LEN: Readonly<Record<Family, number>> = { 4: 16, 6: 28 };
-const AF: Readonly<Record<Family, number>> = { 4: 2, 6: 10 };
 
 /** Takes packets as they come from the TUN device, and sends them on. */
 export class Outbound {
   /** Where everything is. */
   readonly memory: PacketMemory = new PacketMemory(READ_ROOM + 32 * 1024);
-  /** Where the next packet is to be read to, as an array of `struct iovec` … */
+  /** Where the next packet is to be read to, an array of `struct iovec`. */
   readonly readIovec: number;
-  /** … of so many elements. */
+  /** How many elements that has. */
   readonly readIovecCount: number;
   /** What is to be sent, a `struct msghdr`. */
   readonly message: number;
@@ -142,7 +158,7 @@ export class Outbound {
 
   /** Where the next packet is read to. */
   #next: number;
-  /** Where the first packet begins of which something waits. */
+  /** Where the first packet begins that waits, in whole or in part. */
   #waiting = 0;
   /** Where the packet at hand begins. */
   #packet = 0;
@@ -160,16 +176,11 @@ export class Outbound {
   /** The family of each datagram's packet. */
   readonly #inner = new Int32Array(MAX_SEGMENTS);
 
-  // The peer found last, which is mostly the next packet's too.
-  #version = -1;
-  #foundFamily = 0;
-  #foundA = 0;
-  #foundB = 0;
-  #foundC = 0;
-  #foundD = 0;
-  #found = -1;
+  readonly #lookup: PeerLookup;
+  /** Where the batch goes. */
+  readonly #outer = new AddressWords();
 
-  /** Sends through a kernel, to those in a table. */
+  /** Sends to the peers in a table, through a kernel. */
   constructor(
     peers: PeerMap,
     counters: Counters,
@@ -177,6 +188,7 @@ export class Outbound {
     options: OutboundOptions,
   ) {
     this.#peers = peers;
+    this.#lookup = new PeerLookup(peers);
     this.#counters = counters;
     this.#kernel = kernel;
     this.#options = options;
@@ -186,7 +198,7 @@ export class Outbound {
     this.readIovec = memory.allocate(2 * IOVEC_LEN);
     this.readIovecCount = options.header ? 2 : 1;
     this.message = memory.allocate(MSGHDR_LEN);
-    this.#name = memory.allocate(NAME_LEN[6]);
+    this.#name = memory.allocate(SOCKADDR_LEN[6]);
     this.#control = memory.allocate(CONTROL_LEN);
     this.#iovec = memory.allocate(2 * MAX_SEGMENTS * IOVEC_LEN);
     this.#headers = memory.allocate(MAX_SEGMENTS * HEADER_ROOM);
@@ -205,12 +217,12 @@ export class Outbound {
     this.prepareRead();
   }
 
-  /** Makes room for the next packet. What was taken before may still wait to be sent. */
+  /** Makes room for the next packet. Packets that were taken before may still wait to be sent. */
   prepareRead(): void {
     if (this.#count === 0) {
       this.#next = this.#packets;
     } else if (this.#next + PACKET_ROOM > this.#end()) {
-      // Round to the start, once, where nothing waits there.
+      // Back to the start, unless packets wait there.
       const round = this.#waiting >= this.#next;
       if (round || this.#waiting - this.#packets < PACKET_ROOM) this.flush();
       this.#next = this.#packets;
@@ -219,99 +231,62 @@ export class Outbound {
     this.memory.writeIovec(at, this.#next, MAX_PACKET);
   }
 
-  /** Where the room ends: before what waits, or where it stops. */
+  /** Where the room ends: at the packets that wait, or at the end of the memory for packets. */
   #end(): number {
     return this.#waiting >= this.#next ? this.#waiting : this.#packets + READ_ROOM;
   }
 
-  /** Takes what was read, `byteLength` bytes with the header of virtio where there is one. */
+  /** Takes what was read: `byteLength` bytes, virtio's header included if there is one. */
   take(byteLength: number): void {
     const length = byteLength - (this.#options.header ? VIRTIO_NET_HDR_LEN : 0);
     const offset = this.#next;
-    // At a multiple of four, so that headers are copied by words. Behind a large packet room for another.
+    // Packets start at multiples of 64, so that headers are copied by words. Behind a large packet is room for another.
     const room = length > PACKET_ROOM / 2 ? PACKET_ROOM : (length + 63) & ~63;
     this.#next = offset + room;
     this.#packet = offset;
-    const version = length > 0 ? this.memory.bytes[offset]! >> 4 : 0;
-    if (version === 4 && length >= IPV4_LEN) this.#takeIpv4(offset, length);
-    else if (version === 6 && length >= IPV6_LEN) this.#takeIpv6(offset, length);
-    else this.#counters.drop(DROP.outMalformed, 1);
+    const family = familyOf(this.memory.bytes, offset, length);
+    if (family === 0) this.#counters.drop(DROP.outMalformed, 1);
+    else this.#route(family, offset, length);
   }
 
-  #takeIpv4(offset: number, length: number): void {
+  /** Finds the peer that a packet is for, and sends it on with one hop less to go. */
+  #route(family: Family, offset: number, length: number): void {
     const { view, bytes } = this.memory;
-    const header = (bytes[offset]! & 15) * 4;
+    const header = headerBytes(family, bytes, offset);
     if (header < IPV4_LEN || header > length) {
       this.#counters.drop(DROP.outMalformed, 1);
       return;
     }
-    const destination = view.getInt32(offset + IPV4_DESTINATION);
-    // 224.0.0.0 and above: multicast, and what is not to be routed (RFC 1112, RFC 1812 section 5.3.7).
-    if (destination >>> 29 === 7) {
+    const destination = offset + destinationOffset(family);
+    const word = view.getInt32(destination);
+    // From 224.0.0.0 and ff00:: on: multicast, and what must not be routed (RFC 1112, RFC 4291 section 2.7, RFC 1812
+    // section 5.3.7).
+    if (family === 4 ? word >>> 29 === 7 : word >>> 24 === 0xff) {
       this.#counters.drop(DROP.outNotUnicast, 1);
       return;
     }
-    const ttl = bytes[offset + IPV4_TTL]!;
-    if (ttl <= 1) {
-      this.#refuse(DROP.outExpired, 4, "expired", offset, length, 0);
-      return;
-    }
-    const peer = this.#find(4, destination, 0, 0, 0);
-    if (peer < 0) {
-      this.#refuse(DROP.outNoPeer, 4, "unreachable", offset, length, 0);
-      return;
-    }
-    bytes[offset + IPV4_TTL] = ttl - 1;
-    // The sum falls by 0x100, so its complement rises by that (RFC 1624 eqn. 3).
-    const checksum = fold(view.getUint16(offset + IPV4_CHECKSUM) + 0x100);
-    view.setUint16(offset + IPV4_CHECKSUM, checksum);
-    this.#dispatch(4, peer, offset, length, header, bytes[offset + IPV4_PROTOCOL]!);
-  }
-
-  #takeIpv6(offset: number, length: number): void {
-    const { view, bytes } = this.memory;
-    const at = offset + IPV6_DESTINATION;
-    const a = view.getInt32(at);
-    if (a >>> 24 === 0xff) {
-      this.#counters.drop(DROP.outNotUnicast, 1);
-      return;
-    }
-    const hops = bytes[offset + IPV6_HOPS]!;
+    const hopsAt = offset + (family === 4 ? IPV4_TTL : IPV6_HOPS);
+    const hops = bytes[hopsAt]!;
     if (hops <= 1) {
-      this.#refuse(DROP.outExpired, 6, "expired", offset, length, 0);
+      this.#refuse(DROP.outExpired, family, "expired", offset, length, 0);
       return;
     }
-    const peer = this.#find(
-      6,
-      a,
-      view.getInt32(at + 4),
-      view.getInt32(at + 8),
-      view.getInt32(at + 12),
-    );
+    const peer = this.#lookup.find(family, view, destination);
     if (peer < 0) {
-      this.#refuse(DROP.outNoPeer, 6, "unreachable", offset, length, 0);
+      this.#refuse(DROP.outNoPeer, family, "unreachable", offset, length, 0);
       return;
     }
-    bytes[offset + IPV6_HOPS] = hops - 1;
-    this.#dispatch(6, peer, offset, length, IPV6_LEN, bytes[offset + IPV6_NEXT]!);
+    bytes[hopsAt] = hops - 1;
+    if (family === 4) {
+      // The sum falls by 0x100, so its complement rises by that (RFC 1624 eqn. 3).
+      const checksum = fold(view.getUint16(offset + IPV4_CHECKSUM) + 0x100);
+      view.setUint16(offset + IPV4_CHECKSUM, checksum);
+    }
+    const protocol = bytes[offset + (family === 4 ? IPV4_PROTOCOL : IPV6_NEXT)]!;
+    this.#dispatch(family, peer, offset, length, header, protocol);
   }
 
-  #find(family: Family, a: number, b: number, c: number, d: number): number {
-    const { version } = this.#peers;
-    if (
-      version === this.#version && a === this.#foundA && d === this.#foundD && c === this.#foundC &&
-      b === this.#foundB && family === this.#foundFamily
-    ) return this.#found;
-    this.#version = version;
-    this.#foundFamily = family;
-    this.#foundA = a;
-    this.#foundB = b;
-    this.#foundC = c;
-    this.#foundD = d;
-    return this.#found = this.#peers.find(family, a, b, c, d);
-  }
-
-  /** Sends a packet on as the header of virtio says: whole, or cut into segments. */
+  /** Sends a packet on as virtio's header says: whole, or cut into segments. */
   #dispatch(
     family: Family,
     peer: number,
@@ -339,7 +314,7 @@ export class Outbound {
     this.#append(family, offset, length, 0, 0, length);
   }
 
-  /** Does the checksum that the kernel left to do, unless the peer takes it as it is. */
+  /** Finishes the checksum that the kernel left to do, unless the peer takes the packet as it is. */
   #finishChecksum(
     peer: number,
     offset: number,
@@ -350,7 +325,7 @@ export class Outbound {
     const { halves, view } = this.memory;
     const start = halves[(this.#vnet + VIRTIO_NET_HDR.checksumStart) >> 1]!;
     const place = halves[(this.#vnet + VIRTIO_NET_HDR.checksumOffset) >> 1]!;
-    // The peer knows a checksum left to do by the pseudo header's sum, and looks right behind IP's header.
+    // The peer knows an unfinished checksum by the pseudo header's sum, and looks for it right behind IP's header.
     const plain = start === ipLength &&
       (protocol === TCP && place === TCP_CHECKSUM || protocol === UDP && place === UDP_CHECKSUM);
     if (plain && this.#peers.takesPartialChecksums(peer)) return;
@@ -359,7 +334,7 @@ export class Outbound {
     view.setUint16(offset + start + place, complement(sum, place === UDP_CHECKSUM));
   }
 
-  /** Cuts a packet into those that it stands for, each with headers of its own before its share. */
+  /** Cuts a packet into those that it stands for, each with headers of its own before its share of the payload. */
   #segment(
     family: Family,
     peer: number,
@@ -391,7 +366,7 @@ export class Outbound {
     const sequence = udp ? 0 : view.getUint32(l4 + TCP_SEQUENCE);
     const id = view.getUint16(offset + IPV4_ID);
 
-    // What all have in common is summed up once: of IPv4's header all but length and id, …
+    // What all segments have in common is summed up once. Of IPv4's header that is all but length and id.
     view.setUint16(l4 + place, 0);
     let ipSum = 0;
     if (family === 4) {
@@ -400,7 +375,7 @@ export class Outbound {
       view.setUint16(offset + IPV4_CHECKSUM, 0);
       ipSum = sumHeader(this.memory, offset, ipLength);
     }
-    // … of the pseudo header all but the length, and where all is summed up TCP's header but what differs.
+    // Of the pseudo header it is all but the length; of UDP's and TCP's headers what does not differ.
     const addresses = family === 4
       ? sumHeader(this.memory, offset + IPV4_SOURCE, 8)
       : sumHeader(this.memory, offset + IPV6_SOURCE, 32);
@@ -440,7 +415,7 @@ export class Outbound {
       } else {
         const segmentSequence = (sequence + index * size) >>> 0;
         let segmentFlags = flags;
-        // FIN and PSH belong to the last segment, the answer to ECN's echo to the first.
+        // FIN and PSH belong to the last segment, CWR, the answer to ECN's echo, to the first.
         if (at < last) segmentFlags &= ~(TCP_FIN | TCP_PSH);
         if (index > 0) segmentFlags &= ~TCP_CWR;
         view.setUint32(slot + start + TCP_SEQUENCE, segmentSequence);
@@ -459,7 +434,7 @@ export class Outbound {
     }
   }
 
-  /** Sees that the batch has room for a datagram of a size for a peer, by sending it where it has not. */
+  /** Makes room in the batch for a datagram of a size for a peer: sends the batch if it has none. */
   #reserve(peer: number, byteLength: number): void {
     if (
       this.#count > 0 &&
@@ -496,7 +471,7 @@ export class Outbound {
     if (byteLength < this.#segmentBytes) this.#closed = true;
   }
 
-  /** Sends what waits where it is a single datagram. */
+  /** Sends what waits if it is a single datagram. */
   flushSingle(): void {
     if (this.#count === 1) this.flush();
   }
@@ -517,8 +492,8 @@ export class Outbound {
     } else if (result >= 0) {
       this.#counters.pass("outbound", this.#peers.counter(this.#peer), count, this.#batchBytes);
     } else {
-      // A series fails as a whole where the path is too narrow for one, or a device can't cut it.
-      const apart = result === TOO_LARGE || result === INVALID || result === NO_CHECKSUMS;
+      // A series fails as a whole if the path is too narrow for one datagram, or the device can't cut it.
+      const apart = result === TOO_LARGE || result === SERIES_TOO_LARGE || result === NO_CHECKSUMS;
       for (let index = 0; index < count; index++) {
         this.#settle(index, apart ? this.#sendOne(index) : result);
       }
@@ -532,15 +507,12 @@ export class Outbound {
 
   #writeName(): void {
     const { memory } = this;
-    const family = this.#family;
-    // struct sockaddr_in, sockaddr_in6: family, port, then address, or flow and address.
-    memory.halves[this.#name >> 1] = AF[family];
-    memory.view.setUint16(this.#name + 2, this.#options.port);
-    for (let index = 0; index < (family === 4 ? 1 : 4); index++) {
-      const at = this.#name + (family === 4 ? 4 : 8 + 4 * index);
-      memory.view.setInt32(at, this.#peers.publicWord(this.#peer, index));
-    }
-    memory.setMessageName(this.message, NAME_LEN[family]);
+    const address = this.#outer;
+    this.#peers.readPublic(this.#peer, address);
+    const { family } = address;
+    memory.writeSocketAddress(this.#name, family, this.#options.port);
+    address.write(memory.view, this.#name + SOCKADDR_ADDRESS[family]);
+    memory.setMessageName(this.message, SOCKADDR_LEN[family]);
   }
 
   /** Sends one datagram of the batch by itself. */
@@ -552,7 +524,7 @@ export class Outbound {
     return this.#kernel.send(this.#family, false);
   }
 
-  /** Deals with what sending one datagram came to; its message is still as it was sent. */
+  /** Deals with the result of sending one datagram. The message is still as it was sent. */
   #settle(index: number, result: number): void {
     const { memory } = this;
     const first = this.#firstIovec[index]!;
@@ -562,10 +534,11 @@ export class Outbound {
       byteLength += memory.readIovec(this.#iovec + iovec * IOVEC_LEN).byteLength;
     }
     let outcome = result;
-    if (outcome === TOO_LARGE) {
+    const pathMtuBytes = outcome === TOO_LARGE ? this.#kernel.pathMtuBytes(this.#outer) : undefined;
+    if (pathMtuBytes !== undefined) {
       const inner = this.#inner[index] as Family;
-      const pathMtuBytes = this.#innerMtuBytes();
-      const mtuBytes = inner === 6 ? Math.max(pathMtuBytes, IPV6_MIN_MTU) : pathMtuBytes;
+      const leftBytes = pathMtuBytes - OVERHEAD_BYTES[this.#family];
+      const mtuBytes = inner === 6 ? Math.max(leftBytes, MIN_MTU_BYTES[6]) : leftBytes;
       const whole = inner === 6
         ? byteLength > mtuBytes
         : (memory.view.getUint16(head.offset + IPV4_FRAGMENT) & IPV4_DF) !== 0;
@@ -573,7 +546,8 @@ export class Outbound {
         this.#refuse(DROP.outTooBig, inner, "tooBig", head.offset, head.byteLength, mtuBytes);
         return;
       }
-      // Where the packet may be fragmented the tunnel's may: the peer puts it together (RFC 2003 section 3.1).
+      // A packet that may be fragmented may travel in a datagram that is: the peer's kernel puts that together (RFC 2003
+      // section 3.1).
       outcome = this.#kernel.send(this.#family, true);
     }
     const counter = this.#peers.counter(this.#peer);
@@ -585,14 +559,7 @@ export class Outbound {
     }
   }
 
-  #innerMtuBytes(): number {
-    const peer = this.#peer;
-    const word = (index: number) => this.#peers.publicWord(peer, index);
-    const outer = this.#kernel.pathMtuBytes(this.#family, word(0), word(1), word(2), word(3));
-    return outer - OVERHEAD[this.#family];
-  }
-
-  /** Drops a packet, and says so to its sender, where that may be. */
+  /** Drops a packet, and tells its sender, if that is allowed. */
   #refuse(
     reason: number,
     family: Family,
@@ -604,6 +571,7 @@ export class Outbound {
     this.#counters.drop(reason, 1);
     const { memory } = this;
     if (!mayReport(memory, this.#peers, family, offset, byteLength)) return;
+    // The last word tells pods apart.
     const source = memory.view.getInt32(offset + (family === 4 ? IPV4_SOURCE : IPV6_SOURCE + 12));
     if (!this.#rate.take(source, this.#kernel.nowMs())) return;
     const length = writeIcmpError(
@@ -616,8 +584,7 @@ export class Outbound {
       byteLength,
       mtuBytes,
     );
-    const destination = this.#error + (family === 4 ? IPV4_DESTINATION : IPV6_DESTINATION);
-    this.#kernel.sendPacket(family, this.#error, length, destination);
-    this.#counters.drop(ICMP_ERRORS, 1);
+    this.#kernel.sendPacket(family, this.#error, length, this.#error + destinationOffset(family));
+    this.#counters.icmpErrorSent();
   }
 }

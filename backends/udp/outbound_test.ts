@@ -38,7 +38,7 @@ class Rig implements OutboundKernel {
   readonly outbound: Outbound;
   /** What a send comes to; by default the kernel takes everything. */
   result: (sent: Sent) => number = () => 1;
-  pathMtu = 1500;
+  pathMtu: number | undefined = 1500;
   time = 0;
 
   constructor(options: { segment?: boolean; header?: boolean } = {}) {
@@ -102,7 +102,7 @@ class Rig implements OutboundKernel {
     this.errors.push(this.outbound.memory.bytes.slice(offset, offset + byteLength));
   }
 
-  pathMtuBytes(): number {
+  pathMtuBytes(): number | undefined {
     return this.pathMtu;
   }
 
@@ -305,7 +305,7 @@ Deno.test("batches: one size and one peer, and only the last datagram shorter", 
     ["10.99.0.2", 800, 800],
     ["10.99.0.3", 800],
   ]);
-  assert.deepEqual(rig.counters.ofPeer("outbound", 0), {
+  assert.deepEqual(rig.counters.traffic("outbound", 0, 1), {
     packets: 6,
     bytes: 3400 + 6 * 28,
     drops: 0,
@@ -569,7 +569,16 @@ Deno.test("a series that the kernel refuses goes one by one; what fails for good
   rig.outbound.flush();
   assert.equal(calls, 1, "no use in trying each");
   assert.equal(rig.drops("outFailed"), 3);
-  assert.deepEqual(rig.counters.ofPeer("outbound", 0), { packets: 6, bytes: 6 * 37, drops: 3 });
+  assert.deepEqual(rig.counters.traffic("outbound", 0, 1), { packets: 6, bytes: 6 * 37, drops: 3 });
+});
+
+Deno.test("too large for a path that is gone: counted, and nobody is told", () => {
+  const rig = new Rig();
+  rig.pathMtu = undefined;
+  rig.result = () => -90;
+  rig.read(buildPacket({ protocol: "udp", from: FROM4, to: "10.5.2.7", payload: payloadOf(1350) }));
+  rig.outbound.flush();
+  assert.deepEqual([rig.drops("outFailed"), rig.drops("outTooBig"), rig.errors], [1, 0, []]);
 });
 
 Deno.test("what is no IP packet is dropped", () => {

@@ -1,23 +1,25 @@
 /**
- * Who is where, for the workers that carry packets: a table in shared memory that the agent writes while
- * they read, without a lock.
+ * The peers' table, for the threads that carry packets. It is in shared memory: the agent writes it while the threads read
+ * it, without a lock.
  *
- * Records hang in chains off a hash of their subnet. A record is never changed where readers may find it:
- * a new one takes its place in its chain in one step, and the old one's memory rests for a while before it
- * is used again, so that a reader who has just found it reads on in peace.
+ * Records are in chains by a hash of their subnet. The agent never changes a record that readers may find: it puts a new
+ * one into the chain in one step, and uses the old one's memory again only after a while, so that a thread that has just
+ * found the old record still reads it whole.
  *
  * @module
  */
 
 import { addressBits, type Cidr, type Family, type IpAddress } from "@denim/core/ip";
+import { AddressWords } from "./address_words.ts";
+import { sharedMemory } from "./shared_memory.ts";
 
 /** One record: what a node says of one family. */
 export interface PeerRecord {
   /** The subnet of its pods. */
   readonly subnet: Cidr;
-  /** Where datagrams for it go, and come from. */
+  /** The node's address: datagrams for these pods go there, and theirs come from there. */
   readonly publicIp: IpAddress;
-  /** Whether it takes packets whose inner checksum is left to the last one to do. */
+  /** Whether the node takes packets whose inner checksum is unfinished. */
   readonly partialChecksums: boolean;
 }
 
@@ -37,14 +39,8 @@ const RECORD_WORDS = 16;
 
 const PARTIAL_CHECKSUMS = 1;
 
-/** How long a record's memory rests. Readers hold one for microseconds. */
+/** How long a record's memory is not used again. Readers need a record for microseconds. */
 const REST_MS = 10_000;
-
-/** The four words of an address, IPv4's in the first. */
-export function addressWords(address: IpAddress): readonly [number, number, number, number] {
-  const word = (shift: bigint) => Number(address.value >> shift & 0xffff_ffffn) | 0;
-  return address.family === 4 ? [word(0n), 0, 0, 0] : [word(96n), word(64n), word(32n), word(0n)];
-}
 
 /** The word at `index` of the mask of a prefix length. */
 function maskWord(prefixLength: number, index: number): number {
@@ -62,7 +58,7 @@ function hash(kind: number, a: number, b: number, c: number, d: number): number 
   return mixed ^ (mixed >>> 15) ^ (mixed >>> 7);
 }
 
-/** The table as its readers have it. Records are named by their number, 0 and up. */
+/** The table as threads read it. A record's name is its number, from 0 on. */
 export class PeerMap {
   /** The memory that all share. */
   readonly shared: SharedArrayBuffer;
@@ -77,15 +73,16 @@ export class PeerMap {
   constructor(shared: SharedArrayBuffer, capacity: number) {
     this.shared = shared;
     this.capacity = capacity;
-    this.words = new Int32Array(shared);
+    // With a length of its own: a view that grows with its memory is slower.
+    this.words = new Int32Array(shared, 0, shared.byteLength / Int32Array.BYTES_PER_ELEMENT);
     this.bySubnet = HEADER_WORDS;
     this.byAddress = this.bySubnet + capacity;
     this.#records = this.byAddress + capacity;
   }
 
-  /** Memory for a table, zeroed: an empty table. What nobody writes to costs nothing. */
+  /** Memory for a table, zeroed: an empty table. */
   static memory(capacity: number): SharedArrayBuffer {
-    return new SharedArrayBuffer(4 * (HEADER_WORDS + capacity * (2 + RECORD_WORDS)));
+    return sharedMemory(4 * (HEADER_WORDS + capacity * (2 + RECORD_WORDS)));
   }
 
   /** Where a record begins. */
@@ -93,28 +90,32 @@ export class PeerMap {
     return this.#records + slot * RECORD_WORDS;
   }
 
-  /** Another number after each change: what was looked up before may be other now. */
+  /** Another number after each change: what a reader found before may have changed. */
   get version(): number {
     return Atomics.load(this.words, VERSION);
   }
 
-  /** Whether the workers shall end. */
+  /** Whether the threads are to end. */
   get stopped(): boolean {
     return Atomics.load(this.words, STOP) !== 0;
   }
 
-  /** Whether an address is in this node's own subnet. */
-  isOwn(family: Family, a: number, b: number, c: number, d: number): boolean {
+  /** Whether the address that stands at an offset, in network order, is in this node's own subnet. */
+  isOwn(family: Family, view: DataView, offset: number): boolean {
     const { words } = this;
-    const at = OWN + (family === 4 ? 0 : 8);
     // A subnet that is not there has a mask that lets nothing through, and an address that is not zero.
-    return (a & words[at + 4]!) === words[at] && (b & words[at + 5]!) === words[at + 1] &&
-      (c & words[at + 6]!) === words[at + 2] && (d & words[at + 7]!) === words[at + 3];
+    if (family === 4) return (view.getInt32(offset) & words[OWN + 4]!) === words[OWN];
+    const at = OWN + 8;
+    return (view.getInt32(offset) & words[at + 4]!) === words[at] &&
+      (view.getInt32(offset + 4) & words[at + 5]!) === words[at + 1] &&
+      (view.getInt32(offset + 8) & words[at + 6]!) === words[at + 2] &&
+      (view.getInt32(offset + 12) & words[at + 7]!) === words[at + 3];
   }
 
-  /** Whether an address is the last of this node's own subnet, IPv4's broadcast. */
-  isOwnBroadcast(a: number): boolean {
-    return (a | this.words[OWN + 4]!) === -1 && this.isOwn(4, a, 0, 0, 0);
+  /** Whether an IPv4 address, as a number of 32 bits, is the last of this node's own subnet: its broadcast. */
+  isOwnBroadcast(address: number): boolean {
+    const mask = this.words[OWN + 4]!;
+    return (address | mask) === -1 && (address & mask) === this.words[OWN];
   }
 
   /** The first address of this node's own subnet, as word `index` of it. */
@@ -123,7 +124,7 @@ export class PeerMap {
   }
 
   /** The record of the longest subnet that an address is in, or -1. */
-  find(family: Family, a: number, b: number, c: number, d: number): number {
+  find({ family, a, b, c, d }: AddressWords): number {
     const { words } = this;
     const lengths = LENGTHS + (family === 4 ? 0 : 1 + MAX_LENGTHS);
     const count = Atomics.load(words, lengths);
@@ -146,19 +147,20 @@ export class PeerMap {
   }
 
   /** A record whose public address this is, or -1. */
-  findByAddress(family: Family, a: number, b: number, c: number, d: number): number {
+  findByAddress(address: AddressWords): number {
     const { words } = this;
+    const { family, a, b, c, d } = address;
     const bucket = this.byAddress + (hash(family, a, b, c, d) & (this.capacity - 1));
     for (let next = Atomics.load(words, bucket); next !== 0;) {
       const slot = next - 1;
-      if (this.isAt(slot, family, a, b, c, d)) return slot;
+      if (this.isAt(slot, address)) return slot;
       next = Atomics.load(words, this.record(slot) + NEXT_BY_ADDRESS);
     }
     return -1;
   }
 
   /** Whether a record's public address is this. */
-  isAt(slot: number, family: Family, a: number, b: number, c: number, d: number): boolean {
+  isAt(slot: number, { family, a, b, c, d }: AddressWords): boolean {
     const { words } = this;
     const at = this.record(slot);
     return words[at + PUBLIC] === a && words[at + PUBLIC_FAMILY] === family &&
@@ -170,9 +172,15 @@ export class PeerMap {
     return this.words[this.record(slot) + PUBLIC_FAMILY] as Family;
   }
 
-  /** Word `index` of a record's public address. */
-  publicWord(slot: number, index: number): number {
-    return this.words[this.record(slot) + PUBLIC + index]!;
+  /** Reads a record's public address. */
+  readPublic(slot: number, into: AddressWords): void {
+    const { words } = this;
+    const at = this.record(slot);
+    into.family = words[at + PUBLIC_FAMILY] as Family;
+    into.a = words[at + PUBLIC]!;
+    into.b = words[at + PUBLIC + 1]!;
+    into.c = words[at + PUBLIC + 2]!;
+    into.d = words[at + PUBLIC + 3]!;
   }
 
   /** Whether a record's node takes partial checksums. */
@@ -205,10 +213,10 @@ export class PeerMapWriter extends PeerMap {
   setOwn(subnets: readonly Cidr[]): void {
     for (const { family, address, prefixLength } of subnets) {
       const at = OWN + (family === 4 ? 0 : 8);
-      addressWords(address).forEach((word, index) => {
-        this.words[at + index] = word;
+      this.#write(address, at);
+      for (let index = 0; index < 4; index++) {
         this.words[at + 4 + index] = maskWord(prefixLength, index);
-      });
+      }
     }
   }
 
@@ -218,9 +226,10 @@ export class PeerMapWriter extends PeerMap {
   }
 
   /**
-   * Puts a record in, in place of any with the same subnet. False where the table is full.
+   * Adds a record, or replaces the one of the same subnet.
    *
    * @param nowMs the time, in milliseconds since any moment
+   * @returns false if the table is full
    */
   put(record: PeerRecord, nowMs: number): boolean {
     const { subnet, publicIp, partialChecksums } = record;
@@ -230,9 +239,9 @@ export class PeerMapWriter extends PeerMap {
     const old = this.#slots.get(key);
     const at = this.record(slot);
     this.words[at + KIND] = kindOf(subnet.family, subnet.prefixLength);
-    this.words.set(addressWords(subnet.address), at + SUBNET);
+    this.#write(subnet.address, at + SUBNET);
     this.words[at + PUBLIC_FAMILY] = publicIp.family;
-    this.words.set(addressWords(publicIp), at + PUBLIC);
+    this.#write(publicIp, at + PUBLIC);
     this.words[at + FLAGS] = partialChecksums ? PARTIAL_CHECKSUMS : 0;
     this.words[at + COUNTER] = old === undefined
       ? this.#freeCounters.pop() ?? this.#counters++
@@ -246,7 +255,7 @@ export class PeerMapWriter extends PeerMap {
     return true;
   }
 
-  /** Takes the record of a subnet out. */
+  /** Removes the record of a subnet. */
   remove(subnet: Cidr, nowMs: number): void {
     const key = `${subnet}`;
     const slot = this.#slots.get(key);
@@ -257,13 +266,18 @@ export class PeerMapWriter extends PeerMap {
     Atomics.add(this.words, VERSION, 1);
   }
 
+  /** How many counters are in use, or were. */
+  get counters(): number {
+    return this.#counters;
+  }
+
   /** The number under which a subnet's packets are counted. */
   counterOf(subnet: Cidr): number | undefined {
     const slot = this.#slots.get(`${subnet}`);
     return slot === undefined ? undefined : this.counter(slot);
   }
 
-  /** Memory that nobody used yet comes first, then what has rested longest. */
+  /** A record's memory: unused memory first, then what was freed longest ago. */
   #allocate(nowMs: number): number {
     if (this.#fresh < this.capacity) return this.#fresh++;
     const oldest = this.#resting[this.#restingFrom];
@@ -271,6 +285,11 @@ export class PeerMapWriter extends PeerMap {
     this.#restingFrom++;
     if (this.#restingFrom > 1024) this.#resting.splice(0, this.#restingFrom), this.#restingFrom = 0;
     return oldest.slot;
+  }
+
+  #write(address: IpAddress, at: number): void {
+    const { a, b, c, d } = AddressWords.of(address);
+    this.words.set([a, b, c, d], at);
   }
 
   #subnetBucket(slot: number): number {
@@ -290,7 +309,7 @@ export class PeerMapWriter extends PeerMap {
     Atomics.store(this.words, bucket, slot + 1);
   }
 
-  /** The record keeps its own way on, for a reader who stands at it. */
+  /** The record keeps its link to the next one, for a reader that is at it. */
   #unlink(slot: number, nowMs: number): void {
     for (
       const [bucket, next] of [
@@ -305,7 +324,7 @@ export class PeerMapWriter extends PeerMap {
     this.#resting.push({ slot, sinceMs: nowMs });
   }
 
-  /** Lengths stay: one more that nobody has costs a lookup some nanoseconds. */
+  /** A length stays, also when no record has it any more: it costs a lookup some nanoseconds. */
   #addLength(family: Family, prefixLength: number): void {
     const lengths = LENGTHS + (family === 4 ? 0 : 1 + MAX_LENGTHS);
     const count = this.words[lengths]!;

@@ -16,9 +16,11 @@ import {
   type Lease,
   leaseHalf,
   MacAddress,
+  MAX_PACKET_BYTES,
   messageOf,
   nexthopId,
   type NodeContext,
+  outerMtuBytes,
   type Peer,
   type PeerHalf,
   tunnelMtuBytes,
@@ -28,9 +30,10 @@ import { z, type ZodType } from "zod";
 
 /** What VXLAN adds to a packet: outer IP, UDP and VXLAN headers, and the inner Ethernet header. */
 const OVERHEAD_BYTES: Record<Family, number> = { 4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14 };
-/** Linux's own port for VXLAN, older than IANA's 4789; flannel leaves the choice to the kernel. */
+/** Linux's own port for VXLAN, which is older than IANA's 4789. flannel lets the kernel choose it. */
 const DEFAULT_PORT = 8472;
-const MAX_MTU_BYTES = 65_535;
+/** The longest name of a device (`IFNAMSIZ`, less the zero at its end). */
+const MAX_NAME_LENGTH = 15;
 
 /** net-conf's `Backend` object, with flannel's names and defaults. */
 export interface VxlanOptions {
@@ -38,7 +41,7 @@ export interface VxlanOptions {
   readonly VNI: number;
   /** The UDP port (8472, which 0 stands for as well). */
   readonly Port: number;
-  /** The MTU of the outer network, in bytes; 0 stands for the outer device's. */
+  /** The MTU of the outer network, in bytes, at most the outer device's, which 0 stands for (0). */
   readonly MTU: number;
   /** Whether packets carry a Group Based Policy mark (false). */
   readonly GBP: boolean;
@@ -51,7 +54,7 @@ export interface VxlanOptions {
 const options: ZodType<VxlanOptions> = anyCase(z.object({
   VNI: z.int().min(1).max(0xff_ffff).default(1),
   Port: z.int().min(0).max(65_535).default(0),
-  MTU: z.int().min(0).max(MAX_MTU_BYTES).default(0),
+  MTU: z.int().min(0).max(MAX_PACKET_BYTES).default(0),
   GBP: z.boolean().default(false),
   Learning: z.boolean().default(false),
   DirectRouting: z.boolean().default(false),
@@ -59,14 +62,14 @@ const options: ZodType<VxlanOptions> = anyCase(z.object({
 
 /** What a node publishes for each family. */
 export interface VxlanPeerData {
-  /** The VXLAN network identifier that it uses. */
-  readonly VNI: number;
+  /** The VXLAN network identifier that the node uses. Leases of old flannel lack it; neither flannel nor denim reads it. */
+  readonly VNI?: number | undefined;
   /** The Ethernet address of its VTEP. */
   readonly VtepMAC: MacAddress;
 }
 
-const peerData: ZodType<VxlanPeerData> = z.object({
-  VNI: z.int(),
+const peerData: ZodType<VxlanPeerData> = anyCase(z.object({
+  VNI: z.int().optional().catch(undefined),
   VtepMAC: z.string().transform((text, context) => {
     try {
       return MacAddress.parse(text);
@@ -75,7 +78,7 @@ const peerData: ZodType<VxlanPeerData> = z.object({
       return z.NEVER;
     }
   }),
-});
+}));
 
 /** The backend, for `runAgent`. */
 export const vxlan: Backend<VxlanOptions, VxlanPeerData> = {
@@ -83,7 +86,7 @@ export const vxlan: Backend<VxlanOptions, VxlanPeerData> = {
   leaseType: "vxlan",
   options,
   peerData,
-  open: (node, options) => Promise.resolve(new VxlanSession(node, options)),
+  open: (node, options) => Promise.try(() => new VxlanSession(node, options)),
 };
 
 class VxlanSession implements BackendSession<VxlanPeerData> {
@@ -99,25 +102,21 @@ class VxlanSession implements BackendSession<VxlanPeerData> {
     this.#options = options;
     this.followsUnderlay = options.DirectRouting;
     const families = node.config.families.map(({ family }) => family);
-    this.#links = new Map(families.map((family) => [family, this.#link(family)]));
+    const outerBytes = outerMtuBytes(node, options.MTU);
+    this.#links = new Map(families.map((family) => [family, this.#link(family, outerBytes)]));
     this.mtuBytes = Math.min(...[...this.#links.values()].map(({ mtuBytes }) => mtuBytes));
     this.publishes = new Map(
       [...this.#links].map(([family, { mac }]) => [family, { VNI: options.VNI, VtepMAC: mac }]),
     );
   }
 
-  #link(family: Family): VxlanLink {
+  #link(family: Family, outerBytes: number): VxlanLink {
     const { VNI, Port, Learning, GBP } = this.#options;
-    const name = family === 4 ? `flannel.${VNI}` : `flannel-v6.${VNI}`;
+    const name = deviceName(family, VNI);
     return {
       kind: "link",
       name,
-      mtuBytes: tunnelMtuBytes(
-        "vxlan",
-        this.#options.MTU || this.#node.outer.mtuBytes,
-        OVERHEAD_BYTES[family],
-        family,
-      ),
+      mtuBytes: tunnelMtuBytes("vxlan", outerBytes, OVERHEAD_BYTES[family], family),
       mac: this.#mac(name, family),
       info: {
         type: "vxlan",
@@ -131,7 +130,7 @@ class VxlanSession implements BackendSession<VxlanPeerData> {
     };
   }
 
-  /** Peers hold the address that they know: the device's is kept, else that of the last lease. */
+  /** Keeps the address that peers know: the device's; if there is no device, that of this node's lease. */
   #mac(device: string, family: Family): MacAddress {
     const { held, kernel } = this.#node;
     const published = peerData.safeParse(held && leaseHalf(held, family)?.backendData);
@@ -171,6 +170,14 @@ class VxlanSession implements BackendSession<VxlanPeerData> {
   [Symbol.asyncDispose](): Promise<void> {
     return Promise.resolve();
   }
+}
+
+/** flannel's name for the device, or a shorter one if that is too long for a device. */
+function deviceName(family: Family, vni: number): string {
+  const [name, short] = family === 4
+    ? [`flannel.${vni}`, `fl.${vni}`]
+    : [`flannel-v6.${vni}`, `fl-v6.${vni}`];
+  return name.length <= MAX_NAME_LENGTH ? name : short;
 }
 
 /**

@@ -1,19 +1,16 @@
 import {
   ConfigError,
-  type Family,
   IpAddress,
   type KernelReader,
   type KernelState,
   type Lease,
   MacAddress,
   nexthopId,
-  type NodeContext,
   parseLease,
-  parseNetworkConfig,
   type Peer,
 } from "@denim/core";
 import assert from "node:assert/strict";
-import { RecordingLog } from "../../tests/support/recording_log.ts";
+import { nodeContext, type TestNodeContext } from "../../tests/support/node_context.ts";
 import { vxlan, type VxlanPeerData } from "./mod.ts";
 
 const MAC = "02:0a:05:00:00:01";
@@ -26,24 +23,18 @@ interface World {
   readonly route?: ReturnType<KernelReader["routeTo"]>;
 }
 
-function context(world: World): NodeContext {
-  const config = parseNetworkConfig(JSON.stringify({ Network: "10.5.0.0/16", ...world.netConf }));
-  const addresses = new Map<Family, IpAddress>([
-    [4, IpAddress.parse("10.99.0.1")],
-    [6, IpAddress.parse("fd99::1")],
-  ]);
-  return {
-    config,
-    outer: { name: "eth0", mtuBytes: world.mtuBytes ?? 1500, addresses, publicIps: addresses },
-    held: world.held,
+function context(world: World): TestNodeContext {
+  const { netConf = {}, mtuBytes = 1500, device, held, route } = world;
+  return nodeContext({
+    netConf,
+    outer: { mtuBytes },
+    held,
     kernel: {
-      hasDevice: () => world.device !== undefined,
-      macOf: () => world.device === undefined ? undefined : MacAddress.parse(world.device),
-      routeTo: () => world.route,
+      hasDevice: () => device !== undefined,
+      macOf: () => device === undefined ? undefined : MacAddress.parse(device),
+      routeTo: () => route,
     },
-    log: new RecordingLog(),
-    signal: new AbortController().signal,
-  };
+  });
 }
 
 async function open(world: World, options: Record<string, unknown> = {}) {
@@ -168,6 +159,37 @@ Deno.test("the VTEP's MAC: the device's, else the last lease's, else a new one",
   assert.notEqual(await macOf({}), await macOf({}));
 });
 
+Deno.test("a VNI of any length has a device whose name the kernel takes", async (t) => {
+  const cases: readonly (readonly [VNI: number, ipv4: string, ipv6: string])[] = [
+    [1, "flannel.1", "flannel-v6.1"],
+    [9_999, "flannel.9999", "flannel-v6.9999"],
+    [10_000, "flannel.10000", "fl-v6.10000"],
+    [9_999_999, "flannel.9999999", "fl-v6.9999999"],
+    [10_000_000, "fl.10000000", "fl-v6.10000000"],
+    [16_777_215, "fl.16777215", "fl-v6.16777215"],
+  ];
+  for (const [VNI, ...names] of cases) {
+    await t.step(`${VNI}`, async () => {
+      await using session = await open({ netConf: DUAL }, { VNI });
+      const links = session.nodeState(undefined);
+      assert.deepEqual(links.map((link) => link.kind === "link" && link.name), names);
+      assert.ok(names.every((name) => name.length <= 15));
+    });
+  }
+});
+
+Deno.test("a lease without a VNI is followed, its keys in any case, but none without a MAC", () => {
+  for (const data of [{}, { VNI: null }, { VNI: "one" }, { vni: 1 }]) {
+    const { VtepMAC } = vxlan.peerData.parse({ ...data, vtepmac: "22:6d:5f:d3:2a:83" });
+    assert.equal(`${VtepMAC}`, "22:6d:5f:d3:2a:83", JSON.stringify(data));
+  }
+  for (
+    const data of [undefined, null, {}, { VNI: 1 }, { VtepMAC: "nonsense" }, { VtepMAC: null }]
+  ) {
+    assert.ok(!vxlan.peerData.safeParse(data).success, JSON.stringify(data));
+  }
+});
+
 Deno.test("what is published is read again as flannel writes it", async () => {
   await using session = await open({});
   const json = JSON.stringify(session.publishes.get(4));
@@ -182,6 +204,25 @@ Deno.test("an MTU too small for a family is refused, naming both ends", async ()
     return true;
   });
   await assert.rejects(open({ mtuBytes: 1300, netConf: DUAL }), /IPv6 .* fewer than 1280/);
+});
+
+Deno.test("Backend.MTU is that of the outer network, but no more than the device carries", async () => {
+  const cases = [[0, 1450], [1400, 1350], [1500, 1450], [1501, 1450], [9000, 1450]] as const;
+  for (const [MTU, expected] of cases) {
+    const node = context({ device: MAC, netConf: DUAL });
+    await using session = await vxlan.open(node, vxlan.options.parse({ MTU }));
+    const mtus = session.nodeState(undefined).map((link) => link.kind === "link" && link.mtuBytes);
+    assert.deepEqual(mtus, [expected, expected - 20]);
+    assert.deepEqual(
+      node.log.lines,
+      MTU > 1500
+        ? [
+          `warn net-conf's Backend.MTU is ${MTU}, but device eth0 carries packets of at most 1500 bytes; this ` +
+          "node uses 1500",
+        ]
+        : [],
+    );
+  }
 });
 
 Deno.test("a peer that has the node's own MAC is a conflict", async () => {

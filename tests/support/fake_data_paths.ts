@@ -15,7 +15,9 @@ import {
   type LeaseEvent,
   MetricsRegistry,
   type NetworkConfig,
+  NO_METRICS,
   type NodeContext,
+  NodeScope,
   type OuterInterface,
   parseLease,
   parseNetworkConfig,
@@ -236,7 +238,10 @@ export class FakeNode implements AsyncDisposable {
       routeTo: () => undefined,
     },
     log: this.log,
+    metrics: NO_METRICS,
+    scope: new NodeScope(),
     signal: this.tasks.signal,
+    fail: this.tasks.fail,
   };
 
   /** Starts the data paths with a net-conf, and lets them know of the leases. */

@@ -39,6 +39,7 @@ export const EPERM = 1;
 export const ENOENT = 2;
 export const ESRCH = 3;
 export const EINTR = 4;
+export const EIO = 5;
 export const EBADF = 9;
 export const EAGAIN = 11;
 export const EACCES = 13;
@@ -51,6 +52,7 @@ export const EMSGSIZE = 90;
 export const EOPNOTSUPP = 95;
 export const EADDRINUSE = 98;
 export const EADDRNOTAVAIL = 99;
+export const ENETDOWN = 100;
 export const ENETUNREACH = 101;
 export const ENOBUFS = 105;
 export const EHOSTUNREACH = 113;
@@ -82,7 +84,7 @@ const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> 
   97: ["EAFNOSUPPORT", "address family not supported"],
   [EADDRINUSE]: ["EADDRINUSE", "address already in use"],
   [EADDRNOTAVAIL]: ["EADDRNOTAVAIL", "address not available"],
-  100: ["ENETDOWN", "the device is down"],
+  [ENETDOWN]: ["ENETDOWN", "the device is down"],
   [ENETUNREACH]: ["ENETUNREACH", "network unreachable"],
   [ENOBUFS]: ["ENOBUFS", "events were lost"],
   111: ["ECONNREFUSED", "connection refused"],

@@ -1,12 +1,12 @@
 /**
- * The system calls of a data path: no check and no object at each packet, unlike those of libc.ts, and
- * declared apart so that only what carries packets pays for them. Results are the kernel's own: a
- * count, or an error's number negated.
+ * The system calls of a data path. Unlike those of libc.ts they make no check and no object for a packet. They are declared
+ * apart so that only what carries packets pays for them. Their results are the kernel's own: a count, or an error's
+ * number negated.
  *
  * @module
  */
 
-import { EAGAIN, EBADFD, EINTR, EMSGSIZE } from "../sys/linux_error.ts";
+import { EAGAIN, EBADFD, EINTR, EINVAL, EIO, EMSGSIZE, LinuxError } from "../sys/linux_error.ts";
 import { MSG_DONTWAIT, POLLIN } from "../uapi/socket.ts";
 
 /** The result of a call that found nothing there yet. */
@@ -17,6 +17,15 @@ export const INTERRUPTED: number = -EINTR;
 export const DEVICE_GONE: number = -EBADFD;
 /** The result of sending what is too large for the path. */
 export const TOO_LARGE: number = -EMSGSIZE;
+/** The result of sending a series of datagrams that together are too large. */
+export const SERIES_TOO_LARGE: number = -EINVAL;
+/** The result of sending a series of datagrams by a device that can't do their checksums. */
+export const NO_CHECKSUMS: number = -EIO;
+
+/** The error that a result stands for; `action` is what failed: "receive datagrams". */
+export function errorOf(result: number, action: string): LinuxError {
+  return new LinuxError(-result, action);
+}
 
 const { symbols: libc } = Deno.dlopen("libc.so.6", {
   __errno_location: { parameters: [], result: "pointer" },
@@ -34,8 +43,8 @@ const { symbols: libc } = Deno.dlopen("libc.so.6", {
 const SCHED_SETATTR = { x86_64: 314n, aarch64: 274n } as const;
 
 /**
- * Asks for short turns on the processor for this thread: one that has much to do then lets those run soon
- * for whom it does it. Linux heeds it since 6.12; before that nothing happens.
+ * Asks for short turns on the processor for this thread, so that a thread with much to do soon lets those run for which it
+ * works. Linux does so since 6.12; before that the call changes nothing.
  */
 export function takeShortTurns(turnUs: number): void {
   // struct sched_attr: size, policy, flags, nice, priority, runtime in ns, deadline, period.

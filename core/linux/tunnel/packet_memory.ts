@@ -1,11 +1,13 @@
 /**
- * Memory for packets that the kernel reads and writes in place: one buffer, kept for as long as anyone has
- * an address in it, with the structures that tell the kernel where things are.
+ * Memory for packets that the kernel reads and writes in place, with the structures that tell the kernel where they are.
  *
  * @module
  */
 
-import { MSG_TRUNC, SOL_UDP, UDP_GRO, UDP_SEGMENT } from "../uapi/socket.ts";
+import type { Family } from "../../ip.ts";
+import { AF_INET, AF_INET6, MSG_TRUNC, SOL_UDP, UDP_GRO, UDP_SEGMENT } from "../uapi/socket.ts";
+
+export { SOCKADDR_ADDRESS, SOCKADDR_LEN } from "../sys/socket_address.ts";
 
 /** `struct iovec`: address, length. */
 export const IOVEC_LEN = 16;
@@ -41,7 +43,7 @@ export class PacketMemory {
 
   /** Takes memory from the system, zeroed; `byteLength` is a multiple of four. */
   constructor(byteLength: number) {
-    // An address is written as two numbers of 32 bits; where all share the upper one, that one never changes.
+    // An address is written as two numbers of 32 bits, of which the upper one must be the same for the whole buffer.
     const refused: ArrayBuffer[] = [];
     for (;;) {
       const buffer = new ArrayBuffer(byteLength + PAGE);
@@ -62,7 +64,7 @@ export class PacketMemory {
     }
   }
 
-  /** Gives out a part that nobody has yet, at an address that is a multiple of 64. Throws a RangeError where it is full. */
+  /** Allocates a part, at an address that is a multiple of 64. Throws a RangeError if there is not enough left. */
   allocate(byteLength: number): number {
     const offset = this.#used;
     this.#used += Math.ceil(byteLength / ALIGNMENT) * ALIGNMENT;
@@ -116,6 +118,22 @@ export class PacketMemory {
     this.setMessageControl(at, parts.controlLength);
   }
 
+  /**
+   * Writes the beginning of a `struct sockaddr_in` or `struct sockaddr_in6` at `at`. The address is yet to be
+   * written, behind {@link SOCKADDR_ADDRESS} bytes.
+   */
+  writeSocketAddress(at: number, family: Family, port: number): void {
+    this.halves[at >> 1] = family === 4 ? AF_INET : AF_INET6;
+    this.view.setUint16(at + 2, port);
+    // IPv6's flow; IPv4's address, which comes after this.
+    this.words[(at + 4) >> 2] = 0;
+  }
+
+  /** The family of the `struct sockaddr_in` or `struct sockaddr_in6` at `at`. */
+  readSocketFamily(at: number): Family {
+    return this.halves[at >> 1] === AF_INET ? 4 : 6;
+  }
+
   /** Sets how long the address in a `struct msghdr` is, or may become. */
   setMessageName(at: number, byteLength: number): void {
     this.words[(at + MSG_NAMELEN) >> 2] = byteLength;
@@ -142,8 +160,8 @@ export class PacketMemory {
   }
 
   /**
-   * How long each datagram but the last is of those that the kernel received as one (`UDP_GRO`); 0 where it
-   * is a single one.
+   * How long each datagram but the last is of those that the kernel received as one (`UDP_GRO`); 0 if it is a single
+   * one.
    *
    * @param at the message
    * @param control its control data

@@ -1,5 +1,5 @@
 /**
- * TUN devices (linux/if_tun.h): what the kernel sends by them a program reads, and the other way round.
+ * TUN devices (linux/if_tun.h): a program reads the packets that the kernel sends by them, and writes those that come in.
  *
  * @module
  */
@@ -30,7 +30,7 @@ const CLONE_DEVICE = "/dev/net/tun";
 
 /** What the kernel hands over, and takes, in one piece. */
 export interface TunOffloads {
-  /** Whether the checksums of packets may be left to whoever comes next (`TUN_F_CSUM`). */
+  /** Whether packets come and go with unfinished checksums (`TUN_F_CSUM`). */
   readonly checksums: boolean;
   /** Whether TCP comes and goes in packets of up to 64 KiB (`TUN_F_TSO4`, `TUN_F_TSO6`). */
   readonly tcp: boolean;
@@ -39,8 +39,8 @@ export interface TunOffloads {
 }
 
 /**
- * Opens a TUN device of this thread's network namespace: one more queue of it. Makes the device, to stay,
- * where it is not there. Reads and writes do not wait. Throws a LinuxError.
+ * Opens one more queue of a TUN device in this thread's network namespace. Makes the device, which stays, if there is
+ * none. Reads and writes do not wait. Throws a LinuxError.
  */
 export function openTun(name: string): TunQueue {
   let fd;
@@ -84,7 +84,7 @@ export class TunQueue implements Disposable {
     this.attach();
   }
 
-  /** Makes this a queue of the device again, after the device was taken away; makes it where need be. */
+  /** Makes this a queue of the device again, after the device was deleted; makes the device if there is none. */
   attach(): void {
     const request = new DataView(new ArrayBuffer(IFREQ_LEN));
     new TextEncoder().encodeInto(this.name, new Uint8Array(request.buffer, 0, IFNAMSIZ - 1));
@@ -109,7 +109,7 @@ export class TunQueue implements Disposable {
     ioctlValue(this.descriptor, TUNSETPERSIST, 1, `keep TUN device ${this.name}`);
   }
 
-  /** Asks the kernel for all the offloads that it knows; tells which these are. */
+  /** Asks the kernel for all the offloads that it knows, and returns which these are. */
   setOffloads(): TunOffloads {
     const attempts = this.header
       ? [
@@ -130,7 +130,7 @@ export class TunQueue implements Disposable {
     return this.clearOffloads();
   }
 
-  /** Has each packet come as it will travel. An earlier run may have asked for more. */
+  /** Asks for packets as they will travel, one by one. An earlier run may have asked for offloads. */
   clearOffloads(): TunOffloads {
     if (this.header) {
       ioctlValue(this.descriptor, TUNSETOFFLOAD, 0, `offloads of TUN device ${this.name}`);

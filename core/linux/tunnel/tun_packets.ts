@@ -9,10 +9,9 @@ import { type FileDescriptor, read, write } from "../sys/libc.ts";
 import { LinuxError } from "../sys/linux_error.ts";
 import { inputOn } from "../sys/poll.ts";
 import { openTun, type TunQueue } from "./tun.ts";
+import { VIRTIO_NET_HDR_LEN } from "./virtio_net.ts";
 
 const MAX_PACKET_BYTES = 65_535;
-/** `struct virtio_net_hdr`, all zero: the packet is as it will travel. */
-const VNET_HDR_LEN = 10;
 /** How many packets are handed over before others have their turn. */
 const BURST = 64;
 
@@ -21,19 +20,19 @@ export class TunPackets implements Disposable {
   readonly #queue: TunQueue;
   readonly #fd: FileDescriptor;
   readonly #headerBytes: number;
-  readonly #buffer = new Uint8Array(new ArrayBuffer(VNET_HDR_LEN + MAX_PACKET_BYTES));
+  readonly #buffer = new Uint8Array(new ArrayBuffer(VIRTIO_NET_HDR_LEN + MAX_PACKET_BYTES));
 
-  /** Opens a device of this thread's namespace; makes it where it is not there. Throws a LinuxError. */
+  /** Opens a device of this thread's namespace; makes it if there is none. Throws a LinuxError. */
   constructor(device: string) {
     this.#queue = openTun(device);
     this.#queue.clearOffloads();
     this.#fd = this.#queue.descriptor;
-    this.#headerBytes = this.#queue.header ? VNET_HDR_LEN : 0;
+    this.#headerBytes = this.#queue.header ? VIRTIO_NET_HDR_LEN : 0;
   }
 
   /**
-   * The packets that leave by the device, until the signal is aborted. Each is a view that is good until the
-   * next one. Throws a LinuxError where the device is taken away.
+   * The packets that leave by the device, until the signal is aborted. Each is a view that is valid until the next one.
+   * Throws a LinuxError if the device is deleted.
    */
   async *read(signal: AbortSignal): AsyncGenerator<Uint8Array<ArrayBuffer>, void, void> {
     while (await inputOn(this.#fd, signal)) {
@@ -45,8 +44,9 @@ export class TunPackets implements Disposable {
     }
   }
 
-  /** Has a packet come in by the device; one that the kernel will not have is dropped. */
+  /** Lets a packet come in by the device. Drops one that the kernel refuses. */
   write(packet: Uint8Array): void {
+    // A header that is all zero says that the packet is as it will travel.
     const bytes = new Uint8Array(this.#headerBytes + packet.length);
     bytes.set(packet, this.#headerBytes);
     try {

@@ -6,7 +6,16 @@
 
 import type { Family, IpAddress } from "../../ip.ts";
 import { FileDescriptor } from "../sys/libc.ts";
-import { EADDRINUSE, EADDRNOTAVAIL, LinuxError } from "../sys/linux_error.ts";
+import {
+  EACCES,
+  EADDRINUSE,
+  EADDRNOTAVAIL,
+  EHOSTUNREACH,
+  EINVAL,
+  ENETDOWN,
+  ENETUNREACH,
+  LinuxError,
+} from "../sys/linux_error.ts";
 import { bind, connect, getsockopt, send, setsockopt, socket } from "../sys/sockets.ts";
 import { addressFamily } from "../sys/address_family.ts";
 import { socketAddress } from "../sys/socket_address.ts";
@@ -38,7 +47,7 @@ import {
 const RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024;
 /** Room for what a slow device has yet to send; more than ARP holds back for one silent neighbour. */
 const SEND_BUFFER_BYTES = 4 * 1024 * 1024;
-/** A full send buffer keeps a sender for this long at the most. */
+/** How long a full send buffer keeps a sender at the most. */
 const SEND_TIMEOUT_US = 100_000n;
 
 /** What the kernel does for datagrams in series. */
@@ -60,9 +69,9 @@ export interface TunnelSocket extends Disposable {
 }
 
 /**
- * Opens sockets on one address and port, in this thread's network namespace. Their datagrams are not
- * fragmented: sending one that is too large for the path fails with EMSGSIZE. The kernel deals what arrives
- * to the sockets by sender. Throws a LinuxError, with EADDRINUSE where any other socket has the port.
+ * Opens sockets on one address and port, in this thread's network namespace. Their datagrams are not fragmented: sending
+ * one that is too large for the path fails with EMSGSIZE. The kernel distributes what arrives among the sockets by
+ * sender. Throws a LinuxError, with EADDRINUSE if any other socket has the port.
  */
 export function openTunnelSockets(
   address: IpAddress,
@@ -153,15 +162,35 @@ export function forbidFragments(fd: number, family: Family, forbid: boolean): vo
   setsockopt(new FileDescriptor(fd), level, option, new Uint32Array([value]));
 }
 
-/** The largest packet that reaches an address, in bytes, as far as the kernel knows. */
-export function pathMtuBytes(address: IpAddress): number {
+/** Any port will do to ask for a route: RFC 863's, which discards what it gets. Nothing is sent. */
+const DISCARD_PORT = 9;
+
+/**
+ * The largest packet that reaches an address, in bytes, as far as the kernel knows; `undefined` if it has no route to
+ * the address.
+ */
+export function pathMtuBytes(address: IpAddress): number | undefined {
   const { family } = address;
   using probe = socket(addressFamily(family), SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  connect(probe, socketAddress(address, 9));
+  try {
+    connect(probe, socketAddress(address, DISCARD_PORT));
+  } catch (error) {
+    if (error instanceof LinuxError && NO_ROUTE.has(error.errno)) return undefined;
+    throw error;
+  }
   return family === 4
     ? getsockopt(probe, IPPROTO_IP, IP_MTU)
     : getsockopt(probe, IPPROTO_IPV6, IPV6_MTU);
 }
+
+const NO_ROUTE: ReadonlySet<number> = new Set([
+  EACCES, // a route of type prohibit
+  EADDRNOTAVAIL, // no address to send from
+  EHOSTUNREACH,
+  EINVAL, // a route of type blackhole
+  ENETDOWN,
+  ENETUNREACH,
+]);
 
 /** Opens a socket that sends whole IP packets, header included, and receives none. Needs CAP_NET_RAW. */
 export function openRawSocket(family: Family): FileDescriptor {
@@ -169,7 +198,7 @@ export function openRawSocket(family: Family): FileDescriptor {
 }
 
 /**
- * Sends a whole IP packet to a host. False where the kernel would not.
+ * Sends a whole IP packet to a host. Returns false if the kernel refuses.
  *
  * @param fd the number of a socket of {@link openRawSocket}, which another thread may have opened
  */

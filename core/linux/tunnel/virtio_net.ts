@@ -12,7 +12,7 @@ export const VIRTIO_NET_HDR_LEN = 10;
 export const VIRTIO_NET_HDR = {
   /** Flags; one byte. */
   flags: 0,
-  /** What the packet shall be cut into; one byte. */
+  /** What the packet is to be cut into; one byte. */
   gsoType: 1,
   /** How long the headers are that each segment gets; two bytes. A hint. */
   headerLength: 2,
@@ -35,5 +35,5 @@ export const VIRTIO_NET_HDR_GSO_TCPV4 = 1;
 export const VIRTIO_NET_HDR_GSO_TCPV6 = 4;
 /** UDP, to be cut into datagrams. */
 export const VIRTIO_NET_HDR_GSO_UDP_L4 = 5;
-/** Beside one of TCP: the first segment alone tells that the window was reduced (RFC 3168). */
+/** Added to one of TCP's: only the first segment says that the window was reduced (RFC 3168). */
 export const VIRTIO_NET_HDR_GSO_ECN = 0x80;
