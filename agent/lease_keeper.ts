@@ -7,6 +7,7 @@
 
 import {
   EventCounter,
+  expiryMs,
   formatLeaseValue,
   type Lease,
   type LeaseEvent,
@@ -196,8 +197,8 @@ export class LeaseKeeper {
       this.#writeAtMs = 0;
       return;
     }
-    const { expiresAtMs } = this.#lease;
-    const until = expiresAtMs === undefined ? undefined : new Date(expiresAtMs).toISOString();
+    const endMs = expiryMs(this.#lease.expiry);
+    const until = endMs === undefined ? undefined : new Date(endMs).toISOString();
     log.info("lease-renewed", "lease renewed", { until });
   }
 
@@ -221,7 +222,7 @@ export class LeaseKeeper {
   /** Somebody else wrote the lease: a person, as to make it a reservation, or another node. */
   async #compare(signal: AbortSignal): Promise<void> {
     const { store, log } = this.#options;
-    const { halves, key, revision, expiresAtMs } = this.#lease;
+    const { halves, key, revision, expiry } = this.#lease;
     const publicIps = leasePublicIps(this.#lease);
     const previousSubnets = halves.map(({ subnet }) => subnet);
     const held = await store.held({ publicIps, previousSubnets }, signal);
@@ -238,7 +239,7 @@ export class LeaseKeeper {
       this.#writeAtMs = 0;
       return;
     }
-    if (expiresAtMs !== undefined && held.expiresAtMs === undefined) {
+    if (expiry !== "never" && held.expiry === "never") {
       log.info("lease-reserved", `the lease ${key} is a reservation now`);
       if (formatLeaseValue(held) === formatLeaseValue(this.#lease)) this.#take(held);
       else this.#writeAtMs = 0;
@@ -276,8 +277,7 @@ export class LeaseKeeper {
   /** The lease is as the store has it now. A reservation is never renewed. */
   #take(lease: Lease): void {
     this.#lease = lease;
-    const { expiresAtMs = Infinity } = lease;
-    const leftMs = expiresAtMs - this.#options.renewMarginMs - Date.now();
+    const leftMs = (expiryMs(lease.expiry) ?? Infinity) - this.#options.renewMarginMs - Date.now();
     this.#renewAtMs = performance.now() + Math.max(leftMs, MIN_RENEW_WAIT_MS);
   }
 

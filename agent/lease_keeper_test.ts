@@ -228,12 +228,12 @@ keeperTest("a reservation written by hand is no clone's doing", async (node, hel
   const { subnet, publicIp } = held.halves[0]!;
   const halves = [{ subnet, publicIp, backendData: undefined }];
   await node.store.putLeases(
-    [{ ...held, backendType: "", halves, expiresAtMs: undefined }],
+    [{ ...held, backendType: "", halves, expiry: "never" }],
     NEVER,
   );
   await eventually("it says what the node publishes", async () => {
     const [lease] = await node.store.leases(NEVER);
-    return lease!.backendType === "vxlan" && lease!.expiresAtMs === undefined;
+    return lease!.backendType === "vxlan" && lease!.expiry === "never";
   });
   assert.ok(node.said(/info .* is a reservation now/));
   assert.ok(!node.said(/^error/));

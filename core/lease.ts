@@ -19,6 +19,12 @@ export interface LeaseHalf {
   readonly backendData: unknown;
 }
 
+/**
+ * When a lease ends: at a time (milliseconds since 1970); "never", which makes it a reservation; or "unknown".
+ * Only what a watch reports may be unknown: etcd would have to be asked about each lease.
+ */
+export type Expiry = { readonly atMs: number } | "never" | "unknown";
+
 /** One node's lease. */
 export interface Lease {
   /** flannel's name for it, the last part of its etcd key; see {@link leaseKey}. */
@@ -27,13 +33,15 @@ export interface Lease {
   readonly backendType: string;
   /** One half for each family that the cluster uses, IPv4 first; at least one. */
   readonly halves: readonly LeaseHalf[];
-  /**
-   * When it runs out, in milliseconds since 1970; `undefined` is a reservation, which never does. What a
-   * store's watch tells may be `undefined` for any lease: etcd would have to be asked about each.
-   */
-  readonly expiresAtMs: number | undefined;
+  /** When it ends unless its node renews it. */
+  readonly expiry: Expiry;
   /** The number of the write that made it what it is, as its store counts: a later write has a higher one. */
   readonly revision?: number;
+}
+
+/** An expiry's time in milliseconds since 1970; `undefined` if it is "never" or "unknown". */
+export function expiryMs(expiry: Expiry): number | undefined {
+  return typeof expiry === "object" ? expiry.atMs : undefined;
 }
 
 /** A lease's half for one family. */
@@ -114,8 +122,10 @@ export function formatLeaseValue(lease: Lease): string {
 /**
  * Reads a lease from flannel's key and value. Throws a `RuntimeError` that names the key and what is
  * wrong with it.
+ *
+ * @param expiry when it ends, of which neither key nor value says anything; "unknown" unless given
  */
-export function parseLease(key: string, value: string, expiresAtMs: number | undefined): Lease {
+export function parseLease(key: string, value: string, expiry: Expiry = "unknown"): Lease {
   const subnets = parseLeaseKey(key);
   if (subnets === undefined) throw new RuntimeError(`lease ${key}: the key names no subnet`);
   let json: unknown;
@@ -139,5 +149,5 @@ export function parseLease(key: string, value: string, expiresAtMs: number | und
     const backendData = subnet.family === 4 || asIpv4 ? data.BackendData : data.BackendV6Data;
     return { subnet, publicIp, backendData: backendData ?? undefined };
   });
-  return { key, backendType: data.BackendType, halves, expiresAtMs };
+  return { key, backendType: data.BackendType, halves, expiry };
 }

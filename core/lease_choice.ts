@@ -7,7 +7,14 @@
 
 import { ConfigError, messageOf, RuntimeError } from "./errors.ts";
 import type { Cidr } from "./ip.ts";
-import { type Lease, leaseHalf, leaseKey, parseLease, parseLeaseKey } from "./lease.ts";
+import {
+  type Expiry,
+  type Lease,
+  leaseHalf,
+  leaseKey,
+  parseLease,
+  parseLeaseKey,
+} from "./lease.ts";
 import {
   LeaseLostError,
   type LeaseRequest,
@@ -77,7 +84,7 @@ export function chooseLease(
 export function requestedLease(
   request: Omit<LeaseRequest, "previousSubnets">,
   subnets: readonly Cidr[],
-  expiresAtMs: number | undefined,
+  expiry: Expiry,
 ): Lease {
   const halves = subnets.map((subnet) => {
     const publicIp = request.publicIps.get(subnet.family);
@@ -89,7 +96,7 @@ export function requestedLease(
         `name one with --public-ip${subnet.family === 6 ? "v6" : ""}`,
     );
   });
-  return { key: leaseKey(subnets), backendType: request.backendType, halves, expiresAtMs };
+  return { key: leaseKey(subnets), backendType: request.backendType, halves, expiry };
 }
 
 /**
@@ -116,13 +123,13 @@ export function chooseReservation(
   const asked = requestedLease(
     { publicIps, backendType: "", backendData: new Map() },
     ordered,
-    undefined,
+    "never",
   );
   let reserved = asked;
   for (const { key, lease } of leases) {
     const holder = lease?.halves.map(({ publicIp }) => publicIp).join(" ") ?? "nobody knows whom";
     const same = lease !== undefined && holdsAlike(asked, lease);
-    if (key === asked.key && same) reserved = { ...lease, expiresAtMs: undefined };
+    if (key === asked.key && same) reserved = { ...lease, expiry: "never" };
     else if (overlaps(key, ordered)) {
       throw new RuntimeError(`${asked.key} can't be reserved: ${key} is leased to ${holder}`);
     } else if (same) {
@@ -164,11 +171,11 @@ export class LeaseReader {
   read(
     key: string,
     value: string,
-    expiresAtMs: number | undefined,
+    expiry: Expiry,
     revision: number,
   ): Lease | undefined {
     try {
-      const lease = parseLease(key, value, expiresAtMs);
+      const lease = parseLease(key, value, expiry);
       this.#unreadable.delete(key);
       return { ...lease, revision };
     } catch (error) {

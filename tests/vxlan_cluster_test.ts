@@ -3,6 +3,7 @@
  * them.
  */
 
+import { expiryMs } from "@denim/core";
 import assert from "node:assert/strict";
 import { Lab, type LabNode } from "../agent/lab/lab.ts";
 import type { Pod } from "../agent/lab/pod.ts";
@@ -135,7 +136,7 @@ rootTest("a lease is renewed before its end", async () => {
     { stdin: "null", stdout: "null", stderr: "null" },
   );
   const identity = { publicIps: new Map([[4 as const, node.publicIp]]), previousSubnets: [] };
-  const expiry = async () => (await store.held(identity, NEVER))?.expiresAtMs ?? 0;
+  const expiry = async () => expiryMs((await store.held(identity, NEVER))?.expiry ?? "never") ?? 0;
   await eventually("leased", async () => await expiry() > 0);
   const first = await expiry();
   await eventually("renewed", async () => await expiry() > first);

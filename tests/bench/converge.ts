@@ -150,7 +150,7 @@ function makeLease(index: number): Lease {
     key: leaseKey([subnet]),
     backendType: "vxlan",
     halves: [{ subnet, publicIp, backendData: { VNI: 1, VtepMAC: vtepMac(index) } }],
-    expiresAtMs: Date.now() + LEASE_TTL_MS,
+    expiry: { atMs: Date.now() + LEASE_TTL_MS },
   };
 }
 

@@ -7,6 +7,7 @@
 import assert from "node:assert/strict";
 import {
   Cidr,
+  expiryMs,
   type Family,
   IpAddress,
   type Lease,
@@ -104,10 +105,18 @@ function publicIp(number: number): IpAddress {
 }
 
 /** A lease as a person might write it. */
-export function lease(subnet: string, number: number, expiresAtMs?: number): Lease {
+export function lease(subnet: string, number: number, endMs?: number): Lease {
   const cidr = Cidr.parse(subnet);
   const half = { subnet: cidr, publicIp: publicIp(number), backendData: { VNI: 1 } };
-  return { key: leaseKey([cidr]), backendType: "vxlan", halves: [half], expiresAtMs };
+  const expiry = endMs === undefined ? "never" : { atMs: endMs };
+  return { key: leaseKey([cidr]), backendType: "vxlan", halves: [half], expiry };
+}
+
+/** When a lease ends that has an end, in milliseconds since 1970. */
+export function endOf({ key, expiry }: Lease): number {
+  const endMs = expiryMs(expiry);
+  assert.ok(endMs !== undefined, `${key} ends ${expiry}`);
+  return endMs;
 }
 
 const soon = () => Date.now() + LEASE_TTL_MS;
@@ -229,8 +238,8 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     assert.equal(held.backendType, "vxlan");
     assert.equal(held.key, leaseKey([subnet]));
     // An etcd counts in seconds.
-    assert.ok(held.expiresAtMs! >= beforeMs + LEASE_TTL_MS - 2_000, `${held.expiresAtMs}`);
-    assert.ok(held.expiresAtMs! <= Date.now() + LEASE_TTL_MS + 2_000, `${held.expiresAtMs}`);
+    assert.ok(endOf(held) >= beforeMs + LEASE_TTL_MS - 2_000, `${endOf(held)}`);
+    assert.ok(endOf(held) <= Date.now() + LEASE_TTL_MS + 2_000, `${endOf(held)}`);
 
     const follower = new Follower(other, signal);
     await follower.sees(held.key);
@@ -290,12 +299,12 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     await backing.put([lease("10.5.7.0/24", 1), lease("10.5.8.0/24", 2, soon())]);
     const reserved = await store.acquire(node(1), signal);
     assert.equal(subnetOf(reserved), "10.5.7.0/24");
-    assert.equal(reserved.expiresAtMs, undefined);
-    assert.equal((await other.renew(reserved, signal)).expiresAtMs, undefined);
-    assert.equal((await other.held(node(1), signal))!.expiresAtMs, undefined);
+    assert.equal(reserved.expiry, "never");
+    assert.equal((await other.renew(reserved, signal)).expiry, "never");
+    assert.equal((await other.held(node(1), signal))!.expiry, "never");
     const leased = await store.acquire(node(2), signal);
     assert.equal(subnetOf(leased), "10.5.8.0/24");
-    assert.notEqual(leased.expiresAtMs, undefined);
+    assert.ok(endOf(leased) > 0);
   },
 
   "a reservation is made, found by its node, and given up": async (
@@ -306,13 +315,13 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     const { publicIps } = node(1);
     const reserved = await store.reserve({ subnets, publicIps }, signal);
     assert.deepEqual(
-      [reserved.key, reserved.backendType, reserved.expiresAtMs],
-      ["10.5.7.0-24", "", undefined],
+      [reserved.key, reserved.backendType, reserved.expiry],
+      ["10.5.7.0-24", "", "never"],
     );
     assert.deepEqual(await other.reserve({ subnets, publicIps }, signal), reserved);
     const held = await other.acquire(node(1), signal);
     assert.deepEqual([held.key, held.backendType], [reserved.key, "vxlan"]);
-    assert.equal(held.expiresAtMs, undefined);
+    assert.equal(held.expiry, "never");
     assert.equal(await other.release(held.key, signal), true);
     assert.equal(await store.release(held.key, signal), false);
     assert.equal(await store.held(node(1), signal), undefined);
@@ -323,9 +332,9 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     const held = await store.acquire(node(1), signal);
     const subnets = held.halves.map(({ subnet }) => subnet);
     const reserved = await store.reserve({ subnets, publicIps: node(1).publicIps }, signal);
-    assert.deepEqual(reserved, { ...held, expiresAtMs: undefined, revision: reserved.revision });
+    assert.deepEqual(reserved, { ...held, expiry: "never", revision: reserved.revision });
     assert.deepEqual(await store.held(node(1), signal), reserved);
-    assert.equal((await store.renew(held, signal)).expiresAtMs, undefined);
+    assert.equal((await store.renew(held, signal)).expiry, "never");
   },
 
   "what can't be reserved is refused, and says why": async ({ store, backing, signal }) => {
@@ -357,9 +366,9 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     const held = await store.acquire(node(3), signal);
     const leases = new Map((await store.leases(signal)).map((lease) => [lease.key, lease]));
     assert.equal(leases.size, 3);
-    assert.equal(leases.get("10.5.7.0-24")!.expiresAtMs, undefined);
-    assert.ok(Math.abs(leases.get("10.5.8.0-24")!.expiresAtMs! - endMs) <= 2_000);
-    assert.ok(Math.abs(leases.get(held.key)!.expiresAtMs! - held.expiresAtMs!) <= 2_000);
+    assert.equal(leases.get("10.5.7.0-24")!.expiry, "never");
+    assert.ok(Math.abs(endOf(leases.get("10.5.8.0-24")!) - endMs) <= 2_000);
+    assert.ok(Math.abs(endOf(leases.get(held.key)!) - endOf(held)) <= 2_000);
     assert.deepEqual(leases.get(held.key)!.halves, held.halves);
   },
 
@@ -484,12 +493,12 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     await backing.put([lease("10.5.7.0/24", 1, Date.now() + LEASE_TTL_MS / 2)]);
     const held = (await store.held(node(1), signal))!;
     const renewed = await store.renew(held, signal);
-    assert.ok(renewed.expiresAtMs! > held.expiresAtMs! + LEASE_TTL_MS / 3);
+    assert.ok(endOf(renewed) > endOf(held) + LEASE_TTL_MS / 3);
     assert.equal(renewed.key, held.key);
     assert.deepEqual(renewed.halves, held.halves);
     const told = (await other.held(node(1), signal))!;
     assert.deepEqual(told.halves, held.halves);
-    assert.ok(told.expiresAtMs! > held.expiresAtMs! + LEASE_TTL_MS / 3);
+    assert.ok(endOf(told) > endOf(held) + LEASE_TTL_MS / 3);
   },
 
   "a lease that is lost can't be renewed": async ({ store, backing, signal }) => {

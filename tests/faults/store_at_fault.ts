@@ -190,7 +190,7 @@ class EtcdAtFault implements StoreAtFault {
     return new Map(
       [...this.#values()].map(([key, value]) => [
         key,
-        `${parseLease(key, value, undefined).halves[0]!.publicIp}`,
+        `${parseLease(key, value).halves[0]!.publicIp}`,
       ]),
     );
   }

@@ -22,6 +22,7 @@ import {
   chooseLease,
   chooseReservation,
   ConfigError,
+  type Expiry,
   FAMILIES,
   formatLeaseValue,
   heldBefore,
@@ -110,8 +111,11 @@ interface Listing {
 /** An etcd lease of this node's. */
 interface Grant {
   readonly id: string;
-  readonly expiresAtMs: number;
+  readonly expiry: Expiry;
 }
+
+/** What a reservation has in place of an etcd lease. */
+const NO_GRANT: Grant = { id: NO_LEASE, expiry: "never" };
 
 /** Leases in an etcd cluster. */
 export class EtcdStore implements LeaseStore, LeaseAdmin {
@@ -243,8 +247,8 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
         );
       }
       const reserved = keeps && found?.row.etcdLease === NO_LEASE;
-      const { id, expiresAtMs } = reserved ? { id: NO_LEASE } : await grant();
-      const lease = requestedLease(request, subnets, expiresAtMs);
+      const { id, expiry } = reserved ? NO_GRANT : await grant();
+      const lease = requestedLease(request, subnets, expiry);
       return { lease, id, replaces: found?.row, netConf, listing };
     }, signal);
   }
@@ -261,8 +265,8 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
         holder !== undefined && leaseHalf(holder, subnet.family)?.publicIp.equals(publicIp)
       );
       if (!same) throw new LeaseLostError(`the lease ${lease.key} is another node's: ${row.value}`);
-      const { id, expiresAtMs } = row.etcdLease === NO_LEASE ? { id: NO_LEASE } : await grant();
-      return { lease: { ...lease, expiresAtMs }, id, replaces: row };
+      const { id, expiry } = row.etcdLease === NO_LEASE ? NO_GRANT : await grant();
+      return { lease: { ...lease, expiry }, id, replaces: row };
     }, signal);
   }
 
@@ -456,8 +460,8 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
         used = planned.id === granted?.id;
         await this.#discard(planned.replaces?.etcdLease, signal);
         // Read back, so that this node sees its lease as the others do.
-        const { key, expiresAtMs } = planned.lease;
-        return this.#reader.read(key, formatLeaseValue(planned.lease), expiresAtMs, revision)!;
+        const { key, expiry } = planned.lease;
+        return this.#reader.read(key, formatLeaseValue(planned.lease), expiry, revision)!;
       }
     } catch (error) {
       if (!(error instanceof RuntimeError) || error.message.startsWith(this.description)) {
@@ -536,7 +540,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       ({ leaseClient }, options) => leaseClient.leaseGrant({ TTL: LEASE_TTL_MS / 1000 }, options),
       signal,
     );
-    return { id: ID, expiresAtMs: askedAtMs + Number(TTL) * 1000 };
+    return { id: ID, expiry: { atMs: askedAtMs + Number(TTL) * 1000 } };
   }
 
   /** Gives back an etcd lease that no key is under any more: else it would lie about for a day. */
@@ -551,7 +555,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   /** The leases with their ends, without those that have just ended. */
   async #withExpiry(found: readonly Found[], signal: AbortSignal): Promise<Lease[]> {
     const ids = [...new Set(found.map(({ row }) => row.etcdLease))].filter((id) => id !== NO_LEASE);
-    const ends = new Map<string, number>();
+    const ends = new Map<string, Expiry>([[NO_LEASE, "never"]]);
     const ask = async () => {
       for (let id = ids.pop(); id !== undefined; id = ids.pop()) {
         const ID = id;
@@ -559,12 +563,14 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
           ({ leaseClient }, options) => leaseClient.leaseTimeToLive({ ID }, options),
           signal,
         );
-        if (Number(TTL) > 0) ends.set(id, Date.now() + Number(TTL) * 1000);
+        if (Number(TTL) > 0) ends.set(id, { atMs: Date.now() + Number(TTL) * 1000 });
       }
     };
     await Promise.all(Array.from({ length: MAX_TTL_REQUESTS }, ask));
-    return found.filter(({ row }) => row.etcdLease === NO_LEASE || ends.has(row.etcdLease))
-      .map(({ row, lease }) => ({ ...lease, expiresAtMs: ends.get(row.etcdLease) }));
+    return found.flatMap(({ row, lease }) => {
+      const expiry = ends.get(row.etcdLease);
+      return expiry === undefined ? [] : [{ ...lease, expiry }];
+    });
   }
 
   /**
@@ -661,7 +667,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   #find(row: Row): Found | undefined {
     const { lease } = row;
     if (lease !== undefined) return lease === null ? undefined : { row, lease };
-    const read = this.#reader.read(row.key, row.value, undefined, row.modRevision);
+    const read = this.#reader.read(row.key, row.value, "unknown", row.modRevision);
     row.lease = read ?? null;
     return read && { row, lease: read };
   }

@@ -46,7 +46,7 @@ async function flood(count: number): Promise<void> {
           key: leaseKey([subnet]),
           backendType: "vxlan",
           halves: [{ subnet, publicIp, backendData: { VNI: time } }],
-          expiresAtMs: undefined,
+          expiry: "never",
         };
       }),
       signal,

@@ -15,6 +15,8 @@ import {
   chooseLease,
   chooseReservation,
   ConfigError,
+  type Expiry,
+  expiryMs,
   FAMILIES,
   formatLeaseValue,
   heldBefore,
@@ -232,12 +234,8 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
         );
         this.#remove(found.key);
       }
-      const reserved = keeps && found?.lease?.expiresAtMs === undefined;
-      const lease = requestedLease(
-        request,
-        subnets,
-        reserved ? undefined : this.#now() + LEASE_TTL_MS,
-      );
+      const reserved = keeps && found?.lease?.expiry === "never";
+      const lease = requestedLease(request, subnets, reserved ? "never" : this.#nextExpiry());
       return this.#put(lease);
     });
     for (const [key, other] of this.#given) if (holdsAlike(other, lease)) this.#given.delete(key);
@@ -257,8 +255,8 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
         holder !== undefined && leaseHalf(holder, subnet.family)?.publicIp.equals(publicIp)
       );
       if (!same) throw new LeaseLostError(`the lease ${lease.key} is another node's: ${row.value}`);
-      const expiresAtMs = row.expires_at_ms === null ? undefined : this.#now() + LEASE_TTL_MS;
-      return this.#put({ ...lease, expiresAtMs });
+      const expiry = row.expires_at_ms === null ? "never" : this.#nextExpiry();
+      return this.#put({ ...lease, expiry });
     });
   }
 
@@ -529,6 +527,11 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     return undefined;
   }
 
+  /** The end of a lease that is given or renewed now. */
+  #nextExpiry(): Expiry {
+    return { atMs: this.#now() + LEASE_TTL_MS };
+  }
+
   #row(key: string): Row | undefined {
     return this.#statement("SELECT * FROM leases WHERE key = ? AND value IS NOT NULL")
       .get(key) as Row | undefined;
@@ -551,8 +554,8 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     const value = formatLeaseValue(lease);
     const { lastInsertRowid } = this.#statement(
       "INSERT OR REPLACE INTO leases (key, value, expires_at_ms) VALUES (?, ?, ?)",
-    ).run(lease.key, value, lease.expiresAtMs ?? null);
-    return this.#reader.read(lease.key, value, lease.expiresAtMs, Number(lastInsertRowid))!;
+    ).run(lease.key, value, expiryMs(lease.expiry) ?? null);
+    return this.#reader.read(lease.key, value, lease.expiry, Number(lastInsertRowid))!;
   }
 
   /** Tells whether there was one. */
@@ -592,7 +595,8 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   /** A row as a lease; `undefined` for a trace, and, with a warning, for what can't be read. */
   #read(row: Row): Lease | undefined {
     if (row.value === null) return undefined;
-    return this.#reader.read(row.key, row.value, row.expires_at_ms ?? undefined, row.revision);
+    const expiry = row.expires_at_ms === null ? "never" : { atMs: row.expires_at_ms };
+    return this.#reader.read(row.key, row.value, expiry, row.revision);
   }
 
   #netConf(): string | undefined {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import { leaseStoreContract } from "../../../tests/contracts/lease_store.ts";
+import { endOf, leaseStoreContract } from "../../../tests/contracts/lease_store.ts";
 import { Scratch } from "../../../tests/support/sqlite_scratch.ts";
 import { StoreProcess } from "../../../tests/support/store_process.ts";
 import { eventually } from "../../../tests/support/wait.ts";
@@ -29,11 +29,12 @@ function node(number: number, previousSubnets: readonly Cidr[] = []): LeaseReque
   };
 }
 
-function lease(number: number, expiresAtMs?: number): Lease {
+function lease(number: number, endMs?: number): Lease {
   const subnet = new Cidr(new IpAddress(4, BigInt(0x0a00_0000 + number * 256)), 24);
   const publicIp = new IpAddress(4, BigInt(0xac10_0000 + number));
   const half = { subnet, publicIp, backendData: { VNI: 1, VtepMAC: "02:0a:00:00:00:01" } };
-  return { key: leaseKey([subnet]), backendType: "vxlan", halves: [half], expiresAtMs };
+  const expiry = endMs === undefined ? "never" : { atMs: endMs };
+  return { key: leaseKey([subnet]), backendType: "vxlan", halves: [half], expiry };
 }
 
 /** Leases without the numbers of their writes. */
@@ -211,7 +212,7 @@ Deno.test("sqlite: leases run out by the clock, reservations never", async () =>
   await using other = scratch.open({ now: () => nowMs });
   await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, signal);
   const held = await store.acquire(node(1), signal);
-  assert.equal(held.expiresAtMs, nowMs + LEASE_TTL_MS);
+  assert.deepEqual(held.expiry, { atMs: nowMs + LEASE_TTL_MS });
   await store.putLeases([lease(7)], signal);
   await using events = watching(other);
   assert.equal((await next(events)).kind, "snapshot");
@@ -219,7 +220,7 @@ Deno.test("sqlite: leases run out by the clock, reservations never", async () =>
   nowMs += LEASE_TTL_MS - 1;
   assert.equal((await other.held(node(1), signal))!.key, held.key);
   const renewed = await store.renew(held, signal);
-  assert.equal(renewed.expiresAtMs, nowMs + LEASE_TTL_MS);
+  assert.deepEqual(renewed.expiry, { atMs: nowMs + LEASE_TTL_MS });
   assert.deepEqual(await next(events), { kind: "changes", put: [renewed], removed: [] });
 
   nowMs += LEASE_TTL_MS;
@@ -260,7 +261,7 @@ Deno.test("sqlite: a watch tells of the end of a lease within 100 ms", async () 
     const event = await next(events);
     assert.ok(event.kind === "changes");
     for (const key of event.removed) {
-      delays.push(Date.now() - leases.find((lease) => lease.key === key)!.expiresAtMs!);
+      delays.push(Date.now() - endOf(leases.find((lease) => lease.key === key)!));
     }
   }
   assert.ok(delays.every((delay) => delay >= 0 && delay < 2_000), `${delays}`);
