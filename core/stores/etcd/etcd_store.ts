@@ -19,37 +19,42 @@ import {
 } from "etcd3";
 import { Buffer } from "node:buffer";
 import {
+  awaitNetConf,
   chooseLease,
   chooseReservation,
-  ConfigError,
   type Expiry,
-  FAMILIES,
+  findHeld,
+  followNetConf,
   formatLeaseValue,
   heldBefore,
   holdsAlike,
+  indexOf,
   type Lease,
   LEASE_TTL_MS,
   type LeaseAdmin,
   type LeaseEvent,
-  leaseHalf,
+  type LeaseIndex,
   leaseKey,
-  LeaseLostError,
   LeaseReader,
   type LeaseRequest,
   type LeaseStore,
   type Logger,
+  logLeaseReplaced,
   messageOf,
   type NetworkConfig,
   type NodeIdentity,
+  noNetConf,
+  Outage,
   overlaps,
   parseNetworkConfig,
+  readNetConf,
   requestedLease,
+  requireHeld,
   type ReservationRequest,
   RuntimeError,
   sleep,
-  WRITE_NET_CONF,
+  type StoredLease,
 } from "../../mod.ts";
-import { Outage } from "../../outage.ts";
 import { EtcdClient, HistoryGoneError, type KeyRange, RefusedError } from "./client.ts";
 import { readCredentials, type TlsFiles } from "./tls.ts";
 
@@ -96,7 +101,7 @@ interface Row {
 }
 
 /** A lease that could be read, with where it stands. */
-interface Found {
+interface Found extends StoredLease {
   readonly row: Row;
   readonly lease: Lease;
 }
@@ -164,29 +169,15 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
 
   /** The net-conf, waited for; see {@link LeaseStore.networkConfig}. */
   async networkConfig(signal: AbortSignal): Promise<NetworkConfig> {
-    return this.#parseNetConf((await this.#awaitNetConf(signal)).value);
+    return readNetConf((await this.#awaitNetConf(signal)).value, this.description);
   }
 
   /** The net-conf, then each other one that anybody writes. */
-  async *watchNetworkConfig(signal: AbortSignal): AsyncGenerator<NetworkConfig, void, void> {
-    let seen: string | undefined;
-    for await (const { value: text } of this.#netConfs(signal)) {
-      if (text === seen) continue;
-      const first = seen === undefined;
-      seen = text;
-      let config;
-      try {
-        config = this.#parseNetConf(text);
-      } catch (error) {
-        if (first) throw error;
-        this.#log.error(
-          "net-conf-refused",
-          `the new net-conf is not followed: ${messageOf(error)}`,
-        );
-        continue;
-      }
-      yield config;
-    }
+  watchNetworkConfig(signal: AbortSignal): AsyncGenerator<NetworkConfig, void, void> {
+    const texts = async function* (rows: AsyncIterable<Row>) {
+      for await (const { value } of rows) yield value;
+    };
+    return followNetConf(texts(this.#netConfs(signal)), this.description, this.#log);
   }
 
   /** The net-conf's text; see {@link LeaseStore.networkConfigText}. */
@@ -211,7 +202,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   /** The lease that a node holds; see {@link LeaseStore.held}. */
   async held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined> {
     const found = await this.#heldBefore(node, signal) ??
-      this.#findHeld((await this.#listAll(signal)).rows, node);
+      findHeld(node, this.#index((await this.#listAll(signal)).rows));
     if (found === undefined) return undefined;
     const [lease] = await this.#withExpiry([found], signal);
     return lease;
@@ -229,22 +220,19 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   async acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
     return await this.#write(async (grant) => {
       const netConf = await this.#awaitNetConf(signal);
-      const config = this.#parseNetConf(netConf.value);
+      const config = readNetConf(netConf.value, this.description);
       const listing = await this.#listAll(signal);
       const { rows } = listing;
-      const found = this.#findHeld(rows, request);
-      const { subnets, keeps } = chooseLease(
+      const found = findHeld(request, this.#index(rows));
+      const choice = chooseLease(
         config,
         request,
         found !== undefined && isOldest(found, rows) ? found.lease : undefined,
         () => rows.filter((row) => row !== found?.row).map(({ key }) => key),
       );
+      const { subnets, keeps } = choice;
       if (found !== undefined && !keeps) {
-        this.#log.warn(
-          "lease-outside-net-conf",
-          `the lease ${found.row.key} does not fit net-conf any more, or overlaps an older one; ` +
-            "leasing anew",
-        );
+        logLeaseReplaced(this.#log, config, request, found, choice);
       }
       const reserved = keeps && found?.row.etcdLease === NO_LEASE;
       const { id, expiry } = reserved ? NO_GRANT : await grant();
@@ -256,15 +244,8 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   /** Lengthens a lease; see {@link LeaseStore.renew}. */
   async renew(lease: Lease, signal: AbortSignal): Promise<Lease> {
     return await this.#write(async (grant) => {
-      const row = await this.#read(this.#keyOf(lease.key), signal);
-      if (row === undefined) {
-        throw new LeaseLostError(`the lease ${lease.key} ran out or was deleted`);
-      }
-      const holder = this.#find(row)?.lease;
-      const same = lease.halves.every(({ subnet, publicIp }) =>
-        holder !== undefined && leaseHalf(holder, subnet.family)?.publicIp.equals(publicIp)
-      );
-      if (!same) throw new LeaseLostError(`the lease ${lease.key} is another node's: ${row.value}`);
+      const stored = await this.#read(this.#keyOf(lease.key), signal);
+      const row = requireHeld(lease, stored, (row) => this.#find(row)?.lease);
       const { id, expiry } = row.etcdLease === NO_LEASE ? NO_GRANT : await grant();
       return { lease: { ...lease, expiry }, id, replaces: row };
     }, signal);
@@ -280,12 +261,10 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   async reserve(request: ReservationRequest, signal: AbortSignal): Promise<Lease> {
     return await this.#write(async () => {
       const netConf = await this.#read(this.#configKey, signal);
-      if (netConf === undefined) {
-        throw new RuntimeError(`there is no net-conf yet; ${WRITE_NET_CONF}`);
-      }
+      if (netConf === undefined) throw noNetConf(this.description);
       const listing = await this.#list(signal);
       const lease = chooseReservation(
-        this.#parseNetConf(netConf.value),
+        readNetConf(netConf.value, this.description),
         request,
         listing.rows.map((row) => ({ key: row.key, lease: this.#find(row)?.lease })),
       );
@@ -321,7 +300,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       for (const key of removed) told.delete(key);
       for (const [key, row] of rows) {
         const lease = row && this.#find(row)?.lease;
-        if (row === undefined) this.#reader.forget(key);
+        if (row === undefined) this.#reader.remove(key);
         if (lease !== undefined) {
           told.add(key);
           put.push(lease);
@@ -410,20 +389,13 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     return rows;
   }
 
-  /** Each net-conf that is there, once a write. Says so where it waits for the first. */
-  async *#netConfs(signal: AbortSignal): AsyncGenerator<Row, void, void> {
-    let waited = false;
-    for await (const { rows } of this.#follow({ key: this.#configKey }, signal)) {
-      const [row] = rows.values();
-      if (row !== undefined) yield row;
-      else if (!waited) {
-        this.#log.info(
-          "net-conf-awaited",
-          `waiting for a net-conf in ${this.description}; ${WRITE_NET_CONF}`,
-        );
-      }
-      waited = true;
-    }
+  /** The net-confs that etcd holds, from the first on, one a write. */
+  #netConfs(signal: AbortSignal): AsyncGenerator<Row, void, void> {
+    const rows = async function* (news: AsyncIterable<News>) {
+      for await (const { rows } of news) yield [...rows.values()][0];
+    };
+    const news = this.#follow({ key: this.#configKey }, signal);
+    return awaitNetConf(rows(news), this.description, this.#log);
   }
 
   async #awaitNetConf(signal: AbortSignal): Promise<Row> {
@@ -642,34 +614,17 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     return kvs[0] && this.#rowOf(kvs[0]);
   }
 
-  #parseNetConf(text: string): NetworkConfig {
-    try {
-      return parseNetworkConfig(text);
-    } catch (error) {
-      throw new ConfigError(`${this.description}: ${messageOf(error)}`);
-    }
-  }
-
-  /** The lease of the node's last run, else the one of the first of its public IPs that has one. */
-  #findHeld(rows: readonly Row[], node: NodeIdentity): Found | undefined {
-    const found = rows.flatMap((row) => this.#find(row) ?? []);
-    const before = found.find(({ lease }) => heldBefore(node, lease));
-    if (before !== undefined) return before;
-    for (const family of FAMILIES) {
-      const publicIp = node.publicIps.get(family);
-      if (publicIp === undefined) continue;
-      const held = found.find(({ lease }) => leaseHalf(lease, family)?.publicIp.equals(publicIp));
-      if (held !== undefined) return held;
-    }
-    return undefined;
+  /** The leases in these rows that can be read. */
+  #index(rows: readonly Row[]): LeaseIndex<Found> {
+    return indexOf(rows.flatMap((row) => this.#find(row) ?? []));
   }
 
   #find(row: Row): Found | undefined {
-    const { lease } = row;
-    if (lease !== undefined) return lease === null ? undefined : { row, lease };
-    const read = this.#reader.read(row.key, row.value, "unknown", row.modRevision);
-    row.lease = read ?? null;
-    return read && { row, lease: read };
+    const { key } = row;
+    if (row.lease === undefined) {
+      row.lease = this.#reader.read(key, row.value, "unknown", row.modRevision) ?? null;
+    }
+    return row.lease === null ? undefined : { key, row, lease: row.lease };
   }
 
   #keyOf(key: string): Buffer {

@@ -12,38 +12,43 @@
 
 import type { StatementSync } from "node:sqlite";
 import {
+  awaitNetConf,
   chooseLease,
   chooseReservation,
   ConfigError,
   type Expiry,
   expiryMs,
-  FAMILIES,
+  findHeld,
+  followNetConf,
   formatLeaseValue,
-  heldBefore,
   holdsAlike,
   type Lease,
   LEASE_TTL_MS,
   type LeaseAdmin,
   type LeaseEvent,
-  leaseHalf,
+  type LeaseIndex,
   leaseKey,
   LeaseLostError,
   LeaseReader,
   type LeaseRequest,
   type LeaseStore,
   type Logger,
+  logLeaseReplaced,
   messageOf,
   type NetworkConfig,
   type NodeIdentity,
+  noNetConf,
+  Outage,
   overlaps,
   parseNetworkConfig,
+  readNetConf,
   requestedLease,
+  requireHeld,
   type ReservationRequest,
   RuntimeError,
   sleep,
-  WRITE_NET_CONF,
+  type StoredLease,
 } from "../../mod.ts";
-import { Outage } from "../../outage.ts";
 import { Bell, SETTLE_MS } from "./bell.ts";
 import {
   Database,
@@ -150,47 +155,32 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   /** The net-conf in the file; waits until it has one. */
   async networkConfig(signal: AbortSignal): Promise<NetworkConfig> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
-    for (let waited = false;; waited = true) {
-      this.#bell.listen();
-      const { count } = this.#bell;
-      const text = await this.#use("read", ending, () => this.#netConf());
-      if (text !== undefined) return this.#parseNetConf(text);
-      if (!waited) {
-        this.#log.info(
-          "net-conf-awaited",
-          `waiting for a net-conf in ${this.description}; ${WRITE_NET_CONF}`,
-        );
-      }
-      await this.#bell.after(count, POLL_MS, ending);
-    }
+    for await (const text of this.#netConfs(ending)) return readNetConf(text, this.description);
+    throw ending.reason;
   }
 
   /** The net-conf, then each other one that any process writes. */
   async *watchNetworkConfig(signal: AbortSignal): AsyncGenerator<NetworkConfig, void, void> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
-    let seen: string | undefined;
-    let count: number;
     try {
-      // Rejects with what is wrong with the first one; later ones harm nobody who has a good one.
-      await this.networkConfig(ending);
-      do {
-        count = this.#bell.count;
-        const text = await this.#use("read", ending, () => this.#netConf());
-        if (text === undefined || text === seen) continue;
-        seen = text;
-        try {
-          yield this.#parseNetConf(text);
-        } catch (error) {
-          if (!(error instanceof ConfigError)) throw error;
-          this.#log.error(
-            "net-conf-refused",
-            `the new net-conf is not followed: ${messageOf(error)}`,
-          );
-        }
-      } while (await this.#bell.after(count, POLL_MS, ending));
+      yield* followNetConf(this.#netConfs(ending), this.description, this.#log);
     } catch (error) {
       if (!ending.aborted) throw error;
     }
+  }
+
+  /** The net-confs that the file holds, from the first on, read after each change to the file. */
+  #netConfs(ending: AbortSignal): AsyncGenerator<string, void, void> {
+    return awaitNetConf(this.#netConfReadings(ending), this.description, this.#log);
+  }
+
+  async *#netConfReadings(ending: AbortSignal): AsyncGenerator<string | undefined, void, void> {
+    this.#bell.listen();
+    let count: number;
+    do {
+      count = this.#bell.count;
+      yield await this.#use("read", ending, () => this.#netConf());
+    } while (await this.#bell.after(count, POLL_MS, ending));
   }
 
   /** Writes the net-conf, after its checks; see {@link LeaseStore.setNetworkConfig}. */
@@ -209,7 +199,7 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
 
   /** The lease that a node holds; see {@link LeaseStore.held}. */
   async held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined> {
-    return await this.#use("read", signal, () => this.#findHeld(node)?.lease);
+    return await this.#use("read", signal, () => findHeld(node, this.#index())?.lease);
   }
 
   /** Gives a node its subnet, in one transaction; see {@link LeaseStore.acquire}. */
@@ -219,19 +209,17 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     if (given === undefined) await this.#settle(signal);
     const lease = await this.#write(signal, () => {
       if (given !== undefined) this.#clearTheWay(given);
-      const config = this.#parseNetConf(this.#netConf()!);
-      const found = this.#findHeld(request);
-      const { subnets, keeps } = chooseLease(
+      const config = readNetConf(this.#netConf()!, this.description);
+      const found = findHeld(request, this.#index());
+      const choice = chooseLease(
         config,
         request,
         found?.lease,
         () => this.#keys().filter((key) => key !== found?.key),
       );
+      const { subnets, keeps } = choice;
       if (found !== undefined && !keeps) {
-        this.#log.warn(
-          "lease-outside-net-conf",
-          `the lease ${found.key} does not fit net-conf any more; leasing anew`,
-        );
+        logLeaseReplaced(this.#log, config, request, found, choice);
         this.#remove(found.key);
       }
       const reserved = keeps && found?.lease?.expiry === "never";
@@ -246,15 +234,7 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   /** Lengthens a lease; see {@link LeaseStore.renew}. */
   async renew(lease: Lease, signal: AbortSignal): Promise<Lease> {
     return await this.#write(signal, () => {
-      const row = this.#row(lease.key);
-      if (row === undefined) {
-        throw new LeaseLostError(`the lease ${lease.key} ran out or was deleted`);
-      }
-      const holder = this.#read(row);
-      const same = lease.halves.every(({ subnet, publicIp }) =>
-        holder !== undefined && leaseHalf(holder, subnet.family)?.publicIp.equals(publicIp)
-      );
-      if (!same) throw new LeaseLostError(`the lease ${lease.key} is another node's: ${row.value}`);
+      const row = requireHeld(lease, this.#row(lease.key), (row) => this.#read(row));
       const expiry = row.expires_at_ms === null ? "never" : this.#nextExpiry();
       return this.#put({ ...lease, expiry });
     });
@@ -325,9 +305,9 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     await this.#settle(signal);
     return await this.#write(signal, () => {
       const text = this.#netConf();
-      if (text === undefined) throw new RuntimeError(`there is no net-conf yet; ${WRITE_NET_CONF}`);
+      if (text === undefined) throw noNetConf(this.description);
       const lease = chooseReservation(
-        this.#parseNetConf(text),
+        readNetConf(text, this.description),
         request,
         this.#rows().map((row) => ({ key: row.key, lease: this.#read(row) })),
       );
@@ -505,26 +485,20 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     return { put, removed };
   }
 
-  /**
-   * The lease of the node's last run, else the one of the first of its public IPs that has one, which may be
-   * one that can't be read.
-   */
-  #findHeld(node: NodeIdentity): { key: string; lease: Lease | undefined } | undefined {
-    const row = this.#row(leaseKey(node.previousSubnets));
-    const lease = row && (row.expires_at_ms ?? Infinity) > this.#now()
-      ? this.#read(row)
-      : undefined;
-    if (lease !== undefined && heldBefore(node, lease)) return { key: lease.key, lease };
-    for (const family of FAMILIES) {
-      const publicIp = node.publicIps.get(family);
-      if (publicIp === undefined) continue;
-      const column = family === 4 ? "public_ip" : "public_ipv6";
+  /** Finds leases by the table's indexes, those that can't be read too. */
+  #index(): LeaseIndex<StoredLease> {
+    const find = (column: string, value: string) => {
       const row = this.#statement(
-        `SELECT * FROM leases WHERE ${column} = ? AND ifnull(expires_at_ms > ?, true) LIMIT 1`,
-      ).get(`${publicIp}`, this.#now()) as Row | undefined;
-      if (row !== undefined) return { key: row.key, lease: this.#read(row) };
-    }
-    return undefined;
+        `SELECT * FROM leases WHERE ${column} = ? AND value IS NOT NULL ` +
+          "AND ifnull(expires_at_ms > ?, true) LIMIT 1",
+      ).get(value, this.#now()) as Row | undefined;
+      return row && { key: row.key, lease: this.#read(row) };
+    };
+    return {
+      byKey: (key) => find("key", key),
+      byPublicIp: (address) =>
+        find(address.family === 4 ? "public_ip" : "public_ipv6", `${address}`),
+    };
   }
 
   /** The end of a lease that is given or renewed now. */
@@ -613,14 +587,6 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   #raiseRevision(revision: number): void {
     this.#statement("UPDATE sqlite_sequence SET seq = ? WHERE name = 'leases'").run(revision);
     this.#statement("UPDATE state SET wiped_revision = ?").run(revision);
-  }
-
-  #parseNetConf(text: string): NetworkConfig {
-    try {
-      return parseNetworkConfig(text);
-    } catch (error) {
-      throw new ConfigError(`${this.description}: ${messageOf(error)}`);
-    }
   }
 
   /** Runs `body` in a transaction that writes, and that finds no lease which has run out. */
