@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { node } from "../tests/contracts/lease_store.ts";
 import { RecordingLog } from "../tests/support/recording_log.ts";
+import { SqliteLeases } from "../tests/support/sqlite_leases.ts";
 import { eventually } from "../tests/support/wait.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 
@@ -15,6 +16,8 @@ class Keeping implements AsyncDisposable {
   readonly log = new RecordingLog();
   readonly told: boolean[] = [];
   readonly store: SqliteStore;
+  /** Writes leases into the file as a person would, or a clone. */
+  readonly byHand: SqliteLeases;
   readonly keeper: LeaseKeeper;
   readonly #stopping = new AbortController();
   #nowMs = 0;
@@ -29,6 +32,7 @@ class Keeping implements AsyncDisposable {
 
   constructor(readonly path: string) {
     this.store = SqliteStore.open(path, { log: this.log });
+    this.byHand = new SqliteLeases(path);
     this.keeper = new LeaseKeeper({
       store: this.store,
       renewMarginMs: 60_000,
@@ -115,7 +119,7 @@ keeperTest("what was deleted is claimed again, for the same subnet", async (node
 keeperTest(
   "a subnet that another node took is left to it, until it lets go",
   async (node, held) => {
-    await node.store.putLeases([under(held, OTHER)], NEVER);
+    node.byHand.put([under(held, OTHER)]);
     await eventually("the node knows", () => node.told.length > 0);
     assert.deepEqual(node.told, [true]);
     assert.ok(
@@ -212,10 +216,10 @@ keeperTest(
     again.previousSubnets = subnets;
     const held = await again.start();
     const clones = { ...held, halves: [{ ...held.halves[0]!, backendData: { VNI: 99 } }] };
-    await again.store.putLeases([clones], NEVER);
+    again.byHand.put([clones]);
     await eventually("it is written again", () => again.keeper.lease.revision! > held.revision!);
     assert.ok(again.said(/error somebody else wrote/));
-    await again.store.putLeases([clones], NEVER);
+    again.byHand.put([clones]);
     await assert.rejects(
       again.ended,
       /another node has the public IP/,
@@ -227,10 +231,7 @@ keeperTest(
 keeperTest("a reservation written by hand is no clone's doing", async (node, held) => {
   const { subnet, publicIp } = held.halves[0]!;
   const halves = [{ subnet, publicIp, backendData: undefined }];
-  await node.store.putLeases(
-    [{ ...held, backendType: "", halves, expiry: "never" }],
-    NEVER,
-  );
+  node.byHand.put([{ ...held, backendType: "", halves, expiry: "never" }]);
   await eventually("it says what the node publishes", async () => {
     const [lease] = await node.store.leases(NEVER);
     return lease!.backendType === "vxlan" && lease!.expiry === "never";
@@ -240,9 +241,9 @@ keeperTest("a reservation written by hand is no clone's doing", async (node, hel
 });
 
 keeperTest("a subnet that is given back by hand is the node's again", async (node, held) => {
-  await node.store.putLeases([under(held, OTHER)], NEVER);
+  node.byHand.put([under(held, OTHER)]);
   await eventually("the node knows", () => node.told.length > 0);
-  await node.store.putLeases([held], NEVER);
+  node.byHand.put([held]);
   await eventually("the node has it again", () => node.told.length > 1);
   assert.deepEqual(node.told, [true, false]);
 });
@@ -268,7 +269,7 @@ keeperTest(
 keeperTest("a lease that was written over by hand is written again", async (node, held) => {
   node.grow();
   const halves = held.halves.map((half) => ({ ...half, backendData: { VNI: 99 } }));
-  await node.store.putLeases([{ ...held, halves }], NEVER);
+  node.byHand.put([{ ...held, halves }]);
   await eventually("it is right again", async () => {
     const [lease] = await node.store.leases(NEVER);
     return JSON.stringify(lease!.halves) === JSON.stringify(held.halves);

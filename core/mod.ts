@@ -23,6 +23,7 @@ export * from "./net_conf.ts";
 export * from "./outage.ts";
 export * from "./peer_table.ts";
 export * from "./sleep.ts";
+export * from "./store_metrics.ts";
 export * from "./stored_net_conf.ts";
 export * from "./subnet_allocator.ts";
 export * from "./subnet_env.ts";

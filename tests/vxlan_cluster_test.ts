@@ -82,7 +82,7 @@ rootTest("a node that joins is reached, one whose lease ends is forgotten", asyn
   await ping(a, await late.addPod("b"));
   await using store = SqliteStore.open(`${lab.directory}/denim.db`, { log: new RecordingLog() });
   await late.stopAgent();
-  await store.removeLeases([`${late.subnet()}`.replace("/", "-")], NEVER);
+  await store.release(`${late.subnet()}`.replace("/", "-"), NEVER);
   await eventually("no route to the node that left", () => !route(), 1000);
 });
 
@@ -92,7 +92,7 @@ rootTest("a lease that is deleted is claimed again at once, with the same subnet
   const [node, other] = lab.nodes as [LabNode, LabNode];
   const key = `${node.subnet()}`.replace("/", "-");
   await using store = SqliteStore.open(`${lab.directory}/denim.db`, { log: new RecordingLog() });
-  await store.removeLeases([key], NEVER);
+  await store.release(key, NEVER);
   const identity = { publicIps: new Map([[4 as const, node.publicIp]]), previousSubnets: [] };
   await eventually(
     "claimed again",

@@ -20,7 +20,7 @@ function open(server: EtcdServer, log = new RecordingLog()): EtcdStore {
 
 /** Runs the processes, which all begin at once, and returns the lines that they print. */
 async function race(server: EtcdServer): Promise<string[]> {
-  const script = new URL("etcd_process.ts", import.meta.url);
+  const script = new URL("../../../tests/support/etcd_process.ts", import.meta.url);
   const each = NODES / PROCESSES;
   await using stack = new AsyncDisposableStack();
   const processes = Array.from(
