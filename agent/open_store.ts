@@ -22,5 +22,14 @@ export async function openStore(
     return SqliteStore.open(spec.path, { log, patient });
   }
   const { EtcdStore } = await import("@denim/core/stores/etcd");
-  return EtcdStore.open({ ...spec, log, patient });
+  return EtcdStore.open({ ...spec, log, patient, names: ETCD_FLAGS });
 }
+
+/** How messages of the etcd store name what flags give it. */
+const ETCD_FLAGS = {
+  caFile: "--etcd-cafile",
+  certFile: "--etcd-certfile",
+  keyFile: "--etcd-keyfile",
+  username: "--etcd-username",
+  password: "--etcd-password",
+};

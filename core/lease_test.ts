@@ -117,7 +117,7 @@ Deno.test("lease: keys that are none of flannel's", () => {
     assert.equal(parseLeaseKey(key), undefined, key);
     assert.throws(() => parseLease(key, '{"PublicIP":"10.99.0.1"}'), {
       name: "RuntimeError",
-      message: `lease ${key}: the key names no subnet`,
+      message: `lease ${key}: the key does not name a subnet`,
     });
   }
 });
@@ -127,7 +127,7 @@ Deno.test("lease: values that can't be read say why", () => {
     const [value, message] of [
       ['{"PublicIP":', "lease 10.5.7.0-24: the value is not JSON"],
       ["[]", "lease 10.5.7.0-24: value: Invalid input: expected object, received array"],
-      ['{"PublicIP":"x"}', 'lease 10.5.7.0-24: PublicIP: "x" is no IP address'],
+      ['{"PublicIP":"x"}', 'lease 10.5.7.0-24: PublicIP: "x" is not an IP address'],
       ['{"PublicIP":"fd99::1"}', "lease 10.5.7.0-24: no public IPv4 address"],
       [
         '{"PublicIP":"10.99.0.1","BackendType":7}',
