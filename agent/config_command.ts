@@ -4,7 +4,7 @@
  * @module
  */
 
-import { ConfigError, type LeaseAdmin, messageOf, RuntimeError, WRITE_NET_CONF } from "@denim/core";
+import { ConfigError, type LeaseAdmin, messageOf, noNetConf, RuntimeError } from "@denim/core";
 import type { AnyBackend } from "./net_conf.ts";
 import { checkNetConf } from "./net_conf.ts";
 import { runStoreCommand } from "./store_command.ts";
@@ -65,7 +65,7 @@ export async function runConfig(
 async function current(store: LeaseAdmin, signal: AbortSignal): Promise<string> {
   const text = await store.networkConfigText(signal);
   if (text !== undefined) return text;
-  throw new RuntimeError(`${store.description}: there is no net-conf yet; ${WRITE_NET_CONF}`);
+  throw noNetConf(store.description);
 }
 
 function check(

@@ -1,12 +1,16 @@
 /**
- * A node's hold on its lease: renews it in time, writes it anew where the node publishes something else, claims
- * it again where it was lost, and notices who else writes it.
+ * A node's hold on its lease: renews it in time, writes it again if the node publishes something else, claims
+ * it again if it was lost, and notices if anybody else writes it.
  *
  * @module
  */
 
 import {
+  Backoff,
+  Complaints,
+  type Counter,
   EventCounter,
+  expiryMs,
   formatLeaseValue,
   type Lease,
   type LeaseEvent,
@@ -17,8 +21,11 @@ import {
   type LeaseStore,
   type Logger,
   messageOf,
+  type Metrics,
+  NO_METRICS,
   overlaps,
   RuntimeError,
+  throwDefect,
 } from "@denim/core";
 
 /** What a keeper works with. */
@@ -29,53 +36,75 @@ export interface LeaseKeeperOptions {
   readonly renewMarginMs: number;
   /** What the node asks for, as things are now. */
   readonly request: () => LeaseRequest;
-  /** Told when another node has the subnet, or this one is the newcomer; and when it is this node's again. */
+  /** Called when another node has the subnet, or this one is the newcomer; and when it is this node's again. */
   readonly onTaken: (taken: boolean) => void;
-  /** Where it is said what happens to the lease. */
+  /** Where it is logged what happens to the lease. */
   readonly log: Logger;
+  /** Counts what happens to the lease. */
+  readonly metrics?: Metrics;
   /** The time in milliseconds since any moment, by which the node's age counts; the system's unless given. */
   readonly now?: () => number;
 }
 
-/** Waits between attempts at what fails from outside: from this, doubling … */
-const MIN_RETRY_MS = 1_000;
-/** … to this. */
-const MAX_RETRY_MS = 60_000;
-/** A lease whose margin is over already is renewed after this. */
+/** Waits between attempts at what the store does not do. */
+const RETRY = { minMs: 1_000, maxMs: 60_000, jitter: 0.5 };
+/** How long to wait with the renewal of a lease whose margin has begun already. */
 const MIN_RENEW_WAIT_MS = 1_000;
 /**
- * Of two nodes that write one lease the one that started less than this ago is the newcomer. Whoever runs
- * already answers within moments.
+ * Of two nodes that write one lease, one that started less than this ago is the newcomer. The other one, which was
+ * running already, answers within moments.
  */
 const NEWCOMER_MS = 10_000;
-/** The longest wait before the lease is written over another's: the other must still be a newcomer then. */
-const MAX_CONTEST_MS = NEWCOMER_MS / 2;
+/**
+ * Waits before the lease is written over another node's, but for the first time. The other must still be a newcomer
+ * then.
+ */
+const CONTEST = { minMs: 1_000, maxMs: NEWCOMER_MS / 2 };
 
-/** Keeps one lease. All that it does in the store it does one after another. */
+/** Keeps one lease. Its requests to the store follow one another. */
 export class LeaseKeeper {
   readonly #options: LeaseKeeperOptions;
   readonly #now: () => number;
   #lease!: Lease;
   #acquiredAtMs = 0;
   #taken = false;
-  /** When it is to be renewed, and when to be written; as `performance.now()` tells the time. */
+  /** When to renew it, as `performance.now()` has it. */
   #renewAtMs = Infinity;
+  /** When to write it, as `performance.now()` has it. */
   #writeAtMs = Infinity;
   #written = Promise.withResolvers<void>();
-  /** A revision of the lease that the store told of, and that is yet to be looked at. */
-  #toldRevision: number | undefined;
+  /** A revision of the lease that the watch reported and that was not compared yet. */
+  #reportedRevision: number | undefined;
   /** Whether it is the lease of the node's last run. */
   #known = false;
-  /** The wait before the next writing over another's; none before the first. */
+  readonly #contest = new Backoff(CONTEST);
+  /** The wait before the lease is next written over another node's. */
   #contestMs = 0;
-  /** When the last one was due. */
+  /** When that was last due. */
   #contestedAtMs = -Infinity;
+  readonly #complaints = new Complaints();
   readonly #reasons = new EventCounter();
+  readonly #renewals: Counter;
+  readonly #claims: Counter;
+  readonly #failures: Counter;
 
   /** A keeper without a lease yet. */
   constructor(options: LeaseKeeperOptions) {
     this.#options = options;
     this.#now = options.now ?? (() => performance.now());
+    const { metrics = NO_METRICS } = options;
+    this.#renewals = metrics.counter(
+      "denim_lease_renewals_total",
+      "Renewals of this node's lease.",
+    );
+    this.#claims = metrics.counter(
+      "denim_lease_claims_total",
+      "Times that this node wrote its lease again, with other values or because it was lost.",
+    );
+    this.#failures = metrics.counter(
+      "denim_lease_failures_total",
+      "Attempts to renew or write this node's lease that failed.",
+    );
   }
 
   /** The lease; there is one once {@link LeaseKeeper.acquire} has resolved. */
@@ -87,15 +116,15 @@ export class LeaseKeeper {
   async acquire(signal: AbortSignal): Promise<Lease> {
     const { store, request } = this.#options;
     const asked = request();
-    this.#take(await store.acquire(asked, signal));
+    this.#adopt(await store.acquire(asked, signal));
     this.#known = this.#lease.key === leaseKey(asked.previousSubnets);
     this.#acquiredAtMs = this.#now();
     return this.#lease;
   }
 
   /**
-   * Has the lease written as the node asks for it now. Resolves when it is, or another node has the subnet, or
-   * the keeper has ended.
+   * Has the lease written as the node asks for it now. Resolves when it is written, or another node has the subnet,
+   * or the keeper has ended.
    */
   publish(): Promise<void> {
     this.#writeAtMs = 0;
@@ -122,14 +151,14 @@ export class LeaseKeeper {
       void this.publish();
     }
     if (own?.revision === undefined) return;
-    // Its own writing may be told before it is known to have succeeded.
-    this.#toldRevision = own.revision;
+    // The watch may report the keeper's own write before the store has confirmed it.
+    this.#reportedRevision = own.revision;
     this.#reasons.add();
   }
 
   /**
-   * Keeps the lease until the signal is aborted. Rejects with a RuntimeError where the node turns out to be
-   * the newcomer of two with one public IP.
+   * Keeps the lease until the signal is aborted. Rejects with a RuntimeError if the node turns out to be the newcomer
+   * of two with one public IP.
    */
   async run(signal: AbortSignal): Promise<void> {
     try {
@@ -140,33 +169,38 @@ export class LeaseKeeper {
   }
 
   async #keep(signal: AbortSignal): Promise<void> {
-    let retryMs = MIN_RETRY_MS;
+    const backoff = new Backoff(RETRY);
     for (;;) {
       const { count } = this.#reasons;
       let waitMs: number;
       try {
         await this.#attend(signal);
-        retryMs = MIN_RETRY_MS;
+        backoff.reset();
+        this.#complaints.resolve();
         waitMs = Math.min(this.#writeAtMs, this.#renewAtMs) - performance.now();
       } catch (error) {
+        if (error !== signal.reason) throwDefect(error);
         if (signal.aborted) return;
         if (error instanceof NewcomerError) throw error;
-        this.#options.log.error(
-          "lease-write-failed",
-          `the lease could not be written: ${messageOf(error)}`,
-        );
-        waitMs = retryMs * (0.5 + Math.random() / 2);
-        retryMs = Math.min(retryMs * 2, MAX_RETRY_MS);
+        this.#failures.add();
+        const message = messageOf(error);
+        if (this.#complaints.isNew(message)) {
+          this.#options.log.error(
+            "lease-write-failed",
+            `the store does not take the lease ${this.#lease.key}, trying again: ${message}`,
+          );
+        }
+        waitMs = backoff.next();
       }
       if (!await this.#reasons.after(count, waitMs, signal)) return;
     }
   }
 
   async #attend(signal: AbortSignal): Promise<void> {
-    if (this.#writeAtMs === Infinity && this.#toldRevision !== undefined) {
-      const told = this.#toldRevision;
-      if (told !== this.#lease.revision) await this.#compare(signal);
-      if (told === this.#toldRevision) this.#toldRevision = undefined;
+    if (this.#writeAtMs === Infinity && this.#reportedRevision !== undefined) {
+      const reported = this.#reportedRevision;
+      if (reported !== this.#lease.revision) await this.#compare(signal);
+      if (reported === this.#reportedRevision) this.#reportedRevision = undefined;
     }
     if (this.#renewAtMs <= performance.now()) await this.#renew(signal);
     if (this.#writeAtMs > performance.now()) return;
@@ -180,7 +214,7 @@ export class LeaseKeeper {
       }
       if (!this.#taken) this.#giveUp(error.message);
     }
-    // Not where there is something else to publish by now.
+    // Skip if another publish was requested meanwhile.
     if (this.#writeAtMs !== Infinity) return;
     this.#written.resolve();
     this.#written = Promise.withResolvers();
@@ -189,19 +223,20 @@ export class LeaseKeeper {
   async #renew(signal: AbortSignal): Promise<void> {
     const { store, log } = this.#options;
     try {
-      this.#take(await store.renew(this.#lease, signal));
+      this.#adopt(await store.renew(this.#lease, signal));
     } catch (error) {
       if (!(error instanceof LeaseLostError)) throw error;
       log.warn("lease-lost", `${error.message}; claiming it again`);
       this.#writeAtMs = 0;
       return;
     }
-    const { expiresAtMs } = this.#lease;
-    const until = expiresAtMs === undefined ? undefined : new Date(expiresAtMs).toISOString();
+    this.#renewals.add();
+    const endMs = expiryMs(this.#lease.expiry);
+    const until = endMs === undefined ? undefined : new Date(endMs).toISOString();
     log.info("lease-renewed", "lease renewed", { until });
   }
 
-  /** Writes the lease, of the subnets that it has: pods live in them. */
+  /** Writes the lease with the subnets that it has, because pods live in them. */
   async #claim(signal: AbortSignal): Promise<void> {
     const { store, request, log } = this.#options;
     const { halves, key } = this.#lease;
@@ -211,17 +246,18 @@ export class LeaseKeeper {
       previousPublicIps: leasePublicIps(this.#lease),
       only: true,
     }, signal);
-    this.#take(lease);
+    this.#adopt(lease);
+    this.#claims.add();
     if (!this.#taken) return;
     log.info("lease-regained", `the lease ${key} is this node's again`);
     this.#taken = false;
     this.#options.onTaken(false);
   }
 
-  /** Somebody else wrote the lease: a person, as to make it a reservation, or another node. */
+  /** Finds out what another write made of the lease: an operator made it a reservation, or another node has it. */
   async #compare(signal: AbortSignal): Promise<void> {
     const { store, log } = this.#options;
-    const { halves, key, revision, expiresAtMs } = this.#lease;
+    const { halves, key, revision, expiry } = this.#lease;
     const publicIps = leasePublicIps(this.#lease);
     const previousSubnets = halves.map(({ subnet }) => subnet);
     const held = await store.held({ publicIps, previousSubnets }, signal);
@@ -233,28 +269,31 @@ export class LeaseKeeper {
     if (held.revision! < revision!) {
       log.warn(
         "lease-older",
-        `the store has an older lease ${key}, as after a copy was put back; writing it again`,
+        `the store has an older lease ${key}, as after a copy was restored; writing it again`,
       );
       this.#writeAtMs = 0;
       return;
     }
-    if (expiresAtMs !== undefined && held.expiresAtMs === undefined) {
+    if (expiry !== "never" && held.expiry === "never") {
       log.info("lease-reserved", `the lease ${key} is a reservation now`);
-      if (formatLeaseValue(held) === formatLeaseValue(this.#lease)) this.#take(held);
+      if (formatLeaseValue(held) === formatLeaseValue(this.#lease)) this.#adopt(held);
       else this.#writeAtMs = 0;
       return;
     }
-    this.#contest([...publicIps.values()].join(" "));
+    this.#contend([...publicIps.values()].join(" "));
   }
 
-  /** Another node writes the lease, under the same public IP: the one that came last ends. */
-  #contest(address: string): void {
+  /** Another node writes the lease, under the same public IP: the one that started last ends. */
+  #contend(address: string): void {
     const { log, onTaken } = this.#options;
     const { key } = this.#lease;
     const nowMs = this.#now();
     const answered = nowMs - this.#contestedAtMs <= 2 * this.#contestMs;
-    if (!answered) this.#contestMs = 0;
-    // A clone that was refused, and starts again, is no reason to end a node that was there before it.
+    if (!answered) {
+      this.#contestMs = 0;
+      this.#contest.reset();
+    }
+    // A clone that was refused and starts again must not end a node that was there before it.
     if (nowMs - this.#acquiredAtMs < NEWCOMER_MS && (answered || !this.#known)) {
       onTaken(true);
       throw new NewcomerError(
@@ -262,26 +301,27 @@ export class LeaseKeeper {
           "of it, give this one an address of its own, and start the agent again",
       );
     }
+    const waitMs = this.#contestMs;
     log.error(
       "lease-contested",
-      `somebody else wrote this node's lease ${key}: look for another machine with the public IP ` +
-        `${address}, as a clone has; the lease is written again`,
+      `another program wrote this node's lease ${key}: look for another machine with the public IP ` +
+        `${address}, for example a clone; writing the lease again`,
+      { waitMs },
     );
-    // The first time at once: the newcomer shall hear of it before it is ready.
-    this.#writeAtMs = performance.now() + this.#contestMs;
-    this.#contestedAtMs = nowMs + this.#contestMs;
-    this.#contestMs = Math.min(Math.max(this.#contestMs * 2, MIN_RETRY_MS), MAX_CONTEST_MS);
+    // At once the first time, so that the newcomer learns of it before it is ready.
+    this.#writeAtMs = performance.now() + waitMs;
+    this.#contestedAtMs = nowMs + waitMs;
+    this.#contestMs = this.#contest.next();
   }
 
-  /** The lease is as the store has it now. A reservation is never renewed. */
-  #take(lease: Lease): void {
+  /** Takes over the lease as the store has it now. A reservation is never renewed. */
+  #adopt(lease: Lease): void {
     this.#lease = lease;
-    const { expiresAtMs = Infinity } = lease;
-    const leftMs = expiresAtMs - this.#options.renewMarginMs - Date.now();
+    const leftMs = (expiryMs(lease.expiry) ?? Infinity) - this.#options.renewMarginMs - Date.now();
     this.#renewAtMs = performance.now() + Math.max(leftMs, MIN_RENEW_WAIT_MS);
   }
 
-  /** Another node has the subnet: pods' traffic would be the stranger's. */
+  /** Another node has the subnet: it gets the pods' traffic. */
   #giveUp(why: string): void {
     this.#options.log.error(
       "lease-taken",

@@ -7,6 +7,7 @@
 import {
   Cidr,
   ConfigError,
+  type Expiry,
   type Family,
   IpAddress,
   type Lease,
@@ -118,7 +119,7 @@ function inOrder(one: Lease, other: Lease): number {
   return a.address.value < b.address.value ? -1 : a.address.value > b.address.value ? 1 : 0;
 }
 
-function toJson({ key, backendType, halves, expiresAtMs }: Lease): unknown {
+function toJson({ key, backendType, halves, expiry }: Lease): unknown {
   return {
     key,
     backendType,
@@ -127,20 +128,25 @@ function toJson({ key, backendType, halves, expiresAtMs }: Lease): unknown {
       publicIp: `${publicIp}`,
       backendData: backendData ?? null,
     })),
-    expiresAt: expiresAtMs === undefined ? null : new Date(expiresAtMs).toISOString(),
+    expiresAt: typeof expiry === "object" ? new Date(expiry.atMs).toISOString() : null,
   };
+}
+
+function until(expiry: Expiry): string {
+  if (expiry === "never") return "reserved";
+  return expiry === "unknown"
+    ? expiry
+    : new Date(expiry.atMs).toISOString().replace(/\.\d+Z$/, "Z");
 }
 
 function table(leases: readonly Lease[]): string {
   return formatColumns([
     ["SUBNET", "PUBLIC IP", "BACKEND", "UNTIL"],
-    ...leases.map(({ backendType, halves, expiresAtMs }) => [
+    ...leases.map(({ backendType, halves, expiry }) => [
       halves.map(({ subnet }) => subnet).join(" "),
       halves.map(({ publicIp }) => publicIp).join(" "),
       backendType || "-",
-      expiresAtMs === undefined
-        ? "reserved"
-        : new Date(expiresAtMs).toISOString().replace(/\.\d+Z$/, "Z"),
+      until(expiry),
     ]),
   ]);
 }

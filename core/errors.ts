@@ -52,6 +52,15 @@ export function throwDefect(error: unknown): void {
   if (isDefect(error)) throw error;
 }
 
+/**
+ * Throws an error again unless it is no more than the end of something whose signal was aborted. A defect is
+ * thrown in any case.
+ */
+export function throwUnlessAborted(error: unknown, signal: AbortSignal): void {
+  if (!signal.aborted) throw error;
+  if (error !== signal.reason) throwDefect(error);
+}
+
 /** The message of anything that was thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -1,6 +1,6 @@
 /**
- * A lease: one node's hold on one subnet a family, and what the node tells its peers with it. With
- * flannel's form of it, in which leases are stored.
+ * A lease: one node's hold on one subnet a family, and what the node publishes with it; and flannel's form, in which
+ * leases are stored.
  *
  * @module
  */
@@ -9,15 +9,21 @@ import { z } from "zod";
 import { RuntimeError } from "./errors.ts";
 import { Cidr, FAMILIES, type Family, IpAddress } from "./ip.ts";
 
-/** The half of a lease that belongs to one family. */
+/** The part of a lease that belongs to one family. */
 export interface LeaseHalf {
   /** The subnet that the node's pods take their addresses from. */
   readonly subnet: Cidr;
   /** The address at which the other nodes reach this one. */
   readonly publicIp: IpAddress;
-  /** What the node's backend says to its peers, as JSON; `undefined` where it says nothing. */
+  /** What the node's backend publishes for its peers, as JSON; `undefined` if nothing. */
   readonly backendData: unknown;
 }
+
+/**
+ * When a lease ends: at a time (milliseconds since 1970); "never", which makes it a reservation; or "unknown".
+ * Only what a watch reports may be unknown: etcd would have to be asked about each lease.
+ */
+export type Expiry = { readonly atMs: number } | "never" | "unknown";
 
 /** One node's lease. */
 export interface Lease {
@@ -27,13 +33,15 @@ export interface Lease {
   readonly backendType: string;
   /** One half for each family that the cluster uses, IPv4 first; at least one. */
   readonly halves: readonly LeaseHalf[];
-  /**
-   * When it runs out, in milliseconds since 1970; `undefined` is a reservation, which never does. What a
-   * store's watch tells may be `undefined` for any lease: etcd would have to be asked about each.
-   */
-  readonly expiresAtMs: number | undefined;
-  /** The number of the write that made it what it is, as its store counts: a later write has a higher one. */
+  /** When it ends unless its node renews it. */
+  readonly expiry: Expiry;
+  /** The number that its store gave to the lease's last write: a later write has a higher one. */
   readonly revision?: number;
+}
+
+/** An expiry's time in milliseconds since 1970; `undefined` if it is "never" or "unknown". */
+export function expiryMs(expiry: Expiry): number | undefined {
+  return typeof expiry === "object" ? expiry.atMs : undefined;
 }
 
 /** A lease's half for one family. */
@@ -44,7 +52,7 @@ export function leaseHalf(lease: Lease, family: Family): LeaseHalf | undefined {
 /** The IPv4 part of the key of a lease without IPv4, as flannel writes an empty network. */
 const NO_IPV4 = "0.0.0.0-0";
 
-/** Where the other nodes reach a lease's node, by family. */
+/** The addresses at which the other nodes reach a lease's node, by family. */
 export function leasePublicIps({ halves }: Lease): ReadonlyMap<Family, IpAddress> {
   return new Map(halves.map(({ subnet, publicIp }) => [subnet.family, publicIp]));
 }
@@ -62,7 +70,7 @@ export function leaseKey(subnets: readonly Cidr[]): string {
   return (part(4) ?? NO_IPV4) + (ipv6 === undefined ? "" : `&${ipv6}`);
 }
 
-/** Reads what {@link leaseKey} writes. `undefined` where the key is none of flannel's. */
+/** Reads what {@link leaseKey} writes. `undefined` if the key is not one of flannel's. */
 export function parseLeaseKey(key: string): readonly Cidr[] | undefined {
   const [ipv4, ipv6, ...more] = key.split("&");
   if (more.length > 0) return undefined;
@@ -92,12 +100,12 @@ const leaseValue = z.object({
   BackendV6Data: z.unknown().optional(),
 });
 
-/** flannel's backend whose nodes write `BackendData`, and read it, also where there is no IPv4. */
+/** flannel's backend whose nodes write and read `BackendData` even without IPv4. */
 const EXTENSION = "extension";
 
 /**
- * A lease's value as flannel writes it: JSON with `PublicIP`, `PublicIPv6`, and, where the backend has
- * them, `BackendType`, `BackendData` and `BackendV6Data`.
+ * A lease's value as flannel writes it: JSON with `PublicIP`, `PublicIPv6`, and, if the backend has them,
+ * `BackendType`, `BackendData` and `BackendV6Data`.
  */
 export function formatLeaseValue(lease: Lease): string {
   const [ipv4, ipv6] = FAMILIES.map((family) => leaseHalf(lease, family));
@@ -114,10 +122,12 @@ export function formatLeaseValue(lease: Lease): string {
 /**
  * Reads a lease from flannel's key and value. Throws a `RuntimeError` that names the key and what is
  * wrong with it.
+ *
+ * @param expiry when it ends, of which neither key nor value says anything; "unknown" unless given
  */
-export function parseLease(key: string, value: string, expiresAtMs: number | undefined): Lease {
+export function parseLease(key: string, value: string, expiry: Expiry = "unknown"): Lease {
   const subnets = parseLeaseKey(key);
-  if (subnets === undefined) throw new RuntimeError(`lease ${key}: the key names no subnet`);
+  if (subnets === undefined) throw new RuntimeError(`lease ${key}: the key does not name a subnet`);
   let json: unknown;
   try {
     json = JSON.parse(value);
@@ -139,5 +149,5 @@ export function parseLease(key: string, value: string, expiresAtMs: number | und
     const backendData = subnet.family === 4 || asIpv4 ? data.BackendData : data.BackendV6Data;
     return { subnet, publicIp, backendData: backendData ?? undefined };
   });
-  return { key, backendType: data.BackendType, halves, expiresAtMs };
+  return { key, backendType: data.BackendType, halves, expiry };
 }

@@ -12,35 +12,35 @@ import type { NetworkConfig } from "./net_conf.ts";
 /** How long a lease lives unless it is renewed, in milliseconds: flannel's 24 hours. */
 export const LEASE_TTL_MS: number = 24 * 60 * 60 * 1000;
 
-/** How a store knows a node again. */
+/** How a store recognises a node. */
 export interface NodeIdentity {
   /** The addresses at which other nodes reach this one, one for each enabled family. */
   readonly publicIps: ReadonlyMap<Family, IpAddress>;
   /** The subnets that the node had in its last run, from its subnet.env. */
   readonly previousSubnets: readonly Cidr[];
-  /** The addresses at which it was reached then; those of now unless given. */
+  /** The addresses at which it was reached then; the present ones unless given. */
   readonly previousPublicIps?: ReadonlyMap<Family, IpAddress>;
 }
 
-/** What a node asks for, and what it tells the others with it. */
+/** What a node asks for, and what it publishes with it. */
 export interface LeaseRequest extends NodeIdentity {
-  /** What the lease's `BackendType` shall say. */
+  /** The lease's `BackendType`. */
   readonly backendType: string;
   /** What the backend publishes for each family, as JSON: `BackendData` and `BackendV6Data`. */
   readonly backendData: ReadonlyMap<Family, unknown>;
-  /** Whether no other subnets than the previous ones will do, since pods live in them. */
+  /** Whether the previous subnets alone will do, because pods live in them. */
   readonly only?: boolean;
 }
 
-/** What a person wants kept for a node. */
+/** What an administrator wants kept for a node. */
 export interface ReservationRequest {
   /** The subnets, one for each family that net-conf enables. */
   readonly subnets: readonly Cidr[];
-  /** The addresses at which other nodes reach the node, by which it is known again. */
+  /** The addresses at which other nodes reach the node, by which the store recognises it. */
   readonly publicIps: ReadonlyMap<Family, IpAddress>;
 }
 
-/** What a watch hands on. */
+/** What a watch reports. */
 export type LeaseEvent =
   | {
     /** All leases, as at this moment: the first event, and again after a gap. */
@@ -53,7 +53,7 @@ export type LeaseEvent =
     readonly kind: "changes";
     /** New leases, and old ones with new values. */
     readonly put: readonly Lease[];
-    /** The keys ({@link Lease.key}) of leases that were given up or ran out. */
+    /** The keys ({@link Lease.key}) of leases that were given up or have ended. */
     readonly removed: readonly string[];
   };
 
@@ -69,8 +69,8 @@ export interface LeaseStore extends AsyncDisposable {
   networkConfig(signal: AbortSignal): Promise<NetworkConfig>;
 
   /**
-   * The net-conf as {@link LeaseStore.networkConfig} gives it, then each other one that is written, until
-   * the signal is aborted, which ends it. A later one that is not valid is left out, with an error in the log.
+   * The net-conf as {@link LeaseStore.networkConfig} gives it, then each different one that is written, until the
+   * signal is aborted. A later one that is not valid is left out, with an error in the log.
    */
   watchNetworkConfig(signal: AbortSignal): AsyncIterable<NetworkConfig>;
 
@@ -80,7 +80,7 @@ export interface LeaseStore extends AsyncDisposable {
   /**
    * Gives a node its subnet: the one that it held in its last run, under the addresses that it had then; else
    * the one leased to its public IP; else that of its last run, if free; else a free one. A reservation
-   * (no expiry) stays one. Rejects with a `RuntimeError` if the network is full, and with a
+   * (its expiry is "never") stays one. Rejects with a `RuntimeError` if the network is full, and with a
    * `LeaseLostError` if no other subnet would do.
    */
   acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease>;
@@ -91,15 +91,18 @@ export interface LeaseStore extends AsyncDisposable {
    */
   renew(lease: Lease, signal: AbortSignal): Promise<Lease>;
 
-  /** Gives up a lease by its key ({@link Lease.key}); tells whether there was one. */
+  /** Gives up a lease by its key ({@link Lease.key}). Resolves to whether there was one. */
   release(key: string, signal: AbortSignal): Promise<boolean>;
 
-  /** All leases, then each change, without a gap, until the signal is aborted, which ends it. */
+  /**
+   * All leases, then each change, without a gap, until the signal is aborted. An expiry may be "unknown". Rejects
+   * with a defect of denim's own (see `isDefect`); waits through everything else that happens to the store.
+   */
   watch(signal: AbortSignal): AsyncIterable<LeaseEvent>;
 
   /**
-   * The node has other addresses: connections from the ones before are dead, though nothing tells so, and
-   * a store that has any makes new ones.
+   * The node has other addresses: connections from the former ones are dead, though nothing reports that, and a store
+   * that has any makes new ones.
    */
   reconnect?(): void;
 }
@@ -114,7 +117,7 @@ export interface LeaseAdmin extends AsyncDisposable {
 
   /**
    * Writes the net-conf, after the checks that {@link LeaseStore.networkConfig} makes (a `ConfigError`
-   * if it fails them). With `ifAbsent`, only if there is none; tells whether it wrote.
+   * if it fails them). With `ifAbsent`, only if there is none. Resolves to whether it wrote.
    */
   setNetworkConfig(
     text: string,
@@ -133,13 +136,13 @@ export interface LeaseAdmin extends AsyncDisposable {
   reserve(request: ReservationRequest, signal: AbortSignal): Promise<Lease>;
 
   /**
-   * Gives up a lease or a reservation by its key ({@link Lease.key}); tells whether there was one. A node
-   * that is alive leases again.
+   * Gives up a lease or a reservation by its key ({@link Lease.key}). Resolves to whether there was one. A living node
+   * claims its subnet again.
    */
   release(key: string, signal: AbortSignal): Promise<boolean>;
 }
 
-/** The lease is no longer this node's: it ran out, was deleted, or another node has it. */
+/** The lease is no longer this node's: it has ended, was deleted, or another node has it. */
 export class LeaseLostError extends ExpectedError {
   /** The class's name, for logs. */
   override readonly name = "LeaseLostError";

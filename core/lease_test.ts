@@ -75,10 +75,10 @@ const FLANNELS: readonly {
 
 for (const { name, key, value, backendType, halves } of FLANNELS) {
   Deno.test(`lease: flannel's form, ${name}`, () => {
-    const lease = parseLease(key, value, 1234);
+    const lease = parseLease(key, value, "never");
     assert.equal(lease.key, key);
     assert.equal(lease.backendType, backendType);
-    assert.equal(lease.expiresAtMs, 1234);
+    assert.equal(lease.expiry, "never");
     assert.deepEqual(
       lease.halves.map((half) => [`${half.subnet}`, `${half.publicIp}`, half.backendData]),
       halves,
@@ -115,9 +115,9 @@ Deno.test("lease: keys that are none of flannel's", () => {
     ]
   ) {
     assert.equal(parseLeaseKey(key), undefined, key);
-    assert.throws(() => parseLease(key, '{"PublicIP":"10.99.0.1"}', undefined), {
+    assert.throws(() => parseLease(key, '{"PublicIP":"10.99.0.1"}'), {
       name: "RuntimeError",
-      message: `lease ${key}: the key names no subnet`,
+      message: `lease ${key}: the key does not name a subnet`,
     });
   }
 });
@@ -135,13 +135,13 @@ Deno.test("lease: values that can't be read say why", () => {
       ],
     ] as const
   ) {
-    assert.throws(() => parseLease("10.5.7.0-24", value, undefined), {
+    assert.throws(() => parseLease("10.5.7.0-24", value), {
       name: "RuntimeError",
       message,
     });
   }
   const dual = "10.5.33.0-24&fc00:5:0:e::-64";
-  assert.throws(() => parseLease(dual, '{"PublicIP":"10.99.0.1","PublicIPv6":null}', undefined), {
+  assert.throws(() => parseLease(dual, '{"PublicIP":"10.99.0.1","PublicIPv6":null}'), {
     message: `lease ${dual}: no public IPv6 address`,
   });
 });
@@ -149,7 +149,7 @@ Deno.test("lease: values that can't be read say why", () => {
 Deno.test("lease: null as backend data is none", () => {
   const value =
     '{"PublicIP":"10.99.0.1","PublicIPv6":null,"BackendType":"host-gw","BackendData":null}';
-  const [half] = parseLease("10.5.7.0-24", value, undefined).halves;
+  const [half] = parseLease("10.5.7.0-24", value).halves;
   assert.ok(half!.publicIp.equals(IpAddress.parse("10.99.0.1")));
   assert.equal(half!.backendData, undefined);
 });

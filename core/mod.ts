@@ -41,8 +41,11 @@ export {
 
 // Leases, and where they live.
 export * from "./lease.ts";
-export * from "./lease_choice.ts";
+export * from "./lease_policy.ts";
+export * from "./lease_reader.ts";
 export * from "./lease_store.ts";
+export * from "./store_metrics.ts";
+export * from "./stored_net_conf.ts";
 
 // Backends, and the peers that they reach.
 export {

@@ -15,7 +15,7 @@ const BACKEND = { leaseType: "vxlan", peerData: z.object({ VNI: z.int() }) };
 
 function lease(
   subnets: string,
-  { ip = "10.99.0.1", data = { VNI: 1 } as unknown, type = "vxlan", expiresAtMs = 1 } = {},
+  { ip = "10.99.0.1", data = { VNI: 1 } as unknown, type = "vxlan", atMs = 1 } = {},
 ): Lease {
   const halves = subnets.split(" ").map((text) => {
     const subnet = Cidr.parse(text);
@@ -23,7 +23,7 @@ function lease(
     return { subnet, publicIp, backendData: data ?? undefined };
   });
   const key = leaseKey(halves.map(({ subnet }) => subnet));
-  return { key, backendType: type, halves, expiresAtMs };
+  return { key, backendType: type, halves, expiry: { atMs } };
 }
 
 const snapshot = (...leases: Lease[]): LeaseEvent => ({ kind: "snapshot", leases });
@@ -65,7 +65,7 @@ const STORIES: readonly (readonly [
   [
     "only true differences count: a renewal is none, new data and a new address are",
     [snapshot(lease(A)), [`+${KEY_A} 10.99.0.1 1`], 1],
-    [put(lease(A, { expiresAtMs: 2 })), [], 1],
+    [put(lease(A, { atMs: 2 })), [], 1],
     [put(lease(A, { data: { VNI: 2 } })), [`+${KEY_A} 10.99.0.1 2`], 1],
     [put(lease(A, { data: { VNI: 2 }, ip: "10.99.0.9" })), [`+${KEY_A} 10.99.0.9 2`], 1],
     [put(lease(A, { data: { VNI: 2 }, ip: "10.99.0.9" })), [], 1],
@@ -128,7 +128,7 @@ Deno.test("peers: who is not followed is said once, with the reason", () => {
     const log = new RecordingLog();
     const table = new PeerTable(BACKEND, CONFIG, log);
     table.apply(snapshot(other));
-    table.apply(put({ ...other, expiresAtMs: 2 }));
+    table.apply(put({ ...other, expiry: { atMs: 2 } }));
     assert.deepEqual(log.lines, [`warn lease ${other.key} is not followed: ${reason}`]);
     table.apply(put(lease(`${other.halves[0]!.subnet}`, { type: "ipip" })));
     assert.equal(log.lines.length, 2, "another value is worth another word");

@@ -3,6 +3,7 @@
  * them.
  */
 
+import { expiryMs } from "@denim/core";
 import assert from "node:assert/strict";
 import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { SqliteStore } from "@denim/core/stores/sqlite";
@@ -80,7 +81,7 @@ rootTest("a node that joins is reached, one whose lease ends is forgotten", asyn
   await ping(a, await late.addPod("b"));
   await using store = SqliteStore.open(`${lab.directory}/denim.db`, { log: new RecordingLog() });
   await late.stopAgent();
-  await store.removeLeases([`${late.subnet()}`.replace("/", "-")], NEVER);
+  await store.release(`${late.subnet()}`.replace("/", "-"), NEVER);
   await eventually("no route to the node that left", () => !route(), 1000);
 });
 
@@ -90,7 +91,7 @@ rootTest("a lease that is deleted is claimed again at once, with the same subnet
   const [node, other] = lab.nodes as [LabNode, LabNode];
   const key = `${node.subnet()}`.replace("/", "-");
   await using store = SqliteStore.open(`${lab.directory}/denim.db`, { log: new RecordingLog() });
-  await store.removeLeases([key], NEVER);
+  await store.release(key, NEVER);
   const identity = { publicIps: new Map([[4 as const, node.publicIp]]), previousSubnets: [] };
   await eventually(
     "claimed again",
@@ -134,7 +135,7 @@ rootTest("a lease is renewed before its end", async () => {
     { stdin: "null", stdout: "null", stderr: "null" },
   );
   const identity = { publicIps: new Map([[4 as const, node.publicIp]]), previousSubnets: [] };
-  const expiry = async () => (await store.held(identity, NEVER))?.expiresAtMs ?? 0;
+  const expiry = async () => expiryMs((await store.held(identity, NEVER))?.expiry ?? "never") ?? 0;
   await eventually("leased", async () => await expiry() > 0);
   const first = await expiry();
   await eventually("renewed", async () => await expiry() > first);

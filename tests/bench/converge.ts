@@ -16,9 +16,7 @@ import {
   sleep,
 } from "@denim/core";
 import { findLink, LinuxError, NetlinkSocket, routeTo } from "@denim/core/linux";
-import { SqliteStore } from "@denim/core/stores/sqlite";
 import { Lab, type LabNode } from "@denim/agent/lab";
-import { createLogger } from "../../agent/log.ts";
 import { ENOENT } from "../../core/linux/sys/linux_error.ts";
 import { fdbKind } from "../../core/linux/objects/fdb.ts";
 import { neighbourKind } from "../../core/linux/objects/neighbour.ts";
@@ -31,6 +29,7 @@ import type {
 import { routeKind } from "../../core/linux/objects/route.ts";
 import { NDA_LLADDR, NTF_SELF, RTM_GETNEIGH } from "../../core/linux/uapi/rtnetlink.ts";
 import { AF_BRIDGE } from "../../core/linux/uapi/socket.ts";
+import { SqliteLeases } from "../support/sqlite_leases.ts";
 import { type Measure, Samples } from "./stats.ts";
 
 /** How the bench is run. */
@@ -93,16 +92,14 @@ async function runOnce(count: number, samples: Samples, signal: AbortSignal): Pr
   await using lab = await Lab.create({ nodes: 1, netConf: NET_CONF });
   const node = lab.nodes[0]!;
   await node.startAgent(signal);
-  await using store = SqliteStore.open(`${lab.directory}/denim.db`, {
-    log: createLogger({ format: "text" }),
-  });
+  const stored = new SqliteLeases(`${lab.directory}/denim.db`);
   using kernel = Kernel.of(node);
   const { leases, latecomers } = makeLeases(count);
   // The agent reads leases in the order in which they were put, and makes things in the order of reading.
   const [first, last] = [leases[0]!, leases.at(-1)!];
 
   const startMs = performance.now();
-  await store.putLeases(leases, signal);
+  stored.put(leases);
   const committedMs = performance.now();
   const firstMs = await kernel.until(() => kernel.hasFdbEntry(first), POLL_MS, signal);
   await kernel.until(() => kernel.hasRoute(last), POLL_MS, signal);
@@ -113,7 +110,7 @@ async function runOnce(count: number, samples: Samples, signal: AbortSignal): Pr
 
   for (const latecomer of latecomers) {
     await sleep(Math.random() * MAX_PAUSE_MS, signal);
-    await store.putLeases([latecomer], signal);
+    stored.put([latecomer]);
     const committedMs = performance.now();
     const routedMs = await kernel.until(() => kernel.hasRoute(latecomer), 0, signal);
     add("one more, from the store to its route", "ms", routedMs - committedMs);
@@ -132,7 +129,7 @@ async function runOnce(count: number, samples: Samples, signal: AbortSignal): Pr
   await kernel.untilCounted(all.length, signal);
 
   const removingMs = performance.now();
-  await store.removeLeases(all.map(({ key }) => key), signal);
+  stored.remove(all.map(({ key }) => key));
   const removedMs = performance.now();
   await kernel.until(() => !kernel.hasFdbEntry(last), POLL_MS, signal);
   const goneMs = await kernel.untilCounted(0, signal);
@@ -154,7 +151,7 @@ function makeLease(index: number): Lease {
     key: leaseKey([subnet]),
     backendType: "vxlan",
     halves: [{ subnet, publicIp, backendData: { VNI: 1, VtepMAC: vtepMac(index) } }],
-    expiresAtMs: Date.now() + LEASE_TTL_MS,
+    expiry: { atMs: Date.now() + LEASE_TTL_MS },
   };
 }
 

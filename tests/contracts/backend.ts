@@ -13,6 +13,7 @@ import { ip, ipJson } from "../support/ip.ts";
 import { RunningPing } from "../support/ping.ts";
 import { RecordingLog } from "../support/recording_log.ts";
 import { rootTest } from "../support/root_test.ts";
+import { SqliteLeases } from "../support/sqlite_leases.ts";
 import { eventually } from "../support/wait.ts";
 
 /** A backend, as the contract has to know it. */
@@ -70,14 +71,17 @@ class Cluster implements AsyncDisposable {
   readonly nodes: readonly LabNode[];
   readonly pods: Pod[] = [];
   readonly store: SqliteStore;
+  /** The same store's, to write to by hand. */
+  readonly leases: SqliteLeases;
   readonly #lab: Lab;
 
   private constructor(subject: BackendSubject, lab: Lab) {
     this.subject = subject;
     this.#lab = lab;
     this.nodes = lab.nodes;
-    const log = new RecordingLog();
-    this.store = SqliteStore.open(`${lab.directory}/denim.db`, { log });
+    const path = `${lab.directory}/denim.db`;
+    this.store = SqliteStore.open(path, { log: new RecordingLog() });
+    this.leases = new SqliteLeases(path);
   }
 
   static async create(subject: BackendSubject, nodes: number, netConf: object): Promise<Cluster> {
@@ -219,7 +223,7 @@ const CASES: Readonly<Record<string, (cluster: Cluster) => Promise<void>>> = {
     ip(node, `addr del ${half!.publicIp}/24 dev eth0`);
     ip(node, `addr add ${publicIp}/24 dev eth0`);
     ip(node, `route replace default via 10.99.0.254 dev eth0`);
-    await cluster.store.putLeases([{ ...lease, halves: [{ ...half!, publicIp }] }], NEVER);
+    cluster.leases.put([{ ...lease, halves: [{ ...half!, publicIp }] }]);
     await node.startAgent(NEVER);
     assert.equal((await cluster.lease(2)).key, lease.key, "its subnet is the same");
     for (const pod of cluster.pods.slice(0, 2)) await cluster.talk(pod, cluster.pods[2]!);
@@ -247,20 +251,20 @@ const CASES: Readonly<Record<string, (cluster: Cluster) => Promise<void>>> = {
       return { ...lease, key: `${other}`.replace("/", "-"), halves: [half], ...changes };
     };
     const strangers = [stranger(1n, { backendType: "carrier-pigeon" }), stranger(2n, {})];
-    await cluster.store.putLeases(strangers, NEVER);
+    cluster.leases.put(strangers);
     await eventually("a word about each", () => {
       const log = Deno.readTextFileSync(node.logFile);
       return strangers.every(({ key }) => log.includes(`lease ${key} is not followed`));
     });
     assert.doesNotMatch(ip(node, "route"), /10\.6\./);
     await cluster.talk(cluster.pods[0]!, cluster.pods[1]!);
-    await cluster.store.removeLeases(strangers.map(({ key }) => key), NEVER);
+    cluster.leases.remove(strangers.map(({ key }) => key));
   },
 
   "a node whose lease ends is forgotten, the others go on": async (cluster) => {
     const [a, b, c] = cluster.pods as [Pod, Pod, Pod];
     await cluster.nodes[2]!.stopAgent();
-    await cluster.store.removeLeases([(await cluster.lease(2)).key], NEVER);
+    await cluster.store.release((await cluster.lease(2)).key, NEVER);
     await eventually(
       "not reached any more",
       async () => (await a.ping(c.address, { timeoutMs: 100 })).timeMs === undefined,

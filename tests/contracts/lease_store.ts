@@ -7,6 +7,7 @@
 import assert from "node:assert/strict";
 import {
   Cidr,
+  expiryMs,
   type Family,
   IpAddress,
   type Lease,
@@ -47,10 +48,13 @@ export function leaseStoreContract(
       await using store = await backing.open(log);
       await using other = await backing.open(log);
       const ending = new AbortController();
-      const signal = AbortSignal.any([ending.signal, AbortSignal.timeout(PATIENCE_MS)]);
+      const late = Promise.withResolvers<never>();
+      const timer = setTimeout(() => late.reject(new Error("the case takes too long")), CASE_MS);
       try {
-        await run({ backing, store, other, log, signal });
+        const { signal } = ending;
+        await Promise.race([run({ backing, store, other, log, signal }), late.promise]);
       } finally {
+        clearTimeout(timer);
         ending.abort();
       }
     });
@@ -65,13 +69,14 @@ interface Setup {
   readonly other: AnyStore;
   /** What both say. */
   readonly log: RecordingLog;
-  /** Aborted when the case is over, or has taken too long. */
+  /** Aborted when the case is over. */
   readonly signal: AbortSignal;
 }
 
+/** How long a case waits for one condition. */
 const PATIENCE_MS = 30_000;
-/** What an aborted wait may take. A store may have to end a request first. */
-const PROMPT_MS = 1_000;
+/** How long a case may take, on a machine that is busy with others. */
+const CASE_MS = 60_000;
 
 /** 15 subnets, 10.5.0.16 to 10.5.0.240. */
 const SMALL = '{"Network":"10.5.0.0/24","SubnetLen":28,"Backend":{"Type":"vxlan"}}';
@@ -104,10 +109,18 @@ function publicIp(number: number): IpAddress {
 }
 
 /** A lease as a person might write it. */
-export function lease(subnet: string, number: number, expiresAtMs?: number): Lease {
+export function lease(subnet: string, number: number, endMs?: number): Lease {
   const cidr = Cidr.parse(subnet);
   const half = { subnet: cidr, publicIp: publicIp(number), backendData: { VNI: 1 } };
-  return { key: leaseKey([cidr]), backendType: "vxlan", halves: [half], expiresAtMs };
+  const expiry = endMs === undefined ? "never" : { atMs: endMs };
+  return { key: leaseKey([cidr]), backendType: "vxlan", halves: [half], expiry };
+}
+
+/** When a lease ends that has an end, in milliseconds since 1970. */
+export function endOf({ key, expiry }: Lease): number {
+  const endMs = expiryMs(expiry);
+  assert.ok(endMs !== undefined, `${key} ends ${expiry}`);
+  return endMs;
 }
 
 const soon = () => Date.now() + LEASE_TTL_MS;
@@ -152,10 +165,10 @@ export class Follower {
 const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
   "net-conf is waited for, which is said once": async ({ store, other, log, signal }) => {
     const waiting = store.networkConfig(signal);
-    await eventually("it says so", () => log.lines.length > 0);
+    await eventually("it says so", () => log.of("net-conf-awaited").length > 0);
     assert.equal(await other.setNetworkConfig(LARGE, { ifAbsent: true }, signal), true);
     assert.equal(`${(await waiting).families[0]!.network}`, "10.5.0.0/16");
-    assert.equal(log.lines.length, 1);
+    assert.deepEqual(log.events, ["info net-conf-awaited"]);
     assert.ok(log.lines[0]!.includes(store.description), log.lines[0]!);
   },
 
@@ -191,10 +204,8 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     const waiting = store.networkConfig(ending.signal);
     await eventually("it waits", () => log.lines.length > 0);
     const reason = new Error("no more time");
-    const startMs = performance.now();
     ending.abort(reason);
     await assert.rejects(waiting, (error) => error === reason);
-    assert.ok(performance.now() - startMs < PROMPT_MS);
   },
 
   "what is aborted already is not begun": async ({ store, signal }) => {
@@ -228,9 +239,9 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     assert.deepEqual(backendData, { VNI: 1, VtepMAC: "02:0a:05:00:00:01" });
     assert.equal(held.backendType, "vxlan");
     assert.equal(held.key, leaseKey([subnet]));
-    // An etcd counts in seconds.
-    assert.ok(held.expiresAtMs! >= beforeMs + LEASE_TTL_MS - 2_000, `${held.expiresAtMs}`);
-    assert.ok(held.expiresAtMs! <= Date.now() + LEASE_TTL_MS + 2_000, `${held.expiresAtMs}`);
+    // etcd counts in seconds.
+    assert.ok(endOf(held) >= beforeMs + LEASE_TTL_MS - 2_000, `${endOf(held)}`);
+    assert.ok(endOf(held) <= Date.now() + LEASE_TTL_MS + 2_000, `${endOf(held)}`);
 
     const follower = new Follower(other, signal);
     await follower.sees(held.key);
@@ -290,12 +301,12 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     await backing.put([lease("10.5.7.0/24", 1), lease("10.5.8.0/24", 2, soon())]);
     const reserved = await store.acquire(node(1), signal);
     assert.equal(subnetOf(reserved), "10.5.7.0/24");
-    assert.equal(reserved.expiresAtMs, undefined);
-    assert.equal((await other.renew(reserved, signal)).expiresAtMs, undefined);
-    assert.equal((await other.held(node(1), signal))!.expiresAtMs, undefined);
+    assert.equal(reserved.expiry, "never");
+    assert.equal((await other.renew(reserved, signal)).expiry, "never");
+    assert.equal((await other.held(node(1), signal))!.expiry, "never");
     const leased = await store.acquire(node(2), signal);
     assert.equal(subnetOf(leased), "10.5.8.0/24");
-    assert.notEqual(leased.expiresAtMs, undefined);
+    assert.ok(endOf(leased) > 0);
   },
 
   "a reservation is made, found by its node, and given up": async (
@@ -306,13 +317,13 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     const { publicIps } = node(1);
     const reserved = await store.reserve({ subnets, publicIps }, signal);
     assert.deepEqual(
-      [reserved.key, reserved.backendType, reserved.expiresAtMs],
-      ["10.5.7.0-24", "", undefined],
+      [reserved.key, reserved.backendType, reserved.expiry],
+      ["10.5.7.0-24", "", "never"],
     );
     assert.deepEqual(await other.reserve({ subnets, publicIps }, signal), reserved);
     const held = await other.acquire(node(1), signal);
     assert.deepEqual([held.key, held.backendType], [reserved.key, "vxlan"]);
-    assert.equal(held.expiresAtMs, undefined);
+    assert.equal(held.expiry, "never");
     assert.equal(await other.release(held.key, signal), true);
     assert.equal(await store.release(held.key, signal), false);
     assert.equal(await store.held(node(1), signal), undefined);
@@ -323,9 +334,9 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     const held = await store.acquire(node(1), signal);
     const subnets = held.halves.map(({ subnet }) => subnet);
     const reserved = await store.reserve({ subnets, publicIps: node(1).publicIps }, signal);
-    assert.deepEqual(reserved, { ...held, expiresAtMs: undefined, revision: reserved.revision });
+    assert.deepEqual(reserved, { ...held, expiry: "never", revision: reserved.revision });
     assert.deepEqual(await store.held(node(1), signal), reserved);
-    assert.equal((await store.renew(held, signal)).expiresAtMs, undefined);
+    assert.equal((await store.renew(held, signal)).expiry, "never");
   },
 
   "what can't be reserved is refused, and says why": async ({ store, backing, signal }) => {
@@ -357,9 +368,9 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     const held = await store.acquire(node(3), signal);
     const leases = new Map((await store.leases(signal)).map((lease) => [lease.key, lease]));
     assert.equal(leases.size, 3);
-    assert.equal(leases.get("10.5.7.0-24")!.expiresAtMs, undefined);
-    assert.ok(Math.abs(leases.get("10.5.8.0-24")!.expiresAtMs! - endMs) <= 2_000);
-    assert.ok(Math.abs(leases.get(held.key)!.expiresAtMs! - held.expiresAtMs!) <= 2_000);
+    assert.equal(leases.get("10.5.7.0-24")!.expiry, "never");
+    assert.ok(Math.abs(endOf(leases.get("10.5.8.0-24")!) - endMs) <= 2_000);
+    assert.ok(Math.abs(endOf(leases.get(held.key)!) - endOf(held)) <= 2_000);
     assert.deepEqual(leases.get(held.key)!.halves, held.halves);
   },
 
@@ -381,7 +392,7 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     assert.ok(moved.revision! > gone.revision!, "a later write");
     const { halves, revision } = (await other.held(node(2, { previousSubnets }), signal))!;
     assert.deepEqual({ halves, revision }, { halves: moved.halves, revision: moved.revision });
-    // Who has not held it there gets it not.
+    // A node that did not hold it at that address does not get it.
     const stranger = node(3, { previousSubnets, previousPublicIps: node(4).publicIps });
     assert.equal(await store.held(stranger, signal), undefined);
     assert.notEqual((await store.acquire(stranger, signal)).key, held.key);
@@ -403,7 +414,7 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     assert.equal(await store.held(node(1), signal), undefined);
     await other.release(held.key, signal);
     assert.equal((await store.acquire(request, signal)).key, held.key);
-    // Pods live in it, whatever net-conf says by now; but what it bars is not leased anew.
+    // Pods live in it, so it is kept whatever net-conf says by now; but once released it is not leased again.
     await other.setNetworkConfig(SMALL, { ifAbsent: false }, signal);
     const previousPublicIps = node(1).publicIps;
     const kept = await store.acquire(
@@ -450,7 +461,7 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
       name: "RuntimeError",
       message: /10\.5\.0\.0\/24 is full/,
     });
-    // Whoever has a subnet goes on; and what is given up is there for the next.
+    // A node with a subnet keeps it; and what is given up is there for the next.
     assert.equal((await other.acquire(node(3), signal)).key, leases[3]!.key);
     await backing.remove([leases[7]!.key]);
     assert.equal((await store.acquire(node(99), signal)).key, leases[7]!.key);
@@ -484,12 +495,12 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     await backing.put([lease("10.5.7.0/24", 1, Date.now() + LEASE_TTL_MS / 2)]);
     const held = (await store.held(node(1), signal))!;
     const renewed = await store.renew(held, signal);
-    assert.ok(renewed.expiresAtMs! > held.expiresAtMs! + LEASE_TTL_MS / 3);
+    assert.ok(endOf(renewed) > endOf(held) + LEASE_TTL_MS / 3);
     assert.equal(renewed.key, held.key);
     assert.deepEqual(renewed.halves, held.halves);
     const told = (await other.held(node(1), signal))!;
     assert.deepEqual(told.halves, held.halves);
-    assert.ok(told.expiresAtMs! > held.expiresAtMs! + LEASE_TTL_MS / 3);
+    assert.ok(endOf(told) > endOf(held) + LEASE_TTL_MS / 3);
   },
 
   "a lease that is lost can't be renewed": async ({ store, backing, signal }) => {
@@ -639,21 +650,17 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     };
     for (const type of ["vxlan", "vxlan", "host-gw", "vxlan"]) await write(type);
     assert.deepEqual(types, ["vxlan", "host-gw", "vxlan"]);
-    const startMs = performance.now();
     ending.abort();
     await following;
-    assert.ok(performance.now() - startMs < PROMPT_MS);
   },
 
-  "an aborted watch ends, at once and without an error": async ({ store, signal }) => {
+  "an aborted watch ends without an error": async ({ store, signal }) => {
     await store.setNetworkConfig(LARGE, { ifAbsent: true }, signal);
     const ending = new AbortController();
     const follower = new Follower(store, ending.signal);
     await eventually("the snapshot", () => follower.events.length > 0);
-    const startMs = performance.now();
     ending.abort();
     await follower.done;
-    assert.ok(performance.now() - startMs < PROMPT_MS);
     // The store goes on.
     await store.acquire(node(1), signal);
   },
@@ -665,10 +672,8 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     const follower = new Follower(closing, signal);
     await eventually("the snapshot", () => follower.events.length > 0);
     const waiting = assert.rejects(closing.networkConfig(signal), { name: "RuntimeError" });
-    const startMs = performance.now();
     await closing[Symbol.asyncDispose]();
     await Promise.all([follower.done, waiting]);
-    assert.ok(performance.now() - startMs < PROMPT_MS);
     await assert.rejects(closing.held(node(1), signal), { name: "RuntimeError" });
     await closing[Symbol.asyncDispose]();
   },

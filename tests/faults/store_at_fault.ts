@@ -13,6 +13,7 @@ import type { Lab } from "@denim/agent/lab";
 import { EtcdServer } from "../support/etcd_server.ts";
 import { RecordingLog } from "../support/recording_log.ts";
 import { sh } from "../support/sh.ts";
+import { SqliteLeases } from "../support/sqlite_leases.ts";
 import { eventually } from "../support/wait.ts";
 
 /**
@@ -138,7 +139,7 @@ class SqliteAtFault implements StoreAtFault {
   async give(key: string, publicIp: string): Promise<void> {
     const lease = (await this.#store.leases(NEVER)).find((candidate) => candidate.key === key);
     if (lease === undefined) throw new Error(`there is no lease ${key}`);
-    await this.#store.putLeases([withPublicIp(lease, publicIp)], NEVER);
+    new SqliteLeases(this.#path).put([withPublicIp(lease, publicIp)]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -190,7 +191,7 @@ class EtcdAtFault implements StoreAtFault {
     return new Map(
       [...this.#values()].map(([key, value]) => [
         key,
-        `${parseLease(key, value, undefined).halves[0]!.publicIp}`,
+        `${parseLease(key, value).halves[0]!.publicIp}`,
       ]),
     );
   }

@@ -6,6 +6,7 @@
 
 import { SqliteStore, type SqliteStoreOptions } from "@denim/core/stores/sqlite";
 import { RecordingLog } from "./recording_log.ts";
+import { SqliteLeases } from "./sqlite_leases.ts";
 
 /** A directory that is gone with what is in it when its scope ends. */
 export class Scratch implements Disposable {
@@ -15,6 +16,9 @@ export class Scratch implements Disposable {
   readonly path: string = `${this.directory}/state/denim.db`;
   /** What the stores say that were opened without a log of their own. */
   readonly log: RecordingLog = new RecordingLog();
+
+  /** The leases in it, to write by hand. */
+  readonly leases: SqliteLeases = new SqliteLeases(this.path);
 
   /** Opens one more store. */
   open(options: Partial<SqliteStoreOptions> = {}): SqliteStore {

@@ -1,61 +1,65 @@
 /**
- * An etcd cluster as one thing that is there or is waited for: tries each server, waits while none
- * answers, and says so once.
+ * An etcd cluster as one thing that answers or is waited for: tries each server, waits while none answers, and logs
+ * that once.
  *
  * @module
  */
 
-import { type Etcd3, isRecoverableError, type IWatchResponse } from "etcd3";
+import type { Etcd3, IWatchResponse } from "etcd3";
 import type { Buffer } from "node:buffer";
 import {
-  ConfigError,
+  Backoff,
   type Logger,
   MAX_SLEEP_MS,
   messageOf,
+  Outage,
   RuntimeError,
   sleep,
+  type StoreMetrics,
+  throwDefect,
 } from "../../mod.ts";
-import { Outage } from "../../outage.ts";
-import {
-  type CallOptions,
-  DroppedError,
-  Endpoint,
-  type EndpointOptions,
-  NOT_ETCD,
-} from "./endpoint.ts";
-import { explainTls, heardAlert } from "./tls.ts";
+import { DroppedError, Endpoint, type EndpointOptions, httpStatus } from "./endpoint.ts";
+import { CallError, type CallOptions, GRPC } from "./etcd3.ts";
+import { explainTls, readAlert } from "./tls.ts";
 
-/** Waits between rounds of attempts: from this, doubling … */
-const MIN_RETRY_MS = 100;
-/** … to this, so that etcd's return is noticed soon. Each wait is cut short by up to a half, by chance. */
-const MAX_RETRY_MS = 1_000;
-/** How long an endpoint has the field to itself before the next one is tried as well. */
+/** Waits between rounds of attempts: short enough that etcd's return is noticed soon. */
+const RETRY = { minMs: 100, maxMs: 1_000, jitter: 0.5 };
+/** How long an endpoint is tried alone before the next one is tried as well. */
 const HEAD_START_MS = 250;
-/** How often a watch's server has to show that it is there: from this … */
+/** The shortest interval in which a watch's server has to show that it is there. */
 const MIN_HEARTBEAT_MS = 2_000;
-/** … to this, so that all nodes together ask some 500 times a second … */
+/** The longest. */
 const MAX_HEARTBEAT_MS = 10_000;
+/** The interval between these for a number of nodes: all together ask some 500 times a second. */
 const HEARTBEAT_MS_PER_NODE = 2;
-/** … and within what time. */
+/** How long the server may take to answer such a question. */
 const HEARTBEAT_TIMEOUT_MS = 2_000;
 
 /** How to reach a cluster. */
 export interface ClientOptions extends EndpointOptions {
   /** The servers' URLs, `http:` or `https:`; one that answers is enough. */
   readonly endpoints: readonly string[];
-  /** Whether to wait while no server answers. Where not, calls reject once each has been tried. */
+  /** Whether to wait while no server answers. If not, calls reject once each has been tried. */
   readonly patient: boolean;
   /** How messages name the cluster. */
   readonly description: string;
-  /** Hears what is waited for. */
+  /** Where the client says what it waits for. */
   readonly log: Logger;
+  /** Counts requests, failures and outages. */
+  readonly metrics: StoreMetrics;
 }
 
 /** One request, made through etcd3. */
 export type Request<T> = (etcd: Etcd3, options: CallOptions) => Promise<T>;
 
-/** What a watch can't go on from: the revisions it needs are compacted, or were another cluster's. */
-export class HistoryGoneError extends Error {
+/** A watch broke; another one may go on from where it was. */
+export class WatchBrokenError extends RuntimeError {
+  /** The class's name, for logs. */
+  override readonly name: string = "WatchBrokenError";
+}
+
+/** A watch can't go on from where it was: the revisions it needs are compacted, or were another cluster's. */
+export class HistoryGoneError extends WatchBrokenError {
   /** The class's name, for logs. */
   override readonly name = "HistoryGoneError";
 }
@@ -64,25 +68,22 @@ export class HistoryGoneError extends Error {
 export class RefusedError extends RuntimeError {
   /** What it says, and what to do; the message has the cluster's description before it. */
   readonly reason: string;
+  /** gRPC's status code; see {@link GRPC}. */
+  readonly code: number;
 
   /** A refusal by the cluster of this description. */
-  constructor(description: string, reason: string, options: ErrorOptions) {
-    super(`${description}: ${reason}`, options);
+  constructor(description: string, reason: string, cause: CallError) {
+    super(`${description}: ${reason}`, { cause });
     this.reason = reason;
+    this.code = cause.code;
   }
 }
-
-/** What to do about a refusal, by what etcd says. */
-const ADVICE: readonly (readonly [says: RegExp, advice: string])[] = [
-  [/user name is empty/, "give --etcd-username and --etcd-password"],
-  [/permission denied/, "a role of the user's has to allow to read and write all of the prefix"],
-];
 
 /** Keys to watch. */
 export interface KeyRange {
   /** The first key. */
   readonly key: Buffer;
-  /** The first key behind the last one; only the first key where it is left out. */
+  /** The first key behind the last one; only the first key unless given. */
   readonly range_end?: Buffer;
 }
 
@@ -92,7 +93,7 @@ export class EtcdClient implements AsyncDisposable {
   /** The one that answered last comes first. */
   readonly #endpoints: Endpoint[];
   readonly #closed = new AbortController();
-  /** How many nodes, about, have watches on the cluster as this one has: the more, the less each asks. */
+  /** About how many nodes have watches on the cluster: the more, the less often each asks for a sign of life. */
   nodes = 0;
   /** Whether any server ever answered. */
   #answered = false;
@@ -101,34 +102,36 @@ export class EtcdClient implements AsyncDisposable {
   /** Nothing is connected yet. */
   constructor(options: ClientOptions) {
     this.#options = options;
-    this.#outage = new Outage(options.description, "answers", options.log);
-    // In an order of its own for each client, so that a cluster's servers share the load.
+    const { description, log, metrics } = options;
+    this.#outage = new Outage(description, "answers", log, metrics.outages);
+    // In a random order, so that a cluster's servers share the load.
     this.#endpoints = options.endpoints
       .map((url) => ({ endpoint: new Endpoint(url, options), order: Math.random() }))
       .sort((a, b) => a.order - b.order)
       .map(({ endpoint }) => endpoint);
   }
 
-  /** Aborted when the client is closed, with what to tell whoever waits. */
+  /** Aborted when the client is closed, with the error for what still waits. */
   get closed(): AbortSignal {
     return this.#closed.signal;
   }
 
   /**
-   * Makes a request of the first server that answers, and waits while none does. What a server refuses is
-   * thrown at once, as a RuntimeError; so is, before any server has ever answered, what makes all of
-   * them unusable, such as a certificate.
+   * Makes a request of the first server that answers, and waits while none does. Rejects at once with a
+   * RefusedError if a server refuses; and with a RuntimeError if all servers are unusable, for example because of a
+   * certificate, and none has ever answered.
    */
   async run<T>(request: Request<T>, signal: AbortSignal): Promise<T> {
     return await this.#attempt(request, signal, this.#options.patient);
   }
 
-  /** {@link EtcdClient.run} for what is good to have, but not worth a wait: tells whether it was done. */
+  /** {@link EtcdClient.run} for what is good to have, but not worth a wait. Resolves to whether it was done. */
   async tryOnce(request: Request<unknown>, signal: AbortSignal): Promise<boolean> {
     try {
       await this.#attempt(request, signal, false);
       return true;
-    } catch {
+    } catch (error) {
+      if (!signal.aborted) throwDefect(error);
       return false;
     }
   }
@@ -140,22 +143,26 @@ export class EtcdClient implements AsyncDisposable {
 
   async #attempt<T>(request: Request<T>, signal: AbortSignal, patient: boolean): Promise<T> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
-    for (let waitMs = MIN_RETRY_MS;; waitMs = Math.min(waitMs * 2, MAX_RETRY_MS)) {
+    const { metrics, description } = this.#options;
+    const backoff = new Backoff(RETRY);
+    for (;;) {
       const failures: Failure[] = [];
       const untried = new Set(this.#endpoints);
       for (;;) {
         const endpoint = await this.#reach(untried, failures, ending);
         if (endpoint === undefined) break;
         untried.delete(endpoint);
+        metrics.requests.add();
         try {
           const result = await endpoint.call(request, ending);
-          this.#heardFrom(endpoint);
+          this.#recordAnswer(endpoint);
           return result;
         } catch (error) {
           ending.throwIfAborted();
+          metrics.failures.add();
           const failure = await this.#explain(endpoint, error);
           if (failure.kind === "answer") {
-            this.#heardFrom(endpoint);
+            this.#recordAnswer(endpoint);
             throw failure.error;
           }
           if (failure.kind !== "ailing") endpoint.drop();
@@ -165,18 +172,18 @@ export class EtcdClient implements AsyncDisposable {
       const unusable = failures.every(({ kind }) => kind === "unusable");
       const why = failures.map(({ error }) => error.message).join("; ");
       if (unusable && !this.#answered || !patient) {
-        throw new RuntimeError(`${this.#options.description}: ${why}`);
+        throw new RuntimeError(`${description}: ${why}`, { cause: failures[0]?.error });
       }
-      // Once more where what is amiss is of the other kind.
+      // Logged once more if what is wrong becomes of the other kind.
       this.#outage.failed("call", why, unusable ? "unusable" : "outage");
-      await sleep(waitMs * (0.5 + Math.random() / 2), ending);
+      await sleep(backoff.next(), ending);
     }
   }
 
   /**
-   * The first of some endpoints that is connected, or else that answers: each is given a short time before
-   * the next is asked too, so that one which is silent costs no more than that. Those that fail are taken
-   * out, with what is wrong with them. `undefined` where none is left.
+   * The first of some endpoints that is connected, or else that answers. Each is tried alone for a short time before
+   * the next is tried too, so that a silent one costs no more than that. Moves those that fail to the failures.
+   * `undefined` if none is left.
    */
   async #reach(
     untried: Set<Endpoint>,
@@ -221,9 +228,9 @@ export class EtcdClient implements AsyncDisposable {
   }
 
   /**
-   * What happens to some keys from a revision on, each time as one list of what has come in; the first is
-   * empty and says that the watch stands. Ends by throwing: a HistoryGoneError, or an Error that says
-   * how the stream broke; or, once the signal is aborted, the signal's reason.
+   * What happens to some keys from a revision on, each time as one list of what has come in. The first list is
+   * empty: the watch stands. Ends by throwing: a HistoryGoneError, a WatchBrokenError, a RefusedError, or, once the
+   * signal is aborted, the signal's reason.
    *
    * @param from the first revision of interest, of the cluster with the id `clusterId`
    */
@@ -237,7 +244,7 @@ export class EtcdClient implements AsyncDisposable {
       signal,
     );
     const { cluster_id, revision } = probe.header;
-    // A cluster that was made anew, or from an old copy, has yet to come to this revision.
+    // A cluster that was set up again, or from an old copy, has not come to this revision yet.
     if (cluster_id !== from.clusterId || Number(revision) + 1 < from.revision) {
       throw new HistoryGoneError(`${this.#options.description} was replaced by another`);
     }
@@ -263,12 +270,12 @@ export class EtcdClient implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     if (!this.#closed.signal.aborted) {
       this.#closed.abort(new RuntimeError(`${this.#options.description} is closed`));
-      for (const endpoint of this.#endpoints) endpoint[Symbol.dispose]();
+      for (const endpoint of this.#endpoints) endpoint.drop();
     }
     return Promise.resolve();
   }
 
-  #heardFrom(endpoint: Endpoint): void {
+  #recordAnswer(endpoint: Endpoint): void {
     this.#answered = true;
     if (this.#endpoints[0] !== endpoint) {
       this.#endpoints.splice(this.#endpoints.indexOf(endpoint), 1);
@@ -278,46 +285,49 @@ export class EtcdClient implements AsyncDisposable {
   }
 
   async #explain(endpoint: Endpoint, error: unknown): Promise<Failure> {
-    const message = messageOf(error)
-      .replace(/^\d+ [A-Z_]+: /, "")
-      .replace(/^No connection established\. Last error: (?:\w*Error: )?(?:\[\w+\]: )?/, "")
-      .replace(/^\w*Error \[\w+\]: /, "")
-      .replace(/( \(\d{4}-[^)]*\))?\.? ?Resolution note: ?$/, "")
-      .replace(/^Deadline exceeded after .*$/, "it does not answer")
-      .replace(
-        // Which of them it is depends on who is faster.
-        endpoint.url.startsWith("https:")
-          ? /^Failed to connect$/
-          : /^Failed to connect$|^.*(EPIPE|ECONNRESET)$/,
-        "it hangs up; where it wants TLS, its URL begins with https:",
-      );
-    const hungUp = /EPIPE|ECONNRESET/.test(message);
-    const tls = explainTls(message, this.#options) ??
-      (hungUp ? await heardAlert(endpoint.url, this.#options) : undefined);
-    const say = (text: string) => new RuntimeError(`${endpoint.url}: ${text}`);
-    if (error instanceof ConfigError) return { kind: "unusable", error };
-    if (tls !== undefined) return { kind: "unusable", error: say(tls) };
-    const status = NOT_ETCD.exec(message)?.[1];
+    const fail = (kind: Failure["kind"], text: string): Failure => (
+      { kind, error: new RuntimeError(`${endpoint.url}: ${text}`, { cause: error }) }
+    );
+    if (error instanceof DroppedError) return fail("outage", error.message);
+    if (!(error instanceof CallError)) {
+      throwDefect(error);
+      return { kind: "unusable", error: error as Error };
+    }
+    const { names, description } = this.#options;
+    const status = httpStatus(error);
     if (status !== undefined) {
-      return {
-        kind: "unusable",
-        error: say(`it is no etcd: it answers with HTTP status ${status}`),
-      };
+      return fail("unusable", `it is not an etcd: it answers with HTTP status ${status}`);
     }
-    if (error instanceof DroppedError || error instanceof Error && isRecoverableError(error)) {
-      const kind = message.startsWith("etcdserver: ") ? "ailing" : "outage";
-      return { kind, error: say(message) };
+    const { handshakeFailure } = endpoint;
+    const hangsUp = endpoint.isUnanswered && error.code === GRPC.UNAVAILABLE;
+    const secure = endpoint.url.startsWith("https:");
+    // The host's name may have several addresses: what is wrong with one that was reached says most.
+    const tls = handshakeFailure !== undefined
+      ? explainTls(messageOf(handshakeFailure), this.#options, names)
+      : hangsUp && secure
+      ? await readAlert(endpoint.url, this.#options, names)
+      : undefined;
+    if (tls !== undefined) return fail("unusable", tls);
+    if (hangsUp) {
+      const advice = secure ? "" : "; if it requires TLS, its URL begins with https:";
+      return fail("outage", `it hangs up${advice}`);
     }
-    const { description } = this.#options;
-    const advice = ADVICE.find(([says]) => says.test(message))?.[1];
-    const reason = advice === undefined ? message : `${message}: ${advice}`;
-    return { kind: "answer", error: new RefusedError(description, reason, { cause: error }) };
+    const { message } = error;
+    if (error.mayPass) {
+      return fail(message.startsWith("etcdserver: ") ? "ailing" : "outage", message);
+    }
+    const advice = message.includes("user name is empty")
+      ? `: give ${names.username} and ${names.password}`
+      : error.code === GRPC.PERMISSION_DENIED
+      ? ": a role of the user must allow to read and write all of the prefix"
+      : "";
+    return { kind: "answer", error: new RefusedError(description, `${message}${advice}`, error) };
   }
 }
 
 /**
- * How a call failed: no answer; a server that answers, but whose cluster is without a leader or the like; an
- * endpoint that can't be used as things are; or a refusal.
+ * How a call failed: no answer; a server that answers, but whose cluster has no leader or the like; an endpoint that
+ * can't be used until somebody changes something; or a refusal.
  */
 interface Failure {
   readonly kind: "outage" | "ailing" | "unusable" | "answer";
@@ -326,7 +336,7 @@ interface Failure {
 
 type DuplexStream = Awaited<ReturnType<Endpoint["openWatch"]>>;
 
-/** A watch's stream, from which what came in is taken when the taker is ready. */
+/** A watch's stream, which keeps what comes in until it is taken. */
 class WatchStream implements Disposable {
   readonly #endpoint: Endpoint;
   readonly #stream: DuplexStream;
@@ -347,7 +357,7 @@ class WatchStream implements Disposable {
     const either = AbortSignal.any([signal, endpoint.connection, ending.signal]);
     const duplex = await endpoint.openWatch(either);
     const stream = new WatchStream(endpoint, duplex, heartbeatMs, ending);
-    const end = () => stream.#fail(new Error("the connection was given up"));
+    const end = () => stream.#fail(new WatchBrokenError("the connection was given up"));
     if (either.aborted) end();
     else either.addEventListener("abort", end, { once: true });
     duplex.write({ create_request: request });
@@ -366,8 +376,11 @@ class WatchStream implements Disposable {
     this.#heartbeatMs = heartbeatMs;
     this.#ending = ending;
     stream.on("data", (response) => this.#receive(response));
-    stream.on("error", (error) => this.#fail(error));
-    stream.on("end", () => this.#fail(new Error("the server ended the watch")));
+    stream.on(
+      "error",
+      (error) => this.#fail(new WatchBrokenError(messageOf(error), { cause: error })),
+    );
+    stream.on("end", () => this.#fail(new WatchBrokenError("the server ended the watch")));
   }
 
   /** What has come in, as soon as there is something. */
@@ -403,22 +416,22 @@ class WatchStream implements Disposable {
   #expectLife(): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
-      // Whoever else waits for it on this connection waits in vain, and so would the next call.
-      this.#fail(new Error("the server has fallen silent"));
+      // Other calls on this connection wait in vain, and so would the next.
+      this.#fail(new WatchBrokenError("the server has fallen silent"));
       this.#endpoint.drop();
     }, HEARTBEAT_TIMEOUT_MS);
   }
 
   #receive(response: IWatchResponse): void {
     if (this.#ending.signal.aborted) return;
-    this.#endpoint.hear();
+    this.#endpoint.recordMessage();
     this.#restAndAsk(this.#heartbeatMs);
     if (response.canceled) {
       const { compact_revision } = response;
       this.#fail(
         Number(compact_revision) > 0
           ? new HistoryGoneError(`revisions up to ${compact_revision} are compacted`)
-          : new Error(
+          : new WatchBrokenError(
             (response as { cancel_reason?: string }).cancel_reason || "the server cancelled it",
           ),
       );

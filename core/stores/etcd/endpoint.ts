@@ -4,14 +4,17 @@
  * @module
  */
 
-import { Etcd3, isRecoverableError, type KVClient } from "etcd3";
-import { ConfigError, messageOf } from "../../mod.ts";
-import { allowIpEndpoints, readCredentials, type TlsFiles } from "./tls.ts";
-
-/** What etcd3's calls take beside their request. */
-export type CallOptions = NonNullable<Parameters<KVClient["range"]>[1]>;
-
-type InterceptingCall = ReturnType<NonNullable<CallOptions["interceptors"]>[number]>;
+import type { Etcd3 } from "etcd3";
+import { RuntimeError } from "../../mod.ts";
+import {
+  CallError,
+  type CallOptions,
+  callOptions,
+  type CreateEtcd3,
+  Etcd3Connection,
+  GRPC,
+} from "./etcd3.ts";
+import { readCredentials, type SettingNames, type TlsFiles } from "./tls.ts";
 
 /** How to speak to etcd's servers. */
 export interface EndpointOptions extends TlsFiles {
@@ -19,54 +22,45 @@ export interface EndpointOptions extends TlsFiles {
   readonly username?: string | undefined;
   /** The user's password. */
   readonly password?: string | undefined;
+  /** How messages name what was given. */
+  readonly names: SettingNames;
+  /** Makes etcd3's clients; with etcd3's constructor unless given. */
+  readonly createEtcd3?: CreateEtcd3;
 }
 
 /**
- * How long it may take until a server has answered for the first time: TCP asks a second time after 1 s, which
- * may be enough; whether a third time, 2 s later, it had better be asked anew.
+ * How long it may take until a server has answered for the first time. TCP retransmits its SYN after 1 s and 3 s: the
+ * first may be enough, and for the second a new connection is better.
  */
 const CONNECT_TIMEOUT_MS = 1_800;
 /** How long a server that has answered before may take. */
 const CALL_TIMEOUT_MS = 5_000;
-/** gRPC's own waits between attempts to connect: short, since this store waits by itself. */
-const MIN_RECONNECT_MS = 100;
-const MAX_RECONNECT_MS = 1_000;
 
-/** The token where etcd asks for none. */
+/** The token if etcd asks for none. */
 const NO_TOKEN = "";
 /**
- * A token ends with the server's restart, with a change of users or rights, by itself after some minutes;
- * and there may be none because etcd asked for none until now.
+ * A token ends with the server's restart, with a change of users or rights, and by itself after some minutes; and
+ * there may be none because etcd asked for none until now. Of these only the first has a code of its own.
  */
 const TOKEN_REFUSED = /invalid auth token|revision of auth store is old|user name is empty/;
 
-/** What gRPC says of a server that does not speak it. */
-export const NOT_ETCD = /^(?:\d+ [A-Z_]+: )?Received HTTP status code (\d+)/;
-
-const CANCELLED = 1;
-const UNAVAILABLE = 14;
-
-let generation = 0;
-
 /** The connection was given up in the middle of a call. */
-export class DroppedError extends Error {
+export class DroppedError extends RuntimeError {
   /** The class's name, for logs. */
   override readonly name = "DroppedError";
+
+  /** For any call. */
+  constructor(options?: ErrorOptions) {
+    super("the connection was given up", options);
+  }
 }
 
-/** A policy of etcd3's that leaves trying again to us. */
-const ONCE = {
-  execute: async (run: (context: unknown) => unknown) => await run({}),
-  onSuccess: () => ({ dispose() {} }),
-  onFailure: () => ({ dispose() {} }),
-} as never;
-
-/** A connection to one server, made when it is first used, and anew after {@link Endpoint.drop}. */
-export class Endpoint implements Disposable {
+/** A connection to one server, made when it is first used, and again after {@link Endpoint.drop}. */
+export class Endpoint {
   /** Its URL. */
   readonly url: string;
   readonly #options: EndpointOptions;
-  #etcd: Etcd3 | undefined;
+  #client: Etcd3Connection | undefined;
   #token: string | undefined;
   #connection = new AbortController();
   #connecting: Promise<void> | undefined;
@@ -89,17 +83,27 @@ export class Endpoint implements Disposable {
     return this.#connected;
   }
 
-  /** When the server was last heard, as `performance.now()` tells the time. */
+  /** Why a TLS handshake failed, unless the server has answered all the same. */
+  get handshakeFailure(): Error | undefined {
+    return this.#connected ? undefined : this.#client?.handshakeFailure;
+  }
+
+  /** Whether a connection was made on which the server has not answered. */
+  get isUnanswered(): boolean {
+    return !this.#connected && (this.#client?.isEstablished ?? false);
+  }
+
+  /** When the last message came from the server, as `performance.now()` has it. */
   get heardAtMs(): number {
     return this.#heardAtMs;
   }
 
-  /** The server was heard. */
-  hear(): void {
+  /** A message came from the server. */
+  recordMessage(): void {
     this.#heardAtMs = performance.now();
   }
 
-  /** Connects, where that was not done. Rejects as {@link Endpoint.call} does where no answer comes soon. */
+  /** Connects, unless it is connected. Rejects as {@link Endpoint.call} does if no answer comes soon. */
   connect(): Promise<void> {
     return this.#connecting ??= this.#connect();
   }
@@ -107,17 +111,22 @@ export class Endpoint implements Disposable {
   async #connect(): Promise<void> {
     const { signal } = this.#connection;
     try {
-      await this.#client().maintenance.status(this.#callOptions(signal, CONNECT_TIMEOUT_MS));
+      await this.#run(
+        ({ maintenance }, options) => maintenance.status(options),
+        signal,
+        CONNECT_TIMEOUT_MS,
+      );
     } catch (error) {
-      if (signal.aborted) throw new DroppedError("the connection was given up");
+      if (signal.aborted) throw new DroppedError({ cause: error });
       // Any other answer is an etcd's.
-      const isAnswer = !(error instanceof ConfigError) && !isRecoverableError(error as Error);
-      if (!isAnswer || NOT_ETCD.test(messageOf(error))) throw error;
+      if (!(error instanceof CallError) || error.mayPass || httpStatus(error) !== undefined) {
+        throw error;
+      }
     }
     this.#connected = !signal.aborted;
   }
 
-  /** Calls the server once. Rejects with etcd3's errors, and with a ConfigError for unusable TLS files. */
+  /** Calls the server once. Rejects with a CallError, and with a ConfigError for unusable TLS files. */
   async call<T>(
     request: (etcd: Etcd3, options: CallOptions) => Promise<T>,
     signal: AbortSignal,
@@ -127,10 +136,10 @@ export class Endpoint implements Disposable {
       const token = this.#token;
       try {
         await this.#authenticate(signal);
-        return await request(this.#client(), this.#callOptions(signal));
+        return await this.#run(request, signal);
       } catch (error) {
-        // Another call has given it up, and this one's failure says nothing of the server.
-        if (connection.aborted) throw new DroppedError("the connection was given up");
+        // Another call has given up the connection, and this one's failure says nothing of the server.
+        if (connection.aborted) throw new DroppedError({ cause: error });
         const refused = token !== undefined && this.#token !== token;
         if (again || !refused || signal.aborted) throw error;
       }
@@ -139,100 +148,90 @@ export class Endpoint implements Disposable {
 
   /** Opens a watch's stream, which ends with the signal. */
   async openWatch(signal: AbortSignal): ReturnType<Etcd3["watchClient"]["watch"]> {
-    const { deadline: _, ...options } = this.#callOptions(signal);
-    return await this.#client().watchClient.watch(options);
+    const { watchClient } = this.#etcd();
+    return await watchClient.watch(this.#callOptions(signal, (status) => status));
   }
 
-  /** Gives up the connection, where it may be broken: the next call makes a new one. */
+  /** Gives up the connection, which may be broken: the next call makes a new one. */
   drop(): void {
     this.#connection.abort();
     this.#connection = new AbortController();
     this.#connecting = undefined;
     this.#connected = false;
-    this.#etcd?.close();
-    this.#etcd = undefined;
+    this.#client?.[Symbol.dispose]();
+    this.#client = undefined;
     this.#token = undefined;
   }
 
-  /** Closes it for good. */
-  [Symbol.dispose](): void {
-    this.drop();
-  }
-
-  #client(): Etcd3 {
-    if (this.#etcd !== undefined) return this.#etcd;
-    const secure = this.url.startsWith("https:");
-    if (secure) allowIpEndpoints();
-    // Read anew for each connection: certificates are renewed while agents run.
-    const credentials = secure ? { credentials: readCredentials(this.#options) } : {};
-    this.#etcd = new Etcd3({
-      hosts: this.url,
-      ...credentials,
-      faultHandling: { host: () => ONCE, global: ONCE },
-      grpcOptions: {
-        "grpc.initial_reconnect_backoff_ms": MIN_RECONNECT_MS,
-        "grpc.max_reconnect_backoff_ms": MAX_RECONNECT_MS,
-        "grpc.max_receive_message_length": -1,
-        // A proxy in the environment is for the way to the world, not to the cluster's own servers.
-        "grpc.enable_http_proxy": 0,
-        // gRPC shares connections between channels with the same options; a new one must be new.
-        "denim.generation": generation++,
-      },
-    });
-    return this.#etcd;
+  #etcd(): Etcd3 {
+    // Read for each connection: certificates are renewed while agents run.
+    this.#client ??= new Etcd3Connection(
+      this.url,
+      this.url.startsWith("https:")
+        ? readCredentials(this.#options, this.#options.names)
+        : undefined,
+      this.#options.createEtcd3,
+    );
+    return this.#client.etcd;
   }
 
   async #authenticate(signal: AbortSignal): Promise<void> {
     const { username: name, password = "" } = this.#options;
     if (name === undefined || this.#token !== undefined) return;
-    const options = this.#callOptions(signal);
     try {
-      this.#token = (await this.#client().auth.authenticate({ name, password }, options)).token;
+      const { token } = await this.#run(
+        ({ auth }, options) => auth.authenticate({ name, password }, options),
+        signal,
+      );
+      this.#token = token;
     } catch (error) {
-      if (!/authentication is not enabled/.test(messageOf(error))) throw error;
-      // As etcd's own client has it: who knows a password may use an etcd that asks for none.
+      // "authentication is not enabled". etcd's own client, too, lets a user in with a password that etcd does
+      // not ask for.
+      if (!(error instanceof CallError && error.code === GRPC.FAILED_PRECONDITION)) throw error;
       this.#token = NO_TOKEN;
     }
   }
 
-  /**
-   * A time limit, the token, and an end with the signal. The token is not left to etcd3: it opens a
-   * connection a token that it never closes, and calls on and on with one that the server refuses.
-   */
-  #callOptions(signal: AbortSignal, timeoutMs = CALL_TIMEOUT_MS): CallOptions {
-    return {
-      deadline: Date.now() + timeoutMs,
-      interceptors: [(options, nextCall) => {
-        const call = nextCall(options);
-        const start = call.start.bind(call);
-        const cancel = () => call.cancelWithStatus(CANCELLED, "not wanted any more");
-        call.start = (metadata, listener) => {
-          const token = this.#token;
-          if (token !== undefined && token !== NO_TOKEN) metadata.set("token", token);
-          // A server that is cut off from its cluster is to end a watch, not to fall silent.
-          metadata.set("hasleader", "true");
-          start(metadata, {
-            onReceiveMetadata: (received) => listener?.onReceiveMetadata?.(received),
-            // deno-lint-ignore no-explicit-any -- gRPC's own type for messages
-            onReceiveMessage: (message: any) => listener?.onReceiveMessage?.(message),
-            onReceiveStatus: (status) => {
-              signal.removeEventListener("abort", cancel);
-              if (token !== undefined && TOKEN_REFUSED.test(status.details)) {
-                if (this.#token === token) this.#token = undefined;
-                listener?.onReceiveStatus?.({
-                  ...status,
-                  code: UNAVAILABLE,
-                  details: "it does not know the token of this session any more",
-                });
-              } else listener?.onReceiveStatus?.(status);
-            },
-          });
-          if (signal.aborted) cancel();
-          else signal.addEventListener("abort", cancel, { once: true });
-        };
-        // gRPC asks for its own class, and uses no more of it than its interface, which this is.
-        return call as InterceptingCall;
-      }],
-    };
+  /** Makes one or several calls; the failure of one becomes a CallError. */
+  async #run<T>(
+    request: (etcd: Etcd3, options: CallOptions) => Promise<T>,
+    signal: AbortSignal,
+    timeoutMs: number = CALL_TIMEOUT_MS,
+  ): Promise<T> {
+    let failure: { readonly code: number; readonly details: string } | undefined;
+    const options = this.#callOptions(signal, (status) => {
+      if (status.code !== 0) failure = status;
+      return status;
+    }, timeoutMs);
+    try {
+      return await request(this.#etcd(), options);
+    } catch (error) {
+      throw failure === undefined ? error : new CallError(failure, { cause: error });
+    }
   }
+
+  #callOptions(
+    signal: AbortSignal,
+    onStatus: (status: { code: number; details: string }) => { code: number; details: string },
+    timeoutMs?: number,
+  ): CallOptions {
+    return callOptions({
+      ...timeoutMs === undefined ? {} : { timeoutMs },
+      signal,
+      token: () => this.#token,
+      onStatus: ({ code, details }, token) => {
+        if (token === undefined || !TOKEN_REFUSED.test(details)) return onStatus({ code, details });
+        if (this.#token === token) this.#token = undefined;
+        return onStatus({
+          code: GRPC.UNAVAILABLE,
+          details: "it does not know the token of this session any more",
+        });
+      },
+    });
+  }
+}
+
+/** The HTTP status of an answer by a server that is not an etcd. */
+export function httpStatus({ message }: CallError): string | undefined {
+  return /^Received HTTP status code (\d+)/.exec(message)?.[1];
 }

@@ -1,22 +1,24 @@
 /** What the store does when etcd stops, falls silent, forgets, or is one of several. */
 
 import assert from "node:assert/strict";
-import { Follower, lease, node } from "../../../tests/contracts/lease_store.ts";
+import { endOf, Follower, lease, node } from "../../../tests/contracts/lease_store.ts";
 import { EtcdServer } from "../../../tests/support/etcd_server.ts";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { TcpProxy } from "../../../tests/support/tcp_proxy.ts";
 import { eventually } from "../../../tests/support/wait.ts";
-import { KVClient } from "etcd3";
-import { type Family, formatLeaseValue, IpAddress, type Lease, LEASE_TTL_MS } from "../../mod.ts";
-import { EtcdStore } from "./mod.ts";
+import { Etcd3 } from "etcd3";
+import {
+  type Family,
+  formatLeaseValue,
+  IpAddress,
+  type Lease,
+  LEASE_TTL_MS,
+  MetricsRegistry,
+} from "../../mod.ts";
+import { type CreateEtcd3, EtcdStore } from "./mod.ts";
 
 const PREFIX = "/coreos.com/network";
 const NET_CONF = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}';
-/** Within this a change that etcd holds is to be known, once etcd can be reached again. */
-const PROMPT_MS = 2_000;
-/** Within this a server that has fallen silent is given up. */
-const SILENT_MS = 5_000;
-
 const { signal: never } = new AbortController();
 
 function open(log: RecordingLog, ...endpoints: string[]): EtcdStore {
@@ -92,12 +94,10 @@ for (const [how, begin] of Object.entries(OUTAGES)) {
       await end();
       put(server, two);
       remove(server, one);
-      const seenMs = await eventually(
+      await eventually(
         "the changes",
         () => follower.leases.has(two.key) && !follower.leases.has(one.key),
-        PROMPT_MS,
       );
-      assert.ok(seenMs < PROMPT_MS);
       put(server, three);
       await follower.sees(two.key, three.key, four.key);
       assert.equal(follower.events.filter(({ kind }) => kind === "snapshot").length, 1);
@@ -121,21 +121,49 @@ for (const how of ["the process (SIGSTOP)", "the wire"] as const) {
         proxy.silence();
         put(server, two);
       } else server.signal("SIGSTOP");
-      await eventually(
-        "it is noticed",
-        () => count(log, /^warn waiting for etcd:/) === 1,
-        SILENT_MS + PROMPT_MS,
-      );
+      await eventually("it is noticed", () => count(log, /^warn waiting for etcd:/) === 1);
       assert.deepEqual([...follower.leases.keys()], [one.key]);
       if (how === "the wire") proxy.mend();
       else {
         server.signal("SIGCONT");
         put(server, two);
       }
-      await eventually("the change", () => follower.leases.size === 2, PROMPT_MS);
+      await eventually("the change", () => follower.leases.size === 2);
     });
   });
 }
+
+/** The inodes of this process's sockets to a server, by /proc/net/tcp, where 0 is one that it has closed. */
+function socketsTo(url: string): string[] {
+  const port = Number(new URL(url).port).toString(16).toUpperCase().padStart(4, "0");
+  return Deno.readTextFileSync("/proc/net/tcp").split("\n").map((line) => line.trim().split(/\s+/))
+    .filter((fields) => fields[2]?.endsWith(`:${port}`) && fields[9] !== "0")
+    .map((fields) => fields[9]!);
+}
+
+Deno.test("a connection that is given up does not wait for a server that can't be reached", async () => {
+  await using server = await EtcdServer.start();
+  using proxy = new TcpProxy(server.url);
+  await using store = open(new RecordingLog(), proxy.url);
+  await following(store, async (follower) => {
+    await eventually("the snapshot", () => follower.events.length > 0);
+    // From now on the other side closes no connection.
+    proxy.silence();
+    for (let time = 0; time < 3; time++) {
+      const before = socketsTo(proxy.url);
+      assert.equal(before.length, 1);
+      store.reconnect();
+      await eventually("another connection", () => {
+        const [socket, ...more] = socketsTo(proxy.url);
+        return socket !== undefined && more.length === 0 && socket !== before[0];
+      });
+    }
+    proxy.mend();
+    const one = lease("10.5.1.0/24", 1);
+    put(server, one);
+    await follower.sees(one.key);
+  });
+});
 
 Deno.test("etcd has compacted what a watch waits for: it is handed the difference alone", async () => {
   await using server = await EtcdServer.start();
@@ -171,6 +199,59 @@ Deno.test("etcd has compacted what a watch waits for: it is handed the differenc
   });
 });
 
+Deno.test("a defect in a watch comes out of it, and is not tried again", async () => {
+  await using server = await EtcdServer.start();
+  const log = new RecordingLog();
+  let broken = false;
+  const createEtcd3: CreateEtcd3 = (options) => {
+    const etcd = new Etcd3(options);
+    const range = etcd.kv.range.bind(etcd.kv);
+    etcd.kv.range = (request, options) => {
+      if (broken) throw new TypeError("a defect");
+      return range(request, options);
+    };
+    return etcd;
+  };
+  await using store = EtcdStore.open({ endpoints: [server.url], prefix: PREFIX, log, createEtcd3 });
+  const events = store.watch(never);
+  assert.ok(!(await events.next()).done);
+  const next = events.next();
+  put(server, lease("10.5.1.0/24", 1));
+  assert.ok(!(await next).done);
+  broken = true;
+  const failing = assert.rejects(events.next(), { name: "TypeError", message: "a defect" });
+  store.reconnect();
+  await failing;
+  await assert.rejects(store.leases(never), { name: "TypeError", message: "a defect" });
+  assert.deepEqual(log.events, []);
+});
+
+Deno.test("requests, failures, outages and watches that begin again are counted", async () => {
+  await using server = await EtcdServer.start();
+  using proxy = new TcpProxy(server.url);
+  const log = new RecordingLog();
+  const metrics = new MetricsRegistry();
+  const value = (what: string) => metrics.value(`denim_store_${what}_total`, { store: "etcd" });
+  await using store = EtcdStore.open({ endpoints: [proxy.url], prefix: PREFIX, log, metrics });
+  await store.networkConfigText(never);
+  assert.deepEqual(["requests", "failures", "outages", "watch_restarts"].map(value), [1, 0, 0, 0]);
+  await following(store, async (follower) => {
+    await eventually("the snapshot", () => follower.events.length > 0);
+    proxy.cut();
+    await eventually("it is missed", () => log.of("outage").length > 0);
+    proxy.mend();
+    await eventually("it is over", () => log.of("outage-over").length > 0);
+    assert.equal(value("outages"), 1);
+    assert.ok(value("requests")! > 1);
+    const one = lease("10.5.1.0/24", 1);
+    put(server, one);
+    await follower.sees(one.key);
+    const before = value("watch_restarts")!;
+    store.reconnect();
+    await eventually("the watch begins again", () => value("watch_restarts")! > before);
+  });
+});
+
 Deno.test("etcd is set up anew, with nothing in it: what is gone is gone", async () => {
   await using server = await EtcdServer.start();
   const log = new RecordingLog();
@@ -200,7 +281,7 @@ Deno.test("etcd's lease that ends is told, and an end put off is not", async () 
     await store.renew(kept, never);
     await follower.sees(kept.key);
     const [left] = await store.leases(never);
-    assert.ok(left!.expiresAtMs! > Date.now() + LEASE_TTL_MS / 2);
+    assert.ok(endOf(left!) > Date.now() + LEASE_TTL_MS / 2);
   });
 });
 
@@ -300,18 +381,28 @@ Deno.test("one endpoint of several is enough, whatever is wrong with the others"
   using refusing = new TcpProxy(server.url);
   refusing.cut();
   const log = new RecordingLog();
+  let tries = 0;
+  const createEtcd3: CreateEtcd3 = (options) => {
+    tries++;
+    return new Etcd3(options);
+  };
   for (let time = 0; time < 4; time++) {
-    await using store = open(
+    await using store = EtcdStore.open({
+      endpoints: [
+        refusing.url,
+        "http://127.0.0.1:9",
+        "https://no-such-host.invalid:1",
+        server.url,
+      ],
+      prefix: PREFIX,
       log,
-      refusing.url,
-      "http://127.0.0.1:9",
-      "https://no-such-host.invalid:1",
-      server.url,
-    );
+      createEtcd3,
+    });
     await store.setNetworkConfig(NET_CONF, { ifAbsent: false }, never);
-    const startMs = performance.now();
+    // The one that answered is remembered: the others are not tried again.
+    const before = tries;
     await store.networkConfig(never);
-    assert.ok(performance.now() - startMs < 500, "the one that answers is remembered");
+    assert.equal(tries, before);
   }
   assert.deepEqual(log.lines, []);
 });
@@ -326,9 +417,7 @@ Deno.test("a silent endpoint does no harm, from the start or later", async () =>
   // Each store asks in an order of its own.
   for (let time = 0; time < 8; time++) {
     await using store = open(new RecordingLog(), url, server.url);
-    const startMs = performance.now();
     await store.setNetworkConfig(NET_CONF, { ifAbsent: false }, never);
-    assert.ok(performance.now() - startMs < 1_000);
   }
   const log = new RecordingLog();
   await using store = open(log, one.url, other.url);
@@ -340,8 +429,7 @@ Deno.test("a silent endpoint does no harm, from the start or later", async () =>
       proxy.silence();
       const added = lease(`10.5.${follower.events.length}.0/24`, 100 + follower.events.length);
       put(server, added);
-      const seenMs = await eventually("it", () => follower.leases.has(added.key));
-      assert.ok(seenMs < SILENT_MS + PROMPT_MS, `${seenMs} ms`);
+      await eventually("it", () => follower.leases.has(added.key));
       proxy.mend();
     }
     assert.equal(count(log, /^warn/), 0, log.lines.join("\n"));
@@ -362,7 +450,7 @@ Deno.test("a proxy in the environment is not for etcd; a server that is no etcd 
     await using lost = open(new RecordingLog(), url);
     await assert.rejects(lost.leases(never), {
       name: "RuntimeError",
-      message: `etcd:${url}${PREFIX}: ${url}: it is no etcd: it answers with HTTP status 404`,
+      message: `etcd:${url}${PREFIX}: ${url}: it is not an etcd: it answers with HTTP status 404`,
     });
   } finally {
     Deno.env.delete("http_proxy");
@@ -372,29 +460,33 @@ Deno.test("a proxy in the environment is not for etcd; a server that is no etcd 
 Deno.test("two leases that overlap, written at the same moment: the later one is taken back", async () => {
   await using server = await EtcdServer.start();
   const log = new RecordingLog();
-  await using store = open(log, server.url);
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
   // A lease of another length, in the moment between the choice and the write.
   let rival: Lease | undefined;
-  const { txn } = KVClient.prototype;
-  KVClient.prototype.txn = function (request, options) {
-    const chosen = request.success?.[0]?.request_put?.key?.toString().split("/").at(-1);
-    if (rival === undefined && chosen !== undefined) {
-      rival = lease(chosen.replace("-24", "/25"), 99);
-      put(server, rival);
-    }
-    return txn.call(this, request, options);
+  const createEtcd3: CreateEtcd3 = (options) => {
+    const etcd = new Etcd3(options);
+    const txn = etcd.kv.txn.bind(etcd.kv);
+    etcd.kv.txn = (request, options) => {
+      const chosen = request.success?.[0]?.request_put?.key?.toString();
+      if (rival === undefined && chosen?.includes("/subnets/")) {
+        rival = lease(chosen.split("/").at(-1)!.replace("-24", "/25"), 99);
+        put(server, rival);
+      }
+      return txn(request, options);
+    };
+    return etcd;
   };
-  let held: Lease;
-  try {
-    held = await store.acquire(node(1), never);
-  } finally {
-    KVClient.prototype.txn = txn;
-  }
+  await using store = EtcdStore.open({
+    endpoints: [server.url],
+    prefix: PREFIX,
+    log,
+    createEtcd3,
+  });
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  const held = await store.acquire(node(1), never);
   assert.ok(!held.halves[0]!.subnet.contains(rival!.halves[0]!.subnet.address), held.key);
   const keys = (await store.leases(never)).map(({ key }) => key).sort();
   assert.deepEqual(keys, [held.key, rival!.key].sort());
-  assert.equal(count(log, /^debug .* is given back for .*-25, which was first/), 1);
+  assert.equal(log.of("lease-conflict-undone").length, 1);
 });
 
 Deno.test("what has changed since leases were listed, is found before one is chosen or followed", async () => {
@@ -460,7 +552,7 @@ Deno.test("of two leases that overlap the older one's node keeps its own", async
     (await store.leases(never)).map(({ key }) => key).sort(),
     [newer.key, other.key].sort(),
   );
-  assert.equal(count(log, /^warn the lease 10\.5\.17\.0-24 .*overlaps an older one/), 1);
+  assert.equal(log.of("lease-replaced").length, 1);
 });
 
 Deno.test("a dual-stack cluster's node without an address of one family is told which, and gets nothing", async () => {
@@ -501,9 +593,21 @@ Deno.test("values that can't be read are skipped, with one warning each, and har
   put(server, good);
   const bad: readonly (readonly [key: string, value: string, says: RegExp])[] = [
     ["10.5.2.0-24", "{", /10\.5\.2\.0-24: the value is not JSON/],
-    ["10.5.3.0-24", '{"PublicIP":"nowhere"}', /10\.5\.3\.0-24: PublicIP: "nowhere" is no IP/],
-    ["10.5.4.7-24", formatLeaseValue(good), /10\.5\.4\.7-24: the key names no subnet/],
-    ["10.5.5.0-24/x", formatLeaseValue(good), /10\.5\.5\.0-24\/x: the key names no subnet/],
+    [
+      "10.5.3.0-24",
+      '{"PublicIP":"nowhere"}',
+      /10\.5\.3\.0-24: PublicIP: "nowhere" is not an IP/,
+    ],
+    [
+      "10.5.4.7-24",
+      formatLeaseValue(good),
+      /10\.5\.4\.7-24: the key does not name a subnet/,
+    ],
+    [
+      "10.5.5.0-24/x",
+      formatLeaseValue(good),
+      /10\.5\.5\.0-24\/x: the key does not name a subnet/,
+    ],
     ["10.5.6.0-24&fc00:5::-64", '{"PublicIP":"10.99.0.6"}', /no public IPv6 address/],
   ];
   for (const [key, value] of bad) server.ctl("put", `${PREFIX}/subnets/${key}`, value);

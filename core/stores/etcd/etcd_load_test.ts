@@ -1,13 +1,13 @@
 /** Many nodes at once, and many leases. */
 
-import { KVClient } from "etcd3";
+import { Etcd3 } from "etcd3";
 import assert from "node:assert/strict";
 import { node } from "../../../tests/contracts/lease_store.ts";
 import { EtcdServer } from "../../../tests/support/etcd_server.ts";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { StoreProcess } from "../../../tests/support/store_process.ts";
 import { parseLeaseKey } from "../../mod.ts";
-import { EtcdStore } from "./mod.ts";
+import { type CreateEtcd3, EtcdStore } from "./mod.ts";
 
 const PREFIX = "/coreos.com/network";
 const { signal: never } = new AbortController();
@@ -20,7 +20,7 @@ function open(server: EtcdServer, log = new RecordingLog()): EtcdStore {
 
 /** Runs the processes, which all begin at once, and returns the lines that they print. */
 async function race(server: EtcdServer): Promise<string[]> {
-  const script = new URL("etcd_process.ts", import.meta.url);
+  const script = new URL("../../../tests/support/etcd_process.ts", import.meta.url);
   const each = NODES / PROCESSES;
   await using stack = new AsyncDisposableStack();
   const processes = Array.from(
@@ -132,27 +132,32 @@ Deno.test("a start among N leases costs requests that grow by their pages alone"
 Deno.test("a listing whose revision is compacted between two pages is read anew", async () => {
   await using server = await EtcdServer.start();
   fill(server, 4_500);
-  await using store = open(server);
-  const { range } = KVClient.prototype;
   let pages = 0;
-  KVClient.prototype.range = async function (request, options) {
-    const page = await range.call(this, request, options);
-    if (++pages !== 1) return page;
-    server.ctl("put", `${PREFIX}/subnets/10.200.0.0-24`, '{"PublicIP":"10.99.0.200"}');
-    server.ctl("del", `${PREFIX}/subnets/10.0.1.0-24`);
-    server.ctl("compact", `${server.revision()}`);
-    return page;
+  const createEtcd3: CreateEtcd3 = (options) => {
+    const etcd = new Etcd3(options);
+    const range = etcd.kv.range.bind(etcd.kv);
+    etcd.kv.range = async (request, options) => {
+      const page = await range(request, options);
+      if (++pages !== 1) return page;
+      server.ctl("put", `${PREFIX}/subnets/10.200.0.0-24`, '{"PublicIP":"10.99.0.200"}');
+      server.ctl("del", `${PREFIX}/subnets/10.0.1.0-24`);
+      server.ctl("compact", `${server.revision()}`);
+      return page;
+    };
+    return etcd;
   };
-  try {
-    for await (const event of store.watch(never)) {
-      assert.ok(event.kind === "snapshot");
-      const keys = new Set(event.leases.map(({ key }) => key));
-      assert.equal(event.leases.length, 4_500);
-      assert.ok(keys.has("10.200.0.0-24") && !keys.has("10.0.1.0-24"), "all of one revision");
-      break;
-    }
-  } finally {
-    KVClient.prototype.range = range;
+  await using store = EtcdStore.open({
+    endpoints: [server.url],
+    prefix: PREFIX,
+    log: new RecordingLog(),
+    createEtcd3,
+  });
+  for await (const event of store.watch(never)) {
+    assert.ok(event.kind === "snapshot");
+    const keys = new Set(event.leases.map(({ key }) => key));
+    assert.equal(event.leases.length, 4_500);
+    assert.ok(keys.has("10.200.0.0-24") && !keys.has("10.0.1.0-24"), "all of one revision");
+    break;
   }
   // One page in vain, then a refusal, then three.
   assert.equal(pages, 4);

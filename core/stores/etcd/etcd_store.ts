@@ -3,66 +3,70 @@
  *
  * A node's lease is one key, `<prefix>/subnets/<subnets>`, written under an etcd lease that ends after 24
  * hours; a key without an etcd lease is a reservation. Each write is a transaction over the revisions that
- * were read. What no comparison of revisions can exclude, two keys whose subnets overlap or that are the
- * same node's, the transaction itself reads: the later one of the two is taken back.
+ * were read. Comparing revisions cannot rule out overlapping subnets or two leases of one node, so the transaction
+ * also lists new keys; if there is a conflict, the later lease is deleted.
  *
  * @module
  */
 
-import {
-  EtcdLeaseInvalidError,
-  type IEvent,
-  type IKeyValue,
-  type IRangeResponse,
-  type IRequestOp,
-  type ITxnRequest,
-} from "etcd3";
+import type { IEvent, IKeyValue, IRangeResponse, IRequestOp, ITxnRequest } from "etcd3";
 import { Buffer } from "node:buffer";
 import {
+  awaitNetConf,
+  Backoff,
   chooseLease,
   chooseReservation,
-  ConfigError,
-  FAMILIES,
+  type Expiry,
+  findHeld,
+  followNetConf,
   formatLeaseValue,
   heldBefore,
   holdsAlike,
+  indexOf,
   type Lease,
   LEASE_TTL_MS,
   type LeaseAdmin,
   type LeaseEvent,
-  leaseHalf,
+  type LeaseIndex,
   leaseKey,
-  LeaseLostError,
   LeaseReader,
   type LeaseRequest,
   type LeaseStore,
   type Logger,
+  logLeaseReplaced,
   messageOf,
+  type Metrics,
   type NetworkConfig,
+  NO_METRICS,
   type NodeIdentity,
+  noNetConf,
+  Outage,
   overlaps,
   parseNetworkConfig,
+  readNetConf,
   requestedLease,
+  requireHeld,
   type ReservationRequest,
   RuntimeError,
   sleep,
-  WRITE_NET_CONF,
+  type StoredLease,
+  type StoreMetrics,
+  storeMetrics,
+  throwDefect,
 } from "../../mod.ts";
-import { Outage } from "../../outage.ts";
 import { EtcdClient, HistoryGoneError, type KeyRange, RefusedError } from "./client.ts";
-import { readCredentials, type TlsFiles } from "./tls.ts";
+import { type CreateEtcd3, GRPC } from "./etcd3.ts";
+import { DEFAULT_NAMES, readCredentials, type SettingNames, type TlsFiles } from "./tls.ts";
 
 /** How many keys are read with one request. */
 const PAGE_KEYS = 2_000;
-/** How many requests for the end of a lease are under way at once. */
+/** How many requests for leases' ends are under way at once. */
 const MAX_TTL_REQUESTS = 16;
-/** Waits before a watch that broke is begun again: from this, doubling … */
-const MIN_REWATCH_MS = 20;
-/** … to this; less by up to a half, by chance, so that a cluster's nodes do not come all at once. */
-const MAX_REWATCH_MS = 1_000;
-/** How long a transaction that lost a race waits, at the most, before the next. */
+/** Waits before a broken watch begins again; by chance, so that a cluster's nodes do not all come at once. */
+const REWATCH = { minMs: 20, maxMs: 1_000, jitter: 0.5 };
+/** How long a transaction that lost a race waits at most before the next attempt. */
 const MAX_RACE_WAIT_MS = 50;
-/** What etcd calls the lease of a key that has none. */
+/** etcd's lease id of a key without a lease. */
 const NO_LEASE = "0";
 
 /** How a store is opened. */
@@ -75,10 +79,16 @@ export interface EtcdStoreOptions extends TlsFiles {
   readonly username?: string | undefined;
   /** The user's password. */
   readonly password?: string | undefined;
-  /** False for who would rather hear of an etcd that does not answer than wait for it. */
+  /** Whether to wait for an etcd that does not answer, rather than to reject; true unless given. */
   readonly patient?: boolean;
-  /** Hears what the store waits for, and of leases that can't be read. */
+  /** Where the store says what it waits for, and which leases can't be read. */
   readonly log: Logger;
+  /** Counts what the store does. */
+  readonly metrics?: Metrics;
+  /** How messages name these options; a program gives its flags' names. */
+  readonly names?: SettingNames;
+  /** Makes etcd3's clients; with etcd3's constructor unless given. */
+  readonly createEtcd3?: CreateEtcd3;
 }
 
 /** A lease's key as it is in etcd. */
@@ -90,12 +100,12 @@ interface Row {
   readonly modRevision: number;
   /** The id of the etcd lease that it is under, or {@link NO_LEASE}. */
   readonly etcdLease: string;
-  /** What was read from it, `null` for nothing; `undefined` where nobody has tried. */
+  /** The lease in it, `null` if it can't be read; `undefined` if that was not tried yet. */
   lease?: Lease | null;
 }
 
 /** A lease that could be read, with where it stands. */
-interface Found {
+interface Found extends StoredLease {
   readonly row: Row;
   readonly lease: Lease;
 }
@@ -107,11 +117,14 @@ interface Listing {
   readonly clusterId: string;
 }
 
-/** An etcd lease of this node's. */
+/** An etcd lease of this node. */
 interface Grant {
   readonly id: string;
-  readonly expiresAtMs: number;
+  readonly expiry: Expiry;
 }
+
+/** What a reservation has in place of an etcd lease. */
+const NO_GRANT: Grant = { id: NO_LEASE, expiry: "never" };
 
 /** Leases in an etcd cluster. */
 export class EtcdStore implements LeaseStore, LeaseAdmin {
@@ -123,8 +136,9 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   readonly #configKey: Buffer;
   readonly #subnets: string;
   readonly #range: Required<KeyRange>;
+  readonly #metrics: StoreMetrics;
   readonly #refused: Outage;
-  /** All leases as they were listed last, until a watch follows them. */
+  /** All leases as last listed, until a watch follows them. */
   #listing: Listing | undefined;
   #watchBegan = false;
 
@@ -134,7 +148,13 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     this.description = `etcd:${options.endpoints.join(",")}${prefix}`;
     this.#log = options.log;
     this.#reader = new LeaseReader(this.description, options.log);
-    this.#refused = new Outage(this.description, "lets itself be followed again", options.log);
+    this.#metrics = storeMetrics(options.metrics ?? NO_METRICS, "etcd");
+    this.#refused = new Outage(
+      this.description,
+      "can be watched again",
+      options.log,
+      this.#metrics.outages,
+    );
     this.#configKey = Buffer.from(`${prefix}/config`);
     this.#subnets = `${prefix}/subnets/`;
     // The byte behind "/" is "0".
@@ -144,53 +164,43 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     };
     this.#client = new EtcdClient({
       ...options,
+      metrics: this.#metrics,
+      names: options.names ?? DEFAULT_NAMES,
       patient: options.patient ?? true,
       description: this.description,
     });
   }
 
   /**
-   * Opens a store; etcd itself is asked with the first call. Throws a ConfigError where the TLS files can't
-   * be used.
+   * Opens a store; etcd itself is asked with the first call. Throws a ConfigError if the TLS files can't be
+   * used.
    */
   static open(options: EtcdStoreOptions): EtcdStore {
-    if (options.endpoints.some((url) => url.startsWith("https:"))) readCredentials(options);
+    if (options.endpoints.some((url) => url.startsWith("https:"))) {
+      readCredentials(options, options.names ?? DEFAULT_NAMES);
+    }
     return new EtcdStore(options);
   }
 
-  /** The net-conf, waited for; see {@link LeaseStore.networkConfig}. */
+  /** See {@link LeaseStore.networkConfig}. */
   async networkConfig(signal: AbortSignal): Promise<NetworkConfig> {
-    return this.#parseNetConf((await this.#awaitNetConf(signal)).value);
+    return readNetConf((await this.#awaitNetConf(signal)).value, this.description);
   }
 
-  /** The net-conf, then each other one that anybody writes. */
-  async *watchNetworkConfig(signal: AbortSignal): AsyncGenerator<NetworkConfig, void, void> {
-    let seen: string | undefined;
-    for await (const { value: text } of this.#netConfs(signal)) {
-      if (text === seen) continue;
-      const first = seen === undefined;
-      seen = text;
-      let config;
-      try {
-        config = this.#parseNetConf(text);
-      } catch (error) {
-        if (first) throw error;
-        this.#log.error(
-          "net-conf-refused",
-          `the new net-conf is not followed: ${messageOf(error)}`,
-        );
-        continue;
-      }
-      yield config;
-    }
+  /** See {@link LeaseStore.watchNetworkConfig}. */
+  watchNetworkConfig(signal: AbortSignal): AsyncGenerator<NetworkConfig, void, void> {
+    const texts = async function* (rows: AsyncIterable<Row>) {
+      for await (const { value } of rows) yield value;
+    };
+    return followNetConf(texts(this.#netConfs(signal)), this.description, this.#log);
   }
 
-  /** The net-conf's text; see {@link LeaseStore.networkConfigText}. */
+  /** See {@link LeaseAdmin.networkConfigText}. */
   async networkConfigText(signal: AbortSignal): Promise<string | undefined> {
     return (await this.#read(this.#configKey, signal))?.value;
   }
 
-  /** Writes the net-conf, after its checks; see {@link LeaseStore.setNetworkConfig}. */
+  /** See {@link LeaseAdmin.setNetworkConfig}. */
   async setNetworkConfig(
     text: string,
     options: { readonly ifAbsent: boolean },
@@ -204,16 +214,16 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     }, signal) !== undefined;
   }
 
-  /** The lease that a node holds; see {@link LeaseStore.held}. */
+  /** See {@link LeaseStore.held}. */
   async held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined> {
     const found = await this.#heldBefore(node, signal) ??
-      this.#findHeld((await this.#listAll(signal)).rows, node);
+      findHeld(node, this.#index((await this.#listAll(signal)).rows));
     if (found === undefined) return undefined;
     const [lease] = await this.#withExpiry([found], signal);
     return lease;
   }
 
-  /** The lease of the node's last run, for which not all have to be read. */
+  /** The lease of the node's last run, found without listing all. */
   async #heldBefore(node: NodeIdentity, signal: AbortSignal): Promise<Found | undefined> {
     if (node.previousSubnets.length === 0) return undefined;
     const row = await this.#read(this.#keyOf(leaseKey(node.previousSubnets)), signal);
@@ -221,67 +231,55 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     return found && heldBefore(node, found.lease) ? found : undefined;
   }
 
-  /** Gives a node its subnet; see {@link LeaseStore.acquire}. */
+  /** See {@link LeaseStore.acquire}. */
   async acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
     return await this.#write(async (grant) => {
       const netConf = await this.#awaitNetConf(signal);
-      const config = this.#parseNetConf(netConf.value);
+      const config = readNetConf(netConf.value, this.description);
       const listing = await this.#listAll(signal);
       const { rows } = listing;
-      const found = this.#findHeld(rows, request);
-      const { subnets, keeps } = chooseLease(
+      const found = findHeld(request, this.#index(rows));
+      const choice = chooseLease(
         config,
         request,
         found !== undefined && isOldest(found, rows) ? found.lease : undefined,
         () => rows.filter((row) => row !== found?.row).map(({ key }) => key),
       );
+      const { subnets, keeps } = choice;
       if (found !== undefined && !keeps) {
-        this.#log.warn(
-          "lease-outside-net-conf",
-          `the lease ${found.row.key} does not fit net-conf any more, or overlaps an older one; ` +
-            "leasing anew",
-        );
+        logLeaseReplaced(this.#log, config, request, found, choice);
       }
       const reserved = keeps && found?.row.etcdLease === NO_LEASE;
-      const { id, expiresAtMs } = reserved ? { id: NO_LEASE } : await grant();
-      const lease = requestedLease(request, subnets, expiresAtMs);
+      const { id, expiry } = reserved ? NO_GRANT : await grant();
+      const lease = requestedLease(request, subnets, expiry);
       return { lease, id, replaces: found?.row, netConf, listing };
     }, signal);
   }
 
-  /** Lengthens a lease; see {@link LeaseStore.renew}. */
+  /** See {@link LeaseStore.renew}. */
   async renew(lease: Lease, signal: AbortSignal): Promise<Lease> {
     return await this.#write(async (grant) => {
-      const row = await this.#read(this.#keyOf(lease.key), signal);
-      if (row === undefined) {
-        throw new LeaseLostError(`the lease ${lease.key} ran out or was deleted`);
-      }
-      const holder = this.#find(row)?.lease;
-      const same = lease.halves.every(({ subnet, publicIp }) =>
-        holder !== undefined && leaseHalf(holder, subnet.family)?.publicIp.equals(publicIp)
-      );
-      if (!same) throw new LeaseLostError(`the lease ${lease.key} is another node's: ${row.value}`);
-      const { id, expiresAtMs } = row.etcdLease === NO_LEASE ? { id: NO_LEASE } : await grant();
-      return { lease: { ...lease, expiresAtMs }, id, replaces: row };
+      const stored = await this.#read(this.#keyOf(lease.key), signal);
+      const row = requireHeld(lease, stored, (row) => this.#find(row)?.lease);
+      const { id, expiry } = row.etcdLease === NO_LEASE ? NO_GRANT : await grant();
+      return { lease: { ...lease, expiry }, id, replaces: row };
     }, signal);
   }
 
-  /** Every lease, with its end, which costs a request a lease; see {@link LeaseStore.leases}. */
+  /** See {@link LeaseAdmin.leases}; costs a request a lease. */
   async leases(signal: AbortSignal): Promise<readonly Lease[]> {
     const { rows } = await this.#list(signal);
     return await this.#withExpiry(rows.flatMap((row) => this.#find(row) ?? []), signal);
   }
 
-  /** Keeps subnets for a node for good; see {@link LeaseStore.reserve}. */
+  /** See {@link LeaseAdmin.reserve}. */
   async reserve(request: ReservationRequest, signal: AbortSignal): Promise<Lease> {
     return await this.#write(async () => {
       const netConf = await this.#read(this.#configKey, signal);
-      if (netConf === undefined) {
-        throw new RuntimeError(`there is no net-conf yet; ${WRITE_NET_CONF}`);
-      }
+      if (netConf === undefined) throw noNetConf(this.description);
       const listing = await this.#list(signal);
       const lease = chooseReservation(
-        this.#parseNetConf(netConf.value),
+        readNetConf(netConf.value, this.description),
         request,
         listing.rows.map((row) => ({ key: row.key, lease: this.#find(row)?.lease })),
       );
@@ -291,7 +289,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     }, signal);
   }
 
-  /** Gives up a lease or a reservation; see {@link LeaseStore.release}. */
+  /** See {@link LeaseStore.release}. */
   async release(key: string, signal: AbortSignal): Promise<boolean> {
     const { deleted } = await this.#client.run(
       ({ kv }, options) => kv.deleteRange({ key: this.#keyOf(key) }, options),
@@ -300,9 +298,9 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     return deleted !== "0";
   }
 
-  /** All leases, without their ends, then each change; see {@link LeaseStore.watch}. */
+  /** See {@link LeaseStore.watch}; every lease's expiry is "unknown". */
   async *watch(signal: AbortSignal): AsyncGenerator<LeaseEvent, void, void> {
-    /** The keys of the leases handed on. */
+    /** The keys of the leases that the caller knows. */
     const told = new Set<string>();
     let first = true;
     const list = async (signal: AbortSignal) => {
@@ -317,7 +315,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       for (const key of removed) told.delete(key);
       for (const [key, row] of rows) {
         const lease = row && this.#find(row)?.lease;
-        if (row === undefined) this.#reader.forget(key);
+        if (row === undefined) this.#reader.remove(key);
         if (lease !== undefined) {
           told.add(key);
           put.push(lease);
@@ -330,7 +328,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     }
   }
 
-  /** Gives up every connection; see {@link LeaseStore.reconnect}. */
+  /** See {@link LeaseStore.reconnect}. */
   reconnect(): void {
     this.#client.reconnect();
   }
@@ -342,7 +340,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
 
   /**
    * What a range of keys holds, then what changes in it. Ends when the signal is aborted or the store is
-   * closed. Throws what etcd refuses from the start; later on it tries again, whatever is wrong.
+   * closed. Throws if etcd refuses from the start; later on it tries again, whatever etcd says.
    *
    * @param list lists the range
    */
@@ -352,17 +350,17 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     list = (signal: AbortSignal): Promise<Listing> => this.#list(signal, range),
   ): AsyncGenerator<News, void, void> {
     const ending = AbortSignal.any([signal, this.#client.closed]);
-    /** The next revision to hear of. */
+    /** The next revision of interest. */
     let next = { revision: 0, clusterId: "" };
     const kind = range.key.toString();
     let listed = false;
     let began = false;
-    let waitMs = MIN_REWATCH_MS;
+    const backoff = new Backoff(REWATCH);
     while (!ending.aborted) {
       try {
         if (!listed) {
           const { rows, revision, clusterId } = await list(ending);
-          // Another cluster's revisions say nothing of what is new.
+          // Another cluster's revisions don't tell what is new.
           const same = clusterId === next.clusterId && revision + 1 >= next.revision;
           const news = same ? rows.filter((row) => row.modRevision >= next.revision) : rows;
           yield {
@@ -373,26 +371,27 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
           listed = began = true;
         }
         for await (const responses of this.#client.watch(range, next, ending)) {
-          waitMs = MIN_REWATCH_MS;
+          backoff.reset();
           this.#refused.worked(kind);
           const events = responses.flatMap(({ events }) => events);
           if (events.length === 0) continue;
           yield { rows: this.#changes(events), present: undefined };
-          // Not the header's revision, which may be ahead of what the watch has yet to tell.
+          // Not the header's revision, which may be ahead of what the watch has reported.
           next.revision = Number(events.at(-1)!.kv.mod_revision) + 1;
         }
       } catch (error) {
+        if (!ending.aborted && !began) throw error;
+        if (error !== ending.reason) throwDefect(error);
         if (ending.aborted) return;
-        if (!began) throw error;
         if (error instanceof HistoryGoneError) listed = false;
-        // Else nobody would know that what the others do is not heard of any more.
+        // A watch that etcd refuses leaves peers' changes unseen, of which nothing else would tell.
         if (error instanceof RefusedError) this.#refused.failed(kind, error.reason);
+        this.#metrics.watchRestarts.add();
         this.#log.debug(
           "watch-restarted",
           `the watch on ${this.description} begins again: ${messageOf(error)}`,
         );
-        await sleep(waitMs * (0.5 + Math.random() / 2), ending);
-        waitMs = Math.min(waitMs * 2, MAX_REWATCH_MS);
+        await sleep(backoff.next(), ending);
       }
     }
   }
@@ -406,20 +405,13 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     return rows;
   }
 
-  /** Each net-conf that is there, once a write. Says so where it waits for the first. */
-  async *#netConfs(signal: AbortSignal): AsyncGenerator<Row, void, void> {
-    let waited = false;
-    for await (const { rows } of this.#follow({ key: this.#configKey }, signal)) {
-      const [row] = rows.values();
-      if (row !== undefined) yield row;
-      else if (!waited) {
-        this.#log.info(
-          "net-conf-awaited",
-          `waiting for a net-conf in ${this.description}; ${WRITE_NET_CONF}`,
-        );
-      }
-      waited = true;
-    }
+  /** The net-confs that etcd holds, from the first on, one a write. */
+  #netConfs(signal: AbortSignal): AsyncGenerator<Row, void, void> {
+    const rows = async function* (news: AsyncIterable<News>) {
+      for await (const { rows } of news) yield [...rows.values()][0];
+    };
+    const news = this.#follow({ key: this.#configKey }, signal);
+    return awaitNetConf(rows(news), this.description, this.#log);
   }
 
   async #awaitNetConf(signal: AbortSignal): Promise<Row> {
@@ -428,8 +420,8 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   }
 
   /**
-   * Writes a lease that `plan` decides on, again from what is there by then where it was overtaken. `plan`
-   * may ask for an etcd lease, and gets the same one each time.
+   * Writes a lease that `plan` decides on; decides again if another write was faster. `plan` may ask for an etcd
+   * lease, and gets the same one each time.
    */
   async #write(
     plan: (grant: () => Promise<Grant>) => Promise<Plan>,
@@ -447,29 +439,28 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
           revision = await this.#carryOut(planned, signal);
           if (revision === undefined) continue;
         } catch (error) {
-          if (!(error instanceof RuntimeError && error.cause instanceof EtcdLeaseInvalidError)) {
-            throw error;
-          }
+          // The etcd lease has ended meanwhile.
+          if (!(error instanceof RefusedError && error.code === GRPC.NOT_FOUND)) throw error;
           granted = undefined;
           continue;
         }
         used = planned.id === granted?.id;
         await this.#discard(planned.replaces?.etcdLease, signal);
         // Read back, so that this node sees its lease as the others do.
-        const { key, expiresAtMs } = planned.lease;
-        return this.#reader.read(key, formatLeaseValue(planned.lease), expiresAtMs, revision)!;
+        const { key, expiry } = planned.lease;
+        return this.#reader.read(key, formatLeaseValue(planned.lease), expiry, revision)!;
       }
     } catch (error) {
       if (!(error instanceof RuntimeError) || error.message.startsWith(this.description)) {
         throw error;
       }
-      throw new RuntimeError(`${this.description}: ${error.message}`);
+      throw new RuntimeError(`${this.description}: ${error.message}`, { cause: error });
     } finally {
       if (!used) await this.#discard(granted?.id, signal);
     }
   }
 
-  /** Tells the revision of the write; `undefined` where another was faster. */
+  /** The revision of the write; `undefined` if another write was faster. */
   async #carryOut(
     { lease, id, replaces, netConf, listing }: Plan,
     signal: AbortSignal,
@@ -494,13 +485,13 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     if (done === undefined) return undefined;
     const newcomers = done.ranges.flatMap(({ kvs }) => kvs.map((kv) => this.#rowOf(kv)));
     const rival = newcomers.find((row) => row.key !== lease.key && this.#collide(row, lease));
-    // Another cluster's revisions say nothing of who is new.
+    // Another cluster's revisions don't tell which lease is new.
     const same = listing === undefined || listing.clusterId === done.clusterId;
     if (rival === undefined && same) return done.revision;
     this.#log.debug(
       "lease-conflict-undone",
-      `${lease.key} is given back ` +
-        (rival === undefined ? "to another cluster" : `for ${rival.key}, which was first`),
+      `deleting the new lease ${lease.key}: ` +
+        (rival === undefined ? "etcd is another cluster by now" : `${rival.key} was first`),
     );
     await this.#transact({
       compare: [changedAt(key, done.revision)],
@@ -536,10 +527,10 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       ({ leaseClient }, options) => leaseClient.leaseGrant({ TTL: LEASE_TTL_MS / 1000 }, options),
       signal,
     );
-    return { id: ID, expiresAtMs: askedAtMs + Number(TTL) * 1000 };
+    return { id: ID, expiry: { atMs: askedAtMs + Number(TTL) * 1000 } };
   }
 
-  /** Gives back an etcd lease that no key is under any more: else it would lie about for a day. */
+  /** Revokes an etcd lease that no key is under any more, which would otherwise stay for a day. */
   async #discard(id: string | undefined, signal: AbortSignal): Promise<void> {
     if (id === undefined || id === NO_LEASE) return;
     await this.#client.tryOnce(async ({ leaseClient }, options) => {
@@ -548,10 +539,10 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     }, signal);
   }
 
-  /** The leases with their ends, without those that have just ended. */
+  /** The leases with their ends, but for those that have just ended. */
   async #withExpiry(found: readonly Found[], signal: AbortSignal): Promise<Lease[]> {
     const ids = [...new Set(found.map(({ row }) => row.etcdLease))].filter((id) => id !== NO_LEASE);
-    const ends = new Map<string, number>();
+    const ends = new Map<string, Expiry>([[NO_LEASE, "never"]]);
     const ask = async () => {
       for (let id = ids.pop(); id !== undefined; id = ids.pop()) {
         const ID = id;
@@ -559,17 +550,19 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
           ({ leaseClient }, options) => leaseClient.leaseTimeToLive({ ID }, options),
           signal,
         );
-        if (Number(TTL) > 0) ends.set(id, Date.now() + Number(TTL) * 1000);
+        if (Number(TTL) > 0) ends.set(id, { atMs: Date.now() + Number(TTL) * 1000 });
       }
     };
     await Promise.all(Array.from({ length: MAX_TTL_REQUESTS }, ask));
-    return found.filter(({ row }) => row.etcdLease === NO_LEASE || ends.has(row.etcdLease))
-      .map(({ row, lease }) => ({ ...lease, expiresAtMs: ends.get(row.etcdLease) }));
+    return found.flatMap(({ row, lease }) => {
+      const expiry = ends.get(row.etcdLease);
+      return expiry === undefined ? [] : [{ ...lease, expiry }];
+    });
   }
 
   /**
-   * All leases. A node that starts asks three times (what it holds, what is free, who its peers are), and gets
-   * them once, and then what has changed.
+   * All leases. A node that starts asks three times (what it holds, what is free, who its peers are): the first
+   * time it lists all, then only what has changed.
    */
   async #listAll(signal: AbortSignal): Promise<Listing> {
     const known = this.#listing && await this.#update(this.#listing, signal);
@@ -578,7 +571,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     return listing;
   }
 
-  /** A listing as of now; `undefined` where what was deleted since has to be found by listing anew. */
+  /** A listing as of now; `undefined` if something was deleted since, which only a new listing finds. */
   async #update(before: Listing, signal: AbortSignal): Promise<Listing | undefined> {
     const { header, kvs, more, count } = await this.#client.run(
       ({ kv }, options) =>
@@ -597,7 +590,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       const row = this.#rowOf(kv);
       rows.set(row.key, row);
     }
-    // Of all that there are, whenever they were written.
+    // etcd counts all keys, not only those that were written since.
     if (rows.size !== Number(count)) return undefined;
     return { rows: [...rows.values()], revision, clusterId: before.clusterId };
   }
@@ -617,10 +610,11 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
           signal,
         );
       } catch (error) {
-        // Compacted between two pages: a new reading has a new revision.
-        if (pinned === undefined || !/revision has been compacted/.test(messageOf(error))) {
-          throw error;
-        }
+        // Compacted between two pages: a new listing has a new revision.
+        if (
+          pinned === undefined || !(error instanceof RefusedError) ||
+          error.code !== GRPC.OUT_OF_RANGE
+        ) throw error;
         return await this.#list(signal, range);
       }
       const { header, kvs, more } = page;
@@ -636,34 +630,17 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     return kvs[0] && this.#rowOf(kvs[0]);
   }
 
-  #parseNetConf(text: string): NetworkConfig {
-    try {
-      return parseNetworkConfig(text);
-    } catch (error) {
-      throw new ConfigError(`${this.description}: ${messageOf(error)}`);
-    }
-  }
-
-  /** The lease of the node's last run, else the one of the first of its public IPs that has one. */
-  #findHeld(rows: readonly Row[], node: NodeIdentity): Found | undefined {
-    const found = rows.flatMap((row) => this.#find(row) ?? []);
-    const before = found.find(({ lease }) => heldBefore(node, lease));
-    if (before !== undefined) return before;
-    for (const family of FAMILIES) {
-      const publicIp = node.publicIps.get(family);
-      if (publicIp === undefined) continue;
-      const held = found.find(({ lease }) => leaseHalf(lease, family)?.publicIp.equals(publicIp));
-      if (held !== undefined) return held;
-    }
-    return undefined;
+  /** The leases in these rows that can be read. */
+  #index(rows: readonly Row[]): LeaseIndex<Found> {
+    return indexOf(rows.flatMap((row) => this.#find(row) ?? []));
   }
 
   #find(row: Row): Found | undefined {
-    const { lease } = row;
-    if (lease !== undefined) return lease === null ? undefined : { row, lease };
-    const read = this.#reader.read(row.key, row.value, undefined, row.modRevision);
-    row.lease = read ?? null;
-    return read && { row, lease: read };
+    const { key } = row;
+    if (row.lease === undefined) {
+      row.lease = this.#reader.read(key, row.value, "unknown", row.modRevision) ?? null;
+    }
+    return row.lease === null ? undefined : { key, row, lease: row.lease };
   }
 
   #keyOf(key: string): Buffer {
@@ -681,11 +658,11 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   }
 }
 
-/** What a range of keys tells: keys by their last parts. */
+/** What has changed in a range of keys. */
 interface News {
-  /** What is new, other than before, or, `undefined`, deleted. */
+  /** By the keys' last parts: rows that were written; `undefined` for those that were deleted. */
   readonly rows: ReadonlyMap<string, Row | undefined>;
-  /** After the range was listed, all its keys: others are gone. */
+  /** If the range was listed, all its keys: others are gone. */
   readonly present: ReadonlySet<string> | undefined;
 }
 
@@ -694,13 +671,13 @@ interface Plan {
   readonly lease: Lease;
   /** The id of the etcd lease that it is to be under, or {@link NO_LEASE}. */
   readonly id: string;
-  /** What it takes the place of, under its own key or another. */
+  /** What it replaces, under its own key or another. */
   readonly replaces: Row | undefined;
-  /** Whether it is there already. */
+  /** Whether it is stored already. */
   readonly done?: boolean;
-  /** The net-conf that it was chosen by, where it was. */
+  /** The net-conf by which it was chosen, if any. */
   readonly netConf?: { readonly modRevision: number };
-  /** The other leases that it was chosen among, where it was. */
+  /** The leases among which it was chosen, if any. */
   readonly listing?: Listing;
 }
 

@@ -1,6 +1,6 @@
 import { EtcdServer } from "../../../tests/support/etcd_server.ts";
 import { leaseStoreContract } from "../../../tests/contracts/lease_store.ts";
-import { formatLeaseValue, type Lease } from "../../mod.ts";
+import { expiryMs, formatLeaseValue, type Lease } from "../../mod.ts";
 import { EtcdStore } from "./mod.ts";
 
 const PREFIX = "/coreos.com/network";
@@ -10,13 +10,13 @@ const MAX_TXN_OPS = 128;
 
 /** Writes leases with etcdctl, as a person would: those with an end under one etcd lease. */
 function put(server: EtcdServer, leases: readonly Lease[]): void {
-  const ends = leases.flatMap(({ expiresAtMs }) => expiresAtMs ?? []);
+  const ends = leases.flatMap(({ expiry }) => expiryMs(expiry) ?? []);
   const id = ends.length > 0
     ? server.grant(Math.round((Math.min(...ends) - Date.now()) / 1000))
     : undefined;
   for (let at = 0; at < leases.length; at += MAX_TXN_OPS) {
     const puts = leases.slice(at, at + MAX_TXN_OPS).map((lease) => {
-      const under = lease.expiresAtMs === undefined ? "" : ` --lease=${id}`;
+      const under = lease.expiry === "never" ? "" : ` --lease=${id}`;
       return `put ${PREFIX}/subnets/${lease.key} ${
         JSON.stringify(formatLeaseValue(lease))
       }${under}`;

@@ -5,6 +5,7 @@ import { Follower, lease, node } from "../../../tests/contracts/lease_store.ts";
 import { type Certificate, Certificates } from "../../../tests/support/certificates.ts";
 import { EtcdServer } from "../../../tests/support/etcd_server.ts";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
+import { rootTest } from "../../../tests/support/root_test.ts";
 import { eventually } from "../../../tests/support/wait.ts";
 import { formatLeaseValue } from "../../mod.ts";
 import { EtcdStore, type EtcdStoreOptions } from "./mod.ts";
@@ -127,9 +128,19 @@ Deno.test("TLS: what is wrong is refused at once, and said", async (t) => {
     files: Partial<EtcdStoreOptions>,
     says: RegExp,
   ])[] = [
-    ["a wrong CA", good.url, { caFile: stranger.cert }, /signed by none of the CAs in .*stranger/],
-    ["a wrong CA, by name", byName(good.url), { caFile: stranger.cert }, /none of the CAs in/],
-    ["no CA", good.url, {}, /none of the system's CAs; name its CA with --etcd-cafile/],
+    [
+      "a wrong CA",
+      good.url,
+      { caFile: stranger.cert },
+      /not signed by any of the CAs in .*stranger/,
+    ],
+    [
+      "a wrong CA, by name",
+      byName(good.url),
+      { caFile: stranger.cert },
+      /not signed by any of the CAs in/,
+    ],
+    ["no CA", good.url, {}, /not signed by any of the system's CAs; give the CA file with its CA/],
     ["expired", late.url, { caFile: ca.cert }, /its certificate has expired/],
     ["expired, by name", byName(late.url), { caFile: ca.cert }, /its certificate has expired/],
     [
@@ -148,7 +159,7 @@ Deno.test("TLS: what is wrong is refused at once, and said", async (t) => {
       "no client certificate",
       mutual.url,
       { caFile: ca.cert },
-      /it wants a client certificate: give --etcd-certfile and --etcd-keyfile/,
+      /it requires a client certificate: give the certificate file and the private key file/,
     ],
     [
       "a stranger's client certificate",
@@ -167,12 +178,24 @@ Deno.test("TLS: what is wrong is refused at once, and said", async (t) => {
   }
 
   const unusable: readonly (readonly [Partial<EtcdStoreOptions>, RegExp])[] = [
-    [{ caFile: "/nonexistent" }, /^--etcd-cafile \/nonexistent can't be read: No such file/],
-    [{ caFile: ca.key }, /^--etcd-cafile .*ca\.key holds no certificate/],
-    [shows({ cert: client.key, key: client.key }), /--etcd-certfile .* holds no certificate/],
-    [shows({ cert: client.cert, key: client.cert }), /--etcd-keyfile .* holds no private key/],
-    [shows({ cert: client.cert, key: ca.key }), /is not for the private key in --etcd-keyfile/],
-    [shows(world.expiredClient), /--etcd-certfile .*late\.crt has expired: it was valid until/],
+    [{ caFile: "/nonexistent" }, /^the CA file \/nonexistent can't be read: No such file/],
+    [{ caFile: ca.key }, /^the CA file .*ca\.key does not hold a certificate/],
+    [
+      shows({ cert: client.key, key: client.key }),
+      /the certificate file .* does not hold a certificate/,
+    ],
+    [
+      shows({ cert: client.cert, key: client.cert }),
+      /the private key file .* does not hold a private key/,
+    ],
+    [
+      shows({ cert: client.cert, key: ca.key }),
+      /does not belong to the private key file/,
+    ],
+    [
+      shows(world.expiredClient),
+      /the certificate file .*late\.crt has expired: it was valid until/,
+    ],
   ];
   for (const [files, message] of unusable) {
     await t.step(`${message}`, () => {
@@ -196,12 +219,80 @@ Deno.test("TLS: who was in already waits for a certificate to be mended, and say
   const holding = store.acquire(node(1), never);
   await eventually("it says so", () => /^warn waiting for .*ECONNREFUSED/.test(log.lines[0] ?? ""));
   await server.start();
-  await eventually("and says more", () => /^warn .*none of the CAs in/.test(log.lines[1] ?? ""));
+  await eventually(
+    "and says more",
+    () => /^warn .*not signed by any of the CAs in/.test(log.lines[1] ?? ""),
+  );
   Deno.copyFileSync(ca.cert, caFile);
   assert.ok(await holding);
   assert.match(log.lines[2]!, /^info etcd:.* answers, after/);
   assert.equal(log.lines.length, 3);
 });
+
+/** Runs etcd_ask.ts with a hosts file of its own, and returns what it prints. */
+async function askWithHosts(
+  hosts: string,
+  options: Omit<EtcdStoreOptions, "log" | "prefix">,
+): Promise<string> {
+  const file = await Deno.makeTempFile({ prefix: "denim-hosts-" });
+  try {
+    await Deno.writeTextFile(file, hosts);
+    const script = new URL("../../../tests/support/etcd_ask.ts", import.meta.url).pathname;
+    const { stdout, stderr, success } = await new Deno.Command("unshare", {
+      args: [
+        ...["--mount", "sh", "-c", 'mount --bind "$1" /etc/hosts; shift; exec "$@"', "sh", file],
+        ...[Deno.execPath(), "run", "-A", "--no-check", script],
+        JSON.stringify({ prefix: PREFIX, ...options }),
+      ],
+      signal: AbortSignal.timeout(30_000),
+    }).output();
+    assert.ok(success, new TextDecoder().decode(stderr));
+    return new TextDecoder().decode(stdout).trim();
+  } finally {
+    await Deno.remove(file);
+  }
+}
+
+rootTest(
+  "TLS: a name with several addresses, all but one of which refuse, is as good as one",
+  async (t) => {
+    await using world = new World();
+    const { ca, stranger } = world;
+    const server = await world.server("DNS:etcd.test");
+    const elsewhere = await world.server("DNS:elsewhere");
+    const mutual = await world.server("DNS:etcd.test", { mutual: true });
+    server.ctl("put", `${PREFIX}/config`, NET_CONF);
+    const url = (of: EtcdServer) => of.url.replace("127.0.0.1", "etcd.test");
+    for (
+      const [what, options, says] of [
+        ["fine", { endpoints: [url(server)], caFile: ca.cert }, /^there is one$/],
+        ["a wrong CA", { endpoints: [url(server)], caFile: stranger.cert }, /not signed by any/],
+        ["another name's", { endpoints: [url(elsewhere)], caFile: ca.cert }, /for another name/],
+        [
+          "no client certificate",
+          { endpoints: [url(mutual)], caFile: ca.cert },
+          /it requires a client/,
+        ],
+        [
+          "http: where https: is wanted",
+          { endpoints: [url(server).replace("https:", "http:")], patient: false },
+          /it hangs up; if it requires TLS/,
+        ],
+      ] as const
+    ) {
+      await t.step(what, async () => {
+        const one = await askWithHosts("127.0.0.1 etcd.test\n", options);
+        assert.match(one, says);
+        for (const others of [["::1"], ["127.0.0.9"], ["::1", "127.0.0.9", "127.0.0.8"]]) {
+          const hosts = [...others, "127.0.0.1"].map((address) => `${address} etcd.test\n`).join(
+            "",
+          );
+          assert.equal(await askWithHosts(hosts, options), one, hosts);
+        }
+      });
+    }
+  },
+);
 
 Deno.test("TLS: http: where https: is wanted is said", async () => {
   await using world = new World();
@@ -212,7 +303,7 @@ Deno.test("TLS: http: where https: is wanted is said", async () => {
   await assert.rejects(store.leases(never), {
     name: "RuntimeError",
     message:
-      `etcd:${url}${PREFIX}: ${url}: it hangs up; where it wants TLS, its URL begins with https:`,
+      `etcd:${url}${PREFIX}: ${url}: it hangs up; if it requires TLS, its URL begins with https:`,
   });
 });
 
@@ -232,7 +323,7 @@ Deno.test("who may not follow any more is told so, once, and goes on when it may
   await server.stop();
   await server.start();
   const count = (pattern: RegExp) => log.lines.filter((line) => pattern.test(line)).length;
-  const refused = /^warn waiting for etcd:.*: etcdserver: user name is empty: give --etcd-username/;
+  const refused = /^warn waiting for etcd:.*: etcdserver: user name is empty: give the user's name/;
   await eventually("it is said", () => count(refused) === 1);
   const startMs = performance.now();
   await eventually("several attempts", () => performance.now() - startMs > 1_500);
@@ -241,7 +332,7 @@ Deno.test("who may not follow any more is told so, once, and goes on when it may
   server.ctl(...root, "put", `${PREFIX}/subnets/${one.key}`, formatLeaseValue(one));
   server.ctl(...root, "auth", "disable");
   await follower.sees(one.key);
-  assert.equal(count(/^info etcd:.* lets itself be followed again, after \d/), 1);
+  assert.equal(count(/^info etcd:.* can be watched again, after \d/), 1);
   ending.abort();
   await follower.done;
 });

@@ -6,4 +6,5 @@
  */
 
 export { EtcdStore, type EtcdStoreOptions } from "./etcd_store.ts";
-export type { TlsFiles } from "./tls.ts";
+export type { CreateEtcd3 } from "./etcd3.ts";
+export type { SettingNames, TlsFiles } from "./tls.ts";

@@ -1,114 +1,124 @@
 /**
- * What TLS to an etcd needs: files read into credentials, endpoints named by IP, and plain words for a
- * certificate that is refused.
+ * What TLS to an etcd needs: files read into credentials, and plain words for a certificate that is refused.
  *
  * @module
  */
 
 import { Buffer } from "node:buffer";
 import { createPrivateKey, X509Certificate } from "node:crypto";
-import { isIP } from "node:net";
-import tls from "node:tls";
-import { ConfigError, messageOf } from "../../mod.ts";
+import { ConfigError, messageOf, sleep, throwDefect } from "../../mod.ts";
 
 /** Where a client's TLS files are, all PEM. */
 export interface TlsFiles {
   /** The CAs that may have signed etcd's certificate; the system's unless given. */
   readonly caFile?: string | undefined;
-  /** The certificate that this client shows … */
+  /** The certificate that this client shows. */
   readonly certFile?: string | undefined;
-  /** … and its private key. */
+  /** The certificate's private key. */
   readonly keyFile?: string | undefined;
 }
 
-/**
- * What etcd3 wants of them. Throws a ConfigError that names the file which can't be used: it can't be read,
- * is something else, is not the other's, or has expired.
- */
-export function readCredentials(files: TlsFiles): {
-  readonly rootCertificate: Buffer;
-  readonly certChain?: Buffer;
-  readonly privateKey?: Buffer;
-} {
-  const { caFile, certFile, keyFile } = files;
-  const ca = caFile === undefined ? undefined : read("etcd-cafile", caFile);
-  if (ca !== undefined) {
-    parse(`--etcd-cafile ${caFile}`, "certificate", () => new X509Certificate(ca));
-  }
-  // gRPC takes null for the system's CAs, which etcd3's types don't say.
-  const rootCertificate = ca ?? null as unknown as Buffer;
-  if (certFile === undefined || keyFile === undefined) {
-    if (certFile === keyFile) return { rootCertificate };
-    throw new ConfigError("--etcd-certfile and --etcd-keyfile go together: give both or neither");
-  }
-  const certChain = read("etcd-certfile", certFile);
-  const privateKey = read("etcd-keyfile", keyFile);
-  const shown = `--etcd-certfile ${certFile}`;
-  const certificate = parse(shown, "certificate", () => new X509Certificate(certChain));
-  const key = parse(`--etcd-keyfile ${keyFile}`, "private key", () => createPrivateKey(privateKey));
-  if (!certificate.checkPrivateKey(key)) {
-    throw new ConfigError(`${shown} is not for the private key in --etcd-keyfile ${keyFile}`);
-  }
-  if (Date.parse(certificate.validTo) < Date.now()) {
-    throw new ConfigError(`${shown} has expired: it was valid until ${certificate.validTo}`);
-  }
-  return { rootCertificate, certChain, privateKey };
+/** How messages name what was given, or is to be given: a program puts its flags here. */
+export interface SettingNames {
+  /** {@link TlsFiles.caFile} */
+  readonly caFile: string;
+  /** {@link TlsFiles.certFile} */
+  readonly certFile: string;
+  /** {@link TlsFiles.keyFile} */
+  readonly keyFile: string;
+  /** The user's name. */
+  readonly username: string;
+  /** The user's password. */
+  readonly password: string;
 }
 
-function read(flag: string, path: string): Buffer {
+/** The names unless a program gives its own. */
+export const DEFAULT_NAMES: SettingNames = {
+  caFile: "the CA file",
+  certFile: "the certificate file",
+  keyFile: "the private key file",
+  username: "the user's name",
+  password: "the user's password",
+};
+
+/** What the files hold, in PEM. */
+export interface Credentials {
+  /** CAs; the system's unless given. */
+  readonly ca?: Buffer;
+  /** A certificate to show. */
+  readonly cert?: Buffer;
+  /** Its private key. */
+  readonly key?: Buffer;
+}
+
+/**
+ * Reads the files. Throws a ConfigError that names the file which can't be used: it can't be read, it is something
+ * else, it does not belong to the other, or it has expired.
+ */
+export function readCredentials(files: TlsFiles, names: SettingNames): Credentials {
+  const { caFile, certFile, keyFile } = files;
+  const ca = caFile === undefined ? undefined : read(`${names.caFile} ${caFile}`, caFile);
+  if (ca !== undefined) {
+    parse(`${names.caFile} ${caFile}`, "certificate", () => new X509Certificate(ca));
+  }
+  const trusted = ca === undefined ? {} : { ca };
+  if (certFile === undefined || keyFile === undefined) {
+    if (certFile === keyFile) return trusted;
+    throw new ConfigError(
+      `${names.certFile} and ${names.keyFile} go together: give both or neither`,
+    );
+  }
+  const [shownCert, shownKey] = [`${names.certFile} ${certFile}`, `${names.keyFile} ${keyFile}`];
+  const cert = read(shownCert, certFile);
+  const key = read(shownKey, keyFile);
+  const certificate = parse(shownCert, "certificate", () => new X509Certificate(cert));
+  if (!certificate.checkPrivateKey(parse(shownKey, "private key", () => createPrivateKey(key)))) {
+    throw new ConfigError(`${shownCert} does not belong to ${shownKey}`);
+  }
+  if (Date.parse(certificate.validTo) < Date.now()) {
+    throw new ConfigError(`${shownCert} has expired: it was valid until ${certificate.validTo}`);
+  }
+  return { ...trusted, cert, key };
+}
+
+function read(shown: string, path: string): Buffer {
   try {
     return Buffer.from(Deno.readFileSync(path));
   } catch (error) {
-    throw new ConfigError(`--${flag} ${path} can't be read: ${messageOf(error)}`);
+    throw new ConfigError(`${shown} can't be read: ${messageOf(error)}`, { cause: error });
   }
 }
 
-/** What a parser says of a file may tell what is in it, which for a key nobody is to read. */
-function parse<T>(file: string, what: string, parser: () => T): T {
+/** Without the parser's error as cause: it may quote the file, and nobody is to read a key. */
+function parse<T>(shown: string, what: string, parser: () => T): T {
   try {
     return parser();
   } catch {
-    throw new ConfigError(`${file} holds no ${what} in PEM`);
+    throw new ConfigError(`${shown} does not hold a ${what} in PEM`);
   }
 }
 
-let allowed = false;
-
 /**
- * Lets gRPC connect to an endpoint that is named by its IP. It gives the IP as the name to ask for in the
- * handshake, where none may stand (RFC 6066, section 3), and `node:tls` refuses that. Without it the
- * certificate is still checked, against the host, which is the IP. Calls that never had an IP there,
- * which are all that succeeded before, are as they were.
+ * What a failed handshake's message means for an operator; `undefined` for a failure that has nothing to do with
+ * certificates. `node:tls` has a code for few of them, so that its messages are all there is to go by.
  */
-export function allowIpEndpoints(): void {
-  if (allowed) return;
-  allowed = true;
-  const module: { connect: (...args: unknown[]) => unknown } = tls as never;
-  const connect = module.connect;
-  module.connect = (options, ...rest) => {
-    const { servername, ...others } = (options ?? {}) as { readonly servername?: unknown };
-    const named = typeof servername === "string" && isIP(servername) !== 0;
-    return connect(named ? others : options, ...rest);
-  };
-}
-
-/**
- * What a failed handshake's words mean for whoever has to mend it; `undefined` for a failure that has
- * nothing to do with certificates.
- */
-export function explainTls(message: string, files: TlsFiles): string | undefined {
+export function explainTls(
+  message: string,
+  files: TlsFiles,
+  names: SettingNames,
+): string | undefined {
   if (message.includes("certificate has expired")) return "its certificate has expired";
   if (message.includes("certificate is not yet valid")) return "its certificate is not valid yet";
   const other = /does not match certificate's altnames: (.*?)\.?$/.exec(message)?.[1];
   if (other !== undefined) return `its certificate is for another name: ${other}`;
   if (/unable to (verify|get)|self[- ]signed certificate/.test(message)) {
     return files.caFile === undefined
-      ? "its certificate is signed by none of the system's CAs; name its CA with --etcd-cafile"
-      : `its certificate is signed by none of the CAs in ${files.caFile}`;
+      ? `its certificate is not signed by any of the system's CAs; give ${names.caFile} with its CA`
+      : `its certificate is not signed by any of the CAs in ${files.caFile}`;
   }
   if (/fatal alert: \w*(Certificate|CA)\w*/.test(message)) {
     return files.certFile === undefined
-      ? "it wants a client certificate: give --etcd-certfile and --etcd-keyfile"
+      ? `it requires a client certificate: give ${names.certFile} and ${names.keyFile}`
       : `it refuses the certificate in ${files.certFile}`;
   }
   return undefined;
@@ -118,36 +128,35 @@ export function explainTls(message: string, files: TlsFiles): string | undefined
 const ALERT_TIMEOUT_MS = 2_000;
 
 /**
- * Why a server hangs up once it knows the client's certificate: in TLS 1.3 that is after the handshake, when
- * gRPC is writing already and does not hear it. This connects and only listens. `undefined` where the
- * server has nothing to say.
+ * Why a server hangs up once it knows the client's certificate. In TLS 1.3 that is after the handshake, when gRPC
+ * is writing already and its failed write hides the server's reason. This connects and only reads. `undefined` if
+ * the server gives no reason.
  */
-export async function heardAlert(url: string, files: TlsFiles): Promise<string | undefined> {
+export async function readAlert(
+  url: string,
+  files: TlsFiles,
+  names: SettingNames,
+): Promise<string | undefined> {
   const { hostname, port } = new URL(url);
-  let connection: Deno.TlsConn | undefined;
-  const timer = setTimeout(() => connection?.close(), ALERT_TIMEOUT_MS);
+  const ending = new AbortController();
   try {
-    const { rootCertificate, certChain, privateKey } = readCredentials(files);
-    connection = await Deno.connectTls({
+    const { ca, cert, key } = readCredentials(files, names);
+    using connection = await Deno.connectTls({
       hostname: hostname.replace(/^\[(.*)\]$/, "$1"),
       port: Number(port),
       alpnProtocols: ["h2"],
-      ...(files.caFile === undefined ? {} : { caCerts: [rootCertificate.toString()] }),
-      ...(certChain === undefined || privateKey === undefined
+      ...(ca === undefined ? {} : { caCerts: [ca.toString()] }),
+      ...(cert === undefined || key === undefined
         ? {}
-        : { cert: certChain.toString(), key: privateKey.toString() }),
+        : { cert: cert.toString(), key: key.toString() }),
     });
-    await connection.handshake();
-    await connection.read(new Uint8Array(1));
+    const alert = connection.handshake().then(() => connection.read(new Uint8Array(1)));
+    await Promise.race([alert, sleep(ALERT_TIMEOUT_MS, ending.signal)]);
     return undefined;
   } catch (error) {
-    return explainTls(messageOf(error), files);
+    throwDefect(error);
+    return explainTls(messageOf(error), files, names);
   } finally {
-    clearTimeout(timer);
-    try {
-      connection?.close();
-    } catch {
-      // The timer was faster.
-    }
+    ending.abort();
   }
 }

@@ -1,21 +1,22 @@
 /**
- * denim's SQLite file: how it is made, told from other files, and what its failures mean.
+ * denim's SQLite file: how it is created, recognised and checked, and what its failures mean.
  *
  * @module
  */
 
 import { DatabaseSync, type StatementSync } from "node:sqlite";
-import { messageOf, RuntimeError } from "../../mod.ts";
+import { dirname } from "node:path";
+import { messageOf, RuntimeError, throwDefect } from "../../mod.ts";
 
-/** "deni" in ASCII: tells denim's files from other programs' (`PRAGMA application_id`). */
+/** `PRAGMA application_id` of denim's files: "deni" in ASCII. */
 const APPLICATION_ID = 0x64656e69;
-/** Raised with every change to the tables (`PRAGMA user_version`). */
+/** `PRAGMA user_version`: raised with each change to the tables. */
 const SCHEMA_VERSION = 1;
-/** The smallest page that SQLite knows, in bytes: no database is shorter. */
+/** SQLite's smallest page, in bytes: no database is shorter. */
 const MIN_LENGTH = 512;
-/** How long SQLite itself waits for a lock: no longer than a program may be deaf to its signals. */
+/** How long SQLite itself waits for a lock, during which the program can't react to signals. */
 const BUSY_TIMEOUT_MS = 100;
-/** How often it is tried again to open a locked file. */
+/** The wait between attempts to open a locked file. */
 const OPEN_RETRY_MS = 5;
 
 /** The tables of a file whose revisions count from `base`. */
@@ -23,13 +24,13 @@ const schema = (base: number) => `
   CREATE TABLE state (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     net_conf TEXT,
-    -- Traces of leases up to this revision may have been wiped out.
+    -- Traces of leases up to this revision may have been deleted.
     wiped_revision INTEGER NOT NULL
   ) STRICT;
   INSERT INTO state VALUES (1, NULL, ${base});
-  -- Each write of a lease makes a new row with the next revision in place of the key's old one, so that
-  -- what is new since a revision is the end of the table. A lease that is gone leaves a trace: a row
-  -- without a value, which goes in its turn when it expires.
+  -- Each write of a lease replaces the key's row by one with the next revision, so that what is new since a
+  -- revision is the end of the table. A lease that is gone leaves a trace: a row without a value, which is
+  -- deleted when it expires.
   CREATE TABLE leases (
     revision INTEGER PRIMARY KEY AUTOINCREMENT,
     key TEXT NOT NULL UNIQUE,
@@ -47,8 +48,8 @@ const schema = (base: number) => `
 `;
 
 /**
- * From which revision a file counts that is made now, or put back from a copy: later than those of any file
- * before, since nobody writes a thousand times a millisecond.
+ * The revision from which a file counts that is created now, or restored from a copy: later than those of any
+ * file before, because no cluster writes a thousand times a millisecond.
  */
 export function nextBase(): number {
   return Date.now() * 1000;
@@ -60,28 +61,28 @@ export class FileError extends RuntimeError {
   readonly reason: string;
 
   /** For the file at `path`. */
-  constructor(path: string, reason: string) {
-    super(`sqlite:${path}: ${reason}`);
+  constructor(path: string, reason: string, options?: ErrorOptions) {
+    super(`sqlite:${path}: ${reason}`, options);
     this.reason = reason;
   }
 }
 
-/** What a look from end to end found. */
+/** What the check from end to end found. */
 class MalformedError extends Error {}
 
-/** There is no file, or nothing in it. */
+/** There is no file, or it is empty. */
 export class FileGoneError extends FileError {
   /** For the file at `path`. */
   constructor(path: string) {
-    super(path, "the file is gone; running agents make it anew");
+    super(path, "the file is gone; running agents recreate it");
   }
 }
 
 /** How a file is opened. */
 export interface OpenOptions {
-  /** Whether to make it where it is not there. */
+  /** Whether to create it if it is missing. */
   readonly make: boolean;
-  /** How long to wait for another process's lock, during which the program is deaf. */
+  /** How long to wait for another process's lock, during which the program can't react to signals. */
   readonly lockTimeoutMs: number;
 }
 
@@ -89,9 +90,9 @@ export interface OpenOptions {
 export class Database implements Disposable {
   /** The connection. */
   readonly sql: DatabaseSync;
-  /** Which file it is, whatever its name: a device, an inode, and when that was made. */
+  /** Which file it is, whatever its name: its device, its inode, and when that was created. */
   readonly identity: string;
-  /** Whether it was made just now. */
+  /** Whether it was created just now. */
   readonly made: boolean;
   readonly #path: string;
   readonly #statements = new Map<string, StatementSync>();
@@ -104,9 +105,9 @@ export class Database implements Disposable {
   }
 
   /**
-   * Opens the file at `path`, checked from end to end, and makes it (mode 0600) and its directory where they
-   * are not there and `make` says so. Throws a FileError, which says what to do, where it can't be used: no
-   * right to it, not denim's, damaged, or another version's.
+   * Opens the file at `path` and checks it from end to end; with `make`, creates it (mode 0600) and its directory
+   * if they are missing. Throws a FileError, which says what to do, if it can't be used: no right to it, not
+   * denim's, damaged, or another version's.
    */
   static open(path: string, { make, lockTimeoutMs }: OpenOptions): Database {
     let sql: DatabaseSync | undefined;
@@ -115,14 +116,14 @@ export class Database implements Disposable {
       const file = statOf(path);
       if (file?.isDirectory) throw new FileError(path, "is a directory; choose another path");
       if (file === undefined || file.size === 0 && !make) throw new FileGoneError(path);
-      // SQLite may take it for an empty one.
+      // SQLite may take such a file for an empty one.
       if (file.size > 0 && file.size < MIN_LENGTH) throw new MalformedError("malformed: cut short");
       refuseStrangersLog(path);
       sql = new DatabaseSync(path);
       const connection = sql;
       sql.exec(`PRAGMA busy_timeout = ${Math.min(BUSY_TIMEOUT_MS, lockTimeoutMs)}`);
       const made = untilUnlocked(lockTimeoutMs, () => prepare(path, connection));
-      // Known as ours by now. SQLite gives the files that it puts beside it the same mode.
+      // It is denim's, as `prepare` has checked. SQLite gives the files beside it the same mode.
       if (file.mode! & 0o077) Deno.chmodSync(path, 0o600);
       untilUnlocked(lockTimeoutMs, () => setUp(connection));
       return new Database(path, sql, identityOf(file), made);
@@ -132,7 +133,7 @@ export class Database implements Disposable {
     }
   }
 
-  /** Whether it still is the file at its path, whole. */
+  /** Whether its path still names this file, with no other's log beside it. */
   get isInPlace(): boolean {
     const file = statOf(this.#path);
     return file !== undefined && file.size > 0 && identityOf(file) === this.identity &&
@@ -169,15 +170,12 @@ function statOf(path: string): Deno.FileInfo | undefined {
   }
 }
 
-/** An inode's number alone may be given to the next file. */
+/** Not the inode alone: the file system may give its number to the next file. */
 function identityOf({ dev, ino, birthtime }: Deno.FileInfo): string {
   return `${dev}:${ino}:${birthtime?.getTime() ?? ""}`;
 }
 
-/**
- * Tries again what another process's lock keeps from being done; agents that start together all make the
- * file.
- */
+/** Repeats what another process's lock prevents: agents that start together all create the file. */
 function untilUnlocked<T>(timeoutMs: number, body: () => T): T {
   const deadlineMs = performance.now() + timeoutMs;
   const nobody = new Int32Array(new SharedArrayBuffer(4));
@@ -192,8 +190,7 @@ function untilUnlocked<T>(timeoutMs: number, body: () => T): T {
 }
 
 function makeFile(path: string): void {
-  const directory = path.replace(/[^/]*$/, "");
-  if (directory !== "") Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+  Deno.mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   try {
     Deno.openSync(path, { createNew: true, write: true, mode: 0o600 }).close();
   } catch (error) {
@@ -202,8 +199,8 @@ function makeFile(path: string): void {
 }
 
 /**
- * Refuses a write-ahead log that lies beside a file which has none, as a copy put back in the file's place
- * may have: SQLite would write into the file what another's log says, and find nothing wrong.
+ * Refuses a write-ahead log beside a file that uses none, as there may be after a copy replaced the file: SQLite
+ * would write another file's log into this one, and find nothing wrong.
  */
 function refuseStrangersLog(path: string): void {
   if (statOf(`${path}-wal`) === undefined) return;
@@ -216,7 +213,7 @@ function refuseStrangersLog(path: string): void {
   }
 }
 
-/** Makes a new file denim's, and refuses one that is not, or is damaged. Tells whether it is new. */
+/** Creates the tables in an empty file; checks any other. Returns whether it was empty. */
 function prepare(path: string, sql: DatabaseSync): boolean {
   const pragma = (name: string) =>
     Object.values(sql.prepare(`PRAGMA ${name}`).get() as Record<string, unknown>)[0];
@@ -236,7 +233,7 @@ function prepare(path: string, sql: DatabaseSync): boolean {
     throw new FileError(
       path,
       `was written by another version of denim (tables of version ${version}, this one has ` +
-        `${SCHEMA_VERSION}); run that one, or move the file away: nodes then lease anew`,
+        `${SCHEMA_VERSION}); run that one, or move the file away: nodes then lease again`,
     );
   }
   const verdict = pragma("integrity_check(1)");
@@ -248,12 +245,12 @@ function prepare(path: string, sql: DatabaseSync): boolean {
 }
 
 /**
- * With a rollback journal, rather than a write-ahead log, the file is all there is between two writes: it
- * can be copied, put back, moved and deleted as one, and nothing of it is mapped into memory.
+ * Uses a rollback journal rather than a write-ahead log: between two writes the one file holds everything, so that
+ * it can be copied, restored, moved and deleted, and nothing of it is mapped into memory.
  */
 function setUp(sql: DatabaseSync): void {
   sql.exec("PRAGMA journal_mode = TRUNCATE");
-  // Each commit lasts through a loss of power.
+  // A commit survives a loss of power.
   sql.exec("PRAGMA synchronous = FULL");
   sql.exec(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
 }
@@ -272,23 +269,25 @@ function transaction<T>(
     try {
       sql.exec("ROLLBACK");
     } catch {
-      // After a full disk, among others, SQLite has rolled back by itself.
+      // SQLite has rolled back by itself, as it does when the disk is full.
     }
     throw error;
   }
 }
 
-/** Whether a failure is only that another process held a lock (`SQLITE_BUSY`, `SQLITE_PROTOCOL`). */
+// node:sqlite gives its errors no number in Deno, so that SQLite's messages are all there is to go by.
+
+/** Whether another process held a lock (`SQLITE_BUSY`, `SQLITE_PROTOCOL`). */
 export function isBusy(error: unknown): boolean {
   return /database is locked|locking protocol/.test(messageOf(error));
 }
 
-/** Whether a failure is only that there is no room (`SQLITE_FULL`): what is there can be read. */
+/** Whether the disk is full (`SQLITE_FULL`): the file can still be read. */
 export function isFull(error: unknown): boolean {
   return /disk is full/.test(messageOf(error));
 }
 
-/** Whether a failure is SQLite's or the file system's, rather than the program's. */
+/** Whether a failure is SQLite's or the file system's, rather than denim's. */
 function isFilesFault(error: unknown): boolean {
   const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;
   return error instanceof MalformedError ||
@@ -299,7 +298,7 @@ function isFilesFault(error: unknown): boolean {
 const ADVICE: readonly (readonly [says: RegExp, advice: string])[] = [
   [
     /malformed|not a database|no such (table|column)/,
-    "it is damaged, or no SQLite file; move it away and nodes lease anew, or put a copy in its place",
+    "it is damaged, or not an SQLite file; move it away and nodes lease again, or restore a copy",
   ],
   [
     /database is locked|locking protocol/,
@@ -311,13 +310,17 @@ const ADVICE: readonly (readonly [says: RegExp, advice: string])[] = [
   [/disk I\/O error/, "its disk has a fault, of which the kernel's log (dmesg) tells more"],
 ];
 
-/** A failure as a RuntimeError that names the file and, where the file is the fault, says what to do. */
+/**
+ * A failure as a RuntimeError that names the file and, if the file is at fault, says what to do. Throws a defect of
+ * denim's own as it is.
+ */
 export function explain(path: string, error: unknown): RuntimeError {
   if (error instanceof FileError) return error;
+  if (!isFilesFault(error)) throwDefect(error);
   const message = messageOf(error);
   const advice = ADVICE.find(([says]) => says.test(message))?.[1].replace("PATH", path);
   const text = advice === undefined ? message : `${message}: ${advice}`;
   return isFilesFault(error)
-    ? new FileError(path, text)
-    : new RuntimeError(`sqlite:${path}: ${text}`);
+    ? new FileError(path, text, { cause: error })
+    : new RuntimeError(`sqlite:${path}: ${text}`, { cause: error });
 }

@@ -1,48 +1,61 @@
 /**
  * Leases in a SQLite file. Every write is one transaction that takes the file's write lock at its start,
- * so that agents in several processes never give a subnet twice; each lease that it writes gets the next
- * revision, by which a watch reads just what is new.
+ * so that agents in several processes never lease a subnet twice. Each lease that it writes gets the next
+ * revision, by which a watch reads only what is new.
  *
- * The file may be deleted, damaged, or put back from a copy while agents run. Before each use it is looked at
- * whether it is still the same; one that can't be used is waited for; one that is gone is made anew, with the
- * net-conf; and of one that took another's place the watch tells which of the node's own leases it lacks.
+ * The file may be deleted, damaged, or replaced by a copy while agents run. Before each use the store checks that
+ * the path still names the same file. It waits for an unusable file, recreates a missing one with the net-conf,
+ * and, if the file was replaced, reports this node's missing leases through the watch.
  *
  * @module
  */
 
 import type { StatementSync } from "node:sqlite";
 import {
+  awaitNetConf,
   chooseLease,
   chooseReservation,
   ConfigError,
-  FAMILIES,
+  type Expiry,
+  expiryMs,
+  findHeld,
+  followNetConf,
   formatLeaseValue,
-  heldBefore,
   holdsAlike,
   type Lease,
   LEASE_TTL_MS,
   type LeaseAdmin,
   type LeaseEvent,
-  leaseHalf,
+  type LeaseIndex,
   leaseKey,
   LeaseLostError,
   LeaseReader,
   type LeaseRequest,
   type LeaseStore,
   type Logger,
+  logLeaseReplaced,
   messageOf,
+  type Metrics,
   type NetworkConfig,
+  NO_METRICS,
   type NodeIdentity,
+  noNetConf,
+  Outage,
   overlaps,
   parseNetworkConfig,
+  readNetConf,
   requestedLease,
+  requireHeld,
   type ReservationRequest,
   RuntimeError,
   sleep,
-  WRITE_NET_CONF,
+  type StoredLease,
+  type StoreMetrics,
+  storeMetrics,
+  throwDefect,
+  throwUnlessAborted,
 } from "../../mod.ts";
-import { Outage } from "../../outage.ts";
-import { Bell, SETTLE_MS } from "./bell.ts";
+import { ChangeSignal, CLAIM_MS } from "./change_signal.ts";
 import {
   Database,
   explain,
@@ -53,35 +66,41 @@ import {
   nextBase,
 } from "./database.ts";
 
-/** How long another's lock is waited for when the store is opened, where nothing else is under way yet. */
+/** How long opening the store may wait for another process's lock; nothing else is under way yet then. */
 const OPEN_TIMEOUT_MS = 10_000;
-/** How often the file is looked at also where nobody was heard to write to it. */
+/** How often a watch reads the file although no process signalled a change. */
 const POLL_MS = 500;
-/** How long it is tried again while another process has the lock … */
+/** How long a use is tried again while another process has the lock. */
 const LOCK_WAIT_MS = 10_000;
-/** … and how often. */
+/** The wait between such attempts. */
 const LOCK_RETRY_MS = 10;
 /** How often a file that can't be used is tried again. */
 const TROUBLE_RETRY_MS = 500;
-/** How long a deleted file may come back, as from a copy, before it is made anew. */
-const REMAKE_MS = 400;
+/** How long a deleted file may come back, for example from a copy, before an agent recreates it. */
+const RECREATE_MS = 400;
 /** How long the trace of a lease that is gone is kept, for watches to find. */
 const TRACE_TTL_MS = 10 * 60 * 1000;
 
 /** How a store is opened. */
 export interface SqliteStoreOptions {
-  /** Hears what the store waits for, and of leases that can't be read. */
+  /** Where the store says what it waits for, and which leases can't be read. */
   readonly log: Logger;
+  /** Whether to wait for a file that can't be used, rather than to reject; true unless given. */
+  readonly patient?: boolean;
+  /** Counts what the store does. */
+  readonly metrics?: Metrics;
   /** The time in milliseconds since 1970; the system's unless given. */
   readonly now?: () => number;
-  /** False for who would rather hear of a file that can't be used than wait for it. */
-  readonly patient?: boolean;
+  /** How often a watch reads the file although no process signalled a change, in ms; 500 unless given. */
+  readonly pollMs?: number;
+  /** See {@link ChangeSignalOptions.watchFile}. */
+  readonly watchFile?: (path: string) => Deno.FsWatcher;
 }
 
-/** What is done with the file: it may be that it can be read, but not written. */
+/** What is done with the file: it may be readable, but not writable. */
 type Use = "read" | "write";
 
-/** A row of `leases`; without a value it is the trace of a lease that is gone. */
+/** A row of `leases`. One without a value is the trace of a lease that is gone. */
 interface Row {
   readonly revision: number;
   readonly key: string;
@@ -89,13 +108,13 @@ interface Row {
   readonly expires_at_ms: number | null;
 }
 
-/** How far the file is. */
+/** What the file has come to. */
 interface State {
   /** The revision of the last write of a lease. */
   readonly revision: number;
-  /** Traces up to this revision may have been wiped out. */
+  /** Traces up to this revision may have been deleted. */
   readonly wiped: number;
-  /** When the next lease runs out, or the next trace may be wiped out. */
+  /** When the next lease ends, or the next trace may be deleted, in milliseconds since 1970. */
   readonly nextEndMs: number | null;
 }
 
@@ -108,16 +127,18 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   readonly #reader: LeaseReader;
   readonly #now: () => number;
   readonly #patient: boolean;
+  readonly #pollMs: number;
+  readonly #metrics: StoreMetrics;
   readonly #outage: Outage;
-  readonly #bell: Bell;
+  readonly #changes: ChangeSignal;
   readonly #closed = new AbortController();
   #database: Database | undefined;
   /** Since when the file has been gone. */
   #goneSinceMs: number | undefined;
   /** The net-conf's text, as it was last read or written. */
   #knownNetConf: string | undefined;
-  /** The leases given through this store, by key: what its node lives by. */
-  readonly #given = new Map<string, Lease>();
+  /** The leases that this store's node acquired through it, by key. */
+  readonly #own = new Map<string, Lease>();
   /** The last revision that was read or written. */
   #lastRevision = 0;
 
@@ -128,70 +149,62 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     this.#reader = new LeaseReader(this.description, options.log);
     this.#now = options.now ?? Date.now;
     this.#patient = options.patient ?? true;
-    this.#outage = new Outage(this.description, "can be used again", options.log);
-    this.#bell = new Bell(path, options.log);
-    this.#bell.look();
+    this.#pollMs = options.pollMs ?? POLL_MS;
+    this.#metrics = storeMetrics(options.metrics ?? NO_METRICS, "sqlite");
+    this.#outage = new Outage(
+      this.description,
+      "can be used again",
+      options.log,
+      this.#metrics.outages,
+    );
+    this.#changes = new ChangeSignal(path, options);
+    this.#changes.refresh();
     this.#database = Database.open(path, { make: true, lockTimeoutMs: OPEN_TIMEOUT_MS });
-    this.#bell.ringFor(this.#database.identity, this.#database.made);
+    this.#changes.identify(this.#database.identity, this.#database.made);
     this.#lastRevision = this.#state().revision;
   }
 
   /**
-   * Opens the file at `path`, and makes it (mode 0600) and its directory where they are not there. Throws a
-   * RuntimeError that names the file where it can't be used: no right to it, not denim's, damaged, or
-   * another version's. Later on, unless `patient` is false, a file that can't be used is waited for.
+   * Opens the file at `path`, and makes it (mode 0600) and its directory if they are missing. Throws a
+   * RuntimeError that names the file if it can't be used: no right to it, not denim's, damaged, or another
+   * version's. Later on, unless `patient` is false, the store waits for a file that can't be used.
    */
   static open(path: string, options: SqliteStoreOptions): SqliteStore {
     return new SqliteStore(path, options);
   }
 
-  /** The net-conf in the file; waits until it has one. */
+  /** See {@link LeaseStore.networkConfig}. */
   async networkConfig(signal: AbortSignal): Promise<NetworkConfig> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
-    for (let waited = false;; waited = true) {
-      this.#bell.listen();
-      const { count } = this.#bell;
-      const text = await this.#use("read", ending, () => this.#netConf());
-      if (text !== undefined) return this.#parseNetConf(text);
-      if (!waited) {
-        this.#log.info(
-          "net-conf-awaited",
-          `waiting for a net-conf in ${this.description}; ${WRITE_NET_CONF}`,
-        );
-      }
-      await this.#bell.after(count, POLL_MS, ending);
-    }
+    for await (const text of this.#netConfs(ending)) return readNetConf(text, this.description);
+    throw ending.reason;
   }
 
-  /** The net-conf, then each other one that any process writes. */
+  /** See {@link LeaseStore.watchNetworkConfig}. */
   async *watchNetworkConfig(signal: AbortSignal): AsyncGenerator<NetworkConfig, void, void> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
-    let seen: string | undefined;
-    let count: number;
     try {
-      // Rejects with what is wrong with the first one; later ones harm nobody who has a good one.
-      await this.networkConfig(ending);
-      do {
-        count = this.#bell.count;
-        const text = await this.#use("read", ending, () => this.#netConf());
-        if (text === undefined || text === seen) continue;
-        seen = text;
-        try {
-          yield this.#parseNetConf(text);
-        } catch (error) {
-          if (!(error instanceof ConfigError)) throw error;
-          this.#log.error(
-            "net-conf-refused",
-            `the new net-conf is not followed: ${messageOf(error)}`,
-          );
-        }
-      } while (await this.#bell.after(count, POLL_MS, ending));
+      yield* followNetConf(this.#netConfs(ending), this.description, this.#log);
     } catch (error) {
-      if (!ending.aborted) throw error;
+      throwUnlessAborted(error, ending);
     }
   }
 
-  /** Writes the net-conf, after its checks; see {@link LeaseStore.setNetworkConfig}. */
+  /** The net-confs that the file holds, from the first on, read after each change to the file. */
+  #netConfs(ending: AbortSignal): AsyncGenerator<string, void, void> {
+    return awaitNetConf(this.#netConfReadings(ending), this.description, this.#log);
+  }
+
+  async *#netConfReadings(ending: AbortSignal): AsyncGenerator<string | undefined, void, void> {
+    this.#changes.watch();
+    let count: number;
+    do {
+      count = this.#changes.count;
+      yield await this.#use("read", ending, () => this.#netConf());
+    } while (await this.#changes.after(count, this.#pollMs, ending));
+  }
+
+  /** See {@link LeaseAdmin.setNetworkConfig}. */
   async setNetworkConfig(
     text: string,
     options: { readonly ifAbsent: boolean },
@@ -205,87 +218,72 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     });
   }
 
-  /** The lease that a node holds; see {@link LeaseStore.held}. */
+  /** See {@link LeaseStore.held}. */
   async held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined> {
-    return await this.#use("read", signal, () => this.#findHeld(node)?.lease);
+    return await this.#use("read", signal, () => findHeld(node, this.#index())?.lease);
   }
 
-  /** Gives a node its subnet, in one transaction; see {@link LeaseStore.acquire}. */
+  /** See {@link LeaseStore.acquire}. */
   async acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
     await this.networkConfig(signal);
-    const given = this.#given.get(leaseKey(request.previousSubnets));
-    if (given === undefined) await this.#settle(signal);
+    const own = this.#own.get(leaseKey(request.previousSubnets));
+    if (own === undefined) await this.#letOthersClaim(signal);
     const lease = await this.#write(signal, () => {
-      if (given !== undefined) this.#clearTheWay(given);
-      const config = this.#parseNetConf(this.#netConf()!);
-      const found = this.#findHeld(request);
-      const { subnets, keeps } = chooseLease(
+      if (own !== undefined) this.#clearTheWay(own);
+      const config = readNetConf(this.#netConf()!, this.description);
+      const found = findHeld(request, this.#index());
+      const choice = chooseLease(
         config,
         request,
         found?.lease,
         () => this.#keys().filter((key) => key !== found?.key),
       );
+      const { subnets, keeps } = choice;
       if (found !== undefined && !keeps) {
-        this.#log.warn(
-          "lease-outside-net-conf",
-          `the lease ${found.key} does not fit net-conf any more; leasing anew`,
-        );
+        logLeaseReplaced(this.#log, config, request, found, choice);
         this.#remove(found.key);
       }
-      const reserved = keeps && found?.lease?.expiresAtMs === undefined;
-      const lease = requestedLease(
-        request,
-        subnets,
-        reserved ? undefined : this.#now() + LEASE_TTL_MS,
-      );
+      const reserved = keeps && found?.lease?.expiry === "never";
+      const lease = requestedLease(request, subnets, reserved ? "never" : this.#nextExpiry());
       return this.#put(lease);
     });
-    for (const [key, other] of this.#given) if (holdsAlike(other, lease)) this.#given.delete(key);
-    this.#given.set(lease.key, lease);
+    for (const [key, other] of this.#own) if (holdsAlike(other, lease)) this.#own.delete(key);
+    this.#own.set(lease.key, lease);
     return lease;
   }
 
-  /** Lengthens a lease; see {@link LeaseStore.renew}. */
+  /** See {@link LeaseStore.renew}. */
   async renew(lease: Lease, signal: AbortSignal): Promise<Lease> {
     return await this.#write(signal, () => {
-      const row = this.#row(lease.key);
-      if (row === undefined) {
-        throw new LeaseLostError(`the lease ${lease.key} ran out or was deleted`);
-      }
-      const holder = this.#read(row);
-      const same = lease.halves.every(({ subnet, publicIp }) =>
-        holder !== undefined && leaseHalf(holder, subnet.family)?.publicIp.equals(publicIp)
-      );
-      if (!same) throw new LeaseLostError(`the lease ${lease.key} is another node's: ${row.value}`);
-      const expiresAtMs = row.expires_at_ms === null ? undefined : this.#now() + LEASE_TTL_MS;
-      return this.#put({ ...lease, expiresAtMs });
+      const row = requireHeld(lease, this.#row(lease.key), (row) => this.#read(row));
+      const expiry = row.expires_at_ms === null ? "never" : this.#nextExpiry();
+      return this.#put({ ...lease, expiry });
     });
   }
 
   /**
-   * All leases, then each change, soon after it was committed, by whichever process. Of a file that took
-   * another's place, as after a long sleep, what is new is told at once; and all, so that the rest is
-   * gone, when the nodes that live have had the time to claim their subnets in it.
+   * See {@link LeaseStore.watch}. If the file was replaced, or the watch slept so long that traces are gone, it
+   * reports what is new at once; and later a snapshot, when living nodes have had time to claim their subnets.
    */
   async *watch(signal: AbortSignal): AsyncGenerator<LeaseEvent, void, void> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
-    this.#bell.listen();
+    this.#changes.watch();
     let seen = -1;
-    let settledAtMs = Infinity;
+    let snapshotAtMs = Infinity;
     let cleared = true;
     try {
       for (;;) {
-        const { count } = this.#bell;
-        const { revision, nextEndMs } = await this.#use("read", ending, () => this.#lookAround());
+        const { count } = this.#changes;
+        const { revision, nextEndMs } = await this.#use("read", ending, () => this.#checkState());
         if (nextEndMs !== null && nextEndMs <= this.#now()) {
-          // Each write sees to what has run out. Where none can be made, as on a full disk, what else is new
-          // is told all the same.
+          // Each write removes what has ended. If none can be made, as on a full disk, the watch reports
+          // everything else all the same.
           cleared = await this.#tryClear(ending, cleared);
           if (cleared) continue;
         }
-        if (this.#now() >= settledAtMs) {
+        if (this.#now() >= snapshotAtMs) {
           seen = -1;
-          settledAtMs = Infinity;
+          snapshotAtMs = Infinity;
         }
         if (revision !== seen) {
           const news = await this.#use("read", ending, () => this.#newsSince(seen));
@@ -294,26 +292,29 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
           seen = news.revision;
           if (first) yield { kind: "snapshot", leases: put };
           else {
-            if (news.incomplete) settledAtMs = this.#now() + SETTLE_MS;
+            if (news.incomplete) {
+              this.#metrics.watchRestarts.add();
+              snapshotAtMs = this.#now() + CLAIM_MS;
+            }
             const lost = news.incomplete ? await this.#use("read", ending, () => this.#lost()) : [];
             yield { kind: "changes", put, removed: [...removed, ...lost.map(({ key }) => key)] };
           }
         }
-        const nextMs = Math.min(nextEndMs !== null && cleared ? nextEndMs : Infinity, settledAtMs);
-        const waitMs = Math.min(Math.max(nextMs - this.#now(), 1), POLL_MS);
-        if (!await this.#bell.after(count, waitMs, ending)) return;
+        const nextMs = Math.min(nextEndMs !== null && cleared ? nextEndMs : Infinity, snapshotAtMs);
+        const waitMs = Math.min(Math.max(nextMs - this.#now(), 1), this.#pollMs);
+        if (!await this.#changes.after(count, waitMs, ending)) return;
       }
     } catch (error) {
-      if (!ending.aborted) throw error;
+      throwUnlessAborted(error, ending);
     }
   }
 
-  /** The net-conf's text; see {@link LeaseStore.networkConfigText}. */
+  /** See {@link LeaseAdmin.networkConfigText}. */
   async networkConfigText(signal: AbortSignal): Promise<string | undefined> {
     return await this.#use("read", signal, () => this.#netConf());
   }
 
-  /** Every lease; see {@link LeaseStore.leases}. */
+  /** See {@link LeaseAdmin.leases}. */
   async leases(signal: AbortSignal): Promise<readonly Lease[]> {
     return await this.#use(
       "read",
@@ -322,48 +323,34 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     );
   }
 
-  /** Keeps subnets for a node for good; see {@link LeaseStore.reserve}. */
+  /** See {@link LeaseAdmin.reserve}. */
   async reserve(request: ReservationRequest, signal: AbortSignal): Promise<Lease> {
-    await this.#settle(signal);
+    await this.#letOthersClaim(signal);
     return await this.#write(signal, () => {
       const text = this.#netConf();
-      if (text === undefined) throw new RuntimeError(`there is no net-conf yet; ${WRITE_NET_CONF}`);
+      if (text === undefined) throw noNetConf(this.description);
       const lease = chooseReservation(
-        this.#parseNetConf(text),
+        readNetConf(text, this.description),
         request,
         this.#rows().map((row) => ({ key: row.key, lease: this.#read(row) })),
       );
-      const is = this.#row(lease.key);
-      return is?.expires_at_ms === null ? lease : this.#put(lease);
+      const row = this.#row(lease.key);
+      return row?.expires_at_ms === null ? lease : this.#put(lease);
     });
   }
 
-  /** Gives up a lease or a reservation; see {@link LeaseStore.release}. */
+  /** See {@link LeaseStore.release}. */
   async release(key: string, signal: AbortSignal): Promise<boolean> {
     const released = await this.#write(signal, () => this.#remove(key));
-    this.#given.delete(key);
+    this.#own.delete(key);
     return released;
-  }
-
-  /** Writes leases as they are, in one transaction: what a person reserves, or a test or bench makes up. */
-  async putLeases(leases: Iterable<Lease>, signal: AbortSignal): Promise<void> {
-    await this.#write(signal, () => {
-      for (const lease of leases) this.#put(lease);
-    });
-  }
-
-  /** Gives up the leases with these keys, in one transaction; keys that nobody holds are no fault. */
-  async removeLeases(keys: Iterable<string>, signal: AbortSignal): Promise<void> {
-    await this.#write(signal, () => {
-      for (const key of keys) this.#remove(key);
-    });
   }
 
   /** Closes the file, ends every watch, and rejects what still waits. */
   [Symbol.asyncDispose](): Promise<void> {
     if (!this.#closed.signal.aborted) {
       this.#closed.abort(new RuntimeError(`${this.description} is closed`));
-      this.#bell[Symbol.dispose]();
+      this.#changes[Symbol.dispose]();
       this.#drop();
     }
     return Promise.resolve();
@@ -374,17 +361,17 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     this.#database = undefined;
   }
 
-  /** The file, opened anew where it is not the same any more. */
+  /** The file, opened again if the path names another one by now. */
   #open(): Database {
     if (this.#database?.isInPlace) return this.#database;
     this.#drop();
     const goneMs = performance.now() - (this.#goneSinceMs ?? Infinity);
     try {
-      const make = this.#patient && goneMs >= REMAKE_MS;
-      this.#bell.look();
+      const make = this.#patient && goneMs >= RECREATE_MS;
+      this.#changes.refresh();
       this.#database = Database.open(this.#path, { make, lockTimeoutMs: 0 });
       this.#goneSinceMs = undefined;
-      this.#takeOver(this.#database, this.#database.made);
+      this.#adopt(this.#database, this.#database.made);
       return this.#database;
     } catch (error) {
       this.#drop();
@@ -395,60 +382,61 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   }
 
   /**
-   * Makes a file this store's that was made anew, or is an older copy: with revisions later than all before,
-   * and the net-conf. The node's leases it claims again when the watch tells that they are gone.
+   * Adopts a file that was recreated, or is an older copy: gives it revisions later than all before, and the
+   * net-conf. The node claims its leases again when the watch reports that they are gone.
    */
-  #takeOver(database: Database, made: boolean): void {
+  #adopt(database: Database, made: boolean): void {
     const isOlder = this.#state().revision < this.#lastRevision;
-    this.#bell.ringFor(database.identity, made || isOlder);
+    this.#changes.identify(database.identity, made || isOlder);
     const netConf = this.#netConf() === undefined ? this.#knownNetConf : undefined;
     if (isOlder || netConf !== undefined) {
       database.transaction("BEGIN IMMEDIATE", () => {
         if (isOlder) this.#raiseRevision(Math.max(nextBase(), this.#lastRevision));
         if (netConf !== undefined) this.#writeNetConf(netConf);
       });
-      this.#bell.ring();
+      this.#changes.notify();
     }
     this.#lastRevision = this.#state().revision;
-    if (made) this.#log.warn("store-recreated", `${this.description} was made anew`);
+    if (made) this.#log.warn("store-recreated", `${this.description} was recreated`);
     else if (isOlder || netConf !== undefined || this.#lost().length > 0) {
       this.#log.warn("store-replaced", `${this.description} is another file than before`);
     }
   }
 
-  /** The leases of this node that are not in the file, or are another's there. */
+  /** The leases of this node that the file lacks, or that are another node's there. */
   #lost(): Lease[] {
-    return [...this.#given.values()].filter((lease) => {
+    return [...this.#own.values()].filter((lease) => {
       const row = this.#row(lease.key);
-      const is = row && this.#read(row);
-      return is === undefined || !holdsAlike(is, lease);
+      const stored = row && this.#read(row);
+      return stored === undefined || !holdsAlike(stored, lease);
     });
   }
 
   /**
-   * Takes away what stands in the way of a lease that this node lives by: in an older copy, what has been given
-   * up since. Once the nodes that live had their time, a subnet may be another's by right.
+   * Removes what conflicts with this node's own lease: an older copy still holds leases that were given up since.
+   * Once living nodes have had their time, another node may rightly have the subnet.
    */
-  #clearTheWay(given: Lease): void {
-    if (this.#bell.unsettledMs === 0) return;
-    const subnets = given.halves.map(({ subnet }) => subnet);
+  #clearTheWay(own: Lease): void {
+    if (this.#changes.claimTimeLeftMs === 0) return;
+    const subnets = own.halves.map(({ subnet }) => subnet);
     for (const row of this.#rows()) {
       const lease = this.#read(row);
-      const alike = lease !== undefined && holdsAlike(lease, given);
-      if (alike ? row.key !== given.key : overlaps(row.key, subnets)) this.#remove(row.key);
+      const alike = lease !== undefined && holdsAlike(lease, own);
+      if (alike ? row.key !== own.key : overlaps(row.key, subnets)) this.#remove(row.key);
     }
   }
 
-  /** Waits until the nodes that live have claimed their subnets in a file that took another's place. */
-  async #settle(signal: AbortSignal): Promise<void> {
+  /** Waits until living nodes have claimed their subnets in a file that replaced another. */
+  async #letOthersClaim(signal: AbortSignal): Promise<void> {
     const ending = AbortSignal.any([signal, this.#closed.signal]);
-    for (let said = false;; said = true) {
-      const ms = await this.#use("read", signal, () => this.#bell.unsettledMs);
+    for (let logged = false;; logged = true) {
+      const ms = await this.#use("read", signal, () => this.#changes.claimTimeLeftMs);
       if (ms === 0) return;
-      if (!said) {
+      if (!logged) {
         this.#log.info(
-          "leases-rewritten",
-          `${this.description} is another file than before; nodes that live come first`,
+          "store-claims-awaited",
+          `${this.description} is another file than before; waiting ${ms} ms for running nodes to ` +
+            "claim their subnets",
         );
       }
       await sleep(ms, ending);
@@ -456,7 +444,7 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     }
   }
 
-  /** What a watch looks at, in one statement of some microseconds. */
+  /** What a watch checks, in one statement of some microseconds. */
   #state(): State {
     return this.#statement(
       "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'leases'), 0) AS revision, " +
@@ -464,13 +452,13 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     ).get() as unknown as State;
   }
 
-  /** {@link SqliteStore.#state}, after a look at whether what is in the file was replaced. */
-  #lookAround(): State {
+  /** {@link SqliteStore.#state}; adopts the file first if somebody replaced its content. */
+  #checkState(): State {
     const { revision, wiped } = this.#state();
     const last = this.#lastRevision;
     if (revision < last || wiped > last) {
-      this.#bell.look();
-      this.#takeOver(this.#database!, false);
+      this.#changes.refresh();
+      this.#adopt(this.#database!, false);
     }
     const state = this.#state();
     this.#lastRevision = state.revision;
@@ -478,8 +466,8 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   }
 
   /**
-   * What was written after a revision. Incomplete for one so long ago that traces have been wiped out since,
-   * or of what another file had.
+   * What was written after a revision. Incomplete if the revision is so old that traces were deleted since, or
+   * if another file had it.
    */
   #newsSince(seen: number): { revision: number; incomplete: boolean; rows: readonly Row[] } {
     return this.#database!.transaction("BEGIN", () => {
@@ -490,7 +478,7 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     });
   }
 
-  /** Reads new rows, and remembers what they say of this node's leases. */
+  /** Reads new rows, and takes note of what they say of this node's leases. */
   #readNews(rows: readonly Row[]): { put: Lease[]; removed: string[] } {
     const put: Lease[] = [];
     const removed: string[] = [];
@@ -498,35 +486,34 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
       const lease = this.#read(row);
       if (lease === undefined) removed.push(row.key);
       else put.push(lease);
-      const given = this.#given.get(row.key);
-      // One that was deleted is claimed again.
-      if (given === undefined || lease === undefined) continue;
-      if (holdsAlike(lease, given)) this.#given.set(row.key, lease);
-      else this.#given.delete(row.key);
+      const own = this.#own.get(row.key);
+      // The node claims a deleted lease again.
+      if (own === undefined || lease === undefined) continue;
+      if (holdsAlike(lease, own)) this.#own.set(row.key, lease);
+      else this.#own.delete(row.key);
     }
     return { put, removed };
   }
 
-  /**
-   * The lease of the node's last run, else the one of the first of its public IPs that has one, which may be
-   * one that can't be read.
-   */
-  #findHeld(node: NodeIdentity): { key: string; lease: Lease | undefined } | undefined {
-    const row = this.#row(leaseKey(node.previousSubnets));
-    const lease = row && (row.expires_at_ms ?? Infinity) > this.#now()
-      ? this.#read(row)
-      : undefined;
-    if (lease !== undefined && heldBefore(node, lease)) return { key: lease.key, lease };
-    for (const family of FAMILIES) {
-      const publicIp = node.publicIps.get(family);
-      if (publicIp === undefined) continue;
-      const column = family === 4 ? "public_ip" : "public_ipv6";
+  /** Finds leases by the table's indexes, those that can't be read too. */
+  #index(): LeaseIndex<StoredLease> {
+    const find = (column: string, value: string) => {
       const row = this.#statement(
-        `SELECT * FROM leases WHERE ${column} = ? AND ifnull(expires_at_ms > ?, true) LIMIT 1`,
-      ).get(`${publicIp}`, this.#now()) as Row | undefined;
-      if (row !== undefined) return { key: row.key, lease: this.#read(row) };
-    }
-    return undefined;
+        `SELECT * FROM leases WHERE ${column} = ? AND value IS NOT NULL ` +
+          "AND ifnull(expires_at_ms > ?, true) LIMIT 1",
+      ).get(value, this.#now()) as Row | undefined;
+      return row && { key: row.key, lease: this.#read(row) };
+    };
+    return {
+      byKey: (key) => find("key", key),
+      byPublicIp: (address) =>
+        find(address.family === 4 ? "public_ip" : "public_ipv6", `${address}`),
+    };
+  }
+
+  /** The end of a lease that is given or renewed now. */
+  #nextExpiry(): Expiry {
+    return { atMs: this.#now() + LEASE_TTL_MS };
   }
 
   #row(key: string): Row | undefined {
@@ -546,37 +533,41 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     ).all(this.#now()) as unknown as Row[];
   }
 
-  /** Tells what was written, read back, so that this node sees its lease as the others do. */
+  /** Writes a lease. Returns it read back, so that this node sees its lease as the others do. */
   #put(lease: Lease): Lease {
     const value = formatLeaseValue(lease);
     const { lastInsertRowid } = this.#statement(
       "INSERT OR REPLACE INTO leases (key, value, expires_at_ms) VALUES (?, ?, ?)",
-    ).run(lease.key, value, lease.expiresAtMs ?? null);
-    return this.#reader.read(lease.key, value, lease.expiresAtMs, Number(lastInsertRowid))!;
+    ).run(lease.key, value, expiryMs(lease.expiry) ?? null);
+    return this.#reader.read(lease.key, value, lease.expiry, Number(lastInsertRowid))!;
   }
 
-  /** Tells whether there was one. */
+  /** Whether there was one. */
   #remove(key: string): boolean {
     const { changes } = this.#statement(`${LEAVE_TRACE} AND key = ?`)
       .run(this.#now() + TRACE_TTL_MS, key);
     return changes > 0;
   }
 
-  /** Tells whether what has run out is gone now; complains where it is not, once in a row. */
+  /** Whether what has ended is gone now. Logs the first of several failures in a row. */
   async #tryClear(signal: AbortSignal, complain: boolean): Promise<boolean> {
     try {
       await this.#write(signal, () => {}, false);
       return true;
     } catch (error) {
       if (signal.aborted) throw error;
+      throwDefect(error);
       if (complain) {
-        this.#log.error("expiry-failed", `leases that ran out stay for now: ${messageOf(error)}`);
+        this.#log.error(
+          "expiry-failed",
+          `leases that have ended can't be removed yet: ${messageOf(error)}`,
+        );
       }
       return false;
     }
   }
 
-  /** Makes traces of leases that ran out, and wipes out traces that are old. */
+  /** Turns leases that have ended into traces, and deletes old traces. */
   #clear(): void {
     const nowMs = this.#now();
     const due = this.#statement("SELECT min(expires_at_ms) AS at FROM leases").get()!.at;
@@ -589,10 +580,11 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     this.#statement(`${LEAVE_TRACE} AND expires_at_ms <= ?`).run(nowMs + TRACE_TTL_MS, nowMs);
   }
 
-  /** A row as a lease; `undefined` for a trace, and, with a warning, for what can't be read. */
+  /** A row as a lease; `undefined` for a trace, and for what can't be read, with a warning. */
   #read(row: Row): Lease | undefined {
     if (row.value === null) return undefined;
-    return this.#reader.read(row.key, row.value, row.expires_at_ms ?? undefined, row.revision);
+    const expiry = row.expires_at_ms === null ? "never" : { atMs: row.expires_at_ms };
+    return this.#reader.read(row.key, row.value, expiry, row.revision);
   }
 
   #netConf(): string | undefined {
@@ -605,21 +597,13 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     this.#statement("UPDATE state SET net_conf = ?").run(text);
   }
 
-  /** The next write's revision is later than this, and all that was written before is news to every watch. */
+  /** Makes the next write's revision later than this, and all that was written before news to every watch. */
   #raiseRevision(revision: number): void {
     this.#statement("UPDATE sqlite_sequence SET seq = ? WHERE name = 'leases'").run(revision);
     this.#statement("UPDATE state SET wiped_revision = ?").run(revision);
   }
 
-  #parseNetConf(text: string): NetworkConfig {
-    try {
-      return parseNetworkConfig(text);
-    } catch (error) {
-      throw new ConfigError(`${this.description}: ${messageOf(error)}`);
-    }
-  }
-
-  /** Runs `body` in a transaction that writes, and that finds no lease which has run out. */
+  /** Runs `body` in a transaction that writes, after it removed leases that have ended. */
   async #write<T>(signal: AbortSignal, body: () => T, patient = true): Promise<T> {
     const result = await this.#use(
       "write",
@@ -629,16 +613,16 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
           this.#clear();
           return body();
         }),
-      // A node that has no lease yet is better told.
-      patient && this.#patient && this.#given.size > 0,
+      // A node that has no lease yet rather fails.
+      patient && this.#patient && this.#own.size > 0,
     );
-    this.#bell.ring();
+    this.#changes.notify();
     return result;
   }
 
   /**
-   * Runs what uses the file, again where another process has it locked; and, for the patient, where it can't
-   * be used as it is.
+   * Runs what uses the file, again while another process has it locked; and, if `patient`, until the file can be
+   * used.
    */
   async #use<T>(
     use: Use,
@@ -647,10 +631,11 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     patient: boolean = this.#patient,
   ): Promise<T> {
     const giveUpAtMs = performance.now() + LOCK_WAIT_MS;
-    for (let lookedAgain = false;;) {
+    for (let reopened = false;;) {
       signal.throwIfAborted();
       this.#closed.signal.throwIfAborted();
       let waitMs = LOCK_RETRY_MS;
+      this.#metrics.requests.add();
       try {
         this.#open();
         const result = body();
@@ -658,14 +643,15 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
         return result;
       } catch (error) {
         if (error instanceof LeaseLostError || error instanceof ConfigError) throw error;
+        this.#metrics.failures.add();
         if (!isBusy(error) || performance.now() > giveUpAtMs) {
           const failure = explain(this.#path, error);
           if (!(failure instanceof FileError)) throw failure;
           if (!isBusy(error) && !isFull(error) && this.#database !== undefined) {
-            // To open it is to look at it from end to end, and tells best what is wrong.
+            // Opening the file checks it from end to end, and so tells best what is wrong.
             this.#drop();
-            if (!lookedAgain) {
-              lookedAgain = true;
+            if (!reopened) {
+              reopened = true;
               continue;
             }
           }
@@ -683,6 +669,6 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   }
 }
 
-/** Puts traces in the place of leases; takes when the trace expires, and more conditions. */
+/** Replaces leases by traces. Takes when the trace ends; conditions may follow. */
 const LEAVE_TRACE = "INSERT OR REPLACE INTO leases (key, value, expires_at_ms) " +
   "SELECT key, NULL, ? FROM leases WHERE value IS NOT NULL";

@@ -7,6 +7,7 @@ import { Follower, lease, node } from "../../../tests/contracts/lease_store.ts";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { rootTest } from "../../../tests/support/root_test.ts";
 import { SmallDisk } from "../../../tests/support/small_disk.ts";
+import { SqliteLeases } from "../../../tests/support/sqlite_leases.ts";
 import { Scratch } from "../../../tests/support/sqlite_scratch.ts";
 import { eventually } from "../../../tests/support/wait.ts";
 import type { Lease } from "../../mod.ts";
@@ -15,16 +16,13 @@ import { SqliteStore } from "./mod.ts";
 const { signal: never } = new AbortController();
 /** Three subnets to lease: the first of a network is never given. */
 const NET_CONF = '{"Network":"10.5.0.0/26","SubnetLen":28,"Backend":{"Type":"vxlan"}}';
-/** Within this whoever runs has to notice. */
-const PROMPT_MS = 1_000;
 
 /** Makes a store with a net-conf and 300 leases, of some 30 pages. */
 async function fill(path: string): Promise<void> {
   await using store = SqliteStore.open(path, { log: new RecordingLog() });
   await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
-  await store.putLeases(
+  new SqliteLeases(path).put(
     Array.from({ length: 300 }, (_, n) => lease(`10.${n >> 8}.${n & 255}.0/24`, n)),
-    never,
   );
 }
 
@@ -42,7 +40,7 @@ function refuses(path: string, message: RegExp, what = ""): void {
   assert.match(error.message, message, what);
 }
 
-const DAMAGED = /it is damaged, or no SQLite file; move it away/;
+const DAMAGED = /it is damaged, or not an SQLite file; move it away/;
 
 /** What may be where the file should be, and what is said of it. */
 const NO_STORES: Readonly<
@@ -188,7 +186,7 @@ Deno.test("sqlite: a store with a write-ahead log of its own is taken over with 
   assert.equal((await store.leases(never)).length, 299);
   assert.throws(() => Deno.statSync(`${copy}-wal`));
   // Read by SQLite's shell or the like, its journal is as it was found.
-  await store.putLeases([lease("10.9.9.0/24", 9)], never);
+  await store.acquire(node(1), never);
 });
 
 Deno.test("sqlite: a place that can't be made is said", () => {
@@ -206,7 +204,7 @@ rootTest("sqlite: without the right to the file it is said, and what to do", asy
       ...["--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"],
       ...[Deno.execPath(), "run", "-A", "--no-check"],
       ...[
-        new URL("sqlite_process.ts", import.meta.url).pathname,
+        new URL("../../../tests/support/sqlite_process.ts", import.meta.url).pathname,
         scratch.path,
         "acquire",
         "1",
@@ -242,7 +240,7 @@ rootTest(
     {
       await using store = SqliteStore.open(path, { log });
       await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
-      await store.putLeases([lease("10.5.0.16/28", 9)], never);
+      new SqliteLeases(path).put([lease("10.5.0.16/28", 9)]);
       disk.fill();
       await refused(store, /disk is full: make room on its file system/);
       assert.equal((await store.leases(never)).length, 1);
@@ -328,7 +326,7 @@ class Cluster implements AsyncDisposable {
   async isWhole(): Promise<void> {
     for (const [index, store] of this.stores.entries()) {
       const held = async () => (await store.held(node(index + 1), never))?.key === this.keys[index];
-      await eventually("its own subnet", held, PROMPT_MS);
+      await eventually("its own subnet", held);
       assert.equal(await store.networkConfigText(never), NET_CONF);
     }
     await this.#seen(...this.keys);
@@ -365,20 +363,19 @@ class Cluster implements AsyncDisposable {
 const LOSSES: Readonly<Record<string, (path: string) => void>> = {
   "the file alone": (path) => Deno.removeSync(path),
   "the file and all beside it": (path) => {
-    for (const end of ["", "-journal", "-bell"]) Deno.removeSync(path + end);
+    for (const end of ["", "-journal", "-signal"]) Deno.removeSync(path + end);
   },
   "its directory": (path) => Deno.removeSync(path.replace(/\/[^/]*$/, ""), { recursive: true }),
   "what is in it": (path) => Deno.truncateSync(path),
 };
 
 for (const [what, lose] of Object.entries(LOSSES)) {
-  Deno.test(`sqlite: deleted while agents run, ${what}: it is made anew, with all who live`, async () => {
+  Deno.test(`sqlite: deleted while agents run, ${what}: it is recreated, with all who live`, async () => {
     await using cluster = await Cluster.start();
     lose(cluster.path);
     const noticedMs = await eventually(
       "it is noticed",
       () => cluster.said(/^warn waiting for .*the file is gone/).every((count) => count === 1),
-      PROMPT_MS,
     );
     const madeMs = await eventually(
       "it is there again",
@@ -396,8 +393,8 @@ for (const [what, lose] of Object.entries(LOSSES)) {
   Deno.test(`sqlite: deleted while agents run, ${what}: who starts meanwhile takes no one's subnet`, async () => {
     await using cluster = await Cluster.start();
     lose(cluster.path);
-    // A program takes longer to start than the others to have their bell back.
-    await eventually("the bell", () => existsSync(`${cluster.path}-bell`), PROMPT_MS);
+    // A program takes longer to start than the others to write their signal's file again.
+    await eventually("the signal", () => existsSync(`${cluster.path}-signal`));
     await cluster.takesOneMore();
   });
 }
@@ -431,14 +428,13 @@ for (const [way, put] of Object.entries(WAYS)) {
     await eventually(
       "both have noticed",
       () => cluster.said(/^warn .* is another file than before/).every((count) => count === 1),
-      PROMPT_MS,
     );
     await cluster.isWhole();
     assert.deepEqual(cluster.said(/^(warn|error)/), [1, 1]);
     // And what changes is told as ever.
-    await cluster.stores[0]!.putLeases([lease("10.9.9.0/24", 9)], never);
+    new SqliteLeases(cluster.path).put([lease("10.9.9.0/24", 9)]);
     const told = () => cluster.followers.every(({ leases }) => leases.has("10.9.9.0-24"));
-    assert.ok(await eventually("one more", told) < PROMPT_MS);
+    await eventually("one more", told);
   });
 }
 
@@ -539,7 +535,6 @@ for (const [what, [harm, says, mend]] of Object.entries(TROUBLES)) {
     await eventually(
       "it is noticed",
       () => cluster.said(/^warn waiting for sqlite:/).every((count) => count === 1),
-      PROMPT_MS,
     );
     let renewed: Lease | undefined;
     cluster.stores[0]!.renew(cluster.leases[0]!, never).then((lease) => renewed = lease, () => {});
@@ -580,6 +575,6 @@ Deno.test("sqlite: a command does not wait for a file in trouble", async () => {
   Deno.writeTextFileSync(scratch.path, "no database");
   await assert.rejects(store.leases(never), DAMAGED);
   Deno.removeSync(scratch.path);
-  await assert.rejects(store.leases(never), /the file is gone; running agents make it anew/);
+  await assert.rejects(store.leases(never), /the file is gone; running agents recreate it/);
   assert.throws(() => Deno.statSync(scratch.path));
 });

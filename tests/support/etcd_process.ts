@@ -6,8 +6,8 @@
  * @module
  */
 
-import { type Family, IpAddress, messageOf } from "../../mod.ts";
-import { EtcdStore } from "./mod.ts";
+import { type Family, IpAddress, messageOf } from "@denim/core";
+import { EtcdStore } from "@denim/core/stores/etcd";
 
 const [url, from, count] = [Deno.args[0]!, Number(Deno.args[1]), Number(Deno.args[2])];
 const { signal } = new AbortController();
