@@ -4,8 +4,8 @@
  * @module
  */
 
-import { ConfigError } from "@denim/core";
-import type { EtcdStore, EtcdStoreOptions } from "@denim/core/stores/etcd";
+import { ConfigError, type Logger, type Metrics } from "@denim/core";
+import type { EtcdStore } from "@denim/core/stores/etcd";
 import { flag, type ParsedFlags } from "../flag_table.ts";
 import { single, text } from "../flag_types.ts";
 import type { StoreKind } from "./store_kind.ts";
@@ -81,7 +81,7 @@ export const etcd = {
       caFile: values["etcd-cafile"],
     };
   },
-  async open(spec, { log, netConfFile: { path, isNamed } }) {
+  async open(spec, { log, metrics, netConfFile: { path, isNamed } }) {
     if (isNamed) {
       log.warn(
         "net-conf-file-ignored",
@@ -89,32 +89,26 @@ export const etcd = {
           `\`denim config set ${path}\` writes the file into etcd`,
       );
     }
-    return await openEtcd(spec, { log, patient: true });
+    return await openEtcd(spec, { log, metrics, patient: true });
   },
   openAdmin: (spec, { log }) => openEtcd(spec, { log, patient: false }),
 } satisfies StoreKind<typeof FLAGS[number], EtcdSpec>;
 
-type OpenEtcd = Pick<EtcdStoreOptions, "log" | "patient">;
+/** How the store's messages name what flags give it. */
+const NAMES = {
+  caFile: "--etcd-cafile",
+  certFile: "--etcd-certfile",
+  keyFile: "--etcd-keyfile",
+  username: "--etcd-username",
+  password: "FLANNELD_ETCD_PASSWORD",
+};
 
-async function openEtcd(spec: EtcdSpec, options: OpenEtcd): Promise<EtcdStore> {
+async function openEtcd(
+  spec: EtcdSpec,
+  options: { readonly log: Logger; readonly patient: boolean; readonly metrics?: Metrics },
+): Promise<EtcdStore> {
   const { EtcdStore } = await import("@denim/core/stores/etcd");
-  try {
-    return EtcdStore.open({ ...spec, ...options });
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    throw new ConfigError(`${flagOf(error.message)}${error.message}`, { cause: error });
-  }
-}
-
-/** The store speaks of files; the operator knows them by flags. */
-const FILE_FLAGS: readonly (readonly [file: RegExp, flag: string])[] = [
-  [/^CA file /i, "--etcd-cafile: "],
-  [/^certificate file /i, "--etcd-certfile: "],
-  [/^(private )?key file /i, "--etcd-keyfile: "],
-];
-
-function flagOf(message: string): string {
-  return FILE_FLAGS.find(([file]) => file.test(message))?.[1] ?? "";
+  return EtcdStore.open({ ...spec, ...options, ...{ names: NAMES } });
 }
 
 function parseEndpoints(text: string): readonly string[] {

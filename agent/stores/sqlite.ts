@@ -19,7 +19,7 @@ export const sqlite = {
   },
   async open({ path }, options) {
     const { SqliteStore } = await import("@denim/core/stores/sqlite");
-    const store = SqliteStore.open(path, { log: options.log });
+    const store = SqliteStore.open(path, options);
     try {
       await seed(store, options);
       return store;
