@@ -60,7 +60,7 @@ export interface LinkState {
   readonly name: string;
   /** The largest packet that it takes, in bytes. */
   readonly mtuBytes: number;
-  /** Its Ethernet address; `undefined` where it has none, as a TUN device. */
+  /** Its Ethernet address; `undefined` if it has none, as a TUN device. */
   readonly mac: MacAddress | undefined;
   /** Whether it is set up (`IFF_UP`). */
   readonly up: boolean;

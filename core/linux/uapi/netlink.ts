@@ -8,7 +8,6 @@
 export const NETLINK_ROUTE = 0;
 
 export const NLMSG_HDRLEN = 16;
-export const NLMSG_NOOP = 1;
 export const NLMSG_ERROR = 2;
 export const NLMSG_DONE = 3;
 
