@@ -5,12 +5,13 @@ import { ip } from "./support/ip.ts";
 
 backendContract("vxlan", {
   backend: { Type: "vxlan" },
+  routes: true,
   changeData: (node) => {
     ip(node, "link set flannel.1 address 02:0a:0b:0c:0d:0e");
   },
 });
 
-backendContract("host-gw", { backend: { Type: "host-gw" } });
+backendContract("host-gw", { backend: { Type: "host-gw" }, routes: true });
 
 backendContract("udp", { backend: { Type: "udp" }, outlivesAgent: false, publishes: true });
 

@@ -244,7 +244,7 @@ export class MessageReader {
     return this.#scan(this.#body + align(offset), this.#bodyEnd);
   }
 
-  /** Goes into a nested attribute; false where there is none. The outer ones are out of sight then. */
+  /** Enters a nested attribute, whose attributes then replace the outer ones; false if there is none. */
   enter(type: number): boolean {
     const start = this.#at[type]!;
     if (start === 0) return false;

@@ -15,7 +15,7 @@ const MESSAGE_BYTES = 64 * 1024;
 
 /**
  * Asks `done` now and again after each change of a device, or of an IPv6 address or route, in this thread's
- * namespace, until it says yes. False where it never did in time.
+ * namespace, until it says yes. False if it does not within the time.
  */
 export function waitForKernel(done: () => boolean, timeoutMs: number): boolean {
   if (done()) return true;
@@ -26,7 +26,7 @@ export function waitForKernel(done: () => boolean, timeoutMs: number): boolean {
   }
   const buffer = new Uint8Array(new ArrayBuffer(MESSAGE_BYTES));
   const endMs = performance.now() + timeoutMs;
-  // Asked again first: what happened before the socket listened is told to nobody.
+  // Asked again first: the socket reports nothing that happened before it listened.
   for (;;) {
     if (done()) return true;
     const leftMs = Math.ceil(endMs - performance.now());

@@ -40,7 +40,7 @@ export const FORWARDING_MESSAGES: KindMessages = {
   groups: [RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF],
 };
 
-/** What tells a switch from others, for people too. */
+/** The key of a switch, which messages show to operators too. */
 export function forwardingKey({ family, device }: Forwarding): string {
   return `IPv${family} forwarding${device === ALL_DEVICES ? "" : ` of ${device}`}`;
 }

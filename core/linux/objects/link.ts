@@ -63,7 +63,7 @@ export interface LinkState {
   readonly mtuBytes: number;
   /** A note on the device that programs and people may write (`ip link set … alias`); "" if there is none. */
   readonly alias: string;
-  /** Its Ethernet address; `undefined` where it has none, as a TUN device. */
+  /** Its Ethernet address; `undefined` if it has none, as a TUN device. */
   readonly mac: MacAddress | undefined;
   /** Whether it is set up (`IFF_UP`). */
   readonly up: boolean;

@@ -90,7 +90,7 @@ class Fighter implements AsyncDisposable {
 }
 
 rootTest(
-  "a route that another program deletes again and again is fought ever more slowly",
+  "a route that another program deletes again and again is repaired ever more slowly",
   async () => {
     await using node = new Node();
     const { ns, reconciler, stranger } = node;
@@ -113,8 +113,8 @@ rootTest(
           ),
       );
       await eventually("its being noticed", () => node.log.of("drift-contested").length > 0);
-      assert.ok(fighter.undone >= 10, `${fighter.undone} mends at full speed`);
-      // Others are mended as ever, by news and by full checks, and neither lifts the wait.
+      assert.ok(fighter.undone >= 10, `${fighter.undone} repairs at full speed`);
+      // Others are repaired at once, by events and by full checks, and neither lifts the wait.
       const before = fighter.undone;
       for (let count = 0; count < 3; count++) {
         ns.ip("route del 10.5.3.0/24");
@@ -123,11 +123,11 @@ rootTest(
         reconciler.check();
         assert.equal(ns.run(() => readSysctl("net/ipv4/conf/eth0/forwarding")), "1");
       }
-      await eventually("some mends more", () => fighter.undone >= before + 4);
+      await eventually("some repairs more", () => fighter.undone >= before + 4);
       const startMs = performance.now();
       await eventually("another", () => fighter.undone >= before + 5);
       assert.ok(performance.now() - startMs > 100, "it waits");
-      // What an owner says anew is not what others change.
+      // What an owner asks for is not what others change.
       const undone = fighter.undone;
       reconciler.check();
       assert.ok(!isThere());
@@ -149,7 +149,7 @@ rootTest(
 );
 
 rootTest(
-  "a device that another program sets down again and again is, and nothing fails for it",
+  "a device that another program sets down again and again is repaired ever more slowly, and nothing fails",
   async () => {
     await using node = new Node();
     const { ns, stranger, reconciler } = node;
@@ -187,7 +187,7 @@ rootTest(
   },
 );
 
-rootTest("an outer device that comes and goes is no cause for check after check", async () => {
+rootTest("an outer device that comes and goes does not cause a check each time", async () => {
   await using node = new Node();
   const { stranger } = node;
   const index = findLink(stranger, "eth0")!.index;

@@ -160,7 +160,7 @@ export class DeviceTable implements KernelTable<Link, Link | FoundLink> {
   #put({ object: link }: PutStep<Link>): void {
     const { links, socket, log } = this.#options;
     const { name } = link;
-    let found = links.named(name);
+    let found = findLink(socket, name);
     const renamed = links.at(this.#renamed.get(name) ?? 0);
     this.#renamed.delete(name);
     // The kernel allows one device of a tunnel, whatever its name.
@@ -229,7 +229,7 @@ export class DeviceTable implements KernelTable<Link, Link | FoundLink> {
       return "load the kernel's module for it (modprobe vxlan), or choose another Backend in net-conf";
     }
     if (errno !== EEXIST && errno !== EADDRINUSE || link.mac === undefined) return undefined;
-    const rival = this.#options.links.all().find(({ name, vxlan }) =>
+    const rival = listLinks(this.#options.socket).find(({ name, vxlan }) =>
       name !== link.name && vxlan?.port === link.info.port
     );
     const what = `UDP port ${link.info.port}`;

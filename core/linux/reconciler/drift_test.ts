@@ -116,7 +116,7 @@ function snapshot(ns: ScratchNamespace, devices: readonly string[]): string {
 interface Case {
   readonly name: string;
   readonly state: KernelState;
-  /** Commands for `ip`, or, where they start with it, for `bridge`. */
+  /** Commands for `ip`; those that start with `bridge` are for `bridge`. */
   readonly faults: readonly string[];
 }
 
@@ -163,7 +163,7 @@ const CASES: readonly Case[] = [
       "link set flannel.1 down; link set flannel.1 name mine; link set mine up",
       "link del flannel.1",
       "link del flannel-v6.1",
-      // Made anew by someone else, and not as it should be.
+      // Recreated by another program, and not as wanted.
       "link del flannel.1; link add flannel.1 type vxlan id 1 dstport 4789 dev eth0 local 10.99.0.1",
     ],
   },
@@ -231,7 +231,7 @@ class Node implements Disposable {
 }
 
 for (const { name, state, faults } of CASES) {
-  rootTest(`drift is mended within a second: ${name}`, async (t) => {
+  rootTest(`drift is repaired within a second: ${name}`, async (t) => {
     using node = new Node(state);
     const { ns, log, reconciler } = node;
     const devices = state.flatMap((object) => object.kind === "link" ? [object.name] : []);
@@ -250,7 +250,7 @@ for (const { name, state, faults } of CASES) {
         node.run(fault);
         assert.notEqual(look(), right, "a fault that changes nothing");
         try {
-          await eventually("its mending", () => look() === right, HEAL_MS);
+          await eventually("the repair", () => look() === right, HEAL_MS);
         } catch {
           assert.equal(look(), right);
         }
@@ -286,7 +286,7 @@ rootTest(
       await t.step(fault, async () => {
         node.run(fault);
         const expected = other === "" ? right : right.replaceAll(" eth0 ", other);
-        await eventually("its mending", () => snapshot(ns, devices) === expected, HEAL_MS);
+        await eventually("the repair", () => snapshot(ns, devices) === expected, HEAL_MS);
         assert.deepEqual(reconciler.check(), { changes: 0, failures: [] });
       });
     }

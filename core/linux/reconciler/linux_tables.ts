@@ -176,7 +176,7 @@ export class LinuxTables implements KernelTables {
   }
 
   /**
-   * See {@link KernelTables.onForeign}. Addresses, routes and the nexthops that they go by tell how packets leave this
+   * See {@link KernelTables.onForeign}. Addresses, routes and the nexthops that they go by decide how packets leave this
    * node; those of another cluster's agent lead to its pods, not to nodes.
    */
   onForeign(object: KernelItem & Partial<Foreign>): void {

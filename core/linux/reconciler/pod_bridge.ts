@@ -155,7 +155,7 @@ export class PodBridge implements Derivation {
       findLink(this.#options.socket, this.#chosen.link.index) === undefined;
   }
 
-  /** See {@link Derivation.listen}; of devices, {@link PodBridge.onLink} has to be told. */
+  /** See {@link Derivation.listen}. Changes of devices come by {@link PodBridge.onLink}. */
   listen(onChange: () => void, signal: AbortSignal): Promise<void> {
     this.#onChange = onChange;
     const { monitor, links } = this.#options;
@@ -171,7 +171,7 @@ export class PodBridge implements Derivation {
     }, signal);
   }
 
-  /** A bridge that comes, goes, is renamed or marked may be the pods'; while none is known, its ports may tell. */
+  /** A bridge that comes, goes, is renamed or marked may be the pod bridge; while none is known, a new port may show it. */
   onLink(before: LinkState | undefined, now: LinkState | undefined): void {
     if (!this.#isNeeded) return;
     if (before?.type === "bridge" || now?.type === "bridge") {

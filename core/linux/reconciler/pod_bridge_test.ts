@@ -37,7 +37,7 @@ function devices(texts: readonly string[]): { links: LinkState[]; addresses: Add
   return { links: links as LinkState[], addresses: addresses as AddressState[] };
 }
 
-Deno.test("the pods' bridge is told from others", async (t) => {
+Deno.test("choosePodBridge() tells the pod bridge from others", async (t) => {
   for (
     const [there, before, expected] of [
       [["cni0: 10.5.3.1"], "", "cni0"],
@@ -133,7 +133,7 @@ class Node implements AsyncDisposable {
 
 const RIGHT = "10.5.3.1/24 fc00:5:0:3::1/64";
 
-rootTest("the pods' bridge is kept as it should be", async (t) => {
+rootTest("the pod bridge is kept up, forwarding, and with its addresses", async (t) => {
   await using node = new Node();
   const { ns } = node;
   node.start();
@@ -156,7 +156,7 @@ rootTest("the pods' bridge is kept as it should be", async (t) => {
   ) {
     await t.step(fault, async () => {
       node.run(fault);
-      await eventually("its mending", () => node.addresses() === RIGHT && isUp(), 1000);
+      await eventually("the repair", () => node.addresses() === RIGHT && isUp(), 1000);
       // It stays so.
       assert.equal(node.reconciler.check().changes, 0);
       assert.equal(node.addresses(), RIGHT);
@@ -165,26 +165,26 @@ rootTest("the pods' bridge is kept as it should be", async (t) => {
   await t.step("forwarding", async () => {
     const forwarding = "net/ipv4/conf/cni0/forwarding";
     ns.run(() => writeSysctl(forwarding, "0"));
-    await eventually("its mending", () => ns.run(() => readSysctl(forwarding)) === "1", 1000);
+    await eventually("the repair", () => ns.run(() => readSysctl(forwarding)) === "1", 1000);
   });
   await t.step("an operator's address stays", async () => {
     node.run("addr flush dev cni0; addr add 192.168.7.1/24 dev cni0");
     const all = `10.5.3.1/24 192.168.7.1/24 fc00:5:0:3::1/64`;
-    await eventually("its mending", () => node.addresses() === all, 1000);
+    await eventually("the repair", () => node.addresses() === all, 1000);
     assert.equal(node.reconciler.check().changes, 0);
     assert.equal(node.addresses(), all);
     ns.ip("addr del 192.168.7.1/24 dev cni0");
   });
   await t.step("another name", async () => {
     node.run("link set cni0 down; link set cni0 name pods0; addr flush dev pods0");
-    await eventually("its mending", () => node.addresses("pods0") === RIGHT, 1000);
+    await eventually("the repair", () => node.addresses("pods0") === RIGHT, 1000);
   });
   await t.step("it goes, and comes again", async () => {
     node.run("link del pods0; link del p-cni0");
     assert.deepEqual(node.reconciler.check().failures, []);
     node.makeBridge();
     ns.ip("addr flush dev cni0");
-    await eventually("its mending", () => node.addresses() === RIGHT, 1000);
+    await eventually("the repair", () => node.addresses() === RIGHT, 1000);
   });
   assert.deepEqual(node.log.events.filter((event) => event !== "warn drift-repaired"), []);
 });
@@ -224,7 +224,7 @@ rootTest("a bridge that is only just being made is left to who makes it", async 
   node.run("link add cni0 type bridge; link set cni0 up");
   assert.equal(node.reconciler.check().changes, 0);
   assert.equal(node.addresses(), "");
-  // A pod on it: whoever made it is past that.
+  // A pod on it: its maker is done with it.
   node.run("link add p type veth peer name q; link set p master cni0");
   await eventually("its addresses", () => node.addresses() === RIGHT, 1000);
 });

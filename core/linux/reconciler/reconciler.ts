@@ -25,8 +25,8 @@
  *      ▲                                                                                        │
  *      └───────────────────────── growing wait (retry) ◄── a step failed ───────────────────────┘
  *
- * Until the first {@link Reconciler.check} owners are still being heard, so no table is compared in full: an earlier
- * run's objects must not go before it is known who wants them.
+ * Until the first {@link Reconciler.check} not all owners have said what they want, so no table is compared in full: an
+ * earlier run's objects must not go before it is known who wants them.
  *
  * @module
  */
@@ -128,7 +128,7 @@ interface Pass {
   readonly steps: Map<string, Record<StepEnd, number>>;
 }
 
-/** Makes what its tables keep, one network namespace unless told otherwise, match what owners want. */
+/** Makes the objects of its tables, those of one network namespace unless others are given, match what owners want. */
 export class Reconciler<Want extends KernelItem = KernelObject> implements Disposable {
   readonly #log: Logger;
   readonly #now: () => number;
@@ -143,7 +143,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
   readonly #schedule: RepairSchedule;
   /** Counts the reasons for a pass. */
   readonly #work = new EventCounter();
-  /** Whether all owners were heard, so that what no owner wants may go. */
+  /** Whether all owners have said what they want, so that what no owner wants may go. */
   #loaded = false;
   #running = false;
 
@@ -281,7 +281,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
     for (const [state, steps] of removals.toReversed()) this.#take(state, steps, pass);
   }
 
-  /** Has objects that stand for others replaced by those, before the first table that keeps them is compared. */
+  /** Replaces objects that stand for others by those, before the first table that keeps them is compared. */
   #derive(state: TableState, everything: boolean, full: Set<TableState>): void {
     for (const derived of this.#derivations) {
       const { name, derivation: { owner, kinds }, first } = derived;
@@ -341,7 +341,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
   #compareAll(state: TableState): AnyStep[] {
     const { table, kinds } = state;
     const found = new Map(kinds.map(({ name }) => [name, new Map<string, KernelItem>()]));
-    const seconds: AnyStep[] = [];
+    const duplicates: AnyStep[] = [];
     for (const object of table.dump()) {
       const { name, known } = this.#kinds.get(object.kind)!;
       const key = table.key(object);
@@ -357,7 +357,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
         // Two in one place, as the kernel allows of routes: the wrong one goes, if it is denim's.
         const wrong = right ? before : object;
         if (table.ours(wrong, false)) {
-          seconds.push({ action: "remove", object: wrong, key: `${key}, the second` });
+          duplicates.push({ action: "remove", object: wrong, key: `${key}, the second` });
         }
         if (right) objects.set(key, wanted);
       } else {
@@ -385,10 +385,11 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
       };
     });
     state.stale = state.failing = false;
-    return [...diff(table, sections), ...seconds];
+    const steps = diff(table, sections);
+    return duplicates.length === 0 ? steps : [...steps, ...duplicates];
   }
 
-  /** Has a table take steps. Whether one of them may have cost what its object carries. */
+  /** Lets a table take steps. Returns whether one of them may have cost what its object carries. */
   #take(state: TableState, steps: readonly AnyStep[], pass: Pass): boolean {
     if (steps.length === 0) return false;
     const { table } = state;
@@ -521,7 +522,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
     }
   }
 
-  /** Has a table, and those whose objects lie on its, compared in full by the next pass. */
+  /** Marks a table, and those after it, whose objects may lie on its objects: the next pass compares them in full. */
   #distrust(state: TableState): void {
     for (const later of this.#tables.slice(this.#tables.indexOf(state))) later.stale = true;
   }

@@ -203,7 +203,7 @@ rootTest("a peer that comes back under another owner in one step keeps what it h
 rootTest("what several want stays until the last of them gives it up", () => {
   using node = new Node();
   const { reconciler, ns } = node;
-  // A node that leased anew keeps its VTEP, and its old lease lives on for a while.
+  // A node with a new lease keeps its VTEP, and its old lease lives on for a while.
   const [fdb] = peer(2);
   const later = { ...fdb, remote: IpAddress.parse("10.99.0.77") } as typeof fdb;
   reconciler.set("node", own());
@@ -255,7 +255,7 @@ rootTest("of routes to the same place, strangers' on their own devices stay", ()
   ]);
 });
 
-rootTest("a device that goes in the middle of a check is a failure, and is mended", () => {
+rootTest("a device that goes in the middle of a check is a failure, and is made again", () => {
   using node = new Node();
   const { ns } = node;
   class DeletingLog extends RecordingLog {
@@ -272,7 +272,7 @@ rootTest("a device that goes in the middle of a check is a failure, and is mende
   assert.match(ns.ip(`-4 addr show ${DEVICE}`), /10\.5\.0\.0\/32/);
 });
 
-rootTest("what flanneld left is taken over, what nobody wants goes, strangers' stays", () => {
+rootTest("what flanneld left is taken over, what no owner wants goes, others' stays", () => {
   using node = new Node();
   const { ns, reconciler } = node;
   ns.ip(
@@ -314,7 +314,7 @@ rootTest("a second reconciler finds nothing to do in what the first one left", (
 });
 
 rootTest(
-  "a device of another VNI or port is made anew, one of another MTU or address changed",
+  "a device of another VNI or port is made again, one of another MTU or address changed",
   () => {
     using node = new Node();
     const { ns, reconciler } = node;
@@ -340,7 +340,7 @@ rootTest(
   },
 );
 
-rootTest("a device's new name is told of also where a check sees it first", async () => {
+rootTest("a device's new name is reported also if a check sees it first", async () => {
   using node = new Node();
   const news: UnderlayNews[] = [];
   using reconciler = node.open(5, { onUnderlay: (it) => news.push(it) });
@@ -513,7 +513,7 @@ rootTest("a node that stops forwarding is made to forward again", async (t) => {
         write("ipv4/conf/eth1/forwarding", "0");
       }
       write(name, "0");
-      await eventually("its mending", () => read(name) === "1", 1000);
+      await eventually("the repair", () => read(name) === "1", 1000);
     });
   }
   assert.equal(read("ipv4/conf/eth1/forwarding"), "0");
@@ -527,7 +527,7 @@ rootTest("a node that stops forwarding is made to forward again", async (t) => {
     ns.ip("link add eth7 type veth peer name eth8");
     ns.ip("link set eth8 up");
     ns.ip("link set eth7 up");
-    await eventually("its mending", () => read("ipv4/conf/eth7/forwarding") === "1", 1000);
+    await eventually("the repair", () => read("ipv4/conf/eth7/forwarding") === "1", 1000);
     assert.equal(read("ipv4/conf/eth8/forwarding"), "0");
   });
 
@@ -560,7 +560,7 @@ rootTest("routes by the outer device come back with it, and with its carrier", a
       ns.ip(fault);
       await eventually("the loss", () => ns.ipJson("nexthop show").length === 0);
       ns.ip(end);
-      await eventually("its mending", () => node.routes().length === 1, 1000);
+      await eventually("the repair", () => node.routes().length === 1, 1000);
     });
   }
   stop.abort();

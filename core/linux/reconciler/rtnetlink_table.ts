@@ -222,5 +222,7 @@ function explain<Want>(step: PutStep<Want> | RemoveStep<unknown>, error: Error):
   const hint = error.errno === EEXIST && step.action === "put"
     ? "another program's stands in the way; remove it, or change net-conf's Network"
     : error.detail;
-  return new LinuxError(error.errno, `${step.action} ${step.key}`, hint);
+  const explained = new LinuxError(error.errno, `${step.action} ${step.key}`, hint);
+  explained.cause = error;
+  return explained;
 }
