@@ -4,7 +4,7 @@
  * @module
  */
 
-import { RuntimeError } from "@denim/core";
+import { RuntimeError, throwDefect } from "@denim/core";
 
 /** How a command is run. */
 export interface CommandOptions {
@@ -58,8 +58,9 @@ export async function runCommand(
     killed = true;
     try {
       Deno.kill(-child.pid, "SIGKILL");
-    } catch {
+    } catch (error) {
       // The process has ended already.
+      throwDefect(error);
     }
   };
   ending.addEventListener("abort", kill);
@@ -102,7 +103,8 @@ async function write(stream: WritableStream<Uint8Array>, text: string): Promise<
     const writer = stream.getWriter();
     await writer.write(new TextEncoder().encode(text));
     await writer.close();
-  } catch {
+  } catch (error) {
     // The command has closed its input, or has ended.
+    throwDefect(error);
   }
 }

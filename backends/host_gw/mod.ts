@@ -75,12 +75,12 @@ class HostGwSession implements BackendSession<unknown> {
 
   #complaint({ publicIp }: PeerHalf<unknown>): string {
     const { kernel, outer } = this.#node;
-    const way = kernel.routeTo(publicIp);
-    const how = way === undefined
+    const route = kernel.routeTo(publicIp);
+    const how = route === undefined
       ? "has no route"
-      : way.gateway === undefined
-      ? `is reached by ${way.device}`
-      : `is reached through the router ${way.gateway}`;
+      : route.gateway === undefined
+      ? `is reached by ${route.device}`
+      : `is reached through the router ${route.gateway}`;
     return `${publicIp} ${how}; host-gw needs it on the link of ${outer.name}, vxlan does not`;
   }
 
