@@ -20,7 +20,7 @@ import {
 } from "@denim/core";
 import { DataPath, type DataPathContext, fingerprintOf } from "./data_path.ts";
 import { DataPaths, HOLD_MS } from "./data_paths.ts";
-import { type DesiredState, logFailures } from "./desired_state.ts";
+import { type DesiredKernel, logFailures } from "./desired_kernel.ts";
 import { findBackend } from "./net_conf.ts";
 
 /** How often a former data path is looked at, in milliseconds. It retires if two looks in a row find no peer. */
@@ -31,7 +31,7 @@ export const RETIRE_PATIENCE_MS = 10 * 60_000;
 /** What a {@link DataPathManager} works with. */
 export interface DataPathManagerOptions extends DataPathContext {
   /** Makes the kernel as the data paths need it. */
-  readonly reconciler: DesiredState;
+  readonly reconciler: DesiredKernel;
   /** The node's lease. Asked for once the node has one. */
   readonly lease: () => Lease;
   /** Writes the lease as {@link DataPathManager.current} publishes it; resolves when it is written. */

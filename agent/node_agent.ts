@@ -24,7 +24,7 @@ import { kernelReader, NetlinkSocket, Reconciler, type UnderlayNews } from "@den
 import { DataPath, type DataPathContext } from "./data_path.ts";
 import { DataPathAdapter } from "./data_path_adapter.ts";
 import { DataPathManager } from "./data_path_manager.ts";
-import { logFailures } from "./desired_state.ts";
+import { logFailures } from "./desired_kernel.ts";
 import { HOST_OWNER, hostState } from "./host_state.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";

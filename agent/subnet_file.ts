@@ -97,7 +97,7 @@ export class SubnetFile {
         writeWhole(this.#path, this.#text, 0o644);
         this.#log.warn(
           "subnet-file-restored",
-          `somebody removed or changed ${this.#path}; the agent has written it again`,
+          `${this.#path} was missing or different; the agent has written it again`,
         );
         complaints.resolve();
       } catch (error) {

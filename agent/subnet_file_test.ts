@@ -1,6 +1,8 @@
-import { Cidr, IpAddress, type SubnetEnv } from "@denim/core";
+import { Cidr, IpAddress, RuntimeError, type SubnetEnv } from "@denim/core";
 import assert from "node:assert/strict";
 import { RecordingLog } from "../tests/support/recording_log.ts";
+import { rootTest } from "../tests/support/root_test.ts";
+import { SmallDisk } from "../tests/support/small_disk.ts";
 import { eventually } from "../tests/support/wait.ts";
 import { SubnetFile } from "./subnet_file.ts";
 
@@ -78,6 +80,29 @@ fileTest("a record of another shape is said, and is no last run", (path, log) =>
   }
   assert.equal(log.of("last-run-unreadable").length, 3);
 });
+
+rootTest(
+  "subnet.env: a full disk is no defect: the agent says so, and writes it when there is room",
+  async () => {
+    using disk = new SmallDisk();
+    const path = `${disk.directory}/subnet.env`, log = new RecordingLog();
+    const file = new SubnetFile(path, log);
+    const stopping = new AbortController();
+    const keeping = file.keep(stopping.signal);
+    disk.fill();
+    assert.throws(
+      () => file.write(env("10.5.7.0/24"), PUBLIC_IPS),
+      (error) =>
+        error instanceof RuntimeError && /cannot be written: No space left/.test(error.message),
+    );
+    await eventually("a complaint", () => log.of("subnet-file-failed").length > 0);
+    disk.empty();
+    await eventually("written", () => log.of("subnet-file-restored").length > 0);
+    assert.match(Deno.readTextFileSync(path), /FLANNEL_SUBNET=10\.5\.7\.1\/24/);
+    stopping.abort();
+    await keeping;
+  },
+);
 
 fileTest("what can't be read is said, and is no last run", (path, log) => {
   new SubnetFile(path, log).write(env("10.5.7.0/24"), PUBLIC_IPS);

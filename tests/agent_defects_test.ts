@@ -80,7 +80,7 @@ for (const defect of DEFECTS) {
         assert.match(
           log,
           new RegExp(
-            `ERROR denim has a defect.*TypeError: a defect that a test put into ${defect}\\n +at `,
+            `ERROR denim has a defect.*TypeError: a defect that a test put into ${defect}.*\\n +at `,
           ),
         );
         assert.equal(log.match(/ ERROR /g)?.length, 1, "it is said once");

@@ -27,7 +27,7 @@ import {
 import { z } from "zod";
 import { DataPath, type DataPathContext } from "../../agent/data_path.ts";
 import { DataPathManager } from "../../agent/data_path_manager.ts";
-import type { Attempt, DesiredState } from "../../agent/desired_state.ts";
+import type { Attempt, DesiredKernel } from "../../agent/desired_kernel.ts";
 import { TaskGroup } from "../../agent/task_group.ts";
 import { FakeClock } from "./fake_clock.ts";
 import { RecordingLog } from "./recording_log.ts";
@@ -134,7 +134,7 @@ export class FakeBackend implements Backend<{ readonly Option: string }> {
 }
 
 /** A fake of the reconciler, and of the kernel behind it. */
-export class FakeKernel implements DesiredState {
+export class FakeKernel implements DesiredKernel {
   readonly #wanted = new Map<string, KernelState>();
   /** Why the kernel refuses an object; `undefined` if it does not. */
   refuses: (object: KernelObject) => string | undefined = () => undefined;

@@ -13,8 +13,8 @@ export interface Attempt {
 }
 
 /** The part of the reconciler (core/linux) that says what should be there. */
-export interface DesiredState {
-  /** Replaces what an owner wants. Nothing happens before {@link DesiredState.apply}. */
+export interface DesiredKernel {
+  /** Replaces what an owner wants. Nothing happens before {@link DesiredKernel.apply}. */
   set(owner: string, state: KernelState): void;
   /** Withdraws what an owner wants. */
   delete(owner: string): void;
