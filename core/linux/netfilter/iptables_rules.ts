@@ -1,7 +1,7 @@
 /**
  * denim's rules in iptables' form, in flannel's chains and under flannel's comments
- * (pkg/trafficmngr/iptables/iptables.go at cdf7605), for nodes without nftables: a flanneld or denim that
- * comes after knows them as its own. Pure: text for iptables-restore(8), which somebody else runs.
+ * (pkg/trafficmngr/iptables/iptables.go at cdf7605), for nodes without nftables: a later
+ * flanneld or denim knows them as its own. This module makes text for iptables-restore(8), and runs nothing.
  *
  * @module
  */
@@ -35,7 +35,7 @@ export function masqueradeChain(masquerade: Masquerade): IptablesChain {
   };
 }
 
-/** The chain that lets pods' packets pass where the policy of FORWARD is DROP (`--iptables-forward-rules`). */
+/** The chain that lets pods' packets pass if the policy of FORWARD is DROP (`--iptables-forward-rules`). */
 export function forwardChain(networks: readonly Cidr[]): IptablesChain {
   return {
     table: "filter",
@@ -63,7 +63,7 @@ export function jumpText({ parent, name, comment }: IptablesChain): string {
  *
  * @param chains the chains, at most one of each table
  * @param jumps the names of chains that their parent hands packets on to already. That rule then moves to the
- *   parent's end, where flannel has it; iptables-restore can't ask for itself
+ *   parent's end, as with flannel; iptables-restore can't ask for itself
  */
 export function restoreText(
   chains: readonly IptablesChain[],

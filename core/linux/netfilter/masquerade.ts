@@ -2,11 +2,12 @@
  * Who is masqueraded: whose packets leave the node under the node's own address, as a pure function. The list
  * is flannel's (pkg/trafficmngr/iptables/iptables.go at cdf7605), one for both families and both engines.
  *
- * flannel's list for nftables (nftables.go) differs from that in two rules, and denim follows iptables.go in
- * both. There, kube-proxy's mark is left alone only if no other bit of the mark is set. And what comes from
- * outside of this node's *subnet* to any pod of the *network* is left alone, where iptables.go says from outside of
- * the network to this node's subnet: so that a host with an address outside reaches no pod elsewhere, and
- * the last rule is never asked.
+ * flannel's list for nftables (nftables.go) differs from that in two rules. denim follows iptables.go in both:
+ *
+ * - nftables.go leaves a packet with kube-proxy's mark alone only if its mark has no other bit.
+ * - nftables.go leaves alone what comes from outside of this node's *subnet* to any pod of the *network*. By
+ *   iptables.go it is what comes from outside of the network to this node's subnet. With the former the last rule
+ *   never applies, and pods elsewhere see a host's outside address, to which their answers may find no way.
  *
  * @module
  */
@@ -20,7 +21,7 @@ import { type Rule, ruleExpressions, type Verdict } from "./rule.ts";
 export interface Masquerade {
   /** Whose packets. */
   readonly family: Family;
-  /** The cluster's networks of this family: addresses of pods, wherever they run. */
+  /** The cluster's networks of this family: addresses of pods on any node. */
   readonly networks: readonly Cidr[];
   /** This node's subnets of these networks: addresses of its own pods. */
   readonly subnets: readonly Cidr[];
@@ -45,7 +46,7 @@ export function masqueradeRules(
   const masquerade: Verdict = { kind: "masquerade", fullyRandom };
   const pairs = networks.flatMap((network) => subnets.map((subnet) => ({ network, subnet })));
   return [
-    // Masqueraded by two, the packet would lose its connection on some kernels.
+    // Some kernels break a connection that two rules masquerade.
     {
       matches: [{ kind: "mark", value: KUBE_PROXY_MARK, mask: KUBE_PROXY_MARK }],
       verdict: leave,
@@ -63,11 +64,11 @@ export function masqueradeRules(
         comment: "from pods to this node's pods",
       },
     ]),
-    // Behind the rules above, "outside of one network" is outside of all.
+    // The rules above took packets from other networks, so "outside of one" means outside of all.
     ...pairs.map(({ network, subnet }): Rule => ({
       matches: [{ kind: "saddr", network, not: true }, { kind: "daddr", network: subnet }],
       verdict: leave,
-      comment: "from elsewhere to this node's pods",
+      comment: "from hosts to this node's pods",
     })),
     ...networks.map((network): Rule => ({
       matches: [{ kind: "saddr", network }, {
@@ -81,7 +82,7 @@ export function masqueradeRules(
     ...networks.map((network): Rule => ({
       matches: [{ kind: "saddr", network, not: true }, { kind: "daddr", network }],
       verdict: masquerade,
-      comment: "from this host to pods elsewhere",
+      comment: "from hosts to other nodes' pods",
     })),
   ];
 }

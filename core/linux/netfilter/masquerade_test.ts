@@ -36,17 +36,17 @@ Deno.test("the rules are flannel's, in flannel's order", () => {
     'meta mark & 0x00004000 == 0x00004000 return comment "kube-proxy masquerades it itself"',
     'ip saddr 10.5.3.0/24 ip daddr 10.5.0.0/16 return comment "from this node\'s pods to pods"',
     'ip saddr 10.5.0.0/16 ip daddr 10.5.3.0/24 return comment "from pods to this node\'s pods"',
-    'ip saddr != 10.5.0.0/16 ip daddr 10.5.3.0/24 return comment "from elsewhere to this node\'s pods"',
+    'ip saddr != 10.5.0.0/16 ip daddr 10.5.3.0/24 return comment "from hosts to this node\'s pods"',
     'ip saddr 10.5.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random comment "from pods to the outside"',
-    'ip saddr != 10.5.0.0/16 ip daddr 10.5.0.0/16 masquerade fully-random comment "from this host to pods elsewhere"',
+    'ip saddr != 10.5.0.0/16 ip daddr 10.5.0.0/16 masquerade fully-random comment "from hosts to other nodes\' pods"',
   ]);
   assert.deepEqual(masqueradeRules(CASES[6]).map(nftText), [
     'meta mark & 0x00004000 == 0x00004000 return comment "kube-proxy masquerades it itself"',
     'ip6 saddr fc00:5:0:3::/64 ip6 daddr fc00:5::/48 return comment "from this node\'s pods to pods"',
     'ip6 saddr fc00:5::/48 ip6 daddr fc00:5:0:3::/64 return comment "from pods to this node\'s pods"',
-    'ip6 saddr != fc00:5::/48 ip6 daddr fc00:5:0:3::/64 return comment "from elsewhere to this node\'s pods"',
+    'ip6 saddr != fc00:5::/48 ip6 daddr fc00:5:0:3::/64 return comment "from hosts to this node\'s pods"',
     'ip6 saddr fc00:5::/48 ip6 daddr != ff00::/8 masquerade comment "from pods to the outside"',
-    'ip6 saddr != fc00:5::/48 ip6 daddr fc00:5::/48 masquerade comment "from this host to pods elsewhere"',
+    'ip6 saddr != fc00:5::/48 ip6 daddr fc00:5::/48 masquerade comment "from hosts to other nodes\' pods"',
   ]);
 });
 

@@ -1,10 +1,10 @@
 /**
- * denim's own nftables table of a family, `ip denim` or `ip6 denim`, as one object: with its chains and their rules
- * it is as it should be, or it is replaced. Equivalent to `nft -f` with the whole table in the file.
+ * denim's own nftables table of a family, `ip denim` or `ip6 denim`, as one object: a table that differs in one rule
+ * is replaced as a whole. Equivalent to `nft -f` with the whole table in the file.
  *
- * One table for each family, as flannel has them, not one of family `inet` for both: a NAT chain of `inet` has the kernel
- * track the connections of both families even where the cluster has one, and each rule would first have to
- * ask for the packet's family.
+ * There is one table for each family, as with flannel, and not one of family `inet` for both. With a NAT chain of
+ * `inet` the kernel tracks the connections of both families even if the cluster has one, and each rule would
+ * first have to ask for the packet's family.
  *
  * @module
  */
@@ -52,7 +52,7 @@ export const NFT_TABLE_NAME = "denim";
 export interface NftRule {
   /** Its steps. */
   readonly expressions: readonly Expression[];
-  /** What it is for, for whoever lists the table; at most 127 octets. */
+  /** What it is for, for people who list the table; at most 127 octets. */
   readonly comment: string;
 }
 
@@ -62,7 +62,7 @@ export interface NftChain {
   readonly name: string;
   /** What its rules may do: only those of a "nat" chain masquerade. */
   readonly type: "nat" | "filter";
-  /** Where on a packet's way it is asked: `NF_INET_POST_ROUTING`. */
+  /** The place on a packet's way: `NF_INET_POST_ROUTING`. */
   readonly hook: number;
   /** Its turn among the chains there, lowest first: `NF_IP_PRI_NAT_SRC`. */
   readonly priority: number;
@@ -153,9 +153,10 @@ export function writeTable(writer: MessageWriter, { family, chains }: NftTable):
 }
 
 /**
- * Writes the messages that replace the rules of the table's chains, all of which are there. A chain that stays has
- * its old rules or its new ones for every packet; of a chain that is replaced, a packet may meet the new one before
- * the transaction's end and the old one after it, and so neither's rules.
+ * Writes the messages that replace the rules of the table's chains, all of which are there. Better than the whole
+ * table if the chains are right, for two reasons. A packet that meets a replaced chain at the moment of the
+ * transaction may see the new chain's rules before they are in force and the old chain's after. And of
+ * chains with one priority the kernel asks the youngest first, so a replaced chain changes places with kube-proxy's.
  */
 export function writeTableRules(writer: MessageWriter, { family, chains }: NftTable): void {
   for (const chain of chains) {

@@ -116,7 +116,7 @@ export class Nftables implements Disposable {
 
   /**
    * Takes the steps, each as one transaction: packets meet the old table or the new one, and a step that fails
-   * changes nothing. To remove what is gone is no failure.
+   * changes nothing. To remove a table that is gone does not fail.
    */
   apply(steps: readonly NftStep[]): readonly NftStepFailure[] {
     return steps.flatMap((step) => {
@@ -166,9 +166,9 @@ export class Nftables implements Disposable {
   }
 
   /**
-   * Reads a table. Three questions, between which it may change: then there is news of it to come. A chain is
-   * asked for by the name that its rules say, since the kernel lists no single table's chains, and kube-proxy may have
-   * tens of thousands in tables of its own.
+   * Reads a table, in several questions. If it changes between them, there is news of that to come. The kernel
+   * can't list one table's chains alone, and kube-proxy may have tens of thousands: so this asks for the chains
+   * that have rules, by name. `use` counts the others.
    */
   #read(family: Family): FoundNftTable | undefined {
     const what = `read ${tableText(family)}`;

@@ -162,7 +162,7 @@ function disturbancesOf(family: Family): readonly [what: string, script: string]
       replace(
         7,
         `${saddr} != ${network} ${daddr} ${network} masquerade ` +
-          'comment "from this host to pods elsewhere"',
+          `comment "from hosts to other nodes' pods"`,
       ),
     ],
     [

@@ -23,11 +23,11 @@ export type Match =
   /** Its source (`saddr`) or destination (`daddr`) lies in the network; with `not`, outside of it. */
   | { readonly kind: "saddr" | "daddr"; readonly network: Cidr; readonly not?: boolean };
 
-/** What becomes of a packet that is like all that. */
+/** What becomes of a packet for which all matches hold. */
 export type Verdict =
   /** It passes this chain. */
   | { readonly kind: "accept" }
-  /** It passes this chain's other rules by. */
+  /** It skips this chain's other rules. */
   | { readonly kind: "return" }
   /**
    * Its source becomes the address of the device that it leaves by. `fullyRandom` draws the port at random, so
@@ -35,13 +35,13 @@ export type Verdict =
    */
   | { readonly kind: "masquerade"; readonly fullyRandom: boolean };
 
-/** A rule. The first of a chain whose matches all hold says what becomes of the packet. */
+/** A rule. In a chain, the first rule whose matches all hold says what becomes of the packet. */
 export interface Rule {
   /** What must hold, in this order. */
   readonly matches: readonly Match[];
   /** What then becomes of the packet. */
   readonly verdict: Verdict;
-  /** What the rule is for, for whoever lists the table; at most 127 octets. */
+  /** What the rule is for, for people who list the table; at most 127 octets. */
   readonly comment: string;
 }
 

@@ -139,10 +139,11 @@ export class NetlinkSocket implements Disposable {
 
   /**
    * Sends a batch that the kernel takes whole or not at all: from `NFNL_MSG_BATCH_BEGIN` to
-   * `NFNL_MSG_BATCH_END` (linux/netfilter/nfnetlink.h). Returns what failed; nothing, and the batch is in force.
+   * `NFNL_MSG_BATCH_END` (linux/netfilter/nfnetlink.h). Returns what failed; after no failure the batch is in
+   * force.
    *
-   * Kernels differ in which messages they answer: an error of the whole batch comes under its first, and few
-   * answer the last. So this reads all that is there once `send` has returned.
+   * Kernels differ in which messages they answer: an error of the whole batch has its first message's number, and
+   * few kernels answer the last. So this reads all the answers that are there when `send` has returned.
    */
   transact(batch: MessageWriter): RequestFailure[] {
     this.#ask(batch);
