@@ -90,7 +90,7 @@ export function masqueradeRules(
 /** denim's table with these rules, for the kernel to have. */
 export function masqueradeTable(masquerade: Masquerade): NftTable {
   return {
-    kind: "nft-table",
+    kind: "nftTable",
     family: masquerade.family,
     chains: [{
       name: "postrouting",

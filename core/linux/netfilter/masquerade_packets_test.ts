@@ -9,11 +9,12 @@ import { Cidr, FAMILIES, type Family, IpAddress } from "../../ip.ts";
 import { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import { findLink } from "../objects/link.ts";
 import { addressFamily } from "../sys/address_family.ts";
-import { bind, send, setsockopt, socket } from "../sys/libc.ts";
+import { bind, send, setsockopt, socket } from "../sys/sockets.ts";
 import { PacketSocket } from "../sys/packet_socket.ts";
 import { socketAddress } from "../sys/socket_address.ts";
 import { SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET } from "../uapi/socket.ts";
 import { type Masquerade, masqueradeTable } from "./masquerade.ts";
+import type { NftTable } from "./nft_table.ts";
 import { Nftables } from "./nftables.ts";
 
 /** Addresses of one family. The node is 1 on the wire to its peer and 2 on the wire to the outside. */
@@ -130,6 +131,12 @@ class Town implements Disposable {
 
   run<T>(place: Place, fn: () => T extends Promise<unknown> ? never : T): T {
     return this.#places[place].run(fn);
+  }
+
+  put(object: NftTable): void {
+    const key = this.nftables.key(object);
+    const step = { action: "put", object, key, mayReplace: true } as const;
+    assert.deepEqual(this.nftables.apply([step]), []);
   }
 
   /** Hears what the place gets. */
@@ -258,7 +265,7 @@ for (const family of FAMILIES) {
     await t.step("without denim's table nothing is masqueraded", async () => {
       for (const entry of cases) assert.deepEqual(await see(entry, 5000), [entry[2]], entry[0]);
     });
-    assert.deepEqual(town.nftables.apply([{ action: "put", object }]), []);
+    town.put(object);
     for (const entry of cases) {
       await t.step(
         entry[0],
@@ -273,7 +280,7 @@ rootTest("no connection that begins while the rules are replaced goes out bare",
   const at = ADDRESSES[4];
   const put = (...subnets: string[]) => {
     const object = masqueradeTable({ ...masqueradeOf(4), subnets: subnets.map(Cidr.parse) });
-    assert.deepEqual(town.nftables.apply([{ action: "put", object }]), []);
+    town.put(object);
   };
   put(at.subnet);
   using capture = town.listen("outside");

@@ -75,19 +75,19 @@ export interface NftChain {
 /** denim's table of a family, whole. */
 export interface NftTable {
   /** Tells the kinds of object apart. */
-  readonly kind: "nft-table";
+  readonly kind: "nftTable";
   /** Whose packets it sees. */
   readonly family: Family;
   /** Its chains, in order. */
   readonly chains: readonly NftChain[];
 }
 
-/** denim's table as the kernel has it. */
+/** denim's table as the kernel has it; what is wanted says nothing of the numbers. */
 export interface FoundNftTable extends NftTable {
-  /** `NFT_TABLE_F_…`; `NFT_TABLE_F_DORMANT` switches all its chains off. */
-  readonly flags: number;
+  /** `NFT_TABLE_F_…`: none is wanted. `NFT_TABLE_F_DORMANT` switches all its chains off. */
+  readonly flags?: number;
   /** The number of its chains, sets, objects and flow tables, also of such that were not read. */
-  readonly use: number;
+  readonly use?: number;
 }
 
 /** Whether the kernel's table is as it should be. */
@@ -98,7 +98,8 @@ export function nftTableEqual(wanted: NftTable, found: FoundNftTable): boolean {
 
 /** Whether the table is as it should be, but for rules. */
 export function sameFrame(wanted: NftTable, found: FoundNftTable): boolean {
-  return found.flags === 0 && found.use === wanted.chains.length &&
+  const { flags = 0, use = found.chains.length } = found;
+  return flags === 0 && use === wanted.chains.length &&
     found.chains.length === wanted.chains.length &&
     wanted.chains.every((chain, index) => sameChain(chain, found.chains[index]!));
 }

@@ -7,10 +7,11 @@
  */
 
 import { FAMILIES, type Family } from "../../ip.ts";
-import { ENOENT, LinuxError } from "../sys/libc.ts";
+import { ENOENT, LinuxError } from "../sys/linux_error.ts";
 import { Monitor } from "../netlink/monitor.ts";
 import { type MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import { NetlinkSocket } from "../netlink/netlink_socket.ts";
+import type { KernelTable, Step, StepFailure, TableListener } from "../reconciler/kernel_table.ts";
 import { addressFamily } from "../sys/address_family.ts";
 import { NETLINK_NETFILTER } from "../uapi/netlink.ts";
 import {
@@ -47,29 +48,8 @@ import {
   writeTableRules,
 } from "./nft_table.ts";
 
-/** Something to do to a table. */
-export type NftStep =
-  | { readonly action: "put"; readonly object: NftTable }
-  | { readonly action: "remove"; readonly object: NftTable };
-
-/** A step that failed; the kernel has what it had before. */
-export interface NftStepFailure {
-  /** The step. */
-  readonly step: NftStep;
-  /** What the kernel said. */
-  readonly error: LinuxError;
-}
-
-/** Somebody changed a table of denim's. */
-export interface NftChange {
-  /** The table's key. */
-  readonly key: string;
-  /** What is there now; `undefined` if it is gone. */
-  readonly found: FoundNftTable | undefined;
-}
-
 /** denim's tables in the network namespace of the thread that opens this. */
-export class Nftables implements Disposable {
+export class Nftables implements KernelTable<NftTable, FoundNftTable>, Disposable {
   readonly #socket = new NetlinkSocket(NETLINK_NETFILTER);
   readonly #writer = new MessageWriter();
   readonly #monitor: Monitor;
@@ -91,63 +71,57 @@ export class Nftables implements Disposable {
     this.#socket[Symbol.dispose]();
   }
 
-  /** Equal keys are the same table to the kernel. */
-  key({ kind, family }: NftTable): string {
-    return keyOf(kind, family);
+  /** See {@link KernelTable.key}. */
+  key({ family }: FoundNftTable): string {
+    return `nftables table ${family === 4 ? "ip" : "ip6"} ${NFT_TABLE_NAME}`;
   }
 
-  /** Whether the kernel's table is as it should be, to the last rule. */
+  /** See {@link KernelTable.equal}: to the last rule. */
   equal(wanted: NftTable, found: FoundNftTable): boolean {
     return nftTableEqual(wanted, found);
   }
 
-  /** A table needs nothing else. */
-  needs(_object: NftTable): readonly string[] {
-    return [];
+  /** See {@link KernelTable.ours}: who uses the name means denim's table. */
+  ours(): boolean {
+    return true;
   }
 
-  /** The tables of denim's that there are. All that is in them is denim's too. */
-  *dump(): Generator<{ readonly found: FoundNftTable; readonly ours: boolean }> {
-    for (const family of FAMILIES) {
-      const found = this.#read(family);
-      if (found !== undefined) yield { found, ours: true };
-    }
+  /** See {@link KernelTable.dump}. Throws a LinuxError, if the kernel has no nftables too. */
+  dump(): FoundNftTable[] {
+    return FAMILIES.map((family) => this.#read(family)).filter((found) => found !== undefined);
   }
 
   /**
-   * Takes the steps, each as one transaction: packets meet the old table or the new one, and a step that fails
-   * changes nothing. To remove a table that is gone does not fail.
+   * See {@link KernelTable.apply}. Each step is one transaction: packets meet the old table or the new one, and a
+   * step that fails changes nothing.
    */
-  apply(steps: readonly NftStep[]): readonly NftStepFailure[] {
+  apply(
+    steps: readonly Step<NftTable, FoundNftTable>[],
+  ): readonly StepFailure<NftTable, FoundNftTable>[] {
     return steps.flatMap((step) => {
       const error = this.#take(step);
       return error === undefined ? [] : [{ step, error }];
     });
   }
 
-  /**
-   * Tells of what others change in the tables, once for each table however many messages say so, until the
-   * signal aborts. Calls `onLost` if the kernel had more to tell than the socket holds.
-   */
-  async listen(
-    signal: AbortSignal,
-    onChange: (change: NftChange) => void,
-    onLost: () => void,
-  ): Promise<void> {
+  /** See {@link KernelTable.listen}. However many events there are at once, a table is reported once. */
+  async listen(listener: TableListener<FoundNftTable>, signal: AbortSignal): Promise<void> {
     const touched = new Set<Family>();
-    const hear = (reader: MessageReader) => {
-      const family = familyOfNews(reader);
+    const onMessage = (reader: MessageReader) => {
+      const family = familyOfEvent(reader);
       if (family !== undefined) touched.add(family);
     };
-    while (await this.#monitor.next(signal, hear, onLost)) {
+    while (await this.#monitor.next(signal, onMessage, () => listener.lost())) {
       for (const family of touched) {
-        onChange({ key: keyOf("nft-table", family), found: this.#read(family) });
+        const found = this.#read(family);
+        if (found !== undefined) listener.found(found);
+        else listener.gone(emptyTable(family));
       }
       touched.clear();
     }
   }
 
-  #take({ action, object }: NftStep): LinuxError | undefined {
+  #take({ action, object, key }: Step<NftTable, FoundNftTable>): LinuxError | undefined {
     const writer = this.#writer;
     writer.clear();
     writeBatchEdge(writer, NFNL_MSG_BATCH_BEGIN);
@@ -162,16 +136,16 @@ export class Nftables implements Disposable {
     if (failure === undefined) return undefined;
     const { errno, detail } = failure.error;
     if (action === "remove" && errno === ENOENT) return undefined;
-    return new LinuxError(errno, `${action} ${tableText(object.family)}`, detail);
+    return new LinuxError(errno, `${action} ${key}`, detail);
   }
 
   /**
-   * Reads a table, in several questions. If it changes between them, there is news of that to come. The kernel
+   * Reads a table, in several questions. If it changes between them, there is an event of that to come. The kernel
    * can't list one table's chains alone, and kube-proxy may have tens of thousands: so this asks for the chains
    * that have rules, by name. `use` counts the others.
    */
   #read(family: Family): FoundNftTable | undefined {
-    const what = `read ${tableText(family)}`;
+    const what = `read ${this.key(emptyTable(family))}`;
     const table = unlessGone(() =>
       this.#socket.get(
         what,
@@ -202,21 +176,12 @@ export class Nftables implements Disposable {
       );
       return chain === undefined ? [] : [{ ...chain, rules }];
     });
-    return { kind: "nft-table", family, chains, ...table };
+    return { kind: "nftTable", family, chains, ...table };
   }
 }
 
-function keyOf(kind: NftTable["kind"], family: Family): string {
-  return `${kind} ${tableName(family)}`;
-}
-
-/** The table's name as `nft list table` takes it. */
-function tableName(family: Family): string {
-  return `${family === 4 ? "ip" : "ip6"} ${NFT_TABLE_NAME}`;
-}
-
-function tableText(family: Family): string {
-  return `nftables table ${tableName(family)}`;
+function emptyTable(family: Family): NftTable {
+  return { kind: "nftTable", family, chains: [] };
 }
 
 function writeBatchEdge(writer: MessageWriter, type: number): void {
@@ -233,8 +198,8 @@ function unlessGone<T>(ask: () => T): T | undefined {
   }
 }
 
-/** The family whose table of denim's the news is about; `undefined` if it is about another table. */
-function familyOfNews(reader: MessageReader): Family | undefined {
+/** The family of the table of denim's that the event is about; `undefined` if it is about another table. */
+function familyOfEvent(reader: MessageReader): Family | undefined {
   if (reader.type === (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN)) return undefined;
   const family = FAMILIES.find((family) => addressFamily(family) === reader.u8(0));
   return reader.readAttributes(NFGENMSG_LEN).stringAttribute(NFTA_ANY_TABLE) === NFT_TABLE_NAME

@@ -1,12 +1,14 @@
 /** denim's nftables tables in the real kernel; `nft` looks at them, and disturbs them. */
 
 import assert from "node:assert/strict";
+import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { rootTest } from "../../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
 import { sh } from "../../../tests/support/sh.ts";
 import { eventually } from "../../../tests/support/wait.ts";
 import { Cidr, FAMILIES, type Family } from "../../ip.ts";
 import { NetlinkSocket } from "../netlink/netlink_socket.ts";
+import { Reconciler } from "../reconciler/reconciler.ts";
 import { NETLINK_NETFILTER } from "../uapi/netlink.ts";
 import {
   NFGENMSG_LEN,
@@ -18,7 +20,7 @@ import { NFT_MSG_GETGEN, NFTA_GEN_ID } from "../uapi/nf_tables.ts";
 import { type Masquerade, masqueradeRules, masqueradeTable } from "./masquerade.ts";
 import { fromBe32 } from "./nft_codec.ts";
 import { beginNft, type NftTable } from "./nft_table.ts";
-import { Nftables, type NftChange } from "./nftables.ts";
+import { Nftables } from "./nftables.ts";
 import { nftText } from "./rule.ts";
 
 /** Of prefix lengths that end within an octet: others are compiled to another form by `nft` than by denim. */
@@ -46,14 +48,22 @@ class Node implements Disposable {
     return this.run(() => sh('printf %s "$1" | nft -f -', [script]));
   }
 
+  /** Puts the table, or removes it; why that failed. */
+  apply(action: "put" | "remove", object: NftTable): Error | undefined {
+    const step = { action, object, key: this.nftables.key(object), mayReplace: true };
+    const [failure, ...more] = this.nftables.apply([step]);
+    assert.deepEqual(more, []);
+    if (failure !== undefined) assert.equal(failure.step, step);
+    return failure?.error;
+  }
+
   put(object: NftTable): void {
-    assert.deepEqual(this.nftables.apply([{ action: "put", object }]), []);
+    assert.equal(this.apply("put", object), undefined);
   }
 
   isRight(wanted: NftTable): boolean {
-    const key = this.nftables.key(wanted);
-    const entry = [...this.nftables.dump()].find(({ found }) => this.nftables.key(found) === key);
-    return entry !== undefined && entry.ours && this.nftables.equal(wanted, entry.found);
+    const found = this.nftables.dump().find(({ family }) => family === wanted.family);
+    return found !== undefined && this.nftables.equal(wanted, found);
   }
 
   /** What `nft` lists of the table. */
@@ -74,6 +84,29 @@ class Node implements Disposable {
   [Symbol.dispose](): void {
     this.nftables[Symbol.dispose]();
     this.#namespace[Symbol.dispose]();
+  }
+}
+
+/** Hears what others do to denim's tables. */
+class Listener implements AsyncDisposable {
+  readonly heard: { readonly event: "found" | "gone"; readonly object: FoundNftTable }[] = [];
+  readonly #stop = new AbortController();
+  readonly #listening: Promise<void>;
+
+  constructor(nftables: Nftables) {
+    const hear = (event: "found" | "gone") => (object: FoundNftTable) =>
+      void this.heard.push({ event, object });
+    this.#listening = nftables.listen({
+      found: hear("found"),
+      gone: hear("gone"),
+      restored: () => assert.fail("nothing is carried"),
+      lost: () => assert.fail("events were lost"),
+    }, this.#stop.signal);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#listening;
   }
 }
 
@@ -201,44 +234,34 @@ const OTHERS = `
 for (const family of FAMILIES) {
   rootTest(`what others change in the table is heard and put right, IPv${family}`, async (t) => {
     using node = new Node();
-    const changes: NftChange[] = [];
-    const stop = new AbortController();
-    const listening = node.nftables.listen(
-      stop.signal,
-      (change) => changes.push(change),
-      () => assert.fail("lost"),
-    );
-    try {
-      const table = masqueradeTable(masqueradeOf(family));
-      node.put(table);
-      const listed = node.list(family);
-      for (const [what, script] of disturbancesOf(family)) {
-        await t.step(what, async () => {
-          // The whole table afresh: its chain has the handle 1, its rules those from 2.
-          assert.deepEqual(node.nftables.apply([{ action: "remove", object: table }]), []);
-          node.put(table);
-          node.nft(OTHERS);
-          changes.length = 0;
-          node.nft(script);
-          await eventually("the change is heard", () => changes.length > 0);
-          const last = changes.at(-1)!;
-          assert.equal(last.key, node.nftables.key(table));
-          assert.ok(
-            last.found === undefined || !node.nftables.equal(table, last.found),
-            "found to be right",
-          );
-          assert.ok(!node.isRight(table));
-          const others = node.others();
-          node.put(table);
-          assert.ok(node.isRight(table));
-          assert.equal(node.list(family), listed);
-          assert.equal(node.others(), others);
-          node.nft("flush ruleset");
-        });
-      }
-    } finally {
-      stop.abort();
-      await listening;
+    await using listener = new Listener(node.nftables);
+    const { heard } = listener;
+    const table = masqueradeTable(masqueradeOf(family));
+    node.put(table);
+    const listed = node.list(family);
+    for (const [what, script] of disturbancesOf(family)) {
+      await t.step(what, async () => {
+        // The whole table afresh: its chain has the handle 1, its rules those from 2.
+        assert.equal(node.apply("remove", table), undefined);
+        node.put(table);
+        node.nft(OTHERS);
+        heard.length = 0;
+        node.nft(script);
+        await eventually("the change is heard", () => heard.length > 0);
+        const { event, object } = heard.at(-1)!;
+        assert.equal(node.nftables.key(object), node.nftables.key(table));
+        const gone = script.endsWith(`delete table ${nameOf(family)}`) ||
+          script === "flush ruleset";
+        assert.equal(event, gone ? "gone" : "found");
+        if (!gone) assert.ok(!node.nftables.equal(table, object));
+        assert.ok(!node.isRight(table));
+        const others = node.others();
+        node.put(table);
+        assert.ok(node.isRight(table));
+        assert.equal(node.list(family), listed);
+        assert.equal(node.others(), others);
+        node.nft("flush ruleset");
+      });
     }
   });
 }
@@ -248,25 +271,55 @@ rootTest("others' tables and one's own steps are not heard of", async () => {
   const [ipv4, ipv6] = FAMILIES.map((family) => masqueradeTable(masqueradeOf(family)));
   node.put(ipv4!);
   node.put(ipv6!);
-  const changes: NftChange[] = [];
-  const stop = new AbortController();
-  const listening = node.nftables.listen(
-    stop.signal,
-    (change) => changes.push(change),
-    () => assert.fail("lost"),
-  );
+  await using listener = new Listener(node.nftables);
   node.put(masqueradeTable(masqueradeOf(4, 9)));
   node.put(ipv4!);
-  node.nftables.apply([{ action: "remove", object: ipv4! }]);
+  assert.equal(node.apply("remove", ipv4!), undefined);
   node.nft(OTHERS);
   node.nft("delete table inet denim; flush table ip kube-proxy");
-  // Told in order: what is heard first is what others did to denim's table first.
+  // Events come in order: what is heard first is what others did to denim's table first.
   node.nft("flush table ip6 denim");
-  await eventually("the change is heard", () => changes.length > 0);
-  assert.deepEqual(changes.map(({ key }) => key), ["nft-table ip6 denim"]);
-  stop.abort();
-  await listening;
+  await eventually("the change is heard", () => listener.heard.length > 0);
+  assert.deepEqual(listener.heard.map(({ object }) => object.family), [6]);
 });
+
+rootTest(
+  "the reconciler keeps both tables, and removes one that is not wanted any more",
+  async () => {
+    using node = new Node();
+    const log = new RecordingLog();
+    using reconciler = new Reconciler<NftTable>({
+      log,
+      open: () => ({ tables: { nftTable: node.nftables }, [Symbol.dispose]: () => {} }),
+    });
+    const tables = FAMILIES.map((family) => masqueradeTable(masqueradeOf(family)));
+    node.nft(OTHERS);
+    const others = node.others();
+    reconciler.set("host", tables);
+    assert.deepEqual(reconciler.check(), { changes: 2, failures: [] });
+    assert.deepEqual(reconciler.check(), { changes: 0, failures: [] });
+    const stop = new AbortController();
+    const running = reconciler.run(stop.signal);
+    try {
+      for (const family of FAMILIES) {
+        node.nft(`flush chain ${nameOf(family)} postrouting`);
+        await eventually("put right", () => tables.every((table) => node.isRight(table)));
+      }
+      node.nft("delete table ip denim; delete table ip6 denim");
+      await eventually("put right", () => tables.every((table) => node.isRight(table)));
+      const renewed = masqueradeTable(masqueradeOf(4, 9));
+      reconciler.set("host", [renewed]);
+      await eventually(
+        "as wanted now",
+        () => node.isRight(renewed) && node.nftables.dump().length === 1,
+      );
+      assert.equal(node.others(), others);
+    } finally {
+      stop.abort();
+      await running;
+    }
+  },
+);
 
 rootTest("each step is one transaction, and a step that fails changes nothing", () => {
   using node = new Node();
@@ -298,16 +351,17 @@ rootTest("each step is one transaction, and a step that fails changes nothing", 
     ...table,
     chains: table.chains.map((chain) => ({ ...chain, hook: 9 })),
   };
-  const [failure, ...more] = node.nftables.apply([{ action: "put", object: wrong }]);
-  assert.deepEqual(more, []);
-  assert.match(failure!.error.message, /^put nftables table ip denim: .*\(E[A-Z]+\)$/);
+  assert.match(
+    node.apply("put", wrong)!.message,
+    /^put nftables table ip denim: .*\(E[A-Z]+\)$/,
+  );
   assert.equal(generations(), 0, "failed");
   assert.equal(node.list(4), listed);
-  assert.deepEqual(node.nftables.apply([{ action: "remove", object: table }]), []);
+  assert.equal(node.apply("remove", table), undefined);
   assert.equal(generations(), 1, "removed");
-  assert.deepEqual(node.nftables.apply([{ action: "remove", object: table }]), []);
+  assert.equal(node.apply("remove", table), undefined);
   assert.equal(generations(), 0, "gone already");
-  assert.deepEqual([...node.nftables.dump()], []);
+  assert.deepEqual(node.nftables.dump(), []);
 });
 
 rootTest(
