@@ -19,7 +19,7 @@ import {
 import { NFT_MSG_GETGEN, NFTA_GEN_ID } from "../uapi/nf_tables.ts";
 import { type Masquerade, masqueradeRules, masqueradeTable } from "./masquerade.ts";
 import { fromBe32 } from "./nft_codec.ts";
-import { beginNft, type NftTable } from "./nft_table.ts";
+import { beginNft, type FoundNftTable, type NftTable } from "./nft_table.ts";
 import { Nftables } from "./nftables.ts";
 import { nftText } from "./rule.ts";
 
@@ -309,10 +309,9 @@ rootTest(
       await eventually("put right", () => tables.every((table) => node.isRight(table)));
       const renewed = masqueradeTable(masqueradeOf(4, 9));
       reconciler.set("host", [renewed]);
-      await eventually(
-        "as wanted now",
-        () => node.isRight(renewed) && node.nftables.dump().length === 1,
-      );
+      assert.deepEqual(reconciler.apply(), { changes: 2, failures: [] });
+      assert.ok(node.isRight(renewed));
+      assert.deepEqual(node.nftables.dump().map(({ family }) => family), [4]);
       assert.equal(node.others(), others);
     } finally {
       stop.abort();
