@@ -6,6 +6,7 @@
  * @module
  */
 
+import { throwDefect } from "../../errors.ts";
 import { FAMILIES, type Family } from "../../ip.ts";
 import { ENOENT, LinuxError } from "../sys/linux_error.ts";
 import { Monitor } from "../netlink/monitor.ts";
@@ -99,8 +100,13 @@ export class Nftables implements KernelTable<NftTable, FoundNftTable>, Disposabl
     steps: readonly Step<NftTable, FoundNftTable>[],
   ): readonly StepFailure<NftTable, FoundNftTable>[] {
     return steps.flatMap((step) => {
-      const error = this.#take(step);
-      return error === undefined ? [] : [{ step, error }];
+      try {
+        this.#take(step);
+        return [];
+      } catch (error) {
+        throwDefect(error);
+        return [{ step, error: error as Error }];
+      }
     });
   }
 
@@ -112,16 +118,24 @@ export class Nftables implements KernelTable<NftTable, FoundNftTable>, Disposabl
       if (family !== undefined) touched.add(family);
     };
     while (await this.#monitor.next(signal, onMessage, () => listener.lost())) {
-      for (const family of touched) {
-        const found = this.#read(family);
-        if (found !== undefined) listener.found(found);
-        else listener.gone(emptyTable(family));
-      }
+      for (const family of touched) this.#report(family, listener);
       touched.clear();
     }
   }
 
-  #take({ action, object, key }: Step<NftTable, FoundNftTable>): LinuxError | undefined {
+  #report(family: Family, listener: TableListener<FoundNftTable>): void {
+    try {
+      const found = this.#read(family);
+      if (found !== undefined) listener.found(found);
+      else listener.gone(emptyTable(family));
+    } catch (error) {
+      throwDefect(error);
+      // The comparison that follows meets the same error, and is tried again.
+      listener.lost();
+    }
+  }
+
+  #take({ action, object, key }: Step<NftTable, FoundNftTable>): void {
     const writer = this.#writer;
     writer.clear();
     writeBatchEdge(writer, NFNL_MSG_BATCH_BEGIN);
@@ -133,10 +147,10 @@ export class Nftables implements KernelTable<NftTable, FoundNftTable>, Disposabl
     }
     writeBatchEdge(writer, NFNL_MSG_BATCH_END);
     const [failure] = this.#socket.transact(writer);
-    if (failure === undefined) return undefined;
+    if (failure === undefined) return;
     const { errno, detail } = failure.error;
-    if (action === "remove" && errno === ENOENT) return undefined;
-    return new LinuxError(errno, `${action} ${key}`, detail);
+    if (action === "remove" && errno === ENOENT) return;
+    throw new LinuxError(errno, `${action} ${key}`, detail);
   }
 
   /**
