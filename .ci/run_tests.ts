@@ -24,6 +24,8 @@ const PACKAGES: readonly Package[] = [
   { name: "etcd-server", command: "etcd" },
   { name: "etcd-client", command: "etcdctl" },
   { name: "openssl", command: "openssl" },
+  { name: "nftables", command: "nft" },
+  { name: "iptables", command: "iptables-restore" },
 ];
 
 /** No test takes this long without a word; one that does hangs. */

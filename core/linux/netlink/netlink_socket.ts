@@ -137,6 +137,29 @@ export class NetlinkSocket implements Disposable {
     }
   }
 
+  /**
+   * Sends a batch that the kernel takes whole or not at all: from `NFNL_MSG_BATCH_BEGIN` to
+   * `NFNL_MSG_BATCH_END` (linux/netfilter/nfnetlink.h). Returns what failed; after no failure the batch is in
+   * force.
+   *
+   * Kernels differ in which messages they answer: an error of the whole batch has its first message's number, and
+   * few kernels answer the last. So this reads all the answers that are there when `send` has returned.
+   */
+  transact(batch: MessageWriter): RequestFailure[] {
+    this.#ask(batch);
+    const failures: RequestFailure[] = [];
+    for (let length; (length = receive(this.#fd, this.#buffer, MSG_DONTWAIT)) >= 0;) {
+      const reader = new MessageReader(this.#buffer, length);
+      while (reader.next()) {
+        if (reader.type !== NLMSG_ERROR) continue;
+        const error = errorOf(reader, "netlink");
+        if (error !== undefined) failures.push({ index: reader.sequence - 1, error });
+      }
+    }
+    this.#unread = false;
+    return failures;
+  }
+
   /** Sends one message, made by `write`, and throws a LinuxError that names `what` if it fails. */
   request(what: string, write: (writer: MessageWriter) => void): void {
     this.#writer.clear();

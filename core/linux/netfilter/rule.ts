@@ -1,0 +1,139 @@
+/**
+ * A packet filter's rule in the words that nftables and iptables share, and its three forms: the kernel's
+ * program, nft(8)'s text and iptables(8)'s text.
+ *
+ * @module
+ */
+
+import { addressBits, Cidr, type Family, IpAddress } from "../../ip.ts";
+import { NF_ACCEPT, NF_NAT_RANGE_PROTO_RANDOM_FULLY } from "../uapi/netfilter.ts";
+import {
+  NFT_CMP_EQ,
+  NFT_CMP_NEQ,
+  NFT_META_MARK,
+  NFT_PAYLOAD_NETWORK_HEADER,
+  NFT_RETURN,
+} from "../uapi/nf_tables.ts";
+import type { Expression } from "./nft_codec.ts";
+
+/** What a packet must be like. */
+export type Match =
+  /** The bits of its mark under `mask` are those of `value`: iptables' `--mark VALUE/MASK`. */
+  | { readonly kind: "mark"; readonly value: number; readonly mask: number }
+  /** Its source (`saddr`) or destination (`daddr`) lies in the network; with `not`, outside of it. */
+  | { readonly kind: "saddr" | "daddr"; readonly network: Cidr; readonly not?: boolean };
+
+/** What becomes of a packet for which all matches hold. */
+export type Verdict =
+  /** It passes this chain. */
+  | { readonly kind: "accept" }
+  /** It skips this chain's other rules. */
+  | { readonly kind: "return" }
+  /**
+   * Its source becomes the address of the device that it leaves by. `fullyRandom` draws the port at random, so
+   * that two connections begun at once don't take the same one and lose a packet.
+   */
+  | { readonly kind: "masquerade"; readonly fullyRandom: boolean };
+
+/** A rule. In a chain, the first rule whose matches all hold says what becomes of the packet. */
+export interface Rule {
+  /** What must hold, in this order. */
+  readonly matches: readonly Match[];
+  /** What then becomes of the packet. */
+  readonly verdict: Verdict;
+  /** What the rule is for, for people who list the table; at most 127 octets. */
+  readonly comment: string;
+}
+
+/** Where addresses are in the header, in bytes (RFC 791 section 3.1, RFC 8200 section 3). */
+const ADDRESS_OFFSETS: Readonly<
+  Record<Family, { readonly saddr: number; readonly daddr: number }>
+> = { 4: { saddr: 12, daddr: 16 }, 6: { saddr: 8, daddr: 24 } };
+
+/** The rule as the kernel's program, of the same form for each network whatever its prefix length. */
+export function ruleExpressions({ matches, verdict }: Rule): Expression[] {
+  return [...matches.flatMap(matchExpressions), verdictExpression(verdict)];
+}
+
+function matchExpressions(match: Match): Expression[] {
+  if (match.kind === "mark") {
+    return [
+      { name: "meta", key: NFT_META_MARK },
+      { name: "bitwise", mask: hostOrder(match.mask) },
+      { name: "cmp", op: NFT_CMP_EQ, value: hostOrder(match.value) },
+    ];
+  }
+  const { network, not } = match;
+  const value = network.address.toBytes();
+  return [
+    {
+      name: "payload",
+      base: NFT_PAYLOAD_NETWORK_HEADER,
+      offset: ADDRESS_OFFSETS[network.family][match.kind],
+      length: value.length,
+    },
+    { name: "bitwise", mask: netmask(network) },
+    { name: "cmp", op: not ? NFT_CMP_NEQ : NFT_CMP_EQ, value },
+  ];
+}
+
+function verdictExpression(verdict: Verdict): Expression {
+  switch (verdict.kind) {
+    case "accept":
+      return { name: "immediate", verdict: NF_ACCEPT };
+    case "return":
+      return { name: "immediate", verdict: NFT_RETURN };
+    case "masquerade":
+      return { name: "masq", flags: verdict.fullyRandom ? NF_NAT_RANGE_PROTO_RANDOM_FULLY : 0 };
+  }
+}
+
+/** The bits of an address that say its network. */
+function netmask({ family, prefixLength }: Cidr): Uint8Array {
+  const bits = addressBits(family);
+  const hostBits = BigInt(bits - prefixLength);
+  return new IpAddress(family, ((1n << BigInt(bits)) - 1n) >> hostBits << hostBits).toBytes();
+}
+
+function hostOrder(value: number): Uint8Array {
+  const bytes = new Uint8Array(4);
+  new DataView(bytes.buffer).setUint32(0, value, true);
+  return bytes;
+}
+
+/** The rule as `nft list table` prints it. */
+export function nftText({ matches, verdict, comment }: Rule): string {
+  const words = matches.map((match) => {
+    if (match.kind === "mark") {
+      const [mask, value] = [match.mask, match.value].map((word) =>
+        `0x${word.toString(16).padStart(8, "0")}`
+      );
+      return `meta mark & ${mask} == ${value}`;
+    }
+    const { kind, network, not } = match;
+    return `${network.family === 4 ? "ip" : "ip6"} ${kind} ${not ? "!= " : ""}${network}`;
+  });
+  const action = verdict.kind === "masquerade" && verdict.fullyRandom
+    ? "masquerade fully-random"
+    : verdict.kind;
+  return [...words, action, `comment "${comment}"`].join(" ");
+}
+
+/**
+ * The rule as iptables(8) takes it behind `-A CHAIN`. The comment is the chain's, not the rule's: by it
+ * flannel and its users know its rules.
+ */
+export function iptablesText({ matches, verdict }: Rule, comment: string): string {
+  const words = matches.map((match) => {
+    if (match.kind === "mark") {
+      return `-m mark --mark 0x${match.value.toString(16)}/0x${match.mask.toString(16)}`;
+    }
+    return `${match.not ? "! " : ""}${match.kind === "saddr" ? "-s" : "-d"} ${match.network}`;
+  });
+  const random = verdict.kind === "masquerade" && verdict.fullyRandom ? " --random-fully" : "";
+  return [
+    ...words,
+    `-m comment --comment "${comment}"`,
+    `-j ${verdict.kind.toUpperCase()}${random}`,
+  ].join(" ");
+}

@@ -1,0 +1,15 @@
+/**
+ * linux/netfilter.h, netfilter_ipv4.h, netfilter_ipv6.h and netfilter/nf_nat.h (Linux 6.1), as far as denim
+ * uses them. NFPROTO_IPV4 and NFPROTO_IPV6 are AF_INET and AF_INET6.
+ *
+ * @module
+ */
+
+// deno-fmt-ignore-file
+// linux/netfilter.h
+export const NF_ACCEPT = 1;
+export const NF_INET_POST_ROUTING = 4;
+// linux/netfilter_ipv4.h; NF_IP6_PRI_NAT_SRC of linux/netfilter_ipv6.h is the same
+export const NF_IP_PRI_NAT_SRC = 100;
+// linux/netfilter/nf_nat.h
+export const NF_NAT_RANGE_PROTO_RANDOM_FULLY = 0x10;
