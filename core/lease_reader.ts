@@ -4,15 +4,16 @@
  * @module
  */
 
+import { Complaints } from "./complaints.ts";
 import { messageOf, throwDefect } from "./errors.ts";
 import { type Expiry, type Lease, parseLease } from "./lease.ts";
 import type { Logger } from "./log.ts";
 
-/** Reads stored leases. Logs why one can't be read, once for as long as its value stays the same. */
+/** Reads stored leases. Logs why one can't be read, once for each value that it has. */
 export class LeaseReader {
   readonly #where: string;
   readonly #log: Logger;
-  readonly #unreadable = new Map<string, string>();
+  readonly #complaints = new Complaints();
 
   /** A reader for one store, which `where` names in warnings. */
   constructor(where: string, log: Logger) {
@@ -24,12 +25,11 @@ export class LeaseReader {
   read(key: string, value: string, expiry: Expiry, revision: number): Lease | undefined {
     try {
       const lease = parseLease(key, value, expiry);
-      this.#unreadable.delete(key);
+      this.#complaints.resolve(key);
       return { ...lease, revision };
     } catch (error) {
       throwDefect(error);
-      if (this.#unreadable.get(key) !== value) {
-        this.#unreadable.set(key, value);
+      if (this.#complaints.isNew(value, key)) {
         this.#log.warn("lease-unreadable", `${this.#where}: ${messageOf(error)}; ignoring it`, {
           key,
         });
@@ -40,6 +40,6 @@ export class LeaseReader {
 
   /** The lease is gone: what is under its key later is reported again. */
   remove(key: string): void {
-    this.#unreadable.delete(key);
+    this.#complaints.resolve(key);
   }
 }

@@ -223,6 +223,8 @@ export class EtcdClient implements AsyncDisposable {
       endpoint.drop();
       untried.delete(endpoint);
       failures.push(failure);
+      this.#options.metrics.requests.add();
+      this.#options.metrics.failures.add();
     }
     return undefined;
   }
