@@ -129,15 +129,17 @@ export class MemoryTable implements KernelTable<Thing, FoundThing> {
   }
 }
 
-/** Tables of two floors: things of the kind "book" need those of the kind "shelf". */
+/** Three tables: a "book" stands on a "shelf", and a "mark" is in a book. */
 export class MemoryKernel implements KernelTables {
   /** What happened, in order. */
   readonly journal: Journal = [];
-  /** The lower floor. */
+  /** The first table. */
   readonly shelves = new MemoryTable("shelves", this.journal, { carries: true });
-  /** The upper floor. */
+  /** The second one. */
   readonly books = new MemoryTable("books", this.journal);
-  readonly tables = { shelf: this.shelves, book: this.books };
+  /** The last one. */
+  readonly marks = new MemoryTable("marks", this.journal);
+  readonly tables = { shelf: this.shelves, book: this.books, mark: this.marks };
   /** What was reported of things that are not denim's. */
   readonly foreign: string[] = [];
 

@@ -6,6 +6,8 @@
 
 import { Cidr, FAMILIES, type Family, IpAddress } from "../../ip.ts";
 import type { DeviceAddress } from "../../kernel_state.ts";
+import { EACCES } from "../sys/linux_error.ts";
+import { trySysctl } from "../sys/sysctl.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import type { ObjectKind } from "./object_kind.ts";
@@ -185,6 +187,12 @@ export const addressKind: ObjectKind<DeviceAddress, FoundAddress> = {
   },
   /** Routes that name the address as their source; kernels before 6.6 remove them without an event. */
   carries: ({ device }, context) => context.owned(device),
+  /** The kernel gives no IPv6 address to a device while IPv6 is off there, as new devices may have it. */
+  recover({ errno }, { device, address }, _socket, context) {
+    if (errno !== EACCES || address.family !== 6 || !context.owned(device)) return false;
+    trySysctl(`net/ipv6/conf/${device}/disable_ipv6`, "0");
+    return true;
+  },
   /**
    * With the first IPv4 address of a network the kernel removes the others of that network. An IPv6 address
    * exists once whatever its prefix length.

@@ -7,6 +7,7 @@
 import type { Nexthop, PodNetwork } from "../../kernel_state.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
+import type { LinuxError } from "../sys/linux_error.ts";
 import { NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from "../uapi/netlink.ts";
 
 /**
@@ -92,10 +93,10 @@ export interface ObjectKind<Want extends Found, Found extends RtnetlinkObject> {
   /** Whether the kernel removes `other` together with `removed`. */
   removesToo?(removed: Found, other: Want): boolean;
   /**
-   * Another object stands in this one's place (EEXIST). Whether it does the same, so that denim takes it over:
-   * replaces it by its own in one step, without a gap for packets.
+   * The kernel refused the object. Removes the reason if that is denim's to do. Returns whether to try once more, this
+   * time replacing what may stand in the object's place.
    */
-  canTakeOver?(object: Want, socket: NetlinkSocket, context: KernelContext): boolean;
+  recover?(error: LinuxError, object: Want, socket: NetlinkSocket, context: KernelContext): boolean;
 }
 
 /** The flags of a message that creates an object, and replaces another only if that is known to be denim's. */

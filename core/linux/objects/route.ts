@@ -8,6 +8,7 @@ import { Cidr, FAMILIES, type Family, IpAddress } from "../../ip.ts";
 import type { Route } from "../../kernel_state.ts";
 import {
   EACCES,
+  EEXIST,
   EHOSTUNREACH,
   EINVAL,
   ENETUNREACH,
@@ -385,8 +386,12 @@ export const routeKind: ObjectKind<Route, FoundRoute> = {
     const { device, source } = route;
     return [addressKey(device, source, hostPrefix(source))];
   },
-  /** An earlier run's route, or flanneld's plain one: it leads the same way. Any other stays. */
-  canTakeOver(route, socket, context) {
+  /**
+   * Another route stands there. One that leads the same way is an earlier run's, or flanneld's: denim takes it over in
+   * one step, without a gap for packets. Any other stays.
+   */
+  recover({ errno }, route, socket, context) {
+    if (errno !== EEXIST) return false;
     const { destination } = route;
     const way = "nexthopId" in route ? context.nexthop(route.nexthopId) : route;
     const there = routeTo(socket, destination.address, { match: true });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { rootTest } from "../../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
-import { IpAddress } from "../../ip.ts";
+import { Cidr, IpAddress } from "../../ip.ts";
 import type { TunLink, VxlanLink } from "../../kernel_state.ts";
 import { MacAddress } from "../../mac.ts";
 import { Reconciler } from "./reconciler.ts";
@@ -147,6 +147,21 @@ rootTest(
     assert.deepEqual(reconciler.check(), { changes: 0, failures: [] });
   },
 );
+
+rootTest("denim's devices have IPv6 where new devices are made without", () => {
+  using node = new Node();
+  const { reconciler, ns } = node;
+  ns.run(() => writeSysctl("net/ipv6/conf/default/disable_ipv6", "1"));
+  const address = IpAddress.parse("fc00:5:0:1::");
+  reconciler.set("node", [
+    TUN,
+    { kind: "address", device: "flannel0", address, prefixLength: 128 },
+    { kind: "route", destination: Cidr.parse("fc00:5::/48"), device: "flannel0", source: address },
+  ]);
+  assert.deepEqual(reconciler.apply().failures, []);
+  assert.match(ns.ip("-6 addr show flannel0"), /fc00:5:0:1::\/128/);
+  assert.match(ns.ip("-6 route show"), /fc00:5::\/48 dev flannel0/);
+});
 
 rootTest("a device that could not be made as wanted leaves nothing behind", () => {
   using node = new Node();

@@ -115,7 +115,6 @@ export class RepairSchedule {
    * carrier comes and goes all the time.
    */
   isComparisonDue(carrier: string): boolean {
-    if (this.#comparisons.has(carrier)) return false;
     const key = `the state of ${carrier}`;
     const nowMs = this.#options.now();
     const waitMs = this.#pacing.waitMs(key, nowMs);

@@ -187,11 +187,10 @@ export class RtnetlinkTable<Want extends RtnetlinkObject>
   #settle(step: Step<Want, RtnetlinkObject>, error: LinuxError): boolean {
     if (step.action === "remove") return GONE.has(error.errno);
     const kind = this.#kind(step.object);
-    if (error.errno !== EEXIST) return false;
-    if (kind.canTakeOver?.(step.object, this.#socket, this.#context) !== true) return false;
+    if (kind.recover?.(error, step.object, this.#socket, this.#context) !== true) return false;
     try {
       this.#socket.request(
-        `take over ${step.key}`,
+        `put ${step.key}`,
         (writer) => kind.put(writer, step.object, this.#context, true),
       );
       return true;
