@@ -115,8 +115,7 @@ export class KubernetesClient implements AsyncDisposable {
         } else throw new RefusedError(answer.status, why);
       } catch (error) {
         ending.throwIfAborted();
-        const waits = error instanceof TransportError || this.#answered && isExpected(error);
-        if (!waits) throw error;
+        if (error instanceof RefusedError || !this.#waitsOut(error)) throw error;
         this.#outage.failed("connection", error.message);
       }
       // Less by up to a half, by chance, so that not all nodes come at once.
@@ -187,6 +186,11 @@ export class KubernetesClient implements AsyncDisposable {
     return { access, connection: new Connection(transport) };
   }
 
+  /** Whether it may go by: what could be used once may only be on its way to being renewed. */
+  #waitsOut(error: unknown): error is Error {
+    return error instanceof RuntimeError || this.#answered && error instanceof ConfigError;
+  }
+
   #worked({ verb, resource }: Call): void {
     this.#answered = true;
     this.#outage.worked("connection", "credentials", "load", `${verb} ${resource}`);
@@ -196,8 +200,4 @@ export class KubernetesClient implements AsyncDisposable {
 /** Whether to ask again later helps. It does not if what is asked for is newer than the server's store. */
 function isBusy(status: number, why: string): boolean {
   return status === 429 || status >= 500 && !why.includes("Too large resource version");
-}
-
-function isExpected(error: unknown): error is Error {
-  return error instanceof ConfigError || error instanceof RuntimeError;
 }

@@ -6,6 +6,7 @@
  */
 
 import http2 from "node:http2";
+import { isIP } from "node:net";
 import tls from "node:tls";
 import type { Access } from "./access.ts";
 import { explain, type Transport, TransportError, type TransportRequest } from "./transport.ts";
@@ -19,15 +20,18 @@ export function openHttp2Transport(access: Access, address?: string): Transport 
   const { ca, cert, key, insecure, serverName } = access.tls;
   const { origin, hostname, port, pathname } = new URL(access.server);
   const base = pathname.replace(/\/$/, "");
+  const host = hostname.replace(/^\[|\]$/g, "");
+  // No IP address may stand there (RFC 6066, section 3), and none is needed: only a name has a choice.
+  const servername = serverName ?? (isIP(host) === 0 ? host : undefined);
   let failure: TransportError | undefined;
   const session = http2.connect(origin, {
     createConnection: () =>
       tls.connect({
-        host: address ?? hostname.replace(/^\[|\]$/g, ""),
+        host: address ?? host,
         port: Number(port || 443),
-        servername: serverName ?? hostname,
         rejectUnauthorized: !insecure,
         ALPNProtocols: ["h2"],
+        ...servername === undefined ? {} : { servername },
         ...ca === undefined ? {} : { ca },
         ...cert === undefined || key === undefined ? {} : { cert, key },
       }),

@@ -31,7 +31,7 @@ const user = z.object({
   "tokenFile": text,
   "username": text,
   "as": text,
-  "auth-provider": z.unknown(),
+  "auth-provider": z.unknown().optional(),
   "exec": execPlugin.nullish(),
 });
 
