@@ -8,7 +8,7 @@ import { getAvailablePort } from "@std/net/get-available-port";
 import { existsSync } from "node:fs";
 import { type Certificate, Certificates } from "./certificates.ts";
 import { EtcdServer } from "./etcd_server.ts";
-import type { KubeServer, Rule } from "./kube_cluster.ts";
+import type { KubeServer, Rule } from "./kube_server.ts";
 import { eventually } from "./wait.ts";
 
 const ADMIN = "admin-token";

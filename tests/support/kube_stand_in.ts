@@ -7,7 +7,7 @@
  */
 
 import { type Certificate, Certificates } from "./certificates.ts";
-import type { KubeServer, Rule } from "./kube_cluster.ts";
+import type { KubeServer, Rule } from "./kube_server.ts";
 
 const ADMIN = "admin-token";
 const USER = "system:serviceaccount:kube-denim:denim";

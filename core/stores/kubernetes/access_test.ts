@@ -2,8 +2,10 @@
 
 import assert from "node:assert/strict";
 import { ConfigError, RuntimeError } from "../../mod.ts";
-import { type Access, findAccess } from "./access.ts";
-import { openTransport, TransportError } from "./transport.ts";
+import type { Access } from "./access.ts";
+import { findAccess } from "./find_access.ts";
+import { openTransport } from "./open_transport.ts";
+import { TransportError } from "./transport.ts";
 
 const { signal } = new AbortController();
 const nothing = () => undefined;

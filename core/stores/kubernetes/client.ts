@@ -5,12 +5,12 @@
  * @module
  */
 
-import { ConfigError, type Logger, RuntimeError, sleep } from "../../mod.ts";
-import { Outage } from "../outage.ts";
+import { ConfigError, type Logger, Outage, RuntimeError, sleep } from "../../mod.ts";
 import type { Access, AccessSource } from "./access.ts";
 import { type Answer, Connection } from "./connection.ts";
+import { openTransport, type Resolve } from "./open_transport.ts";
 import { explainRefusal, RefusedError, retryAfterMs, type Right } from "./refusal.ts";
-import { openTransport, type Resolve, TransportError } from "./transport.ts";
+import { TransportError } from "./transport.ts";
 
 /** Waits between attempts: from this, doubling … */
 const MIN_RETRY_MS = 100;

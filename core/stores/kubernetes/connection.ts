@@ -36,9 +36,18 @@ export class Answer implements Disposable {
 
   /** The whole body. Rejects as {@link Answer.chunks} throws. */
   async bytes(): Promise<Uint8Array> {
-    const parts: Uint8Array<ArrayBuffer>[] = [];
-    for await (const chunk of this.chunks) parts.push(chunk as Uint8Array<ArrayBuffer>);
-    return await new Blob(parts).bytes();
+    const parts: Uint8Array[] = [];
+    let length = 0;
+    for await (const chunk of this.chunks) {
+      parts.push(chunk);
+      length += chunk.length;
+    }
+    // Not by way of a Blob, which takes four times as long.
+    const whole = new Uint8Array(length);
+    for (let at = 0, index = 0; index < parts.length; at += parts[index++]!.length) {
+      whole.set(parts[index]!, at);
+    }
+    return whole;
   }
 
   /** The same answer for another owner: this one's disposal does nothing any more. */

@@ -7,6 +7,7 @@
 
 import {
   type Cidr,
+  Complaints,
   ConfigError,
   type Family,
   type IpAddress,
@@ -22,15 +23,15 @@ import {
   requestedLease,
   RuntimeError,
 } from "../../mod.ts";
-import { findAccess } from "./access.ts";
 import { AnnotationNames, leaseOf, type NodeRecord, podSubnets } from "./annotations.ts";
 import { KubernetesClient } from "./client.ts";
+import { findAccess } from "./find_access.ts";
 import { LeaseTable } from "./lease_table.ts";
 import { NetConfFile } from "./net_conf_file.ts";
 import { NodeApi } from "./node_api.ts";
 import { NodeFollower, type PodCidrs } from "./node_follower.ts";
+import type { Resolve } from "./open_transport.ts";
 import { OwnNode } from "./own_node.ts";
-import type { Resolve } from "./transport.ts";
 
 /** How a store is opened. */
 export interface KubernetesStoreOptions {
@@ -59,22 +60,8 @@ export interface KubernetesStoreOptions {
   readonly resolve?: Resolve | undefined;
 }
 
-/** What of a store an agent needs; a person's writes (net-conf, reservations) are kubectl's. */
-export type AgentStore = Pick<
-  LeaseStore,
-  | "description"
-  | "networkConfig"
-  | "watchNetworkConfig"
-  | "held"
-  | "acquire"
-  | "renew"
-  | "release"
-  | "watch"
-  | "reconnect"
->;
-
 /** Leases in a Kubernetes cluster. */
-export class KubernetesStore implements AgentStore, AsyncDisposable {
+export class KubernetesStore implements LeaseStore {
   /** `kubernetes:` with the node's name and what the way to the server is read from. */
   readonly description: string;
   readonly #client: KubernetesClient;
@@ -84,6 +71,7 @@ export class KubernetesStore implements AgentStore, AsyncDisposable {
   readonly #own: OwnNode;
   readonly #setsCondition: boolean;
   readonly #log: Logger;
+  readonly #complaints = new Complaints();
   /** Outlives a watch, so that the next one need not read them again. */
   readonly #podCidrs: PodCidrs = new Map();
 
@@ -154,7 +142,7 @@ export class KubernetesStore implements AgentStore, AsyncDisposable {
       return leaseOf(this.#names, node);
     } catch (error) {
       if (!(error instanceof RuntimeError)) throw error;
-      this.#log.warn(`node ${node.name} holds no lease: ${error.message}`);
+      this.#log.warn("node-unreadable", `node ${node.name} holds no lease: ${error.message}`);
       return undefined;
     }
   }
@@ -216,15 +204,13 @@ export class KubernetesStore implements AgentStore, AsyncDisposable {
       } to false, or name networks of both families with --cluster-cidr and have the node ` +
       "registered again, since a node's podCIDRs never change";
     if (wanted.length === 0) refuse(`${advice} (it has ${subnets.join()})`);
-    this.#warnOnce(`node ${node.name} goes on with ${wanted.join()} alone: ${advice}`);
+    if (this.#complaints.isNew(advice)) {
+      this.#log.warn(
+        "pod-cidr-family-missing",
+        `node ${node.name} goes on with ${wanted.join()} alone: ${advice}`,
+      );
+    }
     return wanted;
-  }
-
-  #warned = "";
-
-  #warnOnce(message: string): void {
-    if (message !== this.#warned) this.#log.warn(message);
-    this.#warned = message;
   }
 
   /** The lease as it is; it never ends. Rejects as {@link LeaseStore.renew} does if it is not the node's any more. */

@@ -4,12 +4,8 @@ import assert from "node:assert/strict";
 import { Follower } from "../../../tests/contracts/lease_store.ts";
 import { Certificates } from "../../../tests/support/certificates.ts";
 import { HttpGate } from "../../../tests/support/http_gate.ts";
-import {
-  type KubeServer,
-  nodeManifest,
-  RULES,
-  startKubeServer,
-} from "../../../tests/support/kube_cluster.ts";
+import { startKubeServer } from "../../../tests/support/kube_cluster.ts";
+import { type KubeServer, nodeManifest, RULES } from "../../../tests/support/kube_server.ts";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { TcpProxy } from "../../../tests/support/tcp_proxy.ts";
 import { eventually } from "../../../tests/support/wait.ts";
@@ -22,7 +18,6 @@ import {
   leaseHalf,
   LeaseLostError,
   type LeaseRequest,
-  type LeaseStore,
 } from "../../mod.ts";
 import { DEFAULT_PREFIX, KubernetesStore, type KubernetesStoreOptions } from "./mod.ts";
 
@@ -102,7 +97,7 @@ class World implements AsyncDisposable {
   }
 
   follow(store: KubernetesStore): Follower {
-    const follower = new Follower(store as unknown as LeaseStore, this.signal);
+    const follower = new Follower(store, this.signal);
     this.#follows.push(follower.done);
     return follower;
   }

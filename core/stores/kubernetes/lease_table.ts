@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Lease, type LeaseEvent, type Logger, RuntimeError } from "../../mod.ts";
+import { Complaints, type Lease, type LeaseEvent, type Logger, RuntimeError } from "../../mod.ts";
 import { type AnnotationNames, leaseOf, type NodeRecord, sameLease } from "./annotations.ts";
 import type { NodeNews } from "./node_follower.ts";
 
@@ -16,8 +16,7 @@ export class LeaseTable {
   readonly #leases = new Map<string, Lease>();
   /** By a lease's key the names of the nodes that hold it, the one that counts first: more than one is a mistake. */
   readonly #holders = new Map<string, string[]>();
-  /** Why a node's lease can't be read, by the node's name, so that it is said once. */
-  readonly #complaints = new Map<string, string>();
+  readonly #complaints = new Complaints();
 
   /** A table without leases, for annotations of these names. */
   constructor(names: AnnotationNames, log: Logger) {
@@ -34,14 +33,11 @@ export class LeaseTable {
         this.#put(node);
       }
       for (const name of [...this.#leases.keys()]) if (!names.has(name)) this.#remove(name);
-      for (const name of this.#complaints.keys()) {
-        if (!names.has(name)) this.#complaints.delete(name);
-      }
       return { kind: "snapshot", leases: [...this.#holders.keys()].map((key) => this.#held(key)!) };
     }
     const before = new Map<string, Lease | undefined>();
     for (const name of news.removed) {
-      this.#complaints.delete(name);
+      this.#complaints.resolve(name);
       this.#remove(name, before);
     }
     for (const node of news.put) this.#put(node, before);
@@ -70,6 +66,7 @@ export class LeaseTable {
     this.#holders.set(lease.key, [...holders, name]);
     if (holders.length === 0) return;
     this.#log.warn(
+      "node-not-followed",
       `node ${name} is not followed: it has the podCIDR of node ${
         holders[0]
       }, ${lease.key}; delete the one ` +
@@ -97,19 +94,20 @@ export class LeaseTable {
   }
 
   #read(node: NodeRecord): Lease | undefined {
-    let complaint: string | undefined;
+    const { name } = node;
     try {
-      return leaseOf(this.#names, node);
+      const lease = leaseOf(this.#names, node);
+      this.#complaints.resolve(name);
+      return lease;
     } catch (error) {
       if (!(error instanceof RuntimeError)) throw error;
-      complaint = error.message;
-      return undefined;
-    } finally {
-      if (complaint === undefined) this.#complaints.delete(node.name);
-      else if (this.#complaints.get(node.name) !== complaint) {
-        this.#complaints.set(node.name, complaint);
-        this.#log.warn(`node ${node.name} is not followed: ${complaint}`, { node: node.name });
+      const { message } = error;
+      if (this.#complaints.isNew(message, name)) {
+        this.#log.warn("node-not-followed", `node ${name} is not followed: ${message}`, {
+          node: name,
+        });
       }
+      return undefined;
     }
   }
 }

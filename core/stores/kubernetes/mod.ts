@@ -6,9 +6,5 @@
  */
 
 export { DEFAULT_PREFIX } from "./annotations.ts";
-export {
-  type AgentStore,
-  KubernetesStore,
-  type KubernetesStoreOptions,
-} from "./kubernetes_store.ts";
-export type { Resolve } from "./transport.ts";
+export { KubernetesStore, type KubernetesStoreOptions } from "./kubernetes_store.ts";
+export type { Resolve } from "./open_transport.ts";

@@ -60,7 +60,10 @@ export class NetConfFile {
             config = this.#parse(now);
           } catch (error) {
             if (first || !(error instanceof ConfigError)) throw error;
-            this.#log.error(`the new net-conf is not followed: ${error.message}`);
+            this.#log.error(
+              "net-conf-refused",
+              `the new net-conf is not followed: ${error.message}`,
+            );
             continue;
           }
           yield config;
@@ -80,6 +83,7 @@ export class NetConfFile {
       if (text !== undefined) return text;
       if (!told) {
         this.#log.info(
+          "net-conf-awaited",
           `waiting for a net-conf in ${this.#path}, as --net-config-path names it; in a pod it is a key of a ` +
             "ConfigMap that is mounted there",
         );

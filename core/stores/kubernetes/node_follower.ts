@@ -6,7 +6,15 @@
  * @module
  */
 
-import { EventCounter, type Logger, MAX_SLEEP_MS, RuntimeError, sleep } from "../../mod.ts";
+import {
+  Backoff,
+  type BackoffOptions,
+  EventCounter,
+  type Logger,
+  MAX_SLEEP_MS,
+  RuntimeError,
+  sleep,
+} from "../../mod.ts";
 import type { AnnotationNames, NodeRecord } from "./annotations.ts";
 import { HistoryGoneError, type NodeApi, type NodeEvents, type NodeList } from "./node_api.ts";
 
@@ -14,10 +22,8 @@ import { HistoryGoneError, type NodeApi, type NodeEvents, type NodeList } from "
 const MAX_SINGLE_READS = 50;
 /** How many reads are under way at once. */
 const READERS = 8;
-/** Waits before a watch that broke is begun again: from this, doubling … */
-const MIN_REWATCH_MS = 20;
-/** … to this. Each wait is cut short by up to a half, by chance. */
-const MAX_REWATCH_MS = 1_000;
+/** Waits before a watch that broke is begun again. */
+const REWATCH: BackoffOptions = { minMs: 20, maxMs: 1_000, jitter: 0.5 };
 /**
  * Nodes list again at the same moment if a server restarts: they spread over so long for each node of the
  * cluster …
@@ -113,7 +119,7 @@ export class NodeFollower {
 
   async #watch(ending: AbortSignal): Promise<void> {
     let listed = false;
-    let waitMs = MIN_REWATCH_MS;
+    const backoff = new Backoff(REWATCH);
     while (!ending.aborted) {
       try {
         if (!listed) await this.#list(ending);
@@ -121,7 +127,7 @@ export class NodeFollower {
         for await (
           const news of this.#api.watch({ resourceVersion: this.#resourceVersion }, ending)
         ) {
-          waitMs = MIN_REWATCH_MS;
+          backoff.reset();
           this.#hear(news);
         }
       } catch (error) {
@@ -132,10 +138,9 @@ export class NodeFollower {
           const spreadMs = Math.min(this.#nodes.size * SPREAD_MS_PER_NODE, MAX_SPREAD_MS);
           await sleep(Math.random() * spreadMs, ending);
         }
-        this.#log.debug(`the watch of the nodes begins again: ${error.message}`);
+        this.#log.debug("watch-restarted", `the watch of the nodes begins again: ${error.message}`);
       }
-      await sleep(waitMs * (0.5 + Math.random() / 2), ending);
-      waitMs = Math.min(waitMs * 2, MAX_REWATCH_MS);
+      await sleep(backoff.next(), ending);
     }
   }
 

@@ -5,6 +5,7 @@
  */
 
 import {
+  Complaints,
   type Family,
   type IpAddress,
   type Lease,
@@ -59,8 +60,7 @@ export class OwnNode {
   #rewriting = false;
   #rewriteMs = MIN_REWRITE_MS;
   #rewrittenAtMs = -Infinity;
-  /** The overwrite annotations that can't be used, so that it is said once. */
-  #complaint: string | undefined;
+  readonly #complaints = new Complaints();
 
   /** Nothing is asked yet. */
   constructor(
@@ -94,7 +94,12 @@ export class OwnNode {
     for (;;) {
       const { node, resourceVersion } = await this.#api.read(this.name, undefined, signal);
       if (node !== undefined && node.podCidrs.length > 0) {
-        if (told !== "") this.#log.info(`node ${this.name} has a podCIDR: ${node.podCidrs.join()}`);
+        if (told !== "") {
+          this.#log.info(
+            "pod-cidr-assigned",
+            `node ${this.name} has a podCIDR: ${node.podCidrs.join()}`,
+          );
+        }
         return node;
       }
       const missing = node === undefined
@@ -103,7 +108,7 @@ export class OwnNode {
         : `waiting for a podCIDR for node ${this.name}: kube-controller-manager gives it one if it runs with ` +
           `--allocate-node-cidrs=true and --cluster-cidr=${networks} (kubeadm: kubeadm init ` +
           `--pod-network-cidr=${networks}, k3s: --cluster-cidr=${networks})`;
-      if (missing !== told) this.#log.warn(missing);
+      if (missing !== told) this.#log.warn("pod-cidr-awaited", missing);
       told = missing;
       await this.#change(resourceVersion, signal);
     }
@@ -168,6 +173,7 @@ export class OwnNode {
       const calm = performance.now() - this.#rewrittenAtMs > CALM_MS;
       if (calm) this.#rewriteMs = MIN_REWRITE_MS;
       this.#log.warn(
+        "annotations-changed",
         `somebody else changed the annotations ${
           names.join(", ")
         } of node ${this.name}; they are written ` +
@@ -186,7 +192,10 @@ export class OwnNode {
     } catch (error) {
       if (this.#closed.aborted) return;
       if (!(error instanceof RuntimeError)) throw error;
-      this.#log.error(`the annotations of node ${this.name} are not written: ${error.message}`);
+      this.#log.error(
+        "annotations-unwritten",
+        `the annotations of node ${this.name} are not written: ${error.message}`,
+      );
     } finally {
       this.#rewriting = false;
     }
@@ -216,8 +225,7 @@ export class OwnNode {
     } catch (error) {
       if (!(error instanceof RuntimeError)) throw error;
       const complaint = `node ${this.name}: ${error.message}; the node's own address stays`;
-      if (complaint !== this.#complaint) this.#log.warn(complaint);
-      this.#complaint = complaint;
+      if (this.#complaints.isNew(complaint)) this.#log.warn("overwrite-unusable", complaint);
       return undefined;
     }
   }
@@ -242,7 +250,7 @@ export class OwnNode {
     } catch (error) {
       const gone = error instanceof RefusedError && [404, 409, 422].includes(error.status);
       if (!gone) throw error;
-      this.#log.debug(`node ${this.name} is another one now: ${error.message}`);
+      this.#log.debug("node-replaced", `node ${this.name} is another one now: ${error.message}`);
       return undefined;
     }
   }
