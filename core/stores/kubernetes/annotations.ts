@@ -214,6 +214,13 @@ function json(annotations: Annotations, name: string): unknown {
   }
 }
 
+/** Whether annotations are the same. */
+export function sameAnnotations(some: Annotations, others: Annotations): boolean {
+  const entries = Object.entries(some);
+  return entries.length === Object.keys(others).length &&
+    entries.every(([name, value]) => others[name] === value);
+}
+
 /** Whether two leases say the same. */
 export function sameLease(one: Lease, other: Lease): boolean {
   return one.key === other.key && one.backendType === other.backendType &&

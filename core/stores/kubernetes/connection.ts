@@ -158,6 +158,8 @@ export class Connection implements Disposable {
       } catch (error) {
         if (over.aborted) return;
         if (!late.signal.aborted && !(error instanceof TransportError)) throw error;
+        // What was due came meanwhile: it is only slow, or this machine is.
+        if (performance.now() - this.#heardAtMs < QUIET_MS) continue;
         this.end(new TransportError("it has fallen silent", { cause: error }));
         return;
       } finally {

@@ -616,8 +616,8 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
     await follower.sees(key);
     for (const status of [429, 503]) {
       let refused = 0;
-      gate.answer = () => {
-        if (refused > 0) return undefined;
+      gate.answer = ({ url }) => {
+        if (refused > 0 || !url.includes("fieldSelector")) return undefined;
         refused++;
         return new Response("Too many requests, please try again later.\n", {
           status,
@@ -655,6 +655,36 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
     const keys = names.map((_, index) => `10.5.${index + 100}.0-24`);
     await again.sees("10.5.1.0-24", "10.5.2.0-24", ...keys);
   },
+  "a list that is outlived between its pages, and a state that the server has not, are asked for again":
+    async (
+      world,
+    ) => {
+      const names = Array.from({ length: 101 }, (_, index) => `m${index}`);
+      await Promise.all(
+        names.map((name, index) => world.make(name, [`10.5.${index}.0/24`], vxlan(index))),
+      );
+      const gate = world.gate();
+      const refused = new Set<number>();
+      const refuse = (code: number, message: string) => {
+        if (refused.has(code)) return undefined;
+        refused.add(code);
+        return Response.json({ kind: "Status", message, code }, { status: code });
+      };
+      gate.answer = ({ url }) =>
+        /[?&]continue=[^&]/.test(url)
+          ? refuse(410, "The provided continue parameter is too old")
+          : url.includes("NotOlderThan")
+          ? refuse(504, "Timeout: Too large resource version: 9, current: 8")
+          : undefined;
+      const store = await world.open("n1", { cluster: { server: gate.url } });
+      const follower = world.follow(store);
+      const keys = names.map((_, index) => `10.5.${index}.0-24`);
+      await follower.sees(...keys);
+      await world.make("n1", ["10.5.200.0/24"], vxlan(200));
+      await follower.sees(...keys, "10.5.200.0-24");
+      assert.deepEqual([...refused], [410, 504]);
+      assert.deepEqual(world.said(/^(warn|error)/), []);
+    },
   "a connection that falls silent is given up within 10 s": async (world) => {
     await world.make("n1", ["10.5.1.0/24"], vxlan(1));
     using proxy = new TcpProxy(world.server.url);

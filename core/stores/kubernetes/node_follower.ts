@@ -15,7 +15,7 @@ import {
   RuntimeError,
   sleep,
 } from "../../mod.ts";
-import type { AnnotationNames, NodeRecord } from "./annotations.ts";
+import { type AnnotationNames, type NodeRecord, sameAnnotations } from "./annotations.ts";
 import { HistoryGoneError, type NodeApi, type NodeEvents, type NodeList } from "./node_api.ts";
 
 /** How many nodes are read one by one; if more are unknown, all are listed. */
@@ -238,8 +238,6 @@ export class NodeFollower {
 }
 
 function alike(one: NodeRecord, other: NodeRecord): boolean {
-  const [mine, others] = [Object.entries(one.annotations), Object.entries(other.annotations)];
   return one.uid === other.uid && one.podCidrs.length === other.podCidrs.length &&
-    mine.length === others.length &&
-    mine.every(([name, value]) => other.annotations[name] === value);
+    sameAnnotations(one.annotations, other.annotations);
 }

@@ -21,6 +21,7 @@ import {
   annotationsOf,
   leaseOf,
   type NodeRecord,
+  sameAnnotations,
 } from "./annotations.ts";
 import type { Condition, NodeApi } from "./node_api.ts";
 import { RefusedError } from "./refusal.ts";
@@ -55,6 +56,8 @@ export class OwnNode {
   readonly name: string;
   /** What was written last, and to which of the nodes that had the name. */
   #published: { readonly what: Published; readonly uid: string } | undefined;
+  /** How its annotations were before the last write, as long as the watch has not told of that write. */
+  #before: Annotations | undefined;
   /** As it was heard of last while it is to be written again. */
   #strayed: NodeRecord | undefined;
   #rewriting = false;
@@ -160,9 +163,11 @@ export class OwnNode {
     if (published === undefined || published.uid !== node.uid) return;
     const differs = differing(node.annotations, this.#wanted(published.what, node));
     if (Object.keys(differs).length === 0) {
-      this.#strayed = undefined;
+      this.#before = this.#strayed = undefined;
       return;
     }
+    // The watch is behind the write.
+    if (this.#before && sameAnnotations(node.annotations, this.#before)) return;
     this.#strayed = node;
     if (!this.#rewriting) void this.#rewrite(Object.keys(differs));
   }
@@ -206,7 +211,11 @@ export class OwnNode {
     node: NodeRecord,
     signal: AbortSignal,
   ): Promise<Annotations | undefined> {
-    return await this.#patch(node, this.#wanted(what, node), signal);
+    const annotations = await this.#patch(node, this.#wanted(what, node), signal);
+    if (annotations !== undefined && annotations !== node.annotations) {
+      this.#before = node.annotations;
+    }
+    return annotations;
   }
 
   /** The annotations that the node is to have. */
