@@ -56,14 +56,19 @@ function answer(
 ): Promise<Response> {
   const { promise, resolve, reject } = Promise.withResolvers<Response>();
   const stream = session.request({ ...headers, ":method": method, ":path": base + path });
-  let controller!: ReadableStreamDefaultController<Uint8Array>;
+  let controller!: ReadableByteStreamController;
   let open = true;
   const finish = (error?: unknown) => {
     if (!open) return;
     open = false;
     signal.removeEventListener("abort", onAbort);
     session.off("close", onClose);
-    if (error === undefined) return controller.close();
+    if (error === undefined) {
+      controller.close();
+      // A reader that waits with a buffer of its own hears of the end by nothing else.
+      controller.byobRequest?.respond(0);
+      return;
+    }
     reject(error);
     controller.error(error);
   };
@@ -73,7 +78,8 @@ function answer(
     end();
   };
   const onClose = () => finish(hungUp());
-  const content = new ReadableStream<Uint8Array>({
+  const content = new ReadableStream({
+    type: "bytes",
     start: (own) => void (controller = own),
     cancel() {
       open = false;
@@ -91,7 +97,9 @@ function answer(
       }),
     );
   });
-  stream.on("data", (chunk: Uint8Array) => open && controller.enqueue(chunk));
+  stream.on("data", (chunk: Uint8Array<ArrayBuffer>) => {
+    if (open && chunk.length > 0) controller.enqueue(chunk);
+  });
   stream.on("end", () => finish());
   stream.on("error", (error) => finish(new TransportError(explain(error), { cause: error })));
   stream.on("close", onClose);
