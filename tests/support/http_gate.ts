@@ -11,7 +11,7 @@ export class HttpGate implements AsyncDisposable {
   /** What was asked so far: `GET /path?query`. */
   readonly requests: string[] = [];
   /** Answers in the server's place if it returns something. */
-  answer: (request: Request) => Response | undefined = () => undefined;
+  answer: (request: Request) => Response | undefined | Promise<undefined> = () => undefined;
 
   /** Listens on a port of its own for requests to the server at this URL, whose CA is in a file. */
   constructor(url: string, caFile: string) {
@@ -21,7 +21,7 @@ export class HttpGate implements AsyncDisposable {
       async (request) => {
         const { pathname, search } = new URL(request.url);
         this.requests.push(`${request.method} ${pathname}${search}`);
-        const own = this.answer(request);
+        const own = await this.answer(request);
         if (own !== undefined) return own;
         const headers = new Headers(request.headers);
         headers.delete("host");

@@ -219,7 +219,12 @@ export class KubeStandIn implements KubeServer {
 
   #patch(now: Thing, patch: Partial<Thing>, type: string): Response {
     const uid = patch.metadata?.uid;
-    if (uid !== undefined && uid !== now.metadata.uid) throw new Failure(422, "uid is immutable");
+    if (uid !== undefined && uid !== now.metadata.uid) {
+      throw new Failure(
+        422,
+        `Node "${now.metadata.name}" is invalid: metadata.uid: field is immutable`,
+      );
+    }
     const annotations = Object.fromEntries(
       Object.entries({ ...now.metadata.annotations, ...patch.metadata?.annotations })
         .filter(([, value]) => value !== null),

@@ -57,6 +57,8 @@ export class KubernetesClient implements AsyncDisposable {
   #renew = false;
   /** Not from the first one on: all nodes do as this one does. */
   #turn = Math.floor(Math.random() * 1_000_000);
+  /** Its URL as it was read last, for messages. */
+  #server = "";
   /** Whether the server ever answered. */
   #answered = false;
 
@@ -99,7 +101,7 @@ export class KubernetesClient implements AsyncDisposable {
         if (answer.status === 401) {
           // What was read of the credentials may be old.
           this.#renew = true;
-          this.reconnect("its credentials are read again");
+          this.#drop("its credentials are read again");
           waitMs = renewed ? Math.min(doubled, MAX_REFUSED_MS) : 0;
           if (renewed) this.#outage.failed("credentials", why);
           renewed = true;
@@ -116,7 +118,10 @@ export class KubernetesClient implements AsyncDisposable {
       } catch (error) {
         ending.throwIfAborted();
         if (error instanceof RefusedError || !this.#waitsOut(error)) throw error;
-        this.#outage.failed("connection", error.message);
+        const at = error instanceof TransportError && this.#server !== ""
+          ? `${this.#server}: `
+          : "";
+        this.#outage.failed("connection", at + error.message);
       }
       // Less by up to a half, by chance, so that not all nodes come at once.
       await sleep(waitMs * (0.5 + Math.random() / 2), ending);
@@ -125,7 +130,11 @@ export class KubernetesClient implements AsyncDisposable {
   }
 
   /** Gives up the connection: what is under way fails, and is tried again on a new one. */
-  reconnect(why = "this node's addresses are others now"): void {
+  reconnect(): void {
+    this.#drop("this node's addresses are others now");
+  }
+
+  #drop(why: string): void {
     const current = this.#current;
     this.#current = undefined;
     current?.then(({ connection }) => connection.end(new TransportError(why)), () => {});
@@ -134,7 +143,7 @@ export class KubernetesClient implements AsyncDisposable {
   /** Ends all requests and watches. */
   [Symbol.asyncDispose](): Promise<void> {
     this.#closed.abort(new RuntimeError("the Kubernetes store is closed"));
-    this.reconnect("the store is closed");
+    this.#drop("the store is closed");
     return Promise.resolve();
   }
 
@@ -159,7 +168,7 @@ export class KubernetesClient implements AsyncDisposable {
       });
     } catch (error) {
       // Another attempt begins with the files, and with another of the server's addresses.
-      if (!signal.aborted && this.#current === current) this.reconnect();
+      if (!signal.aborted && this.#current === current) this.#drop("another request failed on it");
       throw error;
     }
   }
@@ -182,6 +191,7 @@ export class KubernetesClient implements AsyncDisposable {
     const { access: source, resolve } = this.#options;
     const access = await source.read(this.#renew, this.closed);
     this.#renew = false;
+    this.#server = access.server;
     const transport = await openTransport(access, this.#turn++, resolve);
     return { access, connection: new Connection(transport) };
   }

@@ -106,6 +106,9 @@ export class KubernetesStore implements LeaseStore {
     signal: AbortSignal,
   ): Promise<KubernetesStore> {
     const { node, log } = options;
+    if ("name" in node && node.name === "") {
+      throw new ConfigError("NODE_NAME is empty: name the node");
+    }
     const names = new AnnotationNames(options.annotationPrefix);
     const environment = options.environment ?? ((name) => Deno.env.get(name));
     const access = findAccess({ ...options, environment });

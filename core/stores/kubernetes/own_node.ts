@@ -24,7 +24,6 @@ import {
   sameAnnotations,
 } from "./annotations.ts";
 import type { Condition, NodeApi } from "./node_api.ts";
-import { RefusedError } from "./refusal.ts";
 
 /** Waits before a watch for this node is begun again. */
 const REWATCH_MS = 200;
@@ -247,21 +246,7 @@ export class OwnNode {
   ): Promise<Annotations | undefined> {
     const annotations = differing(node.annotations, wanted);
     if (Object.keys(annotations).length === 0) return node.annotations;
-    return await this.#unlessGone(
-      () => this.#api.patch(this.name, { uid: node.uid, annotations }, signal),
-    );
-  }
-
-  /** `undefined` if the node was made again, or is gone. */
-  async #unlessGone<T>(patch: () => Promise<T>): Promise<T | undefined> {
-    try {
-      return await patch();
-    } catch (error) {
-      const gone = error instanceof RefusedError && [404, 409, 422].includes(error.status);
-      if (!gone) throw error;
-      this.#log.debug("node-replaced", `node ${this.name} is another one now: ${error.message}`);
-      return undefined;
-    }
+    return await this.#api.patch(this.name, { uid: node.uid, annotations }, signal);
   }
 
   /**
@@ -285,7 +270,7 @@ export class OwnNode {
         lastTransitionTime: since ?? now,
       };
       const patch = { uid: node.uid, conditions: [condition] };
-      done = await this.#unlessGone(() => this.#api.patch(this.name, patch, signal)) !== undefined;
+      done = await this.#api.patch(this.name, patch, signal) !== undefined;
     }
   }
 
