@@ -78,7 +78,8 @@ export class KubeStandIn implements KubeServer {
   }
 
   start(): Promise<void> {
-    this.#forgotten = this.#revision;
+    // As a watch cache begins with its server, whatever a client has heard of before.
+    this.#forgotten = ++this.#revision;
     this.#events = [];
     const { cert, key } = this.#tls;
     this.#server = Deno.serve({

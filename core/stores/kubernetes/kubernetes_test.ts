@@ -210,6 +210,21 @@ function publicIp(lease: Lease | undefined, family: Family = 4): string {
   return `${lease && leaseHalf(lease, family)?.publicIp}`;
 }
 
+/** Serves one client of an HTTP proxy: a tunnel to where it wants to go. */
+async function tunnel(client: Deno.Conn, asked: string[]): Promise<void> {
+  const buffer = new Uint8Array(4_096);
+  const length = await client.read(buffer);
+  const [line] = new TextDecoder().decode(buffer.subarray(0, length ?? 0)).split("\r\n");
+  asked.push(line!);
+  const [hostname, port] = line!.split(" ")[1]!.split(":");
+  const server = await Deno.connect({ hostname: hostname!, port: Number(port) });
+  await client.write(new TextEncoder().encode("HTTP/1.1 200 OK\r\n\r\n"));
+  await Promise.allSettled([
+    client.readable.pipeTo(server.writable),
+    server.readable.pipeTo(client.writable),
+  ]);
+}
+
 const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
   "a node's lease is its podCIDR, and its annotations are flannel's": async (world) => {
     await world.make("n1", ["10.5.1.0/24"], { "other.example/kept": "yes" });
@@ -560,6 +575,26 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
     await waits({ "tls-server-name": "other.test" }, /for another name/);
     await waits({ "certificate-authority": undefined }, /signed by none of the CAs/);
   },
+  "a proxy is gone through, for the watch too": async (world) => {
+    await world.make("n1", ["10.5.1.0/24"], vxlan(1));
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const asked: string[] = [];
+    const serving = (async () => {
+      for await (const client of listener) void tunnel(client, asked);
+    })();
+    const { port } = listener.addr as Deno.NetAddr;
+    const store = await world.open("n1", {
+      cluster: { "proxy-url": `http://127.0.0.1:${port}` },
+    });
+    const follower = world.follow(store);
+    await follower.sees("10.5.1.0-24");
+    await world.make("n2", ["10.5.2.0/24"], vxlan(2));
+    await follower.sees("10.5.1.0-24", "10.5.2.0-24");
+    assert.match(asked[0]!, /^CONNECT 127.0.0.1:\d+ HTTP/);
+    await store[Symbol.asyncDispose]();
+    listener.close();
+    await serving.catch(() => {});
+  },
   "a pod finds its server, its token and its node": async (world) => {
     await world.make("n1", ["10.5.1.0/24"], vxlan(1));
     const directory = `${world.directory}/serviceaccount`;
@@ -700,6 +735,7 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
       await world.make("n1", ["10.5.200.0/24"], vxlan(200));
       await follower.sees(...keys, "10.5.200.0-24");
       assert.deepEqual([...refused], [410, 504]);
+      assert.deepEqual(world.log.of("watch-restarted"), []);
       assert.deepEqual(world.said(/^(warn|error)/), []);
     },
   "a connection that falls silent is given up within 10 s": async (world) => {
@@ -758,6 +794,7 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
     await world.remove("n2");
     await world.make("n3", ["10.5.3.0/24"], vxlan(3));
     await follower.sees("10.5.1.0-24", "10.5.3.0-24");
+    assert.equal(follower.events.filter(({ kind }) => kind === "snapshot").length, 2);
     await world.says(/the Kubernetes API server answers, after/);
     assert.equal(
       world.said(/^warn waiting for the Kubernetes API server: https:\/\/127.0.0.1:\d+: .*refused/)
