@@ -27,7 +27,7 @@ export interface NodeRecord {
   readonly name: string;
   /** What tells it from others that had, or will have, its name. */
   readonly uid: string;
-  /** Its podCIDRs, which never change once it has any; empty as long as it has none, or nobody has read them. */
+  /** Its podCIDRs, which never change once it has any; empty as long as it has none, or they are not read yet. */
   readonly podCidrs: readonly string[];
   /** Those of its annotations that are flannel's, by their full names. */
   readonly annotations: Annotations;

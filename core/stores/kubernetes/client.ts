@@ -23,7 +23,7 @@ const MAX_RETRY_AFTER_MS = 60_000;
 
 /** How to reach a cluster. */
 export interface ClientOptions {
-  /** Where the way to it is read from, again for each connection. */
+  /** What the way to it is read from, again for each connection. */
   readonly access: AccessSource;
   /** Hears what is waited for. */
   readonly log: Logger;
@@ -68,7 +68,7 @@ export class KubernetesClient implements AsyncDisposable {
     this.#outage = new Outage("the Kubernetes API server", "answers", options.log);
   }
 
-  /** Aborted when the client is closed, with what to tell whoever waits. */
+  /** Aborted when the client is closed, with the reason that waits reject with. */
   get closed(): AbortSignal {
     return this.#closed.signal;
   }

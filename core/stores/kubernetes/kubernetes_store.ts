@@ -134,7 +134,7 @@ export class KubernetesStore implements LeaseStore {
     return this.#netConf.watch(signal);
   }
 
-  /** The lease that the node's annotations say, whoever wrote them; see {@link LeaseStore.held}. */
+  /** The lease that the node's annotations say, denim's or flannel's; see {@link LeaseStore.held}. */
   async held(_node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined> {
     const node = await this.#own.read(signal);
     return node && this.#readOwn(node);

@@ -117,7 +117,7 @@ export class NetConfFile {
 async function changed(watcher: Deno.FsWatcher): Promise<boolean> {
   for (;;) {
     const { done, value } = await watcher[Symbol.asyncIterator]().next();
-    // That somebody reads, as this very file does, is no change.
+    // A file that is read, as this one is here, has not changed.
     if (done || value.kind !== "access") return done !== true;
   }
 }

@@ -35,7 +35,7 @@ const MAX_REWRITE_MS = 60_000;
 const CALM_MS = 120_000;
 
 const NETWORK_UNAVAILABLE = "NetworkUnavailable";
-/** What the condition says as flannel has it, and as nobody has it. */
+/** What the condition says: flannel's words while there is a network, denim's while there is none. */
 const REASONS = {
   False: { reason: "FlannelIsUp", message: "Flannel is running on this node" },
   True: { reason: "DenimIsNotReady", message: "denim has not been ready on this node for long" },
@@ -116,7 +116,7 @@ export class OwnNode {
     }
   }
 
-  /** Waits until something happens to the node, or nobody can tell. */
+  /** Waits until something happens to the node, or the watch for it breaks. */
   async #change(resourceVersion: string, signal: AbortSignal): Promise<void> {
     try {
       const { name } = this;

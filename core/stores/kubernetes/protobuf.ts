@@ -24,7 +24,7 @@ export function* fieldsOf(message: Uint8Array): Generator<Field, void, void> {
     let value = 0;
     for (let scale = 1;; scale *= 128) {
       const byte = message[at++];
-      // Lengths and tags are far below 2⁵³; what is above is a number, which nobody asks for.
+      // Lengths and tags are far below 2⁵³; what is above is a number, which is stepped over.
       if (byte === undefined || scale > 2 ** 63) throw broken();
       value += (byte & 0x7f) * scale;
       if (byte < 0x80) return value;
