@@ -18,8 +18,14 @@ import {
   leaseHalf,
   LeaseLostError,
   type LeaseRequest,
+  requestedLease,
 } from "../../mod.ts";
+import { AnnotationNames } from "./annotations.ts";
+import { KubernetesClient } from "./client.ts";
+import { findAccess } from "./find_access.ts";
 import { DEFAULT_PREFIX, KubernetesStore, type KubernetesStoreOptions } from "./mod.ts";
+import { NodeApi } from "./node_api.ts";
+import { OwnNode } from "./own_node.ts";
 
 const IPV4 = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}';
 const DUAL =
@@ -425,6 +431,29 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
     }
     await world.says(/somebody else changed the annotations .*backend-data of node n1/);
     await follower.sees(key);
+  },
+  "news from before the node's own write are no stranger's change": async (world) => {
+    await world.make("n1", ["10.5.1.0/24"]);
+    Deno.writeTextFileSync(world.tokenFile, await world.server.token());
+    const access = findAccess({ kubeconfigFile: world.kubeconfig(), environment: () => undefined });
+    const { log } = world;
+    await using client = new KubernetesClient({ access, log });
+    const names = new AnnotationNames(DEFAULT_PREFIX);
+    const api = new NodeApi(client, names);
+    const own = new OwnNode("n1", { api, names, log, closed: client.closed });
+    const publish = async (number: number) => {
+      const node = (await own.read(world.signal))!;
+      const subnets = [Cidr.parse("10.5.1.0/24")];
+      await own.publish(requestedLease(request(number), subnets, undefined), node, world.signal);
+      return (await own.read(world.signal))!;
+    };
+    const before = await publish(1);
+    const after = await publish(2);
+    own.saw(before);
+    own.saw(after);
+    assert.deepEqual(log.of("annotations-changed"), []);
+    own.saw(before);
+    assert.equal(log.of("annotations-changed").length, 1);
   },
   "a node whose annotations can't be read is left out, with one warning": async (world) => {
     const bad: Readonly<Record<string, readonly [Readonly<Record<string, string>>, RegExp]>> = {
