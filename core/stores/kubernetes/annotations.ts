@@ -166,7 +166,7 @@ export function leaseOf(names: AnnotationNames, node: NodeRecord): Lease | undef
     throw new RuntimeError(`it has no annotation ${wanted}`);
   }
   const key = leaseKey(halves.map(({ subnet }) => subnet));
-  return { key, backendType, halves, expiresAtMs: undefined };
+  return { key, backendType, halves, expiry: "never" };
 }
 
 /**

@@ -5,7 +5,14 @@
  * @module
  */
 
-import { ConfigError, type Logger, Outage, RuntimeError, sleep } from "../../mod.ts";
+import {
+  ConfigError,
+  type Logger,
+  Outage,
+  RuntimeError,
+  sleep,
+  type StoreMetrics,
+} from "../../mod.ts";
 import type { Access, AccessSource } from "./access.ts";
 import { type Answer, Connection } from "./connection.ts";
 import { openTransport, type Resolve } from "./open_transport.ts";
@@ -27,6 +34,8 @@ export interface ClientOptions {
   readonly access: AccessSource;
   /** Hears what is waited for. */
   readonly log: Logger;
+  /** Counts requests, failures and outages. */
+  readonly metrics: StoreMetrics;
   /** Finds a name's addresses; the system's way unless given. */
   readonly resolve?: Resolve | undefined;
 }
@@ -65,7 +74,12 @@ export class KubernetesClient implements AsyncDisposable {
   /** Nothing is read or connected yet. */
   constructor(options: ClientOptions) {
     this.#options = options;
-    this.#outage = new Outage("the Kubernetes API server", "answers", options.log);
+    this.#outage = new Outage(
+      "the Kubernetes API server",
+      "answers",
+      options.log,
+      options.metrics.outages,
+    );
   }
 
   /** Aborted when the client is closed, with the reason that waits reject with. */
@@ -89,6 +103,7 @@ export class KubernetesClient implements AsyncDisposable {
     for (let attempt = 0;; attempt++) {
       const doubled = MIN_RETRY_MS * 2 ** Math.min(attempt, 10);
       let waitMs = Math.min(doubled, MAX_RETRY_MS);
+      this.#options.metrics.requests.add();
       try {
         using answer = await this.#send(call, ending);
         if (answer.status < 300) {
@@ -123,6 +138,7 @@ export class KubernetesClient implements AsyncDisposable {
           : "";
         this.#outage.failed("connection", at + error.message);
       }
+      this.#options.metrics.failures.add();
       // Less by up to a half, by chance, so that not all nodes come at once.
       await sleep(waitMs * (0.5 + Math.random() / 2), ending);
       ending.throwIfAborted();

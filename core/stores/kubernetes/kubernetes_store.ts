@@ -18,10 +18,14 @@ import {
   type LeaseRequest,
   type LeaseStore,
   type Logger,
+  type Metrics,
   type NetworkConfig,
+  NO_METRICS,
   type NodeIdentity,
   requestedLease,
   RuntimeError,
+  type StoreMetrics,
+  storeMetrics,
 } from "../../mod.ts";
 import { AnnotationNames, leaseOf, type NodeRecord, podSubnets } from "./annotations.ts";
 import { KubernetesClient } from "./client.ts";
@@ -52,6 +56,8 @@ export interface KubernetesStoreOptions {
   };
   /** Hears what the store waits for, and of nodes that can't be followed. */
   readonly log: Logger;
+  /** Counts requests, failures, outages and watches begun again; nothing unless given. */
+  readonly metrics?: Metrics | undefined;
   /** The process's environment unless given: where a pod's API server is. */
   readonly environment?: (name: string) => string | undefined;
   /** Where a pod's service account is; Kubernetes' place unless given. */
@@ -71,6 +77,7 @@ export class KubernetesStore implements LeaseStore {
   readonly #own: OwnNode;
   readonly #setsCondition: boolean;
   readonly #log: Logger;
+  readonly #metrics: StoreMetrics;
   readonly #complaints = new Complaints();
   /** Outlives a watch, so that the next one need not read them again. */
   readonly #podCidrs: PodCidrs = new Map();
@@ -82,6 +89,7 @@ export class KubernetesStore implements LeaseStore {
       readonly client: KubernetesClient;
       readonly names: AnnotationNames;
       readonly api: NodeApi;
+      readonly metrics: StoreMetrics;
       readonly nodeName: string;
     },
   ) {
@@ -95,6 +103,7 @@ export class KubernetesStore implements LeaseStore {
     this.#own = new OwnNode(nodeName, { api, names, log, closed: client.closed });
     this.#setsCondition = options.setNetworkUnavailable;
     this.#log = log;
+    this.#metrics = parts.metrics;
   }
 
   /**
@@ -113,13 +122,22 @@ export class KubernetesStore implements LeaseStore {
     const environment = options.environment ?? ((name) => Deno.env.get(name));
     const access = findAccess({ ...options, environment });
     await using opening = new AsyncDisposableStack();
-    const client = opening.use(new KubernetesClient({ access, log, resolve: options.resolve }));
+    const metrics = storeMetrics(options.metrics ?? NO_METRICS, "kubernetes");
+    const { resolve } = options;
+    const client = opening.use(new KubernetesClient({ access, log, metrics, resolve }));
     const api = new NodeApi(client, names);
     const nodeName = "name" in node
       ? node.name
       : await api.nodeOfPod(node.pod.namespace, node.pod.name, signal);
     const description = `kubernetes: node ${nodeName}, ${access.description}`;
-    const store = new KubernetesStore(options, { description, client, names, api, nodeName });
+    const store = new KubernetesStore(options, {
+      description,
+      client,
+      names,
+      api,
+      metrics,
+      nodeName,
+    });
     opening.move();
     return store;
   }
@@ -168,7 +186,7 @@ export class KubernetesStore implements LeaseStore {
             leaseKey(request.previousSubnets),
         );
       }
-      const { backendType, halves } = requestedLease(request, subnets, undefined);
+      const { backendType, halves } = requestedLease(request, subnets, "never");
       const lease = await this.#own.publish({ backendType, halves }, node, signal);
       if (lease !== undefined) return lease;
     }
@@ -236,7 +254,13 @@ export class KubernetesStore implements LeaseStore {
   /** All leases, then each change; see {@link LeaseStore.watch}. What others make of this node's is put right. */
   async *watch(signal: AbortSignal): AsyncGenerator<LeaseEvent, void, void> {
     const ending = AbortSignal.any([signal, this.#client.closed]);
-    const follower = new NodeFollower(this.#api, this.#names, this.#podCidrs, this.#log);
+    const follower = new NodeFollower({
+      api: this.#api,
+      names: this.#names,
+      known: this.#podCidrs,
+      metrics: this.#metrics,
+      log: this.#log,
+    });
     const table = new LeaseTable(this.#names, this.#log);
     for await (const news of follower.follow(ending)) {
       const event = table.apply(news);

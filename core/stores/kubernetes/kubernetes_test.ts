@@ -18,7 +18,10 @@ import {
   leaseHalf,
   LeaseLostError,
   type LeaseRequest,
+  MetricsRegistry,
+  NO_METRICS,
   requestedLease,
+  storeMetrics,
 } from "../../mod.ts";
 import { AnnotationNames } from "./annotations.ts";
 import { KubernetesClient } from "./client.ts";
@@ -437,14 +440,18 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
     Deno.writeTextFileSync(world.tokenFile, await world.server.token());
     const access = findAccess({ kubeconfigFile: world.kubeconfig(), environment: () => undefined });
     const { log } = world;
-    await using client = new KubernetesClient({ access, log });
+    await using client = new KubernetesClient({
+      access,
+      log,
+      metrics: storeMetrics(NO_METRICS, "kubernetes"),
+    });
     const names = new AnnotationNames(DEFAULT_PREFIX);
     const api = new NodeApi(client, names);
     const own = new OwnNode("n1", { api, names, log, closed: client.closed });
     const publish = async (number: number) => {
       const node = (await own.read(world.signal))!;
       const subnets = [Cidr.parse("10.5.1.0/24")];
-      await own.publish(requestedLease(request(number), subnets, undefined), node, world.signal);
+      await own.publish(requestedLease(request(number), subnets, "never"), node, world.signal);
       return (await own.read(world.signal))!;
     };
     const before = await publish(1);
@@ -815,8 +822,10 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
     await world.make("n2", ["10.5.2.0/24"], vxlan(2));
     await world.make("n3", ["10.5.3.0/24"], vxlan(3));
     using proxy = new TcpProxy(world.server.url);
+    const metrics = new MetricsRegistry();
     const store = await world.open("n1", {
       cluster: { server: proxy.url.replace("http:", "https:") },
+      metrics,
     });
     await store.acquire(request(1), world.signal);
     const follower = world.follow(store);
@@ -833,6 +842,11 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
     await follower.sees("10.5.1.0-24", "10.5.33.0-24", "10.5.4.0-24");
     assert.equal(follower.events.filter(({ kind }) => kind === "snapshot").length, 2);
     await world.says(/the Kubernetes API server answers, after/);
+    const counted = (what: string) =>
+      metrics.value(`denim_store_${what}_total`, { store: "kubernetes" })!;
+    assert.equal(counted("outages"), 1);
+    assert.ok(counted("failures") > 0 && counted("requests") > counted("failures"));
+    assert.ok(counted("watch_restarts") > 0);
     await store[Symbol.asyncDispose]();
   },
 };

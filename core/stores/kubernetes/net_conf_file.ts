@@ -8,10 +8,11 @@
 import { dirname } from "node:path";
 import {
   ConfigError,
+  followNetConf,
   type Logger,
   messageOf,
   type NetworkConfig,
-  parseNetworkConfig,
+  readNetConf,
   sleep,
 } from "../../mod.ts";
 
@@ -33,40 +34,29 @@ export class NetConfFile {
 
   /** The net-conf, waited for. Rejects with a ConfigError if the one in the file can't be used. */
   async read(signal: AbortSignal): Promise<NetworkConfig> {
-    return this.#parse(await this.#awaitText(signal));
+    return readNetConf(await this.#awaitText(signal), this.#path);
   }
 
   /**
    * The net-conf as {@link NetConfFile.read} gives it, then each other one that the file has, until the signal
    * is aborted, which ends it. One that can't be used is left out, with an error in the log.
    */
-  async *watch(signal: AbortSignal): AsyncGenerator<NetworkConfig, void, void> {
-    let seen: string | undefined;
+  watch(signal: AbortSignal): AsyncGenerator<NetworkConfig, void, void> {
+    return followNetConf(this.#texts(signal), this.#path, this.#log);
+  }
+
+  /** What the file holds, each time that it may be something else. */
+  async *#texts(signal: AbortSignal): AsyncGenerator<string, void, void> {
     while (!signal.aborted) {
       try {
-        const text = await this.#awaitText(signal);
+        await this.#awaitText(signal);
         // Before the file is read again: what changes meanwhile is heard of.
         using watcher = Deno.watchFs(dirname(this.#path), { recursive: false });
         using _end = onAbort(signal, () => watcher.close());
-        let now: string | undefined = text;
         do {
-          now = await this.#read();
-          if (now === undefined) break;
-          if (now === seen) continue;
-          const first = seen === undefined;
-          seen = now;
-          let config;
-          try {
-            config = this.#parse(now);
-          } catch (error) {
-            if (first || !(error instanceof ConfigError)) throw error;
-            this.#log.error(
-              "net-conf-refused",
-              `the new net-conf is not followed: ${error.message}`,
-            );
-            continue;
-          }
-          yield config;
+          const text = await this.#read();
+          if (text === undefined) break;
+          yield text;
         } while (await changed(watcher) && await sleep(SETTLE_MS, signal));
       } catch (error) {
         if (signal.aborted) return;
@@ -102,24 +92,11 @@ export class NetConfFile {
       });
     }
   }
-
-  #parse(text: string): NetworkConfig {
-    try {
-      return parseNetworkConfig(text);
-    } catch (error) {
-      if (!(error instanceof ConfigError)) throw error;
-      throw new ConfigError(`${this.#path}: ${error.message}`, { cause: error });
-    }
-  }
 }
 
 /** Waits until something in the directory changes; false once the watcher is closed. */
 async function changed(watcher: Deno.FsWatcher): Promise<boolean> {
-  for (;;) {
-    const { done, value } = await watcher[Symbol.asyncIterator]().next();
-    // A file that is read, as this one is here, has not changed.
-    if (done || value.kind !== "access") return done !== true;
-  }
+  return (await watcher[Symbol.asyncIterator]().next()).done !== true;
 }
 
 function onAbort(signal: AbortSignal, run: () => void): Disposable {

@@ -14,6 +14,7 @@ import {
   MAX_SLEEP_MS,
   RuntimeError,
   sleep,
+  type StoreMetrics,
 } from "../../mod.ts";
 import { type AnnotationNames, type NodeRecord, sameAnnotations } from "./annotations.ts";
 import { HistoryGoneError, type NodeApi, type NodeEvents, type NodeList } from "./node_api.ts";
@@ -52,11 +53,26 @@ export type NodeNews =
 /** The podCIDRs of nodes by their uids: what is read of them stays true. */
 export type PodCidrs = Map<string, readonly string[]>;
 
+/** What a follower works with. */
+export interface NodeFollowerOptions {
+  /** Where the nodes are. */
+  readonly api: NodeApi;
+  /** The annotations that count. */
+  readonly names: AnnotationNames;
+  /** What is known from before; podCIDRs that are read are added, those of nodes that are gone removed. */
+  readonly known: PodCidrs;
+  /** Counts watches that are begun again. */
+  readonly metrics: Pick<StoreMetrics, "watchRestarts">;
+  /** Hears of them. */
+  readonly log: Logger;
+}
+
 /** Follows the nodes until it is told to end. */
 export class NodeFollower {
   readonly #api: NodeApi;
   readonly #names: AnnotationNames;
   readonly #known: PodCidrs;
+  readonly #metrics: NodeFollowerOptions["metrics"];
   readonly #log: Logger;
   readonly #nodes = new Map<string, NodeRecord>();
   readonly #news = new EventCounter();
@@ -68,15 +84,12 @@ export class NodeFollower {
   readonly #toRead = new EventCounter();
   #resourceVersion = "";
 
-  /**
-   * Nothing is asked yet.
-   *
-   * @param known what is known from before; podCIDRs that are read are added, those of nodes that are gone removed
-   */
-  constructor(api: NodeApi, names: AnnotationNames, known: PodCidrs, log: Logger) {
+  /** Nothing is asked yet. */
+  constructor({ api, names, known, metrics, log }: NodeFollowerOptions) {
     this.#api = api;
     this.#names = names;
     this.#known = known;
+    this.#metrics = metrics;
     this.#log = log;
   }
 
@@ -138,6 +151,7 @@ export class NodeFollower {
           const spreadMs = Math.min(this.#nodes.size * SPREAD_MS_PER_NODE, MAX_SPREAD_MS);
           await sleep(Math.random() * spreadMs, ending);
         }
+        this.#metrics.watchRestarts.add();
         this.#log.debug("watch-restarted", `the watch of the nodes begins again: ${error.message}`);
       }
       await sleep(backoff.next(), ending);
