@@ -40,16 +40,21 @@ export class Certificates implements Disposable {
     name: string,
     by: Certificate,
     names: string,
-    { expired = false }: { readonly expired?: boolean } = {},
+    options: {
+      readonly expired?: boolean;
+      /** Whom it is for, as openssl has it: `/CN=…`. */
+      readonly subject?: string;
+    } = {},
   ): Certificate {
     const { cert, key } = this.#files(name);
     const [request, extensions] = [`${cert}.csr`, `${cert}.ext`];
-    openssl("req", ...NEW_KEY, "-keyout", key, "-out", request, ...subject(name));
+    const whom = options.subject === undefined ? subject(name) : ["-subj", options.subject];
+    openssl("req", ...NEW_KEY, "-keyout", key, "-out", request, ...whom);
     Deno.writeTextFileSync(
       extensions,
       `subjectAltName=${names}\nextendedKeyUsage=serverAuth,clientAuth\n`,
     );
-    const days = expired ? "-1" : "2";
+    const days = options.expired ? "-1" : "2";
     const signer = ["-CA", by.cert, "-CAkey", by.key, "-CAcreateserial", "-extfile", extensions];
     openssl("x509", "-req", "-in", request, "-out", cert, "-days", days, ...signer);
     return { cert, key };

@@ -1,0 +1,54 @@
+/**
+ * What a test needs of Kubernetes, and how it is talked about.
+ *
+ * @module
+ */
+
+/** A rule of a ClusterRole. */
+export interface Rule {
+  /** `nodes`, `nodes/status` or `pods`. */
+  readonly resource: string;
+  /** `list`, `watch` and so on. */
+  readonly verbs: readonly string[];
+}
+
+/** What flannel's ClusterRole has, and denim needs no more of than this. */
+export const RULES: readonly Rule[] = [
+  { resource: "nodes", verbs: ["list", "watch"] },
+  { resource: "nodes/status", verbs: ["patch"] },
+  { resource: "pods", verbs: ["get"] },
+];
+
+/** An API server, with TLS, tokens and authorization, and a user "denim" who may do what is granted. */
+export interface KubeServer extends AsyncDisposable {
+  /** What it is: `kube-apiserver`, or `stand-in`. */
+  readonly kind: string;
+  /** `https://127.0.0.1:PORT`; its certificate is for `localhost` and `kubernetes.test` too. */
+  readonly url: string;
+  /** The file of its CA. */
+  readonly caFile: string;
+  /** What an administrator reads or writes; rejects unless it succeeds. */
+  admin(method: string, path: string, body?: unknown): Promise<unknown>;
+  /** Gives denim these rights alone. */
+  grant(rules: readonly Rule[]): Promise<void>;
+  /** A token of denim's. */
+  token(): Promise<string>;
+  /** Makes all of denim's tokens invalid; resolves when they are. */
+  revoke(): Promise<void>;
+  /** A certificate of denim's and its key, files; `undefined` from who knows nobody by one. */
+  readonly client: { readonly cert: string; readonly key: string } | undefined;
+  /** Ends it; what it knows stays. */
+  stop(): Promise<void>;
+  /** Starts it again, with the history of before gone (compacted). */
+  start(): Promise<void>;
+}
+
+/** A node's name, its podCIDRs and its annotations, as an administrator makes one. */
+export function nodeManifest(
+  name: string,
+  podCIDRs: readonly string[] = [],
+  annotations: Readonly<Record<string, string>> = {},
+): unknown {
+  const spec = podCIDRs.length === 0 ? {} : { podCIDR: podCIDRs[0], podCIDRs };
+  return { apiVersion: "v1", kind: "Node", metadata: { name, annotations }, spec };
+}
