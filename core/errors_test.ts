@@ -1,5 +1,12 @@
 import assert from "node:assert/strict";
-import { ConfigError, errorReport, isDefect, RuntimeError, throwDefect } from "./errors.ts";
+import {
+  ConfigError,
+  errorReport,
+  isDefect,
+  RuntimeError,
+  throwDefect,
+  throwUnlessAborted,
+} from "./errors.ts";
 
 const CASES: readonly [error: unknown, defect: boolean][] = [
   [new ConfigError("a flag"), false],
@@ -40,4 +47,17 @@ Deno.test("errorReport() gives a defect's stack and causes", () => {
     errorReport(error),
     /defect.*TypeError: undefined\n +at [\s\S]*caused by: the reason$/,
   );
+});
+
+Deno.test("throwUnlessAborted: the end of an aborted wait is no failure, but a defect is", () => {
+  const reason = new Error("no more time");
+  const aborted = AbortSignal.abort(reason);
+  const { signal } = new AbortController();
+  throwUnlessAborted(reason, aborted);
+  throwUnlessAborted(new RuntimeError("closed"), aborted);
+  for (
+    const [error, of] of [[new TypeError(), aborted], [new RuntimeError("gone"), signal]] as const
+  ) {
+    assert.throws(() => throwUnlessAborted(error, of), (thrown) => thrown === error);
+  }
 });

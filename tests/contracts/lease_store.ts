@@ -172,7 +172,7 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     assert.ok(log.lines[0]!.includes(store.description), log.lines[0]!);
   },
 
-  "net-conf is replaced, but not where there must be none": async ({ store, other, signal }) => {
+  "net-conf is replaced, but not with ifAbsent": async ({ store, other, signal }) => {
     const length = async () => (await other.networkConfig(signal)).families[0]!.subnetLength;
     assert.equal(await store.setNetworkConfig(LARGE, { ifAbsent: true }, signal), true);
     assert.equal(await store.setNetworkConfig(SMALL, { ifAbsent: true }, signal), false);
@@ -277,7 +277,7 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     assert.equal(await store.held(node(2), signal), undefined);
   },
 
-  "the last run's subnet is taken again, where it is free": async ({ store, backing, signal }) => {
+  "the last run's subnet is taken again, if it is free": async ({ store, backing, signal }) => {
     await store.setNetworkConfig(LARGE, { ifAbsent: true }, signal);
     await backing.put([lease("10.5.9.0/24", 9, soon()), lease("10.5.16.0/20", 16, soon())]);
     for (

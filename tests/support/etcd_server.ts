@@ -154,7 +154,7 @@ export class EtcdServer implements AsyncDisposable {
     this.#process?.kill(how);
   }
 
-  /** Forgets its data, as a server does that is set up anew. To be called while it is stopped. */
+  /** Deletes its data, as if it were set up again. To be called while it is stopped. */
   wipe(): void {
     Deno.removeSync(`${this.#directory}/data`, { recursive: true });
   }

@@ -55,7 +55,7 @@ export class SqliteLeases {
     this.#signal();
   }
 
-  /** Wakes whoever watches the store, as each of its writers does. */
+  /** Wakes all watches of the store, as each of its writers does. */
   #signal(): void {
     const path = `${this.#path}-signal`;
     Deno.writeFileSync(path, Deno.readFileSync(path));

@@ -316,7 +316,8 @@ export class EtcdClient implements AsyncDisposable {
     }
     const { message } = error;
     if (error.mayPass) {
-      return fail(message.startsWith("etcdserver: ") ? "ailing" : "outage", message);
+      const kind = message.startsWith("etcdserver: ") ? "ailing" : "outage";
+      return fail(kind, handshakeFailure === undefined ? message : messageOf(handshakeFailure));
     }
     const advice = message.includes("user name is empty")
       ? `: give ${names.username} and ${names.password}`
@@ -357,7 +358,13 @@ class WatchStream implements Disposable {
   ): Promise<WatchStream> {
     const ending = new AbortController();
     const either = AbortSignal.any([signal, endpoint.connection, ending.signal]);
-    const duplex = await endpoint.openWatch(either);
+    let duplex: DuplexStream;
+    try {
+      duplex = await endpoint.openWatch(either);
+    } catch (error) {
+      if (!either.aborted) throw error;
+      throw new WatchBrokenError("the connection was given up", { cause: error });
+    }
     const stream = new WatchStream(endpoint, duplex, heartbeatMs, ending);
     const end = () => stream.#fail(new WatchBrokenError("the connection was given up"));
     if (either.aborted) end();

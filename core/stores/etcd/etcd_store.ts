@@ -104,7 +104,7 @@ interface Row {
   lease?: Lease | null;
 }
 
-/** A lease that could be read, with where it stands. */
+/** A lease that could be read, with its key in etcd. */
 interface Found extends StoredLease {
   readonly row: Row;
   readonly lease: Lease;

@@ -89,7 +89,7 @@ function read(shown: string, path: string): Buffer {
   }
 }
 
-/** Without the parser's error as cause: it may quote the file, and nobody is to read a key. */
+/** Without the parser's error as cause: it may quote the file, which may be a key. */
 function parse<T>(shown: string, what: string, parser: () => T): T {
   try {
     return parser();

@@ -124,7 +124,7 @@ export class ChangeSignal implements Disposable {
       if (kind === "remove" || kind === "rename") break;
     }
     if (this.#disposed) return;
-    // Somebody deleted the file, perhaps with the database: write it again, so that its content is not lost.
+    // The file was deleted, perhaps with the database: write it again, so that its content is not lost.
     watcher.close();
     this.#watcher = undefined;
     this.notify();

@@ -178,13 +178,13 @@ function identityOf({ dev, ino, birthtime }: Deno.FileInfo): string {
 /** Repeats what another process's lock prevents: agents that start together all create the file. */
 function untilUnlocked<T>(timeoutMs: number, body: () => T): T {
   const deadlineMs = performance.now() + timeoutMs;
-  const nobody = new Int32Array(new SharedArrayBuffer(4));
+  const unchanged = new Int32Array(new SharedArrayBuffer(4));
   for (;;) {
     try {
       return body();
     } catch (error) {
       if (!isBusy(error) || performance.now() > deadlineMs) throw error;
-      Atomics.wait(nobody, 0, 0, OPEN_RETRY_MS);
+      Atomics.wait(unchanged, 0, 0, OPEN_RETRY_MS);
     }
   }
 }

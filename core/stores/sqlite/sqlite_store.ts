@@ -452,7 +452,7 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     ).get() as unknown as State;
   }
 
-  /** {@link SqliteStore.#state}; adopts the file first if somebody replaced its content. */
+  /** {@link SqliteStore.#state}; adopts the file first if its content was replaced. */
   #checkState(): State {
     const { revision, wiped } = this.#state();
     const last = this.#lastRevision;
