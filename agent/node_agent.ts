@@ -29,6 +29,7 @@ import { HOST_OWNER, hostState } from "./host_state.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
 import { type AnyBackend, findBackend } from "./net_conf.ts";
+import { NetworkCondition } from "./network_condition.ts";
 import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
 import { type LastRun, SubnetFile } from "./subnet_file.ts";
@@ -149,9 +150,13 @@ async function readStartState(
   const { store, log } = options;
   const subnetFile = new SubnetFile(options.subnetFile, log);
   const lastRun = subnetFile.lastRun();
+  const written = await store.publicIps?.(signal) ?? [];
   const outer = new OuterInterfaceFollower({
     socket,
-    choice: options.interface,
+    choice: {
+      ...options.interface,
+      publicIps: new Map([...options.interface.publicIps, ...written]),
+    },
     families: families.map(({ family }) => family),
     ...lastRun.previousPublicIps && { lastIps: lastRun.previousPublicIps },
     log,
@@ -186,6 +191,7 @@ class NodeAgent implements AsyncDisposable {
   readonly #keeper: LeaseKeeper;
   readonly #watch: LeaseWatch;
   readonly #readiness: Readiness;
+  readonly #condition: NetworkCondition;
   /** Resolved when the kernel has what all peers need, or the node stops. */
   readonly #peersReached = Promise.withResolvers<void>();
   #sawPeers = false;
@@ -201,12 +207,21 @@ class NodeAgent implements AsyncDisposable {
     this.#start = start;
     this.#tasks = tasks;
     this.#reconciler = reconciler;
-    this.#watch = new LeaseWatch(store, tasks.signal);
+    this.#watch = new LeaseWatch({
+      store,
+      needed: () => this.dataPaths.reachesPeers,
+      own: () => this.#keeper.lease,
+      signal: tasks.signal,
+    });
+    this.#condition = new NetworkCondition({ store, clock: SYSTEM_CLOCK, log });
     this.#readiness = new Readiness({
       subnetFile: start.subnetFile,
       env: () => this.#subnetEnv(),
       publicIps: () => leasePublicIps(this.#keeper.lease),
-      onReadiness,
+      onReadiness: (unready) => {
+        this.#condition.set(unready === undefined);
+        onReadiness(unready);
+      },
       log,
       metrics,
     });
@@ -269,6 +284,7 @@ class NodeAgent implements AsyncDisposable {
     await this.dataPaths.keepFormer(held);
     add(this.#watch.run((event) => this.#onLeases(event)));
     add(this.#keeper.run(signal));
+    add(this.#condition.run(signal));
     add(this.#followNetConf());
     add(this.adapter.run(signal));
     add(this.#reconcile());
