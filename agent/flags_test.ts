@@ -76,11 +76,22 @@ const CASES: readonly Case[] = [
   }],
   [[], { FLANNELD_VERSION: "v0.26.1", FLANNELD_HELP: "true" }, {}],
   // What denim does not do yet harms nothing while it is off …
-  [["--ip-masq=false", "-kube-subnet-mgr=false", "--iptables-forward-rules=0"], {}, {}],
+  [["--ip-masq=false", "--iptables-forward-rules=0"], {}, {}],
   [[], { FLANNELD_IP_MASQ: "false", FLANNELD_IP_BLACKHOLE_ROUTE: "F" }, {}],
   // … nor does what only says how to do it.
-  [["--iptables-resync=5", "--kubeconfig-file", "", "--kube-api-url="], {}, {}],
-  [["--set-node-network-unavailable=true", "--ip-masq-fully-random-disable"], {}, {}],
+  [["--iptables-resync=5", "--ip-masq-fully-random-disable"], {}, {}],
+  // Kubernetes is followed if it is chosen, and its other flags harm nothing if it is not.
+  [["--kube-subnet-mgr", "--kubeconfig-file", "", "--kube-api-url="], {}, {
+    "kube-subnet-mgr": true,
+    "kubeconfig-file": undefined,
+    "kube-api-url": undefined,
+    "kube-annotation-prefix": "flannel.alpha.coreos.com",
+    "set-node-network-unavailable": true,
+  }],
+  [["-kube-subnet-mgr=false", "--set-node-network-unavailable=false"], {}, {
+    "kube-subnet-mgr": false,
+    "set-node-network-unavailable": false,
+  }],
   // klog's flags, whose values may stand apart.
   [["-v=4", "--logtostderr", "--vmodule=a=1", "--alsologtostderr=true", "--debug"], {}, {
     debug: true,
@@ -124,7 +135,6 @@ const WRONG: readonly (readonly [readonly string[], Environment, message: string
   [["stray"], {}, "stray: not a flag: denim agent takes no operands"],
   [["--debug", "false"], {}, "false: not a flag: denim agent takes no operands"],
   [["--", "-v"], {}, "-v: not a flag: denim agent takes no operands"],
-  [["--kube-subnet-mgr"], {}, /^--kube-subnet-mgr: denim does not do this yet/],
   [["--ip-masq=t"], {}, /^--ip-masq: denim does not do this yet/],
   [[], { FLANNELD_IP_MASQ: "true" }, /^FLANNELD_IP_MASQ: denim does not do this yet/],
   [["--debug=maybe"], {}, '--debug: "maybe" is neither true nor false'],
