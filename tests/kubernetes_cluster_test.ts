@@ -133,25 +133,27 @@ function count(node: LabNode, event: string): number {
   return [...log(node).matchAll(new RegExp(` event=${event}$`, "gm"))].length;
 }
 
-/** Pings between pods by every family that both have; returns by how many. */
-async function ping(from: Pod, to: Pod): Promise<number> {
+/** How many of some pings between pods are lost, by every family that both have. */
+async function lost(from: Pod, to: Pod, pings = 2): Promise<number> {
   using namespace = from.open();
   const common = to.addresses.filter(({ family }) =>
     from.addresses.some((own) => own.family === family)
   );
-  for (const address of common) {
-    const args = ["-c", "2", "-i", "0.2", "-W", "2", `${address}`];
+  assert.ok(common.length > 0);
+  const counts = common.map(async (address) => {
+    const args = ["-c", `${pings}`, "-i", "0.2", "-W", "1", `${address}`];
     const { sent, received } = await new RunningPing(namespace, args).finish();
-    assert.equal(received, sent, `${from.name} → ${to.name} ${address}`);
-  }
-  return common.length;
+    return sent - received;
+  });
+  return (await Promise.all(counts)).reduce((sum, one) => sum + one);
 }
 
-async function pingAllPairs(pods: readonly Pod[]): Promise<void> {
+/** Whether pods of all pairs talk. */
+async function talk(pods: readonly Pod[], pings = 2): Promise<boolean> {
   const pairs = pods.flatMap((from) => pods.filter((to) => to !== from).map((to) => [from, to]));
-  await Promise.all(pairs.map(([from, to]) => ping(from!, to!)));
+  const counts = await Promise.all(pairs.map(([from, to]) => lost(from!, to!, pings)));
+  return counts.every((one) => one === 0);
 }
-
 kubeTest(
   "three nodes talk, with flannel's annotations; a fourth is reached within 200 ms",
   { nodes: 4, netConf: DUAL },
@@ -162,7 +164,7 @@ kubeTest(
     for (const [index, node] of first.entries()) await cluster.register(node.name, cidrs[index]!);
     await Promise.all(first.map((node) => node.startAgent(NEVER)));
     const pods = await Promise.all(first.map((node) => node.addPod(`on-${node.name}`)));
-    await pingAllPairs(pods);
+    assert.ok(await talk(pods));
 
     for (const [index, node] of first.entries()) {
       assert.deepEqual(node.subnets().map(String), cidrs[index]);
@@ -192,7 +194,7 @@ kubeTest(
       () => cidrs[3]!.every((cidr) => routesTo(first, cidr)),
       200,
     );
-    await pingAllPairs([...pods, await late.addPod("on-node4")]);
+    assert.ok(await talk([...pods, await late.addPod("on-node4")]));
     console.log(`${cluster.server.kind}: the fourth is reached after ${joinedMs.toFixed(0)} ms`);
   },
 );
@@ -208,7 +210,7 @@ kubeTest(
     await cluster.registerFlannels(76);
     await cluster.lab.startAgents(NEVER);
     const [a, b] = [await node.addPod("a"), await other.addPod("b")];
-    await ping(a, b);
+    assert.ok(await talk([a, b]));
     using namespace = a.open();
     const pinging = new RunningPing(namespace, ["-i", "0.01", "-q", `${b.address}`]);
 
@@ -219,7 +221,7 @@ kubeTest(
     const outageMs = Number(Deno.env.get("DENIM_TEST_OUTAGE_MS") ?? 4_000);
     const backAtMs = performance.now() + outageMs;
     const added = await node.addPod("added");
-    await ping(added, b);
+    assert.ok(await talk([added, b]));
     await eventually("it is missed", () => nodes.every((one) => count(one, "outage") > 0));
     await eventually("the time", () => performance.now() > backAtMs, outageMs + 1_000);
     assert.ok(
@@ -290,9 +292,9 @@ kubeTest(
     await cluster.lab.startAgents(NEVER);
     assert.deepEqual(alone.subnets().map(String), ["10.5.2.0/24"]);
     assert.equal(count(alone, "pod-cidr-family-missing"), 1);
-    const [a, b, c] = await Promise.all(nodes.map((node) => node.addPod(`on-${node.name}`)));
-    const commonFamilies = async () => [await ping(a!, b!), await ping(b!, c!), await ping(c!, a!)];
-    assert.deepEqual(await commonFamilies(), [1, 1, 2]);
+    const pods = await Promise.all(nodes.map((node) => node.addPod(`on-${node.name}`)));
+    assert.deepEqual(pods.map(({ addresses }) => addresses.length), [2, 1, 2]);
+    assert.ok(await talk(pods));
     // The net-conf is followed, too, though the lease has fewer subnets than it asks for.
     for (const [index, type] of ["host-gw", "udp", "extension", "vxlan"].entries()) {
       await cluster.setNetConf({ ...DUAL, Backend: { Type: type, ...OPTIONS[type] } });
@@ -305,10 +307,9 @@ kubeTest(
         return types.every((now) => now === (type === "udp" ? "" : type)) &&
           nodes.every((node) => count(node, "data-path-changed") === index + 1);
       }, 30_000);
-      assert.deepEqual(await commonFamilies(), [1, 1, 2], type);
+      await eventually(`pods talk by ${type}`, () => talk(pods, 1), 20_000);
     }
-    assert.equal(count(alone, "net-conf-refused"), 0);
-    assert.equal(count(alone, "peer-refused"), 0);
+    assert.doesNotMatch(log(alone), /event=(net-conf-refused|peer-refused|annotations-changed)$/m);
   },
 );
 
