@@ -8,6 +8,7 @@ import { NetworkNamespace } from "@denim/core/linux/namespace";
 import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { startKubeServer } from "./support/kube_cluster.ts";
 import { kubeconfigText, type KubeServer, nodeManifest, RULES } from "./support/kube_server.ts";
+import { HttpGate } from "./support/http_gate.ts";
 import { RunningPing } from "./support/ping.ts";
 import { rootTest } from "./support/root_test.ts";
 import { sh } from "./support/sh.ts";
@@ -28,15 +29,22 @@ interface KubeNode {
 
 /** A laboratory whose agents find their leases in Kubernetes. */
 class KubeLab implements AsyncDisposable {
+  readonly server: KubeServer;
+  readonly lab: Lab;
+  /** The nodes' way to the server. */
+  readonly way: TcpProxy;
+  /** Another one, which tells what is asked; for `--kube-api-url`. */
+  readonly gate: HttpGate;
   readonly #parts: AsyncDisposableStack;
 
   private constructor(
-    readonly server: KubeServer,
-    readonly lab: Lab,
-    /** The way from the nodes to the server. */
-    readonly way: TcpProxy,
+    { server, lab, way, gate }: Pick<KubeLab, "server" | "lab" | "way" | "gate">,
     parts: AsyncDisposableStack,
   ) {
+    this.server = server;
+    this.lab = lab;
+    this.way = way;
+    this.gate = gate;
     this.#parts = parts;
   }
 
@@ -53,10 +61,11 @@ class KubeLab implements AsyncDisposable {
     // The agents end before their way to the server does.
     const namespace = parts.use(NetworkNamespace.open(`/run/netns/${lab.prefix}-net`));
     const way = parts.use(new TcpProxy(server.url, { namespace, host: ROUTER }));
+    const gate = parts.use(new HttpGate(server.url, server.caFile, { namespace, host: ROUTER }));
     parts.use(lab);
     const cluster = { "server": `https://${way.host}`, "certificate-authority": server.caFile };
     Deno.writeTextFileSync(kubeconfig, kubeconfigText(cluster, { token: await server.token() }));
-    return new KubeLab(server, lab, way, parts.move());
+    return new KubeLab({ server, lab, way, gate }, parts.move());
   }
 
   get nodes(): readonly LabNode[] {
@@ -84,6 +93,13 @@ class KubeLab implements AsyncDisposable {
 
   async read(name: string): Promise<KubeNode> {
     return await this.server.admin("GET", `${NODES}/${name}`) as KubeNode;
+  }
+
+  /** Whether the node's condition says what flannel's says of a node with a network. */
+  async isUsable({ name }: LabNode): Promise<boolean> {
+    const { conditions = [] } = (await this.read(name)).status;
+    const condition = conditions.find(({ type }) => type === "NetworkUnavailable");
+    return condition?.status === "False" && condition.reason === "FlannelIsUp";
   }
 
   /** The cluster's net-conf is another now. */
@@ -178,11 +194,7 @@ kubeTest(
         [`${PREFIX}/public-ip`]: `10.99.0.${index + 1}`,
         [`${PREFIX}/public-ipv6`]: `fd99::${index + 1}`,
       });
-      await eventually("the scheduler may use the node", async () => {
-        const { conditions = [] } = (await cluster.read(node.name)).status;
-        const condition = conditions.find(({ type }) => type === "NetworkUnavailable");
-        return condition?.status === "False" && condition.reason === "FlannelIsUp";
-      });
+      await eventually("the scheduler may use the node", () => cluster.isUsable(node));
     }
 
     await cluster.registerFlannels(77);
@@ -278,6 +290,23 @@ kubeTest(
     const { metadata } = await cluster.read(node!.name);
     assert.equal(metadata.annotations[`${PREFIX}/public-ip`], "10.99.0.201");
     assert.match(ip(node!, "-d link show flannel.1"), /local 10\.99\.0\.201 /);
+  },
+);
+
+kubeTest(
+  "alloc follows no other nodes, until it gives way to a backend that reaches them",
+  { nodes: 1, netConf: { ...NET_CONF, Backend: { Type: "alloc" } } },
+  async (cluster, [node]) => {
+    const { requests, url } = cluster.gate;
+    await cluster.register(node!.name, ["10.5.1.0/24"]);
+    await cluster.registerFlannels(77);
+    await node!.startAgent(NEVER, ["--kube-api-url", url]);
+    await eventually("the scheduler may use the node", () => cluster.isUsable(node!));
+    const others = requests.filter((line) => /watch=true|limit=/.test(line));
+    assert.deepEqual(others, []);
+    await cluster.setNetConf(NET_CONF);
+    await eventually("the route to the other node", () => routesTo([node!], "10.5.77.0/24"));
+    await eventually("a watch", () => requests.some((line) => line.includes("watch=true")));
   },
 );
 
