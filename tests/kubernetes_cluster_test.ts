@@ -244,7 +244,7 @@ kubeTest(
     const followedMs = await eventually(
       "the change",
       () => routesTo(nodes, "10.5.77.0/24") && !nodes.some((one) => routesTo([one], "10.5.76.0")),
-      20_000,
+      2_000,
     );
 
     const { sent, received } = await pinging.stop();
