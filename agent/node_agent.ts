@@ -104,11 +104,9 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
     signal: tasks.signal,
     fail: tasks.fail,
   };
-  // Another node with the same public IP may hold the lease: what that one publishes is not this node's to go on with.
-  const { held, lastRun } = start;
-  const isOwn = held !== undefined &&
-    heldBefore({ publicIps: start.outer.current.publicIps, ...lastRun }, held);
-  await using first = await DataPath.open(config, isOwn ? held : undefined, context);
+  // What a running node publishes is not this node's to go on with, so that no two have one VTEP MAC.
+  const own = start.isProven ? start.held : undefined;
+  await using first = await DataPath.open(config, own, context);
   await using node: NodeAgent = new NodeAgent({
     options,
     config,
@@ -136,8 +134,10 @@ interface StartState {
   readonly subnetFile: SubnetFile;
   /** What subnet.env said of the last run. */
   readonly lastRun: LastRun;
-  /** The lease of the last run, if the store still has it. */
+  /** The lease that the store has for this node: that of the last run, or of its public IP. */
   readonly held: Lease | undefined;
+  /** Whether that lease is this node's for certain. If not, a running node with the same public IP may hold it. */
+  readonly isProven: boolean;
 }
 
 async function readStartState(
@@ -161,8 +161,10 @@ async function readStartState(
     publicIp: [...publicIps.values()].join(" "),
     mtuBytes,
   });
-  const held = await store.held({ publicIps, ...lastRun }, signal);
-  return { outer, subnetFile, lastRun, held };
+  const identity = { publicIps, ...lastRun };
+  const held = await store.held(identity, signal);
+  const isProven = held === undefined || heldBefore(identity, held);
+  return { outer, subnetFile, lastRun, held, isProven };
 }
 
 /** What a node is made of. */
@@ -189,6 +191,8 @@ class NodeAgent implements AsyncDisposable {
   /** Resolved when the kernel has what all peers need, or the node stops. */
   readonly #peersReached = Promise.withResolvers<void>();
   #sawPeers = false;
+  /** Whether no running node has objected to this node's lease. */
+  #isProven: boolean;
 
   /** How packets reach the peers. */
   readonly dataPaths: DataPathManager;
@@ -199,6 +203,7 @@ class NodeAgent implements AsyncDisposable {
     const { store, renewMarginMs, log, metrics, onReadiness } = options;
     this.#options = options;
     this.#start = start;
+    this.#isProven = start.isProven;
     this.#tasks = tasks;
     this.#reconciler = reconciler;
     this.#watch = new LeaseWatch(store, tasks.signal);
@@ -278,12 +283,16 @@ class NodeAgent implements AsyncDisposable {
 
   #request(): LeaseRequest {
     const { backend, session } = this.dataPaths.current;
-    return {
-      publicIps: this.#start.outer.current.publicIps,
-      ...this.#start.lastRun,
-      backendType: backend.leaseType,
-      backendData: session.publishes,
-    };
+    const { outer, lastRun, held } = this.#start;
+    const node = { publicIps: outer.current.publicIps, ...lastRun };
+    // The lease goes on saying what it says: peers go on sending to the node that may be running.
+    return this.#isProven
+      ? { ...node, backendType: backend.leaseType, backendData: session.publishes }
+      : {
+        ...node,
+        backendType: held!.backendType,
+        backendData: new Map(held!.halves.map((half) => [half.subnet.family, half.backendData])),
+      };
   }
 
   /** Has the lease say what the current data path publishes; then subnet.env's record has its addresses. */
@@ -334,9 +343,12 @@ class NodeAgent implements AsyncDisposable {
   async #becomeReady(): Promise<void> {
     await this.#peersReached.promise;
     const { signal } = this.#tasks;
-    const { held, lastRun } = this.#start;
-    const isOwn = held === undefined || held.key === leaseKey(lastRun.previousSubnets);
-    if (!isOwn && !await SYSTEM_CLOCK.sleep(OBJECTION_MS, signal) || signal.aborted) return;
+    if (!this.#isProven) {
+      if (!await SYSTEM_CLOCK.sleep(OBJECTION_MS, signal)) return;
+      this.#isProven = true;
+      await this.#keeper.publish();
+    }
+    if (signal.aborted) return;
     const { families } = this.dataPaths.config;
     this.#reconciler.networks = families;
     this.#reconciler.set(HOST_OWNER, hostState(families));
