@@ -30,13 +30,9 @@ export function findBackend(
   );
 }
 
-/**
- * What net-conf's `Backend` object says to its backend. A key that is `null` means the default, as to Go's JSON reader.
- * Throws a ConfigError that names the key.
- */
+/** What net-conf's `Backend` object says to its backend. Throws a ConfigError that names the key. */
 export function readBackendOptions(backend: AnyBackend, config: NetworkConfig): unknown {
-  const given = Object.entries(config.backend.options).filter(([, value]) => value !== null);
-  return readConfig(backend.options, Object.fromEntries(given), "net-conf", ["Backend"]);
+  return readConfig(backend.options, config.backend.options, "net-conf", ["Backend"]);
 }
 
 /** Reads a net-conf with every check that a node makes before it uses one. Throws a ConfigError. */
