@@ -17,7 +17,8 @@ import {
   NFNL_SUBSYS_NFTABLES,
 } from "../uapi/nfnetlink.ts";
 import { NFT_MSG_GETGEN, NFTA_GEN_ID } from "../uapi/nf_tables.ts";
-import { type Masquerade, masqueradeRules, masqueradeTable } from "./masquerade.ts";
+import type { Masquerade } from "../../kernel_state.ts";
+import { masqueradeRules, masqueradeTable } from "./masquerade.ts";
 import { fromBe32 } from "./nft_codec.ts";
 import { beginNft, type FoundNftTable, type NftTable } from "./nft_table.ts";
 import { Nftables } from "./nftables.ts";
@@ -26,6 +27,7 @@ import { nftText } from "./rule.ts";
 /** Of prefix lengths that end within an octet: others are compiled to another form by `nft` than by denim. */
 function masqueradeOf(family: Family, subnet = 3): Masquerade {
   return {
+    kind: "masquerade",
     family,
     networks: [Cidr.parse(family === 4 ? "10.4.0.0/15" : "fc00:4::/31")],
     subnets: [Cidr.parse(family === 4 ? `10.5.${subnet}.0/25` : `fc00:5:0:${subnet}::/65`)],
