@@ -322,6 +322,29 @@ rootTest(
   },
 );
 
+rootTest("flanneld's table goes only once denim's are in place", () => {
+  using namespace = new ScratchNamespace();
+  const wanted = FAMILIES.map((family) => masqueradeTable(masqueradeOf(family)));
+  using nftables = namespace.run(() => new Nftables({ wanted: () => wanted }));
+  const listed = () => namespace.run(() => sh("nft list tables"));
+  namespace.run(() => sh("nft add table ip flannel-ipv4"));
+  const left = nftables.dump().find(({ name }) => name === "flannel-ipv4")!;
+  const remove = () =>
+    nftables.apply([{ action: "remove", object: left, key: nftables.key(left) }])
+      .map(({ error }) => error.message);
+  const put = (object: NftTable) =>
+    nftables.apply([{ action: "put", object, key: nftables.key(object), mayReplace: false }]);
+  const tooEarly = ["nftables table ip flannel-ipv4 stays until denim's own rules are in place"];
+  assert.deepEqual(remove(), tooEarly);
+  assert.deepEqual(put(wanted[0]!), []);
+  assert.deepEqual(remove(), tooEarly);
+  assert.deepEqual(put(wanted[1]!), []);
+  assert.match(listed(), /flannel-ipv4/);
+  assert.deepEqual(remove(), []);
+  assert.doesNotMatch(listed(), /flannel-ipv4/);
+  assert.deepEqual(nftables.dump().map(({ name }) => name), ["denim", "denim"]);
+});
+
 rootTest("each step is one transaction, and a step that fails changes nothing", () => {
   using node = new Node();
   using socket = node.run(() => new NetlinkSocket(NETLINK_NETFILTER));
