@@ -6,6 +6,7 @@
 
 import {
   heldBefore,
+  type KernelState,
   type Lease,
   type LeaseEvent,
   leaseKey,
@@ -13,22 +14,30 @@ import {
   type LeaseRequest,
   type LeaseStore,
   type Logger,
+  messageOf,
   type Metrics,
   type NetworkConfig,
   NodeScope,
   RuntimeError,
   type SubnetEnv,
   SYSTEM_CLOCK,
+  throwDefect,
 } from "@denim/core";
 import { kernelReader, NetlinkSocket, Reconciler, type UnderlayNews } from "@denim/core/linux";
 import { DataPath, type DataPathContext } from "./data_path.ts";
 import { DataPathAdapter } from "./data_path_adapter.ts";
 import { DataPathManager } from "./data_path_manager.ts";
 import { logFailures } from "./desired_kernel.ts";
-import { HOST_OWNER, hostState } from "./host_state.ts";
+import {
+  HOST_OWNER,
+  hostState,
+  MASQUERADE_OWNER,
+  type MasqueradeChoice,
+  masqueradeState,
+} from "./host_state.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
-import { type AnyBackend, findBackend } from "./net_conf.ts";
+import { type AnyBackend, findBackend, requireNftables } from "./net_conf.ts";
 import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
 import { type LastRun, SubnetFile } from "./subnet_file.ts";
@@ -45,6 +54,8 @@ export interface NodeOptions {
   readonly interface: InterfaceChoice;
   /** Where subnet.env is written. */
   readonly subnetFile: string;
+  /** How pods' packets to the outside are masqueraded; `undefined` if the agent does not do it. */
+  readonly masquerade?: MasqueradeChoice | undefined;
   /** How long before its end the lease is renewed, in milliseconds. */
   readonly renewMarginMs: number;
   /** Where the node says what it does. */
@@ -73,6 +84,7 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
   const { store, backends, log, metrics } = options;
   const config = await store.networkConfig(signal);
   findBackend(config, backends);
+  if (options.masquerade !== undefined) requireNftables(config);
   if (config.backend.defaulted) {
     log.warn(
       "backend-defaulted",
@@ -258,7 +270,10 @@ class NodeAgent implements AsyncDisposable {
     try {
       await this.#tasks.join();
     } finally {
-      if (isNew && !this.#readiness.wasReady) this.dataPaths.clear();
+      if (isNew && !this.#readiness.wasReady) {
+        this.#reconciler.delete(MASQUERADE_OWNER);
+        this.dataPaths.clear();
+      }
     }
   }
 
@@ -271,6 +286,7 @@ class NodeAgent implements AsyncDisposable {
     // The last run's subnet may be another node's by now: no pod may get an address of it.
     if (key !== leaseKey(lastRun.previousSubnets)) subnetFile.remove();
     await this.dataPaths.start();
+    this.#masquerade();
     await this.dataPaths.keepFormer(held);
     add(this.#watch.run((event) => this.#onLeases(event)));
     add(this.#keeper.run(signal));
@@ -327,9 +343,26 @@ class NodeAgent implements AsyncDisposable {
   /** Follows net-conf for as long as the node lives. */
   async #followNetConf(): Promise<void> {
     for await (const config of this.#options.store.watchNetworkConfig(this.#tasks.signal)) {
+      if (!this.#canFollow(config)) continue;
       this.adapter.want(config);
       // It may allow the subnets that the net-conf before did not.
       if (this.#readiness.taken) this.#tasks.add(this.#keeper.publish());
+    }
+  }
+
+  /** Whether the node can masquerade as a new net-conf says; the log says why not. */
+  #canFollow(config: NetworkConfig): boolean {
+    if (this.#options.masquerade === undefined) return true;
+    try {
+      requireNftables(config);
+      return true;
+    } catch (error) {
+      throwDefect(error);
+      this.#options.log.error(
+        "net-conf-refused",
+        `this node cannot follow the new net-conf and keeps the one before: ${messageOf(error)}`,
+      );
+      return false;
     }
   }
 
@@ -371,7 +404,23 @@ class NodeAgent implements AsyncDisposable {
     const devices = [this.#start.outer.current.name, ...this.dataPaths.devices];
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
     this.#reconciler.set(HOST_OWNER, hostState(families, devices, subnets));
+    this.#reconciler.set(MASQUERADE_OWNER, this.#masqueradeState());
     logFailures(this.#reconciler.apply(), this.#options.log);
+  }
+
+  /**
+   * Masquerades before any earlier run's rules are removed: packets always meet rules. Throws a RuntimeError if the
+   * kernel cannot.
+   */
+  #masquerade(): void {
+    this.#reconciler.set(MASQUERADE_OWNER, this.#masqueradeState());
+    const { failures } = this.#reconciler.apply();
+    if (failures.length > 0) throw new RuntimeError(failures.join("; "));
+  }
+
+  #masqueradeState(): KernelState {
+    const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
+    return masqueradeState(this.dataPaths.config.families, subnets, this.#options.masquerade);
   }
 
   #subnetEnv(): SubnetEnv {
@@ -383,7 +432,7 @@ class NodeAgent implements AsyncDisposable {
         subnet,
       })),
       mtuBytes: current.session.mtuBytes,
-      ipMasq: false,
+      ipMasq: this.#options.masquerade !== undefined,
     };
   }
 }

@@ -219,7 +219,7 @@ export class Cluster implements AsyncDisposable {
 }
 
 async function startAgent(node: LabNode): Promise<void> {
-  await node.startAgent(NEVER, ["--healthz-port", `${HEALTH_PORT}`]);
+  await node.startAgent(NEVER, ["--ip-masq", "--healthz-port", `${HEALTH_PORT}`]);
 }
 
 /** What a node's agent answers to `/readyz`: its HTTP status, or 0 where nobody answers. */

@@ -149,7 +149,7 @@ const agentStopped = (how: "SIGTERM" | "SIGKILL"): Fault => ({
   maxLost: { ...NONE_LOST, udp: UDP_RESTART_MS / INTERVAL_MS },
 });
 
-/** Those that strike routes, nexthops, neighbours and FDB entries. */
+/** Those that strike routes, nexthops, neighbours, FDB entries and masquerade rules. */
 const ENTRIES: readonly Fault[] = [
   {
     name: "route deleted",
@@ -234,6 +234,18 @@ const ENTRIES: readonly Fault[] = [
       `bridge fdb replace ${peer.mac} dev ${device} dst ${NOWHERE} self permanent`
     ),
     shows: /^- fdb/,
+  },
+  {
+    name: "nftables flushed",
+    strike: script(() => "nft flush ruleset"),
+    shows: /^- nftables/,
+    maxLost: NONE_LOST,
+  },
+  {
+    name: "denim's table of nftables deleted",
+    strike: script(() => "nft delete table ip denim"),
+    shows: /^- nftables/,
+    maxLost: NONE_LOST,
   },
 ];
 
