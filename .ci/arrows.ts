@@ -31,6 +31,12 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   ".ci": [],
 };
 
+/** The packages from outside that one store alone may load, and why. */
+const OF_ONE_STORE: readonly (readonly [name: string, store: string, why: string])[] = [
+  ["etcd3", "etcd", "which costs each start 95 ms"],
+  ["yaml", "kubernetes", "for kubeconfigs, which a pod does without"],
+];
+
 /** A part of the checkout; `piece` is one backend or store, "" outside those. */
 interface Room {
   readonly name: string;
@@ -102,10 +108,13 @@ function brokenRule({ from, to, specifier }: Edge): string | undefined {
     if (source.name === "core" && !/^npm:\/?zod(@|\/|$)/.test(to)) {
       return "core/*.ts is pure: of what is not ours it imports zod alone";
     }
-    const elsewhere = source.name !== "core/stores" || source.piece !== "etcd";
-    return elsewhere && /^npm:\/?etcd3(@|\/|$)/.test(to)
-      ? "only core/stores/etcd loads etcd3, which costs each start 95 ms"
-      : undefined;
+    const elsewhere = OF_ONE_STORE.find(([name, store]) =>
+      new RegExp(`^npm:/?${name}(@|/|$)`).test(to) &&
+      (source.name !== "core/stores" || source.piece !== store)
+    );
+    if (elsewhere === undefined) return undefined;
+    const [name, store, why] = elsewhere;
+    return `only core/stores/${store} loads ${name}, ${why}`;
   }
   if (target === "tests") return "only tests import tests";
   if (target === "unknown") return "the imported file is in no room of denim's";

@@ -17,6 +17,7 @@ import {
   type NetworkConfig,
   RuntimeError,
   throwDefect,
+  withinNetworks,
 } from "@denim/core";
 import { DataPath, type DataPathContext, fingerprintOf } from "./data_path.ts";
 import { DataPaths, HOLD_MS } from "./data_paths.ts";
@@ -210,6 +211,11 @@ export class DataPathManager implements AsyncDisposable {
     return this.#open.some(({ session }) => session.followsUnderlay);
   }
 
+  /** Whether any data path has to know of peers. */
+  get reachesPeers(): boolean {
+    return this.#open.some(({ session }) => session.reachesPeers ?? true);
+  }
+
   /** Asks the backends that depend on the underlay's routes for every peer's state again. */
   refreshPeers(): void {
     for (const { session, peers } of this.#open) {
@@ -243,7 +249,7 @@ export class DataPathManager implements AsyncDisposable {
    */
   async #changeTo(config: NetworkConfig, fingerprint: string): Promise<void> {
     const { backends, lease, outer, log } = this.#options;
-    if (!fitsConfig(config, lease().halves.map(({ subnet }) => subnet))) {
+    if (!this.#allows(config)) {
       throw new ConfigError(
         `the lease ${lease().key} does not fit it; drain the node's pods and start the agent again`,
       );
@@ -268,6 +274,16 @@ export class DataPathManager implements AsyncDisposable {
         formerPeers: before.peers.size,
       },
     );
+  }
+
+  /**
+   * Whether the node can keep its lease under a net-conf. Some stores have other subnets to give than net-conf would
+   * choose, or lack those of a family, as Kubernetes may: then it is enough that the subnets lie in the networks.
+   */
+  #allows(config: NetworkConfig): boolean {
+    const subnets = this.#options.lease().halves.map(({ subnet }) => subnet);
+    return fitsConfig(config, subnets) ||
+      !fitsConfig(this.#config, subnets) && withinNetworks(config, subnets);
   }
 
   /** Makes an established data path the current one. */
@@ -415,8 +431,8 @@ export class DataPathManager implements AsyncDisposable {
     log.info("data-path-retired", `the former ${path.backend.type} data path is removed`, {
       formerPeers: path.peers.size,
     });
-    // The current data path refuses them, and says why.
-    if (path.peers.size > 0) await rereadLeases();
+    // The current data path refuses them, and says why; if it reaches no peer the watch ends.
+    if (path.peers.size > 0 || !this.reachesPeers) await rereadLeases();
   }
 }
 

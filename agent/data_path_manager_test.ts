@@ -1,4 +1,4 @@
-import { ConfigError, RuntimeError } from "@denim/core";
+import { ConfigError, type Family, IpAddress, parseLease, RuntimeError } from "@denim/core";
 import assert from "node:assert/strict";
 import { settled } from "../tests/support/fake_clock.ts";
 import { FakeNode, lease, netConf, outerInterface, OWN } from "../tests/support/fake_data_paths.ts";
@@ -267,6 +267,44 @@ nodeTest("peers are asked for again only if the backend follows the underlay", a
   paths.refreshPeers();
   assert.equal(node.kernel.view, "10.5.1.0→b a b");
 });
+
+nodeTest("peers matter until the last data path that reaches any is gone", async (node) => {
+  node.backends.b.reachesPeers = false;
+  node.leases = [];
+  const paths = await node.start(netConf("a"));
+  assert.equal(paths.reachesPeers, true);
+  await paths.changeTo(netConf("b"));
+  await settled();
+  assert.equal(paths.reachesPeers, true, "the former one reaches those that have not changed yet");
+  node.story.length = 0;
+  await node.clock.advance(2 * RETIRE_LOOK_MS);
+  assert.equal(paths.reachesPeers, false);
+  assert.deepEqual(node.story, ["devices b", "leases read"]);
+});
+
+/** A store may have other subnets to give than net-conf would choose. */
+const UNUSUAL: readonly (readonly [what: string, subnets: string, families: boolean])[] = [
+  ["the network's first subnet", "10.5.0.0-24", false],
+  ["a subnet of another length", "10.5.7.64-26", false],
+  ["a subnet of one family alone", "10.5.7.0-24", true],
+];
+
+for (const [what, key, dual] of UNUSUAL) {
+  nodeTest(`a lease has ${what}: the node follows net-conf all the same`, async (node) => {
+    const addresses = new Map<Family, IpAddress>([
+      ...node.outer.current.addresses,
+      [6, IpAddress.parse("fd99::9")],
+    ]);
+    node.outer.current = { ...node.outer.current, addresses, publicIps: addresses };
+    node.own = parseLease(key, '{"PublicIP":"10.99.0.9","BackendType":"a"}');
+    const config = (type: string, network?: string) =>
+      netConf(type, "", network, dual ? { EnableIPv6: true, IPv6Network: "fc00:5::/48" } : {});
+    const paths = await node.start(config("a"));
+    await paths.changeTo(config("b"));
+    assert.equal(paths.current.backend.type, "b");
+    await assert.rejects(paths.changeTo(config("a", "10.6.0.0/16")), /does not fit it; drain/);
+  });
+}
 
 nodeTest("before the node is ready all of it can be removed", async (node) => {
   const paths = await node.start(netConf("a"));

@@ -35,6 +35,11 @@ export function text(placeholder: string): FlagType<string | undefined> {
   return single(placeholder, (text) => text);
 }
 
+/** Any text. An empty one counts as absent, since Go's flags have it as their default. */
+export function optionalText(placeholder: string): FlagType<string | undefined> {
+  return { placeholder, read: (texts) => texts.at(-1) || undefined };
+}
+
 /** One of some words. */
 export function oneOf<const Word extends string>(
   words: readonly Word[],

@@ -34,10 +34,6 @@ export type CommonFlag = typeof COMMON_FLAGS[number];
 
 /** Flags of flannel's that say how another one is followed: they harm nothing while that one is off. */
 const FLANNEL_DETAILS = [
-  flag("kube-api-url", ignored("URL")),
-  flag("kube-annotation-prefix", ignored("PREFIX")),
-  flag("kubeconfig-file", ignored("PATH")),
-  flag("set-node-network-unavailable", ignored()),
   flag("iptables-resync", ignored("SECONDS")),
 ] as const;
 
@@ -66,7 +62,7 @@ export const AGENT_FLAGS = [
   flag(
     "net-config-path",
     text("PATH"),
-    "net-conf that seeds an embedded store which has none yet",
+    "net-conf: followed with --kube-subnet-mgr, else the first one of an embedded store without one",
     "/etc/kube-flannel/net-conf.json",
   ),
   flag(
@@ -113,7 +109,6 @@ export const AGENT_FLAGS = [
   flag("log-format", oneOf(["text", "json"]), "form of log lines", "text"),
   ...COMMON_FLAGS,
   flag("version", request, "print the version and exit"),
-  flag("kube-subnet-mgr", notYet),
   flag("iptables-forward-rules", notYet),
   flag("ip-blackhole-route", notYet),
   ...IGNORED_FLAGS,

@@ -85,11 +85,22 @@ const CASES: readonly Case[] = [
   [[], { FLANNELD_IP_MASQ: "true" }, { "ip-masq": true }],
   [["--ip-masq=false"], { FLANNELD_IP_MASQ: "true" }, { "ip-masq": false }],
   // What denim does not do yet harms nothing while it is off …
-  [["-kube-subnet-mgr=false", "--iptables-forward-rules=0"], {}, {}],
-  [[], { FLANNELD_KUBE_SUBNET_MGR: "false", FLANNELD_IP_BLACKHOLE_ROUTE: "F" }, {}],
+  [["--iptables-forward-rules=0"], {}, {}],
+  [[], { FLANNELD_IP_BLACKHOLE_ROUTE: "F" }, {}],
   // … nor does what only says how to do it.
-  [["--iptables-resync=5", "--kubeconfig-file", "", "--kube-api-url="], {}, {}],
-  [["--set-node-network-unavailable=true"], {}, {}],
+  [["--iptables-resync=5"], {}, {}],
+  // Kubernetes is followed if it is chosen, and its other flags harm nothing if it is not.
+  [["--kube-subnet-mgr", "--kubeconfig-file", "", "--kube-api-url="], {}, {
+    "kube-subnet-mgr": true,
+    "kubeconfig-file": undefined,
+    "kube-api-url": undefined,
+    "kube-annotation-prefix": "flannel.alpha.coreos.com",
+    "set-node-network-unavailable": true,
+  }],
+  [["-kube-subnet-mgr=false", "--set-node-network-unavailable=false"], {}, {
+    "kube-subnet-mgr": false,
+    "set-node-network-unavailable": false,
+  }],
   // klog's flags, whose values may stand apart.
   [["-v=4", "--logtostderr", "--vmodule=a=1", "--alsologtostderr=true", "--debug"], {}, {
     debug: true,
@@ -133,7 +144,6 @@ const WRONG: readonly (readonly [readonly string[], Environment, message: string
   [["stray"], {}, "stray: not a flag: denim agent takes no operands"],
   [["--debug", "false"], {}, "false: not a flag: denim agent takes no operands"],
   [["--", "-v"], {}, "-v: not a flag: denim agent takes no operands"],
-  [["--kube-subnet-mgr"], {}, /^--kube-subnet-mgr: denim does not do this yet/],
   [["--ip-blackhole-route=t"], {}, /^--ip-blackhole-route: denim does not do this yet/],
   [
     [],

@@ -4,41 +4,60 @@
  * @module
  */
 
-import type { LeaseEvent, LeaseStore } from "@denim/core";
+import type { Lease, LeaseEvent, LeaseStore } from "@denim/core";
+
+/** What a {@link LeaseWatch} works with. */
+export interface LeaseWatchOptions {
+  /** The store that is watched. */
+  readonly store: Pick<LeaseStore, "watch">;
+  /** Whether anybody has to know of other nodes. Asked at the start, and with each {@link LeaseWatch.reread}. */
+  readonly needed: () => boolean;
+  /** The node's own lease: all that there is to tell of while nobody has to know of others. */
+  readonly own: () => Lease;
+  /** Ends the watch. */
+  readonly signal: AbortSignal;
+}
 
 /** Follows all leases, and reads them all again on demand. */
 export class LeaseWatch {
-  readonly #store: Pick<LeaseStore, "watch">;
-  readonly #signal: AbortSignal;
+  readonly #options: LeaseWatchOptions;
   /** Ends the watch under way, so that the next one starts with a snapshot. */
   #round = new AbortController();
   #reread = Promise.withResolvers<void>();
 
-  /** Follows nothing yet. `signal` ends it. */
-  constructor(store: Pick<LeaseStore, "watch">, signal: AbortSignal) {
-    this.#store = store;
-    this.#signal = signal;
-    signal.addEventListener("abort", () => this.#reread.resolve());
+  /** Follows nothing yet. */
+  constructor(options: LeaseWatchOptions) {
+    this.#options = options;
+    options.signal.addEventListener("abort", () => this.#reread.resolve());
   }
 
   /** Hands every event of the store's watch on, until the signal is aborted. Rejects as the watch does. */
   async run(onEvent: (event: LeaseEvent) => Promise<void>): Promise<void> {
+    const { store, needed, signal: stopping } = this.#options;
     do {
       this.#round = new AbortController();
-      const signal = AbortSignal.any([this.#signal, this.#round.signal]);
-      for await (const event of this.#store.watch(signal)) {
+      const signal = AbortSignal.any([stopping, this.#round.signal]);
+      for await (const event of needed() ? store.watch(signal) : this.#ownAlone(signal)) {
         await onEvent(event);
         if (event.kind === "snapshot" && !signal.aborted) {
           this.#reread.resolve();
           this.#reread = Promise.withResolvers();
         }
       }
-    } while (this.#round.signal.aborted && !this.#signal.aborted);
+    } while (this.#round.signal.aborted && !stopping.aborted);
+  }
+
+  /** What a watch would tell if there were no other node: it costs the store nothing. */
+  async *#ownAlone(signal: AbortSignal): AsyncGenerator<LeaseEvent, void, void> {
+    yield { kind: "snapshot", leases: [this.#options.own()] };
+    const ended = Promise.withResolvers<void>();
+    signal.addEventListener("abort", () => ended.resolve(), { once: true });
+    if (!signal.aborted) await ended.promise;
   }
 
   /** Reads all leases again. Resolves when each was handed on, or the signal is aborted. */
   reread(): Promise<void> {
     this.#round.abort();
-    return this.#signal.aborted ? Promise.resolve() : this.#reread.promise;
+    return this.#options.signal.aborted ? Promise.resolve() : this.#reread.promise;
   }
 }

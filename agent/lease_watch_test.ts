@@ -1,4 +1,5 @@
 import type { LeaseEvent } from "@denim/core";
+import { OWN } from "../tests/support/fake_data_paths.ts";
 import assert from "node:assert/strict";
 import { settled } from "../tests/support/fake_clock.ts";
 import { LeaseWatch } from "./lease_watch.ts";
@@ -16,9 +17,13 @@ class FakeWatchedStore {
   }
 }
 
+function watchOf(store: FakeWatchedStore, signal: AbortSignal, needed = () => true): LeaseWatch {
+  return new LeaseWatch({ store, needed, own: () => OWN, signal });
+}
+
 Deno.test("leases are read again on demand, and whoever asked waits until each was handed on", async () => {
   const store = new FakeWatchedStore(), stopping = new AbortController();
-  const watch = new LeaseWatch(store, stopping.signal);
+  const watch = watchOf(store, stopping.signal);
   let events = 0, read = false;
   const running = watch.run(() => Promise.resolve(void events++));
   await settled();
@@ -39,8 +44,26 @@ Deno.test("leases are read again on demand, and whoever asked waits until each w
 Deno.test("a watch that fails, and an event that cannot be handled, end it", async () => {
   const signal = new AbortController().signal;
   const defect = () => Promise.reject(new TypeError("undefined is not a function"));
-  await assert.rejects(new LeaseWatch(new FakeWatchedStore(), signal).run(defect), TypeError);
+  await assert.rejects(watchOf(new FakeWatchedStore(), signal).run(defect), TypeError);
   const store = new FakeWatchedStore();
   store.reachable = Promise.reject(new TypeError("undefined is not iterable"));
-  await assert.rejects(new LeaseWatch(store, signal).run(() => Promise.resolve()), TypeError);
+  await assert.rejects(watchOf(store, signal).run(() => Promise.resolve()), TypeError);
+});
+
+Deno.test("a store is watched only while somebody has to know of other nodes", async () => {
+  const store = new FakeWatchedStore(), stopping = new AbortController();
+  let needed = false;
+  const watch = watchOf(store, stopping.signal, () => needed);
+  const events: LeaseEvent[] = [];
+  const running = watch.run((event) => Promise.resolve(void events.push(event)));
+  await settled();
+  assert.deepEqual([store.watches, events], [0, [{ kind: "snapshot", leases: [OWN] }]]);
+  for (const [now, watches] of [[true, 1], [false, 1], [true, 2]] as const) {
+    needed = now;
+    events.length = 0;
+    await watch.reread();
+    assert.deepEqual([store.watches, events.length], [watches, 1]);
+  }
+  stopping.abort();
+  await running;
 });

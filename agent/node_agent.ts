@@ -38,6 +38,7 @@ import {
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
 import { type AnyBackend, findBackend, requireNftables } from "./net_conf.ts";
+import { NetworkCondition } from "./network_condition.ts";
 import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
 import { type LastRun, SubnetFile } from "./subnet_file.ts";
@@ -161,9 +162,13 @@ async function readStartState(
   const { store, log } = options;
   const subnetFile = new SubnetFile(options.subnetFile, log);
   const lastRun = subnetFile.lastRun();
+  const written = await store.publicIps?.(signal) ?? [];
   const outer = new OuterInterfaceFollower({
     socket,
-    choice: options.interface,
+    choice: {
+      ...options.interface,
+      publicIps: new Map([...options.interface.publicIps, ...written]),
+    },
     families: families.map(({ family }) => family),
     ...lastRun.previousPublicIps && { lastIps: lastRun.previousPublicIps },
     log,
@@ -200,6 +205,7 @@ class NodeAgent implements AsyncDisposable {
   readonly #keeper: LeaseKeeper;
   readonly #watch: LeaseWatch;
   readonly #readiness: Readiness;
+  readonly #condition: NetworkCondition;
   /** Resolved when the kernel has what all peers need, or the node stops. */
   readonly #peersReached = Promise.withResolvers<void>();
   #sawPeers = false;
@@ -218,12 +224,21 @@ class NodeAgent implements AsyncDisposable {
     this.#isProven = start.isProven;
     this.#tasks = tasks;
     this.#reconciler = reconciler;
-    this.#watch = new LeaseWatch(store, tasks.signal);
+    this.#watch = new LeaseWatch({
+      store,
+      needed: () => this.dataPaths.reachesPeers,
+      own: () => this.#keeper.lease,
+      signal: tasks.signal,
+    });
+    this.#condition = new NetworkCondition({ store, clock: SYSTEM_CLOCK, log });
     this.#readiness = new Readiness({
       subnetFile: start.subnetFile,
       env: () => this.#subnetEnv(),
       publicIps: () => leasePublicIps(this.#keeper.lease),
-      onReadiness,
+      onReadiness: (unready) => {
+        this.#condition.set(unready === undefined);
+        onReadiness(unready);
+      },
       log,
       metrics,
     });
@@ -290,6 +305,7 @@ class NodeAgent implements AsyncDisposable {
     await this.dataPaths.keepFormer(held);
     add(this.#watch.run((event) => this.#onLeases(event)));
     add(this.#keeper.run(signal));
+    add(this.#condition.run(signal));
     add(this.#followNetConf());
     add(this.adapter.run(signal));
     add(this.#reconcile());

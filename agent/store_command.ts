@@ -50,7 +50,10 @@ export function runStoreCommand<F extends Flag>(
       await using opened = new AsyncDisposableStack();
       const open = async () => {
         if (kind.openAdmin === undefined) {
-          throw new ConfigError(`${command.name} does not work on the store ${kind.name}`);
+          const instead = kind.administeredBy === undefined ? "" : `: ${kind.administeredBy}`;
+          throw new ConfigError(
+            `${command.name} does not work on the store ${kind.name}${instead}`,
+          );
         }
         const missing = command.creates(flags.operands) ? undefined : await kind.missing?.(spec);
         if (missing !== undefined) {

@@ -161,6 +161,11 @@ export interface BackendSession<PeerData = unknown> extends AsyncDisposable {
    */
   readonly followsUnderlay?: boolean;
   /**
+   * Whether the session has to know of peers; true unless given. If none has to, the agent does not follow leases, which
+   * spares the store a watch for each node.
+   */
+  readonly reachesPeers?: boolean;
+  /**
    * Called once, when the node holds its lease and what `nodeState` asked for is there, before any peer is reached.
    *
    * @throws {RuntimeError} if the node can't go on

@@ -105,6 +105,18 @@ export interface LeaseStore extends AsyncDisposable {
    * that has any makes new ones.
    */
   reconnect?(): void;
+
+  /**
+   * The addresses at which other nodes reach this one, as an administrator wrote them into the store: they go before
+   * the agent's own flags. A family without one is missing. A store in which none can be written lacks the method.
+   */
+  publicIps?(signal: AbortSignal): Promise<ReadonlyMap<Family, IpAddress>>;
+
+  /**
+   * Tells the cluster whether pods on this node lack a network, so that its scheduler gives the node no pods meanwhile. A
+   * store that has no scheduler lacks the method.
+   */
+  setNetworkUnavailable?(unavailable: boolean, signal: AbortSignal): Promise<void>;
 }
 
 /** A place where leases live, as an administrator needs it: {@link LeaseStore}'s rules hold. */

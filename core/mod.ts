@@ -29,6 +29,7 @@ export {
   type NetworkConfig,
   parseNetworkConfig,
   readConfig,
+  withinNetworks,
   WRITE_NET_CONF,
 } from "./net_conf.ts";
 export {

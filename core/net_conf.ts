@@ -248,6 +248,15 @@ function familyConfig(
   return { family, network, subnetLength, subnetMin, subnetMax };
 }
 
+/** Whether each of these subnets lies in the configuration's network of its family, whatever else it allows. */
+export function withinNetworks(config: NetworkConfig, subnets: readonly Cidr[]): boolean {
+  return subnets.every((subnet) =>
+    config.families.some(({ family, network }) =>
+      family === subnet.family && network.contains(subnet)
+    )
+  );
+}
+
 /** Whether a lease of these subnets is one that the configuration allows. */
 export function fitsConfig(config: NetworkConfig, subnets: readonly Cidr[]): boolean {
   return subnets.length === config.families.length &&

@@ -56,6 +56,14 @@ async function denim(args: readonly string[], input = ""): Promise<Outcome> {
   return { code, output: decoder.decode(stdout), errors: decoder.decode(stderr) };
 }
 
+for (const command of ["leases", "config get"]) {
+  Deno.test(`kubernetes: denim ${command} says what to use instead`, async () => {
+    const { code, errors } = await denim([...command.split(" "), "--kube-subnet-mgr"]);
+    assert.equal(code, 2);
+    assert.match(errors, /does not work on the store kubernetes: .* kubectl get nodes/);
+  });
+}
+
 for (const [name, openPlace] of Object.entries(STORES)) {
   Deno.test(`${name}: denim config reads, checks and writes the net-conf`, async () => {
     await using place = await openPlace();

@@ -358,6 +358,8 @@ export class LabNode {
       stdout: "null",
       logFile: this.logFile,
       detached: true,
+      // As a pod of Kubernetes is told.
+      env: { NODE_NAME: this.name },
     });
     this.#agent = agent;
     const log = () => readText(this.logFile);

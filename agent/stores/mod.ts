@@ -8,14 +8,16 @@ import { ConfigError } from "@denim/core";
 import { flag, type ParsedFlags } from "../flag_table.ts";
 import { text } from "../flag_types.ts";
 import { etcd } from "./etcd.ts";
+import { kubernetes } from "./kubernetes.ts";
 import { sqlite } from "./sqlite.ts";
 import type { StoreKind } from "./store_kind.ts";
 
-/** Every kind. If flags choose several of them, the first one here counts. */
-const STORES = [etcd, sqlite] as const;
+/** Every kind. If flags choose several of them, the first one here counts: --kube-subnet-mgr, as in flannel. */
+const STORES = [kubernetes, etcd, sqlite] as const;
 
 const DEFAULT_STORE = "sqlite:/var/lib/denim/denim.db";
-const USAGES = STORES.map(({ usage }) => usage).join(" or ");
+const USAGES = new Intl.ListFormat("en", { type: "disjunction" })
+  .format(STORES.map(({ usage }) => usage));
 
 /** The flags that say where leases live. */
 export const STORE_FLAGS = [

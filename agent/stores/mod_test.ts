@@ -23,6 +23,13 @@ const AT_1 = { ...ETCD, endpoints: ["http://10.0.0.1:2379"] };
 const ENDPOINTS = "--etcd-endpoints=http://10.0.0.1:2379";
 const FROM_ENVIRONMENT = { FLANNELD_ETCD_ENDPOINTS: "http://10.0.0.1:2379" };
 
+const KUBERNETES = {
+  apiUrl: undefined,
+  kubeconfigFile: undefined,
+  annotationPrefix: "flannel.alpha.coreos.com",
+  setNetworkUnavailable: true,
+};
+
 const CASES: readonly (readonly [readonly string[], Environment, name: string, spec: unknown])[] = [
   [[], {}, "sqlite", { path: "/var/lib/denim/denim.db" }],
   [["--store", "sqlite:/x"], {}, "sqlite", { path: "/x" }],
@@ -37,6 +44,30 @@ const CASES: readonly (readonly [readonly string[], Environment, name: string, s
   [["--store", "sqlite:/x"], FROM_ENVIRONMENT, "sqlite", { path: "/x" }],
   [[], { ...FROM_ENVIRONMENT, FLANNELD_STORE: "sqlite:/x" }, "sqlite", { path: "/x" }],
   [[ENDPOINTS], { FLANNELD_STORE: "sqlite:/x" }, "etcd", AT_1],
+  // Kubernetes' switch chooses it if it is on, before etcd's flags; no other flag of its own does.
+  [["--kube-subnet-mgr"], {}, "kubernetes", KUBERNETES],
+  [["--kube-subnet-mgr=false"], {}, "sqlite", { path: "/var/lib/denim/denim.db" }],
+  [["--kube-subnet-mgr=false"], FROM_ENVIRONMENT, "etcd", AT_1],
+  [[], { ...FROM_ENVIRONMENT, FLANNELD_KUBE_SUBNET_MGR: "true" }, "kubernetes", KUBERNETES],
+  [["--kube-subnet-mgr", ENDPOINTS], FROM_ENVIRONMENT, "kubernetes", KUBERNETES],
+  [["--kube-api-url=https://10.0.0.1:6443"], {}, "sqlite", { path: "/var/lib/denim/denim.db" }],
+  [
+    [
+      "--store=kubernetes",
+      "--kubeconfig-file=/k",
+      "--kube-api-url=https://10.0.0.1:6443",
+      "--kube-annotation-prefix=example.org",
+      "--set-node-network-unavailable=false",
+    ],
+    {},
+    "kubernetes",
+    {
+      apiUrl: "https://10.0.0.1:6443",
+      kubeconfigFile: "/k",
+      annotationPrefix: "example.org",
+      setNetworkUnavailable: false,
+    },
+  ],
   // How etcd is reached.
   [["--etcd-endpoints", "https://etcd-1:2379, 10.0.0.1,http://[fd00::1]:80,"], {}, "etcd", {
     ...ETCD,
@@ -65,9 +96,23 @@ for (const [args, environment, name, spec] of CASES) {
 }
 
 const WRONG: readonly (readonly [readonly string[], Environment, message: string | RegExp])[] = [
-  [["--store", "postgres:x"], {}, '--store: "postgres:x" is not a store; use etcd or sqlite:PATH'],
+  [
+    ["--store", "postgres:x"],
+    {},
+    '--store: "postgres:x" is not a store; use kubernetes, etcd, or sqlite:PATH',
+  ],
   [[], { FLANNELD_STORE: "x" }, /^FLANNELD_STORE: "x" is not a store/],
   [["--store", "sqlite:"], {}, "--store sqlite: the path is missing"],
+  [
+    ["--store", "kubernetes:x"],
+    {},
+    /^--store kubernetes:x: --kubeconfig-file or --kube-api-url says/,
+  ],
+  [
+    ["--store", "sqlite:/x", "--kube-subnet-mgr"],
+    {},
+    /^--store sqlite:\/x and --kube-subnet-mgr: /,
+  ],
   [["--store", "etcd:10.0.0.1"], {}, /^--store etcd:10\.0\.0\.1: --etcd-endpoints says/],
   [
     ["--store", "sqlite:/x", "--etcd-prefix", "/y"],

@@ -55,9 +55,11 @@ export interface StoreKind<F extends Flag = Flag, Spec = unknown> {
   open(spec: Spec, options: OpenOptions): Promise<LeaseStore>;
   /**
    * Opens the store for an administrator, who is told of a store that does not answer. Missing if denim can't
-   * administer such stores. Rejects as `open` does.
+   * administer such stores; {@link StoreKind.administeredBy} says then what can. Rejects as `open` does.
    */
   openAdmin?(spec: Spec, options: { readonly log: Logger }): Promise<LeaseAdmin>;
+  /** What an administrator uses if there is no `openAdmin`, as a sentence. */
+  readonly administeredBy?: string;
   /** Where the store would be made, if it does not exist yet; missing if denim never makes such a store. */
   missing?(spec: Spec): Promise<string | undefined>;
 }

@@ -18,6 +18,7 @@ export const alloc: Backend<unknown, unknown> = {
     Promise.resolve({
       mtuBytes: outer.mtuBytes,
       publishes: new Map(),
+      reachesPeers: false,
       nodeState: () => [],
       peerState: () => [],
       [Symbol.asyncDispose]: () => Promise.resolve(),

@@ -41,9 +41,15 @@ export function lease(number: number, type: string): Lease {
   return parseLease(`10.5.${number}.0-24`, value, undefined);
 }
 
-/** A net-conf that asks for a backend, with an option by which two differ. */
-export function netConf(type: string, option = "", network = "10.5.0.0/16"): NetworkConfig {
+/** A net-conf that asks for a backend, with an option by which two differ, and with more keys. */
+export function netConf(
+  type: string,
+  option = "",
+  network = "10.5.0.0/16",
+  more: Readonly<Record<string, unknown>> = {},
+): NetworkConfig {
   return parseNetworkConfig(JSON.stringify({
+    ...more,
     Network: network,
     Backend: { Type: type, Option: option },
   }));
@@ -65,6 +71,7 @@ export class FakeSession implements BackendSession {
     readonly device: string,
     readonly outer: OuterInterface,
     readonly followsUnderlay: boolean,
+    readonly reachesPeers: boolean,
   ) {}
 
   /** @inheritdoc */
@@ -109,6 +116,8 @@ export class FakeBackend implements Backend<{ readonly Option: string }> {
   beforeOpen: (option: string) => Promise<void> | void = () => {};
   /** Whether sessions follow the underlay. */
   followsUnderlay = false;
+  /** Whether sessions have to know of peers. */
+  reachesPeers = true;
 
   /** A backend of this name. */
   constructor(readonly type: string) {
@@ -121,7 +130,8 @@ export class FakeBackend implements Backend<{ readonly Option: string }> {
     { Option }: { readonly Option: string },
   ): Promise<FakeSession> {
     await this.beforeOpen(Option);
-    const session = new FakeSession(`${this.type}${Option}`, outer, this.followsUnderlay);
+    const { followsUnderlay, reachesPeers } = this;
+    const session = new FakeSession(`${this.type}${Option}`, outer, followsUnderlay, reachesPeers);
     this.sessions.push(session);
     return session;
   }
@@ -218,6 +228,8 @@ export class FakeNode implements AsyncDisposable {
     b: new FakeBackend("b"),
     c: new FakeBackend("c"),
   };
+  /** The node's lease. */
+  own: Lease = OWN;
   /** The other nodes' leases, as the store has them. */
   leases: readonly Lease[] = [];
   /** Resolves while the store is in reach. */
@@ -252,7 +264,7 @@ export class FakeNode implements AsyncDisposable {
       {
         ...this.context,
         reconciler: this.kernel,
-        lease: () => OWN,
+        lease: () => this.own,
         publish: async () => {
           await this.store;
           this.story.push(`published ${manager.current.backend.type}`);

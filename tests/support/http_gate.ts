@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { NetworkNamespace } from "@denim/core/linux/namespace";
+
 /** Carries requests to a server, until it is told otherwise. */
 export class HttpGate implements AsyncDisposable {
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
@@ -13,12 +15,21 @@ export class HttpGate implements AsyncDisposable {
   /** Answers in the server's place if it returns something. */
   answer: (request: Request) => Response | undefined | Promise<undefined> = () => undefined;
 
-  /** Listens on a port of its own for requests to the server at this URL, whose CA is in a file. */
-  constructor(url: string, caFile: string) {
+  /**
+   * Listens on a port of its own for requests to the server at this URL, whose CA is in a file.
+   *
+   * @param place the address to listen at, and the namespace that has it; 127.0.0.1 here unless given
+   */
+  constructor(
+    url: string,
+    caFile: string,
+    place?: { readonly namespace: NetworkNamespace; readonly host: string },
+  ) {
     this.#client = Deno.createHttpClient({ caCerts: [Deno.readTextFileSync(caFile)] });
-    this.#server = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen() {} },
-      async (request) => {
+    const serve = () =>
+      Deno.serve({ hostname: place?.host ?? "127.0.0.1", port: 0, onListen() {} }, async (
+        request,
+      ) => {
         const { pathname, search } = new URL(request.url);
         this.requests.push(`${request.method} ${pathname}${search}`);
         const own = await this.answer(request);
@@ -31,13 +42,14 @@ export class HttpGate implements AsyncDisposable {
           body: request.body === null ? null : await request.bytes(),
           client: this.#client,
         });
-      },
-    );
+      });
+    this.#server = place === undefined ? serve() : place.namespace.run(serve);
   }
 
   /** Where to connect to instead of the server. */
   get url(): string {
-    return `http://127.0.0.1:${this.#server.addr.port}`;
+    const { hostname, port } = this.#server.addr;
+    return `http://${hostname}:${port}`;
   }
 
   /** Closes it; to be called when nobody asks anything any more. */

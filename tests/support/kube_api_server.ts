@@ -8,7 +8,7 @@ import { getAvailablePort } from "@std/net/get-available-port";
 import { existsSync } from "node:fs";
 import { type Certificate, Certificates } from "./certificates.ts";
 import { EtcdServer } from "./etcd_server.ts";
-import type { KubeServer, Rule } from "./kube_server.ts";
+import { CERTIFICATE_NAMES, type KubeServer, type Rule } from "./kube_server.ts";
 import { eventually } from "./wait.ts";
 
 const ADMIN = "admin-token";
@@ -38,11 +38,7 @@ export class KubeApiServer implements KubeServer {
     this.#certificates = certificates;
     const { directory } = certificates;
     const ca = certificates.authority("ca");
-    const server = certificates.issue(
-      "server",
-      ca,
-      "DNS:localhost,DNS:kubernetes.test,IP:127.0.0.1",
-    );
+    const server = certificates.issue("server", ca, CERTIFICATE_NAMES);
     this.client = certificates.issue("denim", ca, "DNS:denim", { subject: `/CN=${USER}` });
     const account = certificates.authority("accounts");
     Deno.writeTextFileSync(`${directory}/tokens`, `${ADMIN},admin,admin,system:masters\n`);

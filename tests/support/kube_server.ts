@@ -43,6 +43,19 @@ export interface KubeServer extends AsyncDisposable {
   start(): Promise<void>;
 }
 
+/** The names that a server's certificate is for; the last one is a laboratory's router's address. */
+export const CERTIFICATE_NAMES = "DNS:localhost,DNS:kubernetes.test,IP:127.0.0.1,IP:10.99.0.254";
+
+/** The text of a kubeconfig (JSON is YAML) with one cluster and one user. */
+export function kubeconfigText(cluster: unknown, user: unknown): string {
+  return JSON.stringify({
+    "current-context": "x",
+    "contexts": [{ name: "x", context: { cluster: "c", user: "u" } }],
+    "clusters": [{ name: "c", cluster }],
+    "users": [{ name: "u", user }],
+  });
+}
+
 /** A node's name, its podCIDRs and its annotations, as an administrator makes one. */
 export function nodeManifest(
   name: string,

@@ -7,7 +7,7 @@
  */
 
 import { type Certificate, Certificates } from "./certificates.ts";
-import type { KubeServer, Rule } from "./kube_server.ts";
+import { CERTIFICATE_NAMES, type KubeServer, type Rule } from "./kube_server.ts";
 
 const ADMIN = "admin-token";
 const USER = "system:serviceaccount:kube-denim:denim";
@@ -62,8 +62,7 @@ export class KubeStandIn implements KubeServer {
     this.#certificates = certificates;
     const ca = certificates.authority("ca");
     this.caFile = ca.cert;
-    const names = "DNS:localhost,DNS:kubernetes.test,IP:127.0.0.1";
-    this.#tls = certificates.issue("server", ca, names);
+    this.#tls = certificates.issue("server", ca, CERTIFICATE_NAMES);
   }
 
   /** Starts one. */

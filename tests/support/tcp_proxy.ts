@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { NetworkNamespace } from "@denim/core/linux/namespace";
+
 /** Carries TCP connections to a server, until it is told otherwise. */
 export class TcpProxy implements Disposable {
   readonly #listener: Deno.Listener;
@@ -12,17 +14,31 @@ export class TcpProxy implements Disposable {
   #refuses = false;
   #silence: PromiseWithResolvers<void> | undefined;
 
-  /** Listens on a port of its own for connections to the server at this URL. */
-  constructor(url: string) {
+  /**
+   * Listens on a port of its own for connections to the server at this URL.
+   *
+   * @param place the address to listen at, and the namespace that has it; 127.0.0.1 here unless given
+   */
+  constructor(
+    url: string,
+    place?: { readonly namespace: NetworkNamespace; readonly host: string },
+  ) {
     const { hostname, port } = new URL(url);
     this.#target = { hostname, port: Number(port) };
-    this.#listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const listen = () => Deno.listen({ hostname: place?.host ?? "127.0.0.1", port: 0 });
+    this.#listener = place === undefined ? listen() : place.namespace.run(listen);
     this.#serve();
   }
 
-  /** Where to connect to instead of the server. */
+  /** Where to connect to instead of the server: `10.0.0.1:4711`. */
+  get host(): string {
+    const { hostname, port } = this.#listener.addr as Deno.NetAddr;
+    return `${hostname}:${port}`;
+  }
+
+  /** {@link TcpProxy.host} as a URL, if the server speaks HTTP. */
   get url(): string {
-    return `http://127.0.0.1:${(this.#listener.addr as Deno.NetAddr).port}`;
+    return `http://${this.host}`;
   }
 
   /** Breaks all connections, and new ones at once, until {@link TcpProxy.mend}. */

@@ -5,7 +5,12 @@ import { Follower } from "../../../tests/contracts/lease_store.ts";
 import { Certificates } from "../../../tests/support/certificates.ts";
 import { HttpGate } from "../../../tests/support/http_gate.ts";
 import { startKubeServer } from "../../../tests/support/kube_cluster.ts";
-import { type KubeServer, nodeManifest, RULES } from "../../../tests/support/kube_server.ts";
+import {
+  kubeconfigText,
+  type KubeServer,
+  nodeManifest,
+  RULES,
+} from "../../../tests/support/kube_server.ts";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { TcpProxy } from "../../../tests/support/tcp_proxy.ts";
 import { eventually } from "../../../tests/support/wait.ts";
@@ -72,12 +77,7 @@ class World implements AsyncDisposable {
     const own = { "server": this.server.url, "certificate-authority": this.server.caFile };
     Deno.writeTextFileSync(
       path,
-      JSON.stringify({
-        "current-context": "x",
-        "contexts": [{ name: "x", context: { cluster: "c", user: "u" } }],
-        "clusters": [{ name: "c", cluster: { ...own, ...cluster } }],
-        "users": [{ name: "u", user: user ?? { tokenFile: "token" } }],
-      }),
+      kubeconfigText({ ...own, ...cluster }, user ?? { tokenFile: "token" }),
     );
     return path;
   }

@@ -168,8 +168,9 @@ export class NodeFollower {
     this.#nodes.clear();
     this.#resourceVersion = resourceVersion;
     for (const node of nodes) this.#nodes.set(node.name, this.#complete(node));
-    // A snapshot that lacks a node would take away what leads to it.
-    if (!first) await this.#read([...this.#unread], signal);
+    // A snapshot that lacks a node would take away what leads to it. They are read from etcd as the list was: a server's
+    // cache that has just begun may be seconds behind.
+    if (!first) await this.#read([...this.#unread], undefined, signal);
     this.#unread.clear();
     this.#listed = true;
     this.#news.add();
@@ -224,17 +225,22 @@ export class NodeFollower {
       seen = this.#toRead.count;
       const names = [...this.#unread];
       this.#unread.clear();
-      await this.#read(names, ending);
+      await this.#read(names, this.#resourceVersion, ending);
     }
   }
 
-  async #read(names: readonly string[], signal: AbortSignal): Promise<void> {
+  /** Reads the podCIDRs of nodes, as they were at `resourceVersion` or later; as of now without it. */
+  async #read(
+    names: readonly string[],
+    resourceVersion: string | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
     if (names.length > MAX_SINGLE_READS) await this.#listAll(signal);
     else {
       const waiting = [...names];
       const read = async () => {
         for (let name = waiting.pop(); name !== undefined; name = waiting.pop()) {
-          const { node } = await this.#api.read(name, this.#resourceVersion, signal);
+          const { node } = await this.#api.read(name, resourceVersion, signal);
           if (node !== undefined) this.#learn(node);
         }
       };

@@ -55,7 +55,7 @@ export class OwnNode {
   readonly name: string;
   /** What was written last, and to which of the nodes that had the name. */
   #published: { readonly what: Published; readonly uid: string } | undefined;
-  /** How its annotations were before the last write, as long as the watch has not told of that write. */
+  /** How its annotations were before the last write, until the watch tells of that write. */
   #before: Annotations | undefined;
   /** As it was heard of last while it is to be written again. */
   #strayed: NodeRecord | undefined;
@@ -139,9 +139,10 @@ export class OwnNode {
     node: NodeRecord,
     signal: AbortSignal,
   ): Promise<Lease | undefined> {
+    // Before it is written: the watch may tell of the write sooner than the answer does.
+    this.#published = { what, uid: node.uid };
     const annotations = await this.#write(what, node, signal);
     if (annotations === undefined) return undefined;
-    this.#published = { what, uid: node.uid };
     return leaseOf(this.#names, { ...node, annotations });
   }
 
@@ -210,11 +211,8 @@ export class OwnNode {
     node: NodeRecord,
     signal: AbortSignal,
   ): Promise<Annotations | undefined> {
-    const annotations = await this.#patch(node, this.#wanted(what, node), signal);
-    if (annotations !== undefined && annotations !== node.annotations) {
-      this.#before = node.annotations;
-    }
-    return annotations;
+    this.#before = node.annotations;
+    return await this.#patch(node, this.#wanted(what, node), signal);
   }
 
   /** The annotations that the node is to have. */

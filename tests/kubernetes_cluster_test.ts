@@ -1,0 +1,352 @@
+/**
+ * Whole nodes in Kubernetes: real agents in namespaces, and a real kube-apiserver if there is one, which they reach by
+ * the router between them.
+ */
+
+import assert from "node:assert/strict";
+import { NetworkNamespace } from "@denim/core/linux/namespace";
+import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
+import { startKubeServer } from "./support/kube_cluster.ts";
+import { kubeconfigText, type KubeServer, nodeManifest, RULES } from "./support/kube_server.ts";
+import { HttpGate } from "./support/http_gate.ts";
+import { RunningPing } from "./support/ping.ts";
+import { rootTest } from "./support/root_test.ts";
+import { sh } from "./support/sh.ts";
+import { TcpProxy } from "./support/tcp_proxy.ts";
+import { eventually } from "./support/wait.ts";
+
+const NEVER = new AbortController().signal;
+const ROUTER = "10.99.0.254";
+const NODES = "/api/v1/nodes";
+const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
+const DUAL = { ...NET_CONF, EnableIPv6: true, IPv6Network: "fc00:5::/48" };
+const PREFIX = "flannel.alpha.coreos.com";
+
+interface KubeNode {
+  readonly metadata: { readonly annotations: Readonly<Record<string, string>> };
+  readonly status: { readonly conditions?: readonly Readonly<Record<string, string>>[] };
+}
+
+/** A laboratory whose agents find their leases in Kubernetes. */
+class KubeLab implements AsyncDisposable {
+  readonly server: KubeServer;
+  readonly lab: Lab;
+  /** The nodes' way to the server. */
+  readonly way: TcpProxy;
+  /** Another one, which tells what is asked; for `--kube-api-url`. */
+  readonly gate: HttpGate;
+  readonly #parts: AsyncDisposableStack;
+
+  private constructor(
+    { server, lab, way, gate }: Pick<KubeLab, "server" | "lab" | "way" | "gate">,
+    parts: AsyncDisposableStack,
+  ) {
+    this.server = server;
+    this.lab = lab;
+    this.way = way;
+    this.gate = gate;
+    this.#parts = parts;
+  }
+
+  /** Makes one. Kubernetes has no nodes yet. */
+  static async create(nodes: number, netConf: unknown): Promise<KubeLab> {
+    await using parts = new AsyncDisposableStack();
+    const server = parts.use(await startKubeServer());
+    await server.grant(RULES);
+    const directory = Deno.makeTempDirSync({ prefix: "denim-kube-" });
+    parts.defer(() => Deno.removeSync(directory, { recursive: true }));
+    const kubeconfig = `${directory}/kubeconfig`;
+    const storeFlags = ["--kube-subnet-mgr", "--kubeconfig-file", kubeconfig];
+    const lab = await Lab.create({ nodes, netConf, storeFlags });
+    // The agents end before their way to the server does.
+    const namespace = parts.use(NetworkNamespace.open(`/run/netns/${lab.prefix}-net`));
+    const way = parts.use(new TcpProxy(server.url, { namespace, host: ROUTER }));
+    const gate = parts.use(new HttpGate(server.url, server.caFile, { namespace, host: ROUTER }));
+    parts.use(lab);
+    const cluster = { "server": `https://${way.host}`, "certificate-authority": server.caFile };
+    Deno.writeTextFileSync(kubeconfig, kubeconfigText(cluster, { token: await server.token() }));
+    return new KubeLab({ server, lab, way, gate }, parts.move());
+  }
+
+  get nodes(): readonly LabNode[] {
+    return this.lab.nodes;
+  }
+
+  /** Has Kubernetes know a node, as a kubelet and kube-controller-manager would. */
+  async register(
+    name: string,
+    podCIDRs: readonly string[],
+    annotations: Readonly<Record<string, string>> = {},
+  ): Promise<void> {
+    await this.server.admin("POST", NODES, nodeManifest(name, podCIDRs, annotations));
+  }
+
+  /** Has Kubernetes know the node `other` with 10.5.`number`.0/24, which flannel would have annotated so. */
+  async registerFlannels(number: number): Promise<void> {
+    await this.register(`other${number}`, [`10.5.${number}.0/24`], {
+      [`${PREFIX}/kube-subnet-manager`]: "true",
+      [`${PREFIX}/backend-type`]: "vxlan",
+      [`${PREFIX}/backend-data`]: `{"VNI":1,"VtepMAC":"0a:00:00:00:00:${number}"}`,
+      [`${PREFIX}/public-ip`]: `10.99.0.${number}`,
+    });
+  }
+
+  async read(name: string): Promise<KubeNode> {
+    return await this.server.admin("GET", `${NODES}/${name}`) as KubeNode;
+  }
+
+  /** Whether the node's condition says what flannel's says of a node with a network. */
+  async isUsable({ name }: LabNode): Promise<boolean> {
+    const { conditions = [] } = (await this.read(name)).status;
+    const condition = conditions.find(({ type }) => type === "NetworkUnavailable");
+    return condition?.status === "False" && condition.reason === "FlannelIsUp";
+  }
+
+  /** The cluster's net-conf is another now. */
+  async setNetConf(netConf: unknown): Promise<void> {
+    await Deno.writeTextFile(`${this.lab.directory}/net-conf.json`, JSON.stringify(netConf));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#parts.disposeAsync();
+  }
+}
+
+function kubeTest(
+  name: string,
+  { nodes, netConf }: { readonly nodes: number; readonly netConf: unknown },
+  body: (cluster: KubeLab, nodes: readonly LabNode[]) => Promise<void>,
+): void {
+  rootTest(`kubernetes: ${name}`, async () => {
+    await using cluster = await KubeLab.create(nodes, netConf);
+    try {
+      await body(cluster, cluster.nodes);
+    } catch (error) {
+      console.error(cluster.nodes.map((node) => `${node.name}:\n${log(node)}`).join("\n"));
+      throw error;
+    }
+  });
+}
+
+function ip(node: LabNode, command: string): string {
+  return sh(`ip -n ${node.namespaceName} ${command}`);
+}
+
+function routesTo(nodes: readonly LabNode[], subnet: string): boolean {
+  const family = subnet.includes(":") ? "-6 " : "";
+  return nodes.every((node) => ip(node, `${family}route`).includes(subnet));
+}
+
+function log(node: LabNode): string {
+  try {
+    return Deno.readTextFileSync(node.logFile);
+  } catch {
+    return "";
+  }
+}
+
+function count(node: LabNode, event: string): number {
+  return [...log(node).matchAll(new RegExp(` event=${event}$`, "gm"))].length;
+}
+
+/** How many of some pings between pods are lost, by every family that both have. */
+async function lost(from: Pod, to: Pod, pings = 2): Promise<number> {
+  using namespace = from.open();
+  const common = to.addresses.filter(({ family }) =>
+    from.addresses.some((own) => own.family === family)
+  );
+  assert.ok(common.length > 0);
+  const counts = common.map(async (address) => {
+    const args = ["-c", `${pings}`, "-i", "0.2", "-W", "1", `${address}`];
+    const { sent, received } = await new RunningPing(namespace, args).finish();
+    return sent - received;
+  });
+  return (await Promise.all(counts)).reduce((sum, one) => sum + one);
+}
+
+/** Whether pods of all pairs talk. */
+async function talk(pods: readonly Pod[], pings = 2): Promise<boolean> {
+  const pairs = pods.flatMap((from) => pods.filter((to) => to !== from).map((to) => [from, to]));
+  const counts = await Promise.all(pairs.map(([from, to]) => lost(from!, to!, pings)));
+  return counts.every((one) => one === 0);
+}
+kubeTest(
+  "three nodes talk, with flannel's annotations; a fourth is reached within 200 ms",
+  { nodes: 4, netConf: DUAL },
+  async (cluster, nodes) => {
+    // The network's first subnet, which other stores never lease, is a node's in Kubernetes.
+    const cidrs = nodes.map((_, index) => [`10.5.${index}.0/24`, `fc00:5:0:${index + 1}::/64`]);
+    const first = nodes.slice(0, 3), late = nodes[3]!;
+    for (const [index, node] of first.entries()) await cluster.register(node.name, cidrs[index]!);
+    await Promise.all(first.map((node) => node.startAgent(NEVER)));
+    const pods = await Promise.all(first.map((node) => node.addPod(`on-${node.name}`)));
+    assert.ok(await talk(pods));
+
+    for (const [index, node] of first.entries()) {
+      assert.deepEqual(node.subnets().map(String), cidrs[index]);
+      const macOf = (device: string) => JSON.parse(ip(node, `-j link show ${device}`))[0].address;
+      const { metadata } = await cluster.read(node.name);
+      assert.deepEqual(metadata.annotations, {
+        [`${PREFIX}/backend-data`]: `{"VNI":1,"VtepMAC":"${macOf("flannel.1")}"}`,
+        [`${PREFIX}/backend-type`]: "vxlan",
+        [`${PREFIX}/backend-v6-data`]: `{"VNI":1,"VtepMAC":"${macOf("flannel-v6.1")}"}`,
+        [`${PREFIX}/kube-subnet-manager`]: "true",
+        [`${PREFIX}/public-ip`]: `10.99.0.${index + 1}`,
+        [`${PREFIX}/public-ipv6`]: `fd99::${index + 1}`,
+      });
+      await eventually("the scheduler may use the node", () => cluster.isUsable(node));
+    }
+
+    await cluster.registerFlannels(77);
+    await eventually("the route to a node of flannel's", () => routesTo(first, "10.5.77.0/24"));
+    await cluster.register(late.name, cidrs[3]!);
+    await late.startAgent(NEVER);
+    const joinedMs = await eventually(
+      "routes to the fourth",
+      () => cidrs[3]!.every((cidr) => routesTo(first, cidr)),
+      200,
+    );
+    assert.ok(await talk([...pods, await late.addPod("on-node4")]));
+    console.log(`${cluster.server.kind}: the fourth is reached after ${joinedMs.toFixed(0)} ms`);
+  },
+);
+
+kubeTest(
+  "API server away: no packet is lost, pods are added, what changed meanwhile is followed",
+  { nodes: 2, netConf: NET_CONF },
+  async (cluster, nodes) => {
+    const { server, way } = cluster;
+    const [node, other] = nodes as [LabNode, LabNode];
+    await cluster.register(node.name, ["10.5.1.0/24"]);
+    await cluster.register(other.name, ["10.5.2.0/24"]);
+    await cluster.registerFlannels(76);
+    await cluster.lab.startAgents(NEVER);
+    const [a, b] = [await node.addPod("a"), await other.addPod("b")];
+    assert.ok(await talk([a, b]));
+    using namespace = a.open();
+    const pinging = new RunningPing(namespace, ["-i", "0.01", "-q", `${b.address}`]);
+
+    way.cut();
+    await cluster.registerFlannels(77);
+    await server.admin("DELETE", `${NODES}/other76`);
+    await server.stop();
+    const outageMs = Number(Deno.env.get("DENIM_TEST_OUTAGE_MS") ?? 4_000);
+    const backAtMs = performance.now() + outageMs;
+    const added = await node.addPod("added");
+    assert.ok(await talk([added, b]));
+    await eventually("it is missed", () => nodes.every((one) => count(one, "outage") > 0));
+    await eventually("the time", () => performance.now() > backAtMs, outageMs + 1_000);
+    assert.ok(
+      routesTo(nodes, "10.5.76.0/24") && !nodes.some((one) => routesTo([one], "10.5.77.0")),
+    );
+    await server.start();
+    way.mend();
+    const followedMs = await eventually(
+      "the change",
+      () => routesTo(nodes, "10.5.77.0/24") && !nodes.some((one) => routesTo([one], "10.5.76.0")),
+      2_000,
+    );
+
+    const { sent, received } = await pinging.stop();
+    assert.equal(received, sent);
+    for (const one of nodes) {
+      assert.equal(count(one, "outage"), 1);
+      await eventually("it says that the server answers", () => count(one, "outage-over") === 1);
+    }
+    console.log(
+      `${server.kind}: away for ${outageMs} ms, ${received}/${sent} packets, a change followed after ` +
+        `${followedMs.toFixed(0)} ms`,
+    );
+  },
+);
+
+kubeTest(
+  "no podCIDR: the agent waits, says so once, and is ready when it comes",
+  { nodes: 1, netConf: NET_CONF },
+  async (cluster, [node]) => {
+    const { name } = node!;
+    await cluster.register(name, []);
+    const give = async () => {
+      await eventually("it is missed", () => count(node!, "pod-cidr-awaited") > 0);
+      assert.match(log(node!), /--allocate-node-cidrs=true and --cluster-cidr=10\.5\.0\.0\/16/);
+      const spec = { podCIDR: "10.5.3.0/24", podCIDRs: ["10.5.3.0/24"] };
+      await cluster.server.admin("PATCH", `${NODES}/${name}`, { spec });
+    };
+    await Promise.all([node!.startAgent(NEVER), give()]);
+    assert.equal(`${node!.subnet()}`, "10.5.3.0/24");
+    assert.equal(count(node!, "pod-cidr-awaited"), 1);
+  },
+);
+
+kubeTest(
+  "an annotation says at which address a node is reached",
+  { nodes: 1, netConf: NET_CONF },
+  async (cluster, [node]) => {
+    ip(node!, "addr add 10.99.0.201/24 dev eth0");
+    ip(node!, "addr add 10.99.0.202/24 dev eth0");
+    const annotations = { [`${PREFIX}/node-public-ip`]: "10.99.0.201" };
+    await cluster.register(node!.name, ["10.5.1.0/24"], annotations);
+    await node!.startAgent(NEVER, ["--public-ip", "10.99.0.202"]);
+    const { metadata } = await cluster.read(node!.name);
+    assert.equal(metadata.annotations[`${PREFIX}/public-ip`], "10.99.0.201");
+    assert.match(ip(node!, "-d link show flannel.1"), /local 10\.99\.0\.201 /);
+  },
+);
+
+kubeTest(
+  "alloc follows no other nodes, until it gives way to a backend that reaches them",
+  { nodes: 1, netConf: { ...NET_CONF, Backend: { Type: "alloc" } } },
+  async (cluster, [node]) => {
+    const { requests, url } = cluster.gate;
+    await cluster.register(node!.name, ["10.5.1.0/24"]);
+    await cluster.registerFlannels(77);
+    await node!.startAgent(NEVER, ["--kube-api-url", url]);
+    await eventually("the scheduler may use the node", () => cluster.isUsable(node!));
+    const others = requests.filter((line) => /watch=true|limit=/.test(line));
+    assert.deepEqual(others, []);
+    await cluster.setNetConf(NET_CONF);
+    await eventually("the route to the other node", () => routesTo([node!], "10.5.77.0/24"));
+    await eventually("a watch", () => requests.some((line) => line.includes("watch=true")));
+  },
+);
+
+kubeTest(
+  "a podCIDR of one family in a cluster of both: every backend does what it can",
+  { nodes: 3, netConf: DUAL },
+  async (cluster, nodes) => {
+    const [both, alone, others] = nodes as [LabNode, LabNode, LabNode];
+    await cluster.register(both.name, ["10.5.1.0/24", "fc00:5:0:1::/64"]);
+    await cluster.register(alone.name, ["10.5.2.0/24"]);
+    await cluster.register(others.name, ["10.5.3.0/24", "fc00:5:0:3::/64"]);
+    await cluster.lab.startAgents(NEVER);
+    assert.deepEqual(alone.subnets().map(String), ["10.5.2.0/24"]);
+    assert.equal(count(alone, "pod-cidr-family-missing"), 1);
+    const pods = await Promise.all(nodes.map((node) => node.addPod(`on-${node.name}`)));
+    assert.deepEqual(pods.map(({ addresses }) => addresses.length), [2, 1, 2]);
+    assert.ok(await talk(pods));
+    // The net-conf is followed, too, though the lease has fewer subnets than it asks for.
+    for (const [index, type] of ["host-gw", "udp", "extension", "vxlan"].entries()) {
+      await cluster.setNetConf({ ...DUAL, Backend: { Type: type, ...OPTIONS[type] } });
+      await eventually(`${type} everywhere`, async () => {
+        const types = await Promise.all(
+          nodes.map(async ({ name }) =>
+            (await cluster.read(name)).metadata.annotations[`${PREFIX}/backend-type`]
+          ),
+        );
+        return types.every((now) => now === (type === "udp" ? "" : type)) &&
+          nodes.every((node) => count(node, "data-path-changed") === index + 1);
+      }, 30_000);
+      await eventually(`pods talk by ${type}`, () => talk(pods, 1), 20_000);
+    }
+    assert.doesNotMatch(log(alone), /event=(net-conf-refused|peer-refused|annotations-changed)$/m);
+  },
+);
+
+const OPTIONS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  extension: {
+    SubnetAddCommand: 'ip route replace "$SUBNET" via "$PUBLIC_IP"; ' +
+      'test -z "$IPV6SUBNET" || ip -6 route replace "$IPV6SUBNET" via "$PUBLIC_IPV6"',
+    SubnetRemoveCommand: 'ip route del "$SUBNET"; ' +
+      'test -z "$IPV6SUBNET" || ip -6 route del "$IPV6SUBNET"',
+  },
+};
