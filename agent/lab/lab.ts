@@ -14,6 +14,7 @@ import {
   parseSubnetEnv,
   RuntimeError,
   sleep,
+  throwDefect,
 } from "@denim/core";
 import {
   findLink,
@@ -124,7 +125,9 @@ export class Lab implements AsyncDisposable {
     try {
       state = JSON.parse(await Deno.readTextFile(`${directory}/${STATE_FILE}`));
     } catch (error) {
-      throw new RuntimeError(`${directory} holds no kept laboratory: ${messageOf(error)}`);
+      throw new RuntimeError(`${directory} holds no kept laboratory: ${messageOf(error)}`, {
+        cause: error,
+      });
     }
     for (const pid of state.pids) {
       if (isOurs(pid, directory)) Deno.kill(pid, "SIGTERM");
@@ -222,7 +225,8 @@ interface LabState {
 function isOurs(pid: number, directory: string): boolean {
   try {
     return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(directory);
-  } catch {
+  } catch (error) {
+    throwDefect(error);
     return false;
   }
 }
@@ -231,7 +235,8 @@ function removeNamespace(name: string): void {
   try {
     NetworkNamespace.remove(name);
   } catch (error) {
-    console.error(`namespace ${name} could not be removed: ${messageOf(error)}`);
+    throwDefect(error);
+    console.error(`namespace ${name} cannot be removed: ${messageOf(error)}`);
   }
 }
 
@@ -493,7 +498,8 @@ function versionOf(path: string): string | undefined {
   try {
     const { ino, mtime } = Deno.statSync(path);
     return `${ino} ${mtime?.getTime()}`;
-  } catch {
+  } catch (error) {
+    throwDefect(error);
     return undefined;
   }
 }
@@ -501,8 +507,9 @@ function versionOf(path: string): string | undefined {
 function kill(process: Deno.ChildProcess, how: Deno.Signal): void {
   try {
     process.kill(how);
-  } catch {
-    // It is gone already.
+  } catch (error) {
+    // It has ended already, which Deno says by a TypeError.
+    if (!(error instanceof TypeError)) throwDefect(error);
   }
 }
 
@@ -544,7 +551,8 @@ export async function whileProgress(
 function readText(path: string): string {
   try {
     return Deno.readTextFileSync(path);
-  } catch {
+  } catch (error) {
+    throwDefect(error);
     return "";
   }
 }

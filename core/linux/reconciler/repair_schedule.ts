@@ -196,7 +196,7 @@ export class RepairSchedule {
 }
 
 /** A step as operators read it. */
-export function stepText({ action, key }: AnyStep): string {
+function stepText({ action, key }: AnyStep): string {
   return `${action} ${key}`;
 }
 
