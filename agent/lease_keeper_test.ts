@@ -13,10 +13,9 @@ import { DatabaseSync } from "node:sqlite";
 import { node } from "../tests/contracts/lease_store.ts";
 import { RecordingLog } from "../tests/support/recording_log.ts";
 import { SqliteLeases } from "../tests/support/sqlite_leases.ts";
-import { eventually } from "../tests/support/wait.ts";
+import { eventually, NEVER } from "../tests/support/wait.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 
-const NEVER = new AbortController().signal;
 const OTHER = IpAddress.parse("10.99.7.7");
 
 /** A node that does nothing but keep its lease, in a file that several have open. */

@@ -17,9 +17,8 @@ import { labTest } from "./support/lab_test.ts";
 import { buildPacket, checksumOf, readPacket } from "./support/packet.ts";
 import { RunningPing } from "./support/ping.ts";
 import { RecordingLog } from "./support/recording_log.ts";
-import { eventually } from "./support/wait.ts";
+import { eventually, NEVER } from "./support/wait.ts";
 
-const NEVER = new AbortController().signal;
 const PORT = 8285;
 const MIB = 1024 * 1024;
 /** In the first subnet of the network, which no node is ever given: the others are given at random. */

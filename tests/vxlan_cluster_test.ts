@@ -11,9 +11,8 @@ import { ip, vxlanRemotes } from "./support/ip.ts";
 import { RunningPing } from "./support/ping.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
-import { eventually } from "./support/wait.ts";
+import { eventually, NEVER } from "./support/wait.ts";
 
-const NEVER = new AbortController().signal;
 const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
 
 async function ping(from: Pod, to: Pod, ...args: string[]): Promise<void> {

@@ -2,12 +2,10 @@ import { type Lease, parseLease, type Peer, RuntimeError } from "@denim/core";
 import assert from "node:assert/strict";
 import { nodeContext } from "../../tests/support/node_context.ts";
 import { RecordingLog } from "../../tests/support/recording_log.ts";
-import { eventually } from "../../tests/support/wait.ts";
+import { eventually, NEVER } from "../../tests/support/wait.ts";
 import { extension } from "./mod.ts";
 import { PeerCommands, type PeerSteps } from "./peer_commands.ts";
 import { MAX_OUTPUT_BYTES, runCommand } from "./run_command.ts";
-
-const NEVER = new AbortController().signal;
 
 function run(command: string, changes: Partial<Parameters<typeof runCommand>[1]> = {}) {
   const options = { name: "Command", variables: {}, input: "", timeoutMs: 5_000, signal: NEVER };

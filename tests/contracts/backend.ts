@@ -14,7 +14,7 @@ import { RunningPing } from "../support/ping.ts";
 import { RecordingLog } from "../support/recording_log.ts";
 import { rootTest } from "../support/root_test.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
-import { eventually } from "../support/wait.ts";
+import { eventually, NEVER } from "../support/wait.ts";
 
 /** A backend, as the contract has to know it. */
 export interface BackendSubject {
@@ -63,7 +63,6 @@ export function backendContract(name: string, subject: BackendSubject): void {
   }
 }
 
-const NEVER = new AbortController().signal;
 /** How long the others may take to follow what a node does. */
 const FOLLOW_MS = 2_000;
 /** The kernel asks for no neighbour while it probes a new device's link-local address (RFC 4862). */

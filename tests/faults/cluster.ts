@@ -7,7 +7,7 @@
 import { type Cidr, leaseKey, messageOf } from "@denim/core";
 import { allDone, Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { shIn } from "../support/sh.ts";
-import { eventually } from "../support/wait.ts";
+import { eventually, NEVER } from "../support/wait.ts";
 import { compare, viewNode } from "./node_view.ts";
 import { openStore, type StoreAtFault, storeFlags, type StoreName } from "./store_at_fault.ts";
 
@@ -22,7 +22,6 @@ export const BACKENDS = ["vxlan", "host-gw", "udp"] as const;
 /** One of them. */
 export type BackendName = typeof BACKENDS[number];
 
-const NEVER = new AbortController().signal;
 /** Where agents serve their health, each in its node's namespace. */
 const HEALTH_PORT = 8471;
 /** How long one request between two pods is waited for. */

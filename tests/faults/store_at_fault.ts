@@ -14,7 +14,7 @@ import { EtcdServer } from "../support/etcd_server.ts";
 import { RecordingLog } from "../support/recording_log.ts";
 import { sh } from "../support/sh.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
-import { eventually } from "../support/wait.ts";
+import { eventually, NEVER } from "../support/wait.ts";
 
 /**
  * The stores that a laboratory's agents may use, and what may happen to each so that it is of no use: for how
@@ -27,7 +27,6 @@ export const OUTAGES = {
 /** One of the stores. */
 export type StoreName = keyof typeof OUTAGES;
 
-const NEVER = new AbortController().signal;
 /** The router of the laboratory's first link, where etcd runs. */
 const ETCD_HOST = "10.99.0.254";
 const ETCD_PREFIX = "/coreos.com/network";

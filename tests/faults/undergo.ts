@@ -8,8 +8,7 @@ import { sleep } from "@denim/core";
 import type { Member } from "./cluster.ts";
 import { compare, viewNode } from "./node_view.ts";
 import type { Fault, Site } from "./faults.ts";
-
-const NEVER = new AbortController().signal;
+import { NEVER } from "../support/wait.ts";
 
 /** When things happened, in milliseconds of `performance.now()`. */
 export interface Undergone {

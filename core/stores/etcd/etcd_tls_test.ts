@@ -6,14 +6,13 @@ import { type Certificate, Certificates } from "../../../tests/support/certifica
 import { EtcdServer } from "../../../tests/support/etcd_server.ts";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { rootTest } from "../../../tests/support/root_test.ts";
-import { eventually } from "../../../tests/support/wait.ts";
+import { eventually, NEVER } from "../../../tests/support/wait.ts";
 import { formatLeaseValue, MetricsRegistry } from "../../mod.ts";
 import { EtcdStore, type EtcdStoreOptions } from "./mod.ts";
 
 const PREFIX = "/coreos.com/network";
 const NET_CONF = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}';
 const PASSWORD = "correct-horse-battery-staple";
-const { signal: never } = new AbortController();
 
 /** Servers with each kind of certificate, and the certificates. */
 class World implements AsyncDisposable {
@@ -74,8 +73,8 @@ async function useStore(
   server: EtcdServer,
 ): Promise<void> {
   await using store = EtcdStore.open({ ...options, prefix: PREFIX });
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
-  const held = await store.acquire(node(1), never);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
+  const held = await store.acquire(node(1), NEVER);
   const ending = new AbortController();
   const follower = new Follower(store, ending.signal);
   try {
@@ -172,7 +171,7 @@ Deno.test("TLS: what is wrong is refused at once, and said", async (t) => {
     await t.step(what, async () => {
       const log = new RecordingLog();
       await using store = EtcdStore.open({ endpoints: [url], prefix: PREFIX, log, ...files });
-      await assert.rejects(store.networkConfig(never), { name: "RuntimeError", message: says });
+      await assert.rejects(store.networkConfig(NEVER), { name: "RuntimeError", message: says });
       assert.deepEqual(log.lines, []);
     });
   }
@@ -232,10 +231,10 @@ Deno.test("TLS: who was in already waits for a certificate to be mended, and say
   Deno.copyFileSync(ca.cert, caFile);
   const log = new RecordingLog();
   await using store = EtcdStore.open({ endpoints: [server.url], prefix: PREFIX, log, caFile });
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
   Deno.copyFileSync(world.stranger.cert, caFile);
   await server.stop();
-  const holding = store.acquire(node(1), never);
+  const holding = store.acquire(node(1), NEVER);
   await eventually("it says so", () => /^warn waiting for .*ECONNREFUSED/.test(log.lines[0] ?? ""));
   await server.start();
   await eventually(
@@ -319,7 +318,7 @@ Deno.test("TLS: http: where https: is wanted is said", async () => {
   const url = server.url.replace("https:", "http:");
   const log = new RecordingLog();
   await using store = EtcdStore.open({ endpoints: [url], prefix: PREFIX, log, patient: false });
-  await assert.rejects(store.leases(never), {
+  await assert.rejects(store.leases(NEVER), {
     name: "RuntimeError",
     message:
       `etcd:${url}${PREFIX}: ${url}: it hangs up; if it requires TLS, its URL begins with https:`,
@@ -334,7 +333,7 @@ Deno.test("who may not follow any more is told so, once, and goes on when it may
   const log = new RecordingLog();
   const metrics = new MetricsRegistry();
   await using store = EtcdStore.open({ endpoints: [server.url], prefix: PREFIX, log, metrics });
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
   const ending = new AbortController();
   const follower = new Follower(store, ending.signal);
   await eventually("the snapshot", () => follower.events.length > 0);
@@ -372,7 +371,7 @@ Deno.test("a user's password lets in, also after etcd has forgotten the session;
     EtcdStore.open({ endpoints: [server.url], prefix: PREFIX, log, username, password });
   const said: string[] = [];
   const refused = async (store: EtcdStore, message: RegExp) => {
-    await assert.rejects(store.acquire(node(2), never), (error: Error) => {
+    await assert.rejects(store.acquire(node(2), NEVER), (error: Error) => {
       said.push(`${error.stack}${(error.cause as Error | undefined)?.stack}`);
       assert.equal(error.name, "RuntimeError");
       assert.match(error.message, message);
@@ -381,10 +380,10 @@ Deno.test("a user's password lets in, also after etcd has forgotten the session;
   };
   {
     await using store = open("root", PASSWORD);
-    await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+    await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
     // What asked for no password until now asks for one.
     server.ctl("auth", "enable");
-    const held = await store.acquire(node(1), never);
+    const held = await store.acquire(node(1), NEVER);
     const ending = new AbortController();
     const follower = new Follower(store, ending.signal);
     await follower.sees(held.key);
@@ -393,10 +392,10 @@ Deno.test("a user's password lets in, also after etcd has forgotten the session;
     const one = lease("10.5.9.0/24", 9);
     server.ctl(...root, "put", `${PREFIX}/subnets/${one.key}`, formatLeaseValue(one));
     await follower.sees(held.key, one.key);
-    await store.renew(held, never);
+    await store.renew(held, NEVER);
     // A change of rights makes tokens void.
     server.ctl(...root, "role", "add", "another");
-    await store.renew(held, never);
+    await store.renew(held, NEVER);
     ending.abort();
     await follower.done;
   }
@@ -410,7 +409,7 @@ Deno.test("a user's password lets in, also after etcd has forgotten the session;
   }
   {
     await using store = open("reader", PASSWORD);
-    assert.ok(await store.networkConfig(never));
+    assert.ok(await store.networkConfig(NEVER));
     await refused(store, /permission denied/);
   }
   assert.doesNotMatch([...log.lines, ...said].join("\n"), new RegExp(PASSWORD));

@@ -9,18 +9,17 @@ import { rootTest } from "../../../tests/support/root_test.ts";
 import { SmallDisk } from "../../../tests/support/small_disk.ts";
 import { SqliteLeases } from "../../../tests/support/sqlite_leases.ts";
 import { Scratch } from "../../../tests/support/sqlite_scratch.ts";
-import { eventually } from "../../../tests/support/wait.ts";
+import { eventually, NEVER } from "../../../tests/support/wait.ts";
 import { type Lease, MetricsRegistry } from "../../mod.ts";
 import { SqliteStore } from "./mod.ts";
 
-const { signal: never } = new AbortController();
 /** Three subnets to lease: the first of a network is never given. */
 const NET_CONF = '{"Network":"10.5.0.0/26","SubnetLen":28,"Backend":{"Type":"vxlan"}}';
 
 /** Makes a store with a net-conf and 300 leases, of some 30 pages. */
 async function fill(path: string): Promise<void> {
   await using store = SqliteStore.open(path, { log: new RecordingLog() });
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
   new SqliteLeases(path).put(
     Array.from({ length: 300 }, (_, n) => lease(`10.${n >> 8}.${n & 255}.0/24`, n)),
   );
@@ -183,10 +182,10 @@ Deno.test("sqlite: a store with a write-ahead log of its own is taken over with 
     for (const end of ["", "-wal"]) Deno.copyFileSync(path + end, copy + end);
   }
   await using store = SqliteStore.open(copy, { log: scratch.log });
-  assert.equal((await store.leases(never)).length, 299);
+  assert.equal((await store.leases(NEVER)).length, 299);
   assert.throws(() => Deno.statSync(`${copy}-wal`));
   // Read by SQLite's shell or the like, its journal is as it was found.
-  await store.acquire(node(1), never);
+  await store.acquire(node(1), NEVER);
 });
 
 Deno.test("sqlite: a place that can't be made is said", () => {
@@ -227,7 +226,7 @@ rootTest(
     const path = `${disk.directory}/denim.db`;
     const log = new RecordingLog();
     const refused = async (store: SqliteStore, says: RegExp) => {
-      await assert.rejects(store.acquire(node(1), never), (error: Error) => {
+      await assert.rejects(store.acquire(node(1), NEVER), (error: Error) => {
         assert.equal(error.name, "RuntimeError");
         assert.ok(error.message.startsWith(`sqlite:${path}: `), error.message);
         assert.match(error.message, says);
@@ -239,19 +238,19 @@ rootTest(
     disk.empty();
     {
       await using store = SqliteStore.open(path, { log });
-      await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+      await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
       new SqliteLeases(path).put([lease("10.5.0.16/28", 9)]);
       disk.fill();
       await refused(store, /disk is full: make room on its file system/);
-      assert.equal((await store.leases(never)).length, 1);
+      assert.equal((await store.leases(NEVER)).length, 1);
       disk.empty();
     }
     disk.makeReadOnly();
     {
       await using store = SqliteStore.open(path, { log });
       await refused(store, /it or its file system is read-only; make it writable/);
-      assert.equal((await store.leases(never)).length, 1);
-      assert.equal(await store.networkConfigText(never), NET_CONF);
+      assert.equal((await store.leases(NEVER)).length, 1);
+      assert.equal(await store.networkConfigText(NEVER), NET_CONF);
     }
     refuses(`${disk.directory}/other.db`, /it or its file system is read-only/);
     assert.deepEqual(log.lines, []);
@@ -281,9 +280,9 @@ class Cluster implements AsyncDisposable {
   static async start(path?: string): Promise<Cluster> {
     const cluster = new Cluster(path);
     const [first] = cluster.stores;
-    await first!.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+    await first!.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
     for (const [index, store] of cluster.stores.entries()) {
-      const lease = await store.acquire(node(index + 1), never);
+      const lease = await store.acquire(node(index + 1), NEVER);
       cluster.leases.push(lease);
       cluster.followers.push(new Follower(store, cluster.#ending.signal));
       cluster.#keepers.push(cluster.#keep(store, lease, index + 1));
@@ -299,7 +298,7 @@ class Cluster implements AsyncDisposable {
       const lacks = event.kind === "snapshot"
         ? !event.leases.some((lease) => lease.key === key)
         : event.removed.includes(key);
-      if (lacks) await store.acquire(node(number, { previousSubnets, only: true }), never);
+      if (lacks) await store.acquire(node(number, { previousSubnets, only: true }), NEVER);
     }
   }
 
@@ -328,9 +327,9 @@ class Cluster implements AsyncDisposable {
   /** Both leases are in the file, as they were, and the net-conf. */
   async isWhole(): Promise<void> {
     for (const [index, store] of this.stores.entries()) {
-      const held = async () => (await store.held(node(index + 1), never))?.key === this.keys[index];
+      const held = async () => (await store.held(node(index + 1), NEVER))?.key === this.keys[index];
       await eventually("its own subnet", held);
-      assert.equal(await store.networkConfigText(never), NET_CONF);
+      assert.equal(await store.networkConfigText(NEVER), NET_CONF);
     }
     await this.#seen(...this.keys);
   }
@@ -345,7 +344,7 @@ class Cluster implements AsyncDisposable {
   /** A third node comes, and gets the third subnet. */
   async takesOneMore(): Promise<void> {
     await using store = SqliteStore.open(this.path, { log: new RecordingLog() });
-    const { key } = await store.acquire(node(3), never);
+    const { key } = await store.acquire(node(3), NEVER);
     assert.ok(!this.keys.includes(key), `${key} is a living node's`);
     await this.#seen(...this.keys, key);
   }
@@ -460,21 +459,21 @@ Deno.test("sqlite: who slept while the file was made anew claims its subnet, but
   // Stores that are not used look at no file.
   await using sleepers = new AsyncDisposableStack();
   const [early, late] = [sleepers.use(open()), sleepers.use(open())];
-  await early.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
-  const held = [await early.acquire(node(1), never), await late.acquire(node(2), never)] as const;
+  await early.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
+  const held = [await early.acquire(node(1), NEVER), await late.acquire(node(2), NEVER)] as const;
   const [first, second] = held.map(({ halves }) => halves.map(({ subnet }) => subnet));
   Deno.removeSync(scratch.path);
   await using store = open();
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
   // Waits until those who live had their time.
-  await store.reserve({ subnets: second!, publicIps: node(3).publicIps }, never);
-  const again = await early.acquire(node(1, { previousSubnets: first!, only: true }), never);
+  await store.reserve({ subnets: second!, publicIps: node(3).publicIps }, NEVER);
+  const again = await early.acquire(node(1, { previousSubnets: first!, only: true }), NEVER);
   assert.equal(again.key, held[0].key);
   await assert.rejects(
-    late.acquire(node(2, { previousSubnets: second!, only: true }), never),
+    late.acquire(node(2, { previousSubnets: second!, only: true }), NEVER),
     { name: "LeaseLostError" },
   );
-  assert.equal((await store.held(node(3), never))!.key, held[1].key);
+  assert.equal((await store.held(node(3), NEVER))!.key, held[1].key);
 });
 
 /** What may become of the file while agents run, what is said of it, and what mends it. */
@@ -547,7 +546,7 @@ for (const [what, [harm, says, mend]] of Object.entries(TROUBLES)) {
       () => cluster.said(/^warn waiting for sqlite:/).every((count) => count === 1),
     );
     let renewed: Lease | undefined;
-    cluster.stores[0]!.renew(cluster.leases[0]!, never).then((lease) => renewed = lease, () => {});
+    cluster.stores[0]!.renew(cluster.leases[0]!, NEVER).then((lease) => renewed = lease, () => {});
     await cluster.severalAttempts();
     assert.deepEqual(cluster.said(/^(warn|error)/), [1, 1]);
     assert.deepEqual(cluster.said(says), [1, 1]);
@@ -566,11 +565,11 @@ rootTest("sqlite: no room while agents run: they go on, and renew when there is 
   await using cluster = await Cluster.start(`${disk.directory}/denim.db`);
   disk.fill();
   const [store] = cluster.stores;
-  const renewing = store!.renew(cluster.leases[0]!, never);
+  const renewing = store!.renew(cluster.leases[0]!, NEVER);
   const full = /^warn waiting for .*disk is full: make room on its file system/;
   await eventually("it is said", () => cluster.said(full)[0] === 1);
   await cluster.severalAttempts();
-  assert.equal((await store!.held(node(2), never))!.key, cluster.keys[1]);
+  assert.equal((await store!.held(node(2), NEVER))!.key, cluster.keys[1]);
   assert.deepEqual(cluster.said(/^(warn|error)/), [1, 0]);
   disk.empty();
   assert.equal((await renewing).key, cluster.keys[0]);
@@ -581,8 +580,8 @@ Deno.test("sqlite: a command does not wait for a file in trouble", async () => {
   using scratch = new Scratch();
   await using store = scratch.open({ patient: false });
   Deno.writeTextFileSync(scratch.path, "no database");
-  await assert.rejects(store.leases(never), DAMAGED);
+  await assert.rejects(store.leases(NEVER), DAMAGED);
   Deno.removeSync(scratch.path);
-  await assert.rejects(store.leases(never), /the file is gone; running agents recreate it/);
+  await assert.rejects(store.leases(NEVER), /the file is gone; running agents recreate it/);
   assert.throws(() => Deno.statSync(scratch.path));
 });
