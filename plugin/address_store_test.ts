@@ -225,7 +225,7 @@ for (const name of ["lock", ".draft", "last_reserved_ip.0"]) {
 for (
   const [what, content] of [["is empty", ""], ["holds zeros", "\0\0\0"], ["holds junk", "%\xff"]]
 ) {
-  Deno.test(`a file that ${what} is taken until the machine is started anew`, () => {
+  Deno.test(`a file that ${what} is taken until the machine is started again`, () => {
     withFolder((folder) => {
       Deno.mkdirSync(folder);
       Deno.writeTextFileSync(`${folder}/10.5.3.2`, content!);

@@ -188,7 +188,7 @@ Deno.test("peers' commands: those that hang hold up nobody", async () => {
 });
 
 /** A node with the backend, and a directory that its commands write to. */
-class Node implements AsyncDisposable {
+class ExtensionNode implements AsyncDisposable {
   readonly directory = Deno.makeTempDirSync();
   readonly stopping = new AbortController();
   readonly #context = nodeContext({
@@ -234,7 +234,7 @@ const PEER: Peer<string> = {
 };
 
 Deno.test("flannel's four commands, with its environment and standard input", async () => {
-  await using node = new Node();
+  await using node = new ExtensionNode();
   const session = await node.open({
     prestartupcommand: "echo warned >&2; echo '{\"key\": 7}'",
     PostStartupCommand: node.record("PostStartupCommand"),
@@ -264,8 +264,8 @@ Deno.test("flannel's four commands, with its environment and standard input", as
 });
 
 Deno.test("a node that goes on without the backend removes its peers, one that stops leaves them", async () => {
-  await using goesOn = new Node();
-  await using stops = new Node();
+  await using goesOn = new ExtensionNode();
+  await using stops = new ExtensionNode();
   for (const node of [stops, goesOn]) {
     const session = await node.open({
       SubnetAddCommand: node.record("SubnetAddCommand"),
@@ -283,7 +283,7 @@ Deno.test("a node that goes on without the backend removes its peers, one that s
 });
 
 Deno.test("other commands add a peer once the former ones have removed it", async () => {
-  await using node = new Node();
+  await using node = new ExtensionNode();
   const story = `${node.directory}/story`;
   const open = (name: string) =>
     node.open({
@@ -304,7 +304,7 @@ Deno.test("other commands add a peer once the former ones have removed it", asyn
 });
 
 Deno.test("what is too much to be published is not published in part", async () => {
-  await using node = new Node();
+  await using node = new ExtensionNode();
   await assert.rejects(node.open({ PreStartupCommand: "head -c 100000 /dev/zero" }), {
     name: "RuntimeError",
     message: "PreStartupCommand wrote more than 65536 bytes, too much to be published",

@@ -39,7 +39,7 @@ export interface BackendSubject {
 /** Registers the contract's tests for one backend. */
 export function backendContract(name: string, subject: BackendSubject): void {
   rootTest(`${name} keeps the contract for backends`, async (t) => {
-    await using cluster = await Cluster.create(subject, 3, { Network: "10.5.0.0/16" });
+    await using cluster = await ContractCluster.create(subject, 3, { Network: "10.5.0.0/16" });
     for (const [name, step] of Object.entries(CASES)) {
       const { needs, run } = typeof step === "function" ? { run: step } : step;
       const ignore = needs !== undefined && !subject[needs];
@@ -55,7 +55,7 @@ export function backendContract(name: string, subject: BackendSubject): void {
     ] as const
   ) {
     rootTest(`${name} carries ${what}`, async () => {
-      await using cluster = await Cluster.create(subject, 2, netConf);
+      await using cluster = await ContractCluster.create(subject, 2, netConf);
       const [a, b] = await Promise.all([cluster.start(0), cluster.start(1)]);
       assert.deepEqual(a.addresses.map(({ family }) => family), families);
       await cluster.talk(a, b, DAD_MS);
@@ -69,7 +69,7 @@ const FOLLOW_MS = 2_000;
 const DAD_MS = 5_000;
 
 /** Nodes with a backend, each with a pod once it was started. */
-class Cluster implements AsyncDisposable {
+class ContractCluster implements AsyncDisposable {
   readonly subject: BackendSubject;
   readonly nodes: readonly LabNode[];
   readonly pods: Pod[] = [];
@@ -87,14 +87,18 @@ class Cluster implements AsyncDisposable {
     this.leases = new SqliteLeases(path);
   }
 
-  static async create(subject: BackendSubject, nodes: number, netConf: object): Promise<Cluster> {
+  static async create(
+    subject: BackendSubject,
+    nodes: number,
+    netConf: object,
+  ): Promise<ContractCluster> {
     const { backend, agentProgram } = subject;
     const lab = await Lab.create({
       nodes,
       netConf: { ...netConf, Backend: backend },
       ...agentProgram && { agentProgram },
     });
-    return new Cluster(subject, lab);
+    return new ContractCluster(subject, lab);
   }
 
   /** Starts a node's agent and attaches its pod. */
@@ -157,7 +161,7 @@ class Cluster implements AsyncDisposable {
   }
 }
 
-type Run = (cluster: Cluster) => Promise<void>;
+type Run = (cluster: ContractCluster) => Promise<void>;
 /** A step of the contract; with `needs`, for subjects alone that have the property. */
 type Step = Run | { readonly needs?: "routes" | "changeData"; readonly run: Run };
 

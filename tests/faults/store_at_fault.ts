@@ -18,7 +18,7 @@ import { eventually, NEVER } from "../support/wait.ts";
 
 /**
  * The stores that a laboratory's agents may use, and what may happen to each so that it is of no use: for how
- * long at least, in milliseconds. Agents make a file anew that has been gone for 400 ms.
+ * long at least, in milliseconds. Agents recreate a file that has been gone for 400 ms.
  */
 export const OUTAGES = {
   sqlite: { "locked": 700, "gone for a moment": 200, "deleted": 0 },
@@ -101,7 +101,7 @@ class SqliteAtFault implements StoreAtFault {
           Deno.removeSync(this.#path);
         },
         end: async () => {
-          await eventually("agents have made the store anew", () => {
+          await eventually("agents have recreated the store", () => {
             try {
               return this.#text() === before;
             } catch {

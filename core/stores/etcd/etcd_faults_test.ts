@@ -258,7 +258,7 @@ Deno.test("requests, failures, outages and watches that begin again are counted"
   });
 });
 
-Deno.test("etcd is set up anew, with nothing in it: what is gone is gone", async () => {
+Deno.test("etcd is set up again, with nothing in it: what is gone is gone", async () => {
   await using server = await EtcdServer.start();
   const log = new RecordingLog();
   await using store = open(log, server.url);

@@ -129,7 +129,7 @@ Deno.test("a start among N leases costs requests that grow by their pages alone"
   assert.ok(few! <= 8 && rest["LeaseTimeToLive"]! <= 1, JSON.stringify(seen[100]));
 });
 
-Deno.test("a listing whose revision is compacted between two pages is read anew", async () => {
+Deno.test("a listing whose revision is compacted between two pages is read again", async () => {
   await using server = await EtcdServer.start();
   fill(server, 4_500);
   let pages = 0;

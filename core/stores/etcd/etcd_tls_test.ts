@@ -15,7 +15,7 @@ const NET_CONF = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}';
 const PASSWORD = "correct-horse-battery-staple";
 
 /** Servers with each kind of certificate, and the certificates. */
-class World implements AsyncDisposable {
+class TlsWorld implements AsyncDisposable {
   readonly #certificates = new Certificates();
   readonly ca: Certificate = this.#certificates.authority("ca");
   readonly stranger: Certificate = this.#certificates.authority("stranger");
@@ -90,7 +90,7 @@ async function useStore(
 }
 
 Deno.test("TLS: by IP and by name, with and without a client certificate", async (t) => {
-  await using world = new World();
+  await using world = new TlsWorld();
   const { ca, client } = world;
   const names = "IP:127.0.0.1,DNS:localhost";
   for (const mutual of [false, true]) {
@@ -110,7 +110,7 @@ Deno.test("TLS: by IP and by name, with and without a client certificate", async
 });
 
 Deno.test("TLS: what is wrong is refused at once, and said", async (t) => {
-  await using world = new World();
+  await using world = new TlsWorld();
   const { ca, stranger, client } = world;
   const good = await world.server("IP:127.0.0.1,DNS:localhost");
   const late = await world.server("IP:127.0.0.1,DNS:localhost", { expired: true });
@@ -224,7 +224,7 @@ Deno.test("TLS: messages name settings as the program does", () => {
 });
 
 Deno.test("TLS: who was in already waits for a certificate to be mended, and says so", async () => {
-  await using world = new World();
+  await using world = new TlsWorld();
   const { ca } = world;
   const server = await world.server("IP:127.0.0.1");
   const caFile = `${world.directory}/changing.crt`;
@@ -274,7 +274,7 @@ async function askWithHosts(
 rootTest(
   "TLS: a name with several addresses, all but one of which refuse, is as good as one",
   async (t) => {
-    await using world = new World();
+    await using world = new TlsWorld();
     const { ca, stranger } = world;
     const server = await world.server("DNS:etcd.test");
     const elsewhere = await world.server("DNS:elsewhere");
@@ -313,7 +313,7 @@ rootTest(
 );
 
 Deno.test("TLS: http: where https: is wanted is said", async () => {
-  await using world = new World();
+  await using world = new TlsWorld();
   const server = await world.server("IP:127.0.0.1");
   const url = server.url.replace("https:", "http:");
   const log = new RecordingLog();

@@ -258,7 +258,7 @@ rootTest(
 );
 
 /** Two agents' stores, each with a lease, which follow each other. */
-class Cluster implements AsyncDisposable {
+class FileCluster implements AsyncDisposable {
   readonly scratch: Scratch;
   readonly path: string;
   readonly logs: readonly RecordingLog[] = [new RecordingLog(), new RecordingLog()];
@@ -277,8 +277,8 @@ class Cluster implements AsyncDisposable {
     this.stores = this.logs.map((log) => SqliteStore.open(this.path, { log, metrics }));
   }
 
-  static async start(path?: string): Promise<Cluster> {
-    const cluster = new Cluster(path);
+  static async start(path?: string): Promise<FileCluster> {
+    const cluster = new FileCluster(path);
     const [first] = cluster.stores;
     await first!.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
     for (const [index, store] of cluster.stores.entries()) {
@@ -380,7 +380,7 @@ const LOSSES: Readonly<Record<string, (path: string) => void>> = {
 
 for (const [what, lose] of Object.entries(LOSSES)) {
   Deno.test(`sqlite: deleted while agents run, ${what}: it is recreated, with all who live`, async () => {
-    await using cluster = await Cluster.start();
+    await using cluster = await FileCluster.start();
     lose(cluster.path);
     const noticedMs = await eventually(
       "it is noticed",
@@ -395,12 +395,12 @@ for (const [what, lose] of Object.entries(LOSSES)) {
     assert.deepEqual(cluster.said(/^warn waiting/), [1, 1]);
     console.log(
       `sqlite: deleted, ${what}: noticed after ${noticedMs.toFixed(0)} ms, ` +
-        `made anew after ${(noticedMs + madeMs).toFixed(0)} ms`,
+        `recreated after ${(noticedMs + madeMs).toFixed(0)} ms`,
     );
   });
 
   Deno.test(`sqlite: deleted while agents run, ${what}: who starts meanwhile takes no one's subnet`, async () => {
-    await using cluster = await Cluster.start();
+    await using cluster = await FileCluster.start();
     lose(cluster.path);
     // A program takes longer to start than the others to write their signal's file again.
     await eventually("the signal", () => existsSync(`${cluster.path}-signal`));
@@ -418,7 +418,7 @@ const WAYS: Readonly<Record<string, (path: string, bytes: Uint8Array) => void>> 
 };
 
 /** A copy of the store from before: one node's subnet is still a former node's, the other's is free. */
-function olderCopy(cluster: Cluster): Uint8Array {
+function olderCopy(cluster: FileCluster): Uint8Array {
   const path = `${cluster.scratch.directory}/older.db`;
   Deno.copyFileSync(cluster.path, path);
   using db = new DatabaseSync(path);
@@ -432,7 +432,7 @@ function olderCopy(cluster: Cluster): Uint8Array {
 
 for (const [way, put] of Object.entries(WAYS)) {
   Deno.test(`sqlite: an older copy ${way}: all who live are in it soon, and lost nobody`, async () => {
-    await using cluster = await Cluster.start();
+    await using cluster = await FileCluster.start();
     put(cluster.path, olderCopy(cluster));
     await eventually(
       "both have noticed",
@@ -448,12 +448,12 @@ for (const [way, put] of Object.entries(WAYS)) {
 }
 
 Deno.test("sqlite: an older copy renamed over it: who starts meanwhile takes no one's subnet", async () => {
-  await using cluster = await Cluster.start();
+  await using cluster = await FileCluster.start();
   WAYS["renamed over it"]!(cluster.path, olderCopy(cluster));
   await cluster.takesOneMore();
 });
 
-Deno.test("sqlite: who slept while the file was made anew claims its subnet, but not another's", async () => {
+Deno.test("sqlite: who slept while the file was recreated claims its subnet, but not another's", async () => {
   using scratch = new Scratch();
   const open = () => SqliteStore.open(scratch.path, { log: scratch.log });
   // Stores that are not used look at no file.
@@ -539,7 +539,7 @@ const TROUBLES: Readonly<
 
 for (const [what, [harm, says, mend]] of Object.entries(TROUBLES)) {
   Deno.test(`sqlite: the file is ${what} while agents run: it is waited for, which is said once`, async () => {
-    await using cluster = await Cluster.start();
+    await using cluster = await FileCluster.start();
     harm(cluster.path);
     await eventually(
       "it is noticed",
@@ -562,7 +562,7 @@ for (const [what, [harm, says, mend]] of Object.entries(TROUBLES)) {
 
 rootTest("sqlite: no room while agents run: they go on, and renew when there is some", async () => {
   using disk = new SmallDisk();
-  await using cluster = await Cluster.start(`${disk.directory}/denim.db`);
+  await using cluster = await FileCluster.start(`${disk.directory}/denim.db`);
   disk.fill();
   const [store] = cluster.stores;
   const renewing = store!.renew(cluster.leases[0]!, NEVER);
