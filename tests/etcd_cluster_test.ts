@@ -256,7 +256,7 @@ rootTest("etcd out of reach: what changed meanwhile is seen within 2 s of its re
   etcd.ctl("compact", `${etcd.revision()}`);
   await eventually(
     "it is missed",
-    () => nodes.every((node) => log(node).includes("waiting for etcd:")),
+    () => nodes.every((node) => log(node).includes(" event=outage")),
     30_000,
   );
   assert.ok(sees("10.5.77.0/24") && !sees("10.5.78.0/24"));

@@ -89,9 +89,8 @@ labTest(
           using namespace = a.open();
           const args = ["-i", "0.01", "-c", "150", "-q", "-W", "1", `${b.address}`];
           const pinging = new RunningPing(namespace, args);
-          const startMs = performance.now();
-          await node.stopAgent(how);
-          assert.ok(performance.now() - startMs < 1000, "it stops within a second");
+          const ended = await node.stopAgent(how);
+          assert.equal(ended?.signal, how === "SIGKILL" ? how : null, "it stops when told to");
           await node.startAgent(NEVER);
           const { sent, received } = await pinging.finish();
           // At one each 10 ms.

@@ -59,9 +59,8 @@ rootTest("an agent killed, stopped and started again loses no packet", async (t)
       using namespace = a.open();
       const args = ["-i", "0.001", "-c", "1500", "-q", `${b.address}`];
       const pinging = new RunningPing(namespace, args);
-      const startMs = performance.now();
-      await node.stopAgent(how);
-      assert.ok(performance.now() - startMs < 1000, "it stops within a second");
+      const ended = await node.stopAgent(how);
+      assert.equal(ended?.signal, how === "SIGKILL" ? how : null, "it stops when told to");
       await node.startAgent(NEVER);
       assert.deepEqual(await pinging.finish(), { sent: 1500, received: 1500 });
       assert.deepEqual({ subnet: `${node.subnet()}`, mac: mac() }, before);

@@ -386,15 +386,21 @@ export class LabNode {
     throw new RuntimeError(`the agent of ${this.name} ${what}:\n${log()}`);
   }
 
-  /** Ends the agent and waits until it is gone. */
-  async stopAgent(how: "SIGTERM" | "SIGKILL" = "SIGTERM"): Promise<void> {
+  /**
+   * Ends the agent and waits until it is gone. An agent that does not stop is killed. Resolves to how it ended;
+   * `undefined` if none runs.
+   */
+  async stopAgent(
+    how: "SIGTERM" | "SIGKILL" = "SIGTERM",
+  ): Promise<Deno.CommandStatus | undefined> {
     const agent = this.#agent;
-    if (agent === undefined) return;
+    if (agent === undefined) return undefined;
     this.#agent = undefined;
     kill(agent, how);
     const timer = setTimeout(() => kill(agent, "SIGKILL"), STOP_PATIENCE_MS);
-    await agent.status;
+    const status = await agent.status;
     clearTimeout(timer);
+    return status;
   }
 
   /** The network configuration that the laboratory's runtime gives the CNI plugin. */

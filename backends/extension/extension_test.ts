@@ -53,7 +53,7 @@ Deno.test("a command that takes too long is killed with all that it started", as
       /Command took longer/,
       "also where the shell is gone, and its child holds the output",
     );
-    assert.ok(performance.now() - startMs < 3_000);
+    assert.ok(performance.now() - startMs < 100_000, "long before the 300 s are over");
     const pid = (await Deno.readTextFile(started)).trim();
     await eventually("its child is gone", () => {
       try {
@@ -209,7 +209,7 @@ class ExtensionNode implements AsyncDisposable {
   async recorded(name: string): Promise<string[]> {
     await eventually(
       `${name} ran`,
-      () => this.log.lines.some((line) => line.startsWith(`info ${name} ran`)),
+      () => this.log.count(new RegExp(`^info command-ran: ${name} `)) > 0,
     );
     return Deno.readTextFileSync(`${this.directory}/${name}`).split("\n");
   }
@@ -242,7 +242,7 @@ Deno.test("flannel's four commands, with its environment and standard input", as
     SubnetRemoveCommand: node.record("SubnetRemoveCommand"),
   });
   assert.deepEqual([...session.publishes], [[4, '{"key": 7}']]);
-  assert.ok(node.log.lines.includes("info PreStartupCommand ran"));
+  assert.equal(node.log.count(/^info command-ran: PreStartupCommand /), 1);
   await session.onLeased!(lease(1));
   const post = await node.recorded("PostStartupCommand");
   session.peersChanged!([PEER], []);
@@ -294,7 +294,7 @@ Deno.test("other commands add a peer once the former ones have removed it", asyn
   former.peersChanged!([PEER], []);
   await eventually(
     "the peer added",
-    () => node.log.lines.some((line) => /AddCommand ran/.test(line)),
+    () => node.log.count(/^info command-ran: SubnetAddCommand /) > 0,
   );
   const latter = await open("latter");
   await former[Symbol.asyncDispose]();

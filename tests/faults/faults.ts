@@ -141,7 +141,7 @@ const forwardingOff = (name: string, device: (words: Words) => string): Fault =>
 
 const agentStopped = (how: "SIGTERM" | "SIGKILL"): Fault => ({
   name: `agent ended by ${how} and started again`,
-  strike: ({ at }) => at.node.stopAgent(how),
+  strike: async ({ at }) => void await at.node.stopAgent(how),
   shows: /^- agent runs/,
   end: ({ cluster, at }) => cluster.startAgent(at),
   ofLeases: true,

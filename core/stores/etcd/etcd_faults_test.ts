@@ -54,10 +54,6 @@ function remove(server: EtcdServer, lease: Lease): void {
   server.ctl("del", `${PREFIX}/subnets/${lease.key}`);
 }
 
-function count(log: RecordingLog, pattern: RegExp): number {
-  return log.lines.filter((line) => pattern.test(line)).length;
-}
-
 /** How etcd can be gone, and what brings it back. */
 const OUTAGES: Readonly<
   Record<string, (server: EtcdServer, proxy: TcpProxy) => Promise<() => Promise<void> | void>>
@@ -95,7 +91,7 @@ for (const [how, begin] of Object.entries(OUTAGES)) {
       put(server, four);
       await follower.sees(one.key, four.key);
       const end = await begin(server, proxy);
-      await eventually("it is missed", () => count(log, /^warn waiting for etcd:/) === 1);
+      await eventually("it is missed", () => log.count(/^warn outage:/) === 1);
       await severalAttempts(metrics);
       await end();
       put(server, two);
@@ -107,8 +103,8 @@ for (const [how, begin] of Object.entries(OUTAGES)) {
       put(server, three);
       await follower.sees(two.key, three.key, four.key);
       assert.equal(follower.events.filter(({ kind }) => kind === "snapshot").length, 1);
-      assert.equal(count(log, /^warn/), 1, log.lines.join("\n"));
-      assert.equal(count(log, /^info etcd:.* answers, after \d/), 1, log.lines.join("\n"));
+      assert.equal(log.count(/^warn/), 1, log.lines.join("\n"));
+      assert.equal(log.count(/^info outage-over:/), 1, log.lines.join("\n"));
     });
   });
 }
@@ -127,7 +123,7 @@ for (const how of ["the process (SIGSTOP)", "the wire"] as const) {
         proxy.silence();
         put(server, two);
       } else server.signal("SIGSTOP");
-      await eventually("it is noticed", () => count(log, /^warn waiting for etcd:/) === 1);
+      await eventually("it is noticed", () => log.count(/^warn outage:/) === 1);
       assert.deepEqual([...follower.leases.keys()], [one.key]);
       if (how === "the wire") proxy.mend();
       else {
@@ -186,7 +182,7 @@ Deno.test("etcd has compacted what a watch waits for: it is handed the differenc
   await following(store, async (follower) => {
     await follower.sees(kept.key, changed.key, gone.key);
     proxy.cut();
-    await eventually("it is missed", () => count(log, /^warn waiting/) === 1);
+    await eventually("it is missed", () => log.count(/^warn outage:/) === 1);
     put(server, { ...changed, backendType: "host-gw" });
     remove(server, gone);
     put(server, late);
@@ -302,11 +298,11 @@ Deno.test("etcd away in the middle of it: a node that asks gets its one lease", 
     // At another moment each time.
     if (number % 2 === 0) await store.held(node(99), NEVER);
     proxy.cut();
-    await eventually("it is missed", () => count(log, /^warn waiting/) === number);
+    await eventually("it is missed", () => log.count(/^warn outage:/) === number);
     proxy.mend();
     const held = await asking;
     assert.equal((await store.held(node(number), NEVER))!.key, held.key);
-    await eventually("it is said", () => count(log, /^info etcd:.*answers/) === number);
+    await eventually("it is said", () => log.count(/^info outage-over:/) === number);
   }
   assert.equal((await store.leases(NEVER)).length, 20);
   const leases = server.ctl("lease", "list").split("\n").filter((line) => /^[0-9a-f]+$/.test(line));
@@ -371,11 +367,11 @@ Deno.test("a cluster loses its leader, the member with the watch, and its majori
     // Who is left has no say, and must not keep a watch that hears nothing.
     const { watched } = await members();
     const others = servers.filter((server) => server !== watched);
-    const before = count(log, /^warn waiting/);
+    const before = log.count(/^warn outage:/);
     for (const server of others) await server.stop("SIGKILL");
-    await eventually("it is missed", () => count(log, /^warn waiting/) > before, 30_000);
+    await eventually("it is missed", () => log.count(/^warn outage:/) > before, 30_000);
     await severalAttempts(metrics);
-    assert.equal(count(log, /^warn waiting/), before + 1, log.lines.join("\n"));
+    assert.equal(log.count(/^warn outage:/), before + 1, log.lines.join("\n"));
     await Promise.all(others.map((server) => server.start()));
     keys.push((await store.acquire(node(3), NEVER)).key);
     await follower.sees(...keys);
@@ -439,7 +435,7 @@ Deno.test("a silent endpoint does no harm, from the start or later", async () =>
       await eventually("it", () => follower.leases.has(added.key));
       proxy.mend();
     }
-    assert.equal(count(log, /^warn/), 0, log.lines.join("\n"));
+    assert.equal(log.count(/^warn/), 0, log.lines.join("\n"));
   });
 });
 
@@ -623,8 +619,8 @@ Deno.test("values that can't be read are skipped, with one warning each, and har
     const held = await store.acquire(node(7), NEVER);
     await store.acquire(node(7), NEVER);
     await follower.sees(good.key, held.key);
-    assert.equal(count(log, /^warn/), bad.length, log.lines.join("\n"));
-    for (const [, , says] of bad) assert.equal(count(log, says), 1, `${says}`);
+    assert.equal(log.count(/^warn/), bad.length, log.lines.join("\n"));
+    for (const [, , says] of bad) assert.equal(log.count(says), 1, `${says}`);
     // A good one that turns bad is gone; one that turns good is there.
     server.ctl("put", `${PREFIX}/subnets/${good.key}`, "[]");
     put(server, lease("10.5.2.0/24", 2));

@@ -354,9 +354,9 @@ class FileCluster implements AsyncDisposable {
     this.#lostNobody();
   }
 
-  /** Everything that both said, but for what is of use only while a fault is looked for. */
+  /** How often each said what fits a pattern; see {@link RecordingLog.count}. */
   said(pattern: RegExp): number[] {
-    return this.logs.map(({ lines }) => lines.filter((line) => pattern.test(line)).length);
+    return this.logs.map((log) => log.count(pattern));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -384,15 +384,14 @@ for (const [what, lose] of Object.entries(LOSSES)) {
     lose(cluster.path);
     const noticedMs = await eventually(
       "it is noticed",
-      () => cluster.said(/^warn waiting for .*the file is gone/).every((count) => count === 1),
+      () => cluster.said(/^warn outage: .*the file is gone/).every((count) => count === 1),
     );
     const madeMs = await eventually(
       "it is there again",
-      () =>
-        cluster.said(/^info sqlite:.* can be used again, after \d/).every((count) => count === 1),
+      () => cluster.said(/^info outage-over:/).every((count) => count === 1),
     );
     await cluster.isWhole();
-    assert.deepEqual(cluster.said(/^warn waiting/), [1, 1]);
+    assert.deepEqual(cluster.said(/^warn outage:/), [1, 1]);
     console.log(
       `sqlite: deleted, ${what}: noticed after ${noticedMs.toFixed(0)} ms, ` +
         `recreated after ${(noticedMs + madeMs).toFixed(0)} ms`,
@@ -436,7 +435,7 @@ for (const [way, put] of Object.entries(WAYS)) {
     put(cluster.path, olderCopy(cluster));
     await eventually(
       "both have noticed",
-      () => cluster.said(/^warn .* is another file than before/).every((count) => count === 1),
+      () => cluster.said(/^warn store-replaced:/).every((count) => count === 1),
     );
     await cluster.isWhole();
     assert.deepEqual(cluster.said(/^(warn|error)/), [1, 1]);
@@ -543,7 +542,7 @@ for (const [what, [harm, says, mend]] of Object.entries(TROUBLES)) {
     harm(cluster.path);
     await eventually(
       "it is noticed",
-      () => cluster.said(/^warn waiting for sqlite:/).every((count) => count === 1),
+      () => cluster.said(/^warn outage:/).every((count) => count === 1),
     );
     let renewed: Lease | undefined;
     cluster.stores[0]!.renew(cluster.leases[0]!, NEVER).then((lease) => renewed = lease, () => {});
@@ -553,7 +552,7 @@ for (const [what, [harm, says, mend]] of Object.entries(TROUBLES)) {
     mend(cluster.path);
     await eventually(
       "it is used again",
-      () => cluster.said(/^info sqlite:.* can be used again, after \d/).every((count) => count > 0),
+      () => cluster.said(/^info outage-over:/).every((count) => count > 0),
     );
     await eventually("the renewal", () => renewed?.key === cluster.keys[0]);
     await cluster.isWhole();
@@ -566,7 +565,7 @@ rootTest("sqlite: no room while agents run: they go on, and renew when there is 
   disk.fill();
   const [store] = cluster.stores;
   const renewing = store!.renew(cluster.leases[0]!, NEVER);
-  const full = /^warn waiting for .*disk is full: make room on its file system/;
+  const full = /^warn outage: .*disk is full: make room on its file system/;
   await eventually("it is said", () => cluster.said(full)[0] === 1);
   await cluster.severalAttempts();
   assert.equal((await store!.held(node(2), NEVER))!.key, cluster.keys[1]);
