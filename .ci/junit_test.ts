@@ -45,7 +45,7 @@ Deno.test("countTests leaves out what a filter left out", () => {
   });
 });
 
-Deno.test("closingLine names skipped tests only where there are some", () => {
+Deno.test("closingLine names skipped tests only if there are some", () => {
   assert.equal(closingLine(3, 0, 0), "3 passed, 0 failed");
   assert.equal(closingLine(3, 1, 2), "3 passed, 1 failed, 2 skipped");
 });

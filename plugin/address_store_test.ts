@@ -119,7 +119,7 @@ Deno.test("release finds files of an older host-local, and no one else's", () =>
   });
 });
 
-Deno.test("a requested address is given where it is free, else nothing is", () => {
+Deno.test("a requested address is given if it is free, else nothing is", () => {
   withFolder((folder) => {
     assert.deepEqual(reserve(folder, "a", { requested: ["10.5.3.5"] }), ["10.5.3.5"]);
     const refused = (requested: string[], message: RegExp) =>
@@ -149,7 +149,7 @@ Deno.test("what a crash left behind is in nobody's way", () => {
   });
 });
 
-Deno.test("where one range is full, the other gives nothing", () => {
+Deno.test("if one range is full, the other gives nothing", () => {
   withFolder((folder) => {
     for (const id of ["a", "b", "c", "d", "e"]) reserve(folder, id);
     const before = addressFiles(folder);

@@ -38,7 +38,7 @@ async function allSaid(place: Place, pattern: RegExp, times: number): Promise<nu
 
 const AGAIN = /INFO +sqlite:.* can be used again, after/g;
 
-/** What may happen to the file, and what mends it where the agents don't by themselves. */
+/** What may happen to the file, and what mends it if the agents don't by themselves. */
 const MISHAPS: Readonly<Record<string, (place: Place) => Promise<void>>> = {
   "deleted": async (place) => {
     Deno.removeSync(place.path);

@@ -465,7 +465,7 @@ export class LabNode {
     this.#lab.removeNamespace(pod.name);
   }
 
-  /** The node's own subnets, the first of them IPv4 where it has one, once its agent is ready. */
+  /** The node's own subnets, the first of them IPv4 if it has one, once its agent is ready. */
   subnets(): readonly Cidr[] {
     const env = parseSubnetEnv(Deno.readTextFileSync(this.subnetFile), this.subnetFile);
     return env.halves.map(({ subnet }) => subnet);
@@ -499,7 +499,7 @@ function addAddresses(
   }
 }
 
-/** What tells a file from another in its place; `undefined` where there is none. */
+/** What tells a file from another in its place; `undefined` if there is none. */
 function versionOf(path: string): string | undefined {
   try {
     const { ino, mtime } = Deno.statSync(path);
@@ -519,7 +519,7 @@ function kill(process: Deno.ChildProcess, how: Deno.Signal): void {
   }
 }
 
-/** Waits for all, also where one fails, so that nothing is under way any more when it throws. */
+/** Waits for all, also if one fails, so that nothing is under way any more when it throws. */
 export async function allDone<T>(work: readonly Promise<T>[]): Promise<T[]> {
   await Promise.allSettled(work);
   return await Promise.all(work);

@@ -51,7 +51,7 @@ Deno.test("a command that takes too long is killed with all that it started", as
     await assert.rejects(
       run(`sleep 300 & echo begun`, { timeoutMs: 300 }),
       /Command took longer/,
-      "also where the shell is gone, and its child holds the output",
+      "also if the shell is gone, and its child holds the output",
     );
     assert.ok(performance.now() - startMs < 100_000, "long before the 300 s are over");
     const pid = (await Deno.readTextFile(started)).trim();

@@ -59,7 +59,7 @@ class InboundRig {
     return this.result;
   }
 
-  /** Receives packets as the kernel gives them: in a series where they are of one size. */
+  /** Receives packets as the kernel gives them: in a series if they are of one size. */
   receive(
     packets: readonly Uint8Array[],
     from = PEER,

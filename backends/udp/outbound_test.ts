@@ -312,7 +312,7 @@ Deno.test("batches: one size and one peer, and only the last datagram shorter", 
   });
 });
 
-Deno.test("batches: as many as the kernel takes, and one at a time where it takes no more", () => {
+Deno.test("batches: as many as the kernel takes, and one at a time if it takes no more", () => {
   for (const [segment, most] of [[true, 64], [false, 1]] as const) {
     const rig = new OutboundRig({ segment });
     for (let index = 0; index < 200; index++) {

@@ -38,7 +38,7 @@ function openIn(
   return opening.promise;
 }
 
-/** A namespace with a node's addresses, and, where one is given, a wire to another. */
+/** A namespace with a node's addresses, and, if one is given, a wire to another. */
 function host(number: number, other?: ScratchNamespace): ScratchNamespace {
   const namespace = new ScratchNamespace();
   namespace.ip("link set lo up");

@@ -127,7 +127,7 @@ Deno.test("peer: a neighbour, an FDB entry and a nexthop route in each family", 
   ]);
 });
 
-Deno.test("peer: DirectRouting goes by the peer's address where that is on the link", async (t) => {
+Deno.test("peer: DirectRouting goes by the peer's address if that is on the link", async (t) => {
   const id = nexthopId(LEASE.halves[0]!.subnet);
   const direct = [`nexthop ${id} eth0 via 10.99.0.1`, `route 10.5.1.0/24 nexthop ${id}`];
   const cases = [

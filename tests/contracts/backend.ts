@@ -117,7 +117,7 @@ class ContractCluster implements AsyncDisposable {
     return leases.find(({ halves }) => `${halves[0]!.subnet}` === subnet)!;
   }
 
-  /** Two pods reach each other in every family, or, where the backend carries nothing, do not. */
+  /** Two pods reach each other in every family, or, if the backend carries nothing, do not. */
   async talk(a: Pod, b: Pod, patienceMs = FOLLOW_MS): Promise<void> {
     for (const [from, to] of [[a, b], [b, a]] as const) {
       for (const address of to.addresses) {

@@ -71,7 +71,7 @@ export class Cluster implements AsyncDisposable {
   readonly store: StoreAtFault;
   /** Its nodes with agents. */
   readonly members: readonly Member[];
-  /** Its node without, where it has one. */
+  /** Its node without, if it has one. */
   readonly spare: LabNode | undefined;
   /** What {@link Cluster.view} tells while all is well. */
   expected: readonly string[] = [];
@@ -221,7 +221,7 @@ async function startAgent(node: LabNode): Promise<void> {
   await node.startAgent(NEVER, ["--healthz-port", `${HEALTH_PORT}`]);
 }
 
-/** What a node's agent answers to `/readyz`: its HTTP status, or 0 where nobody answers. */
+/** What a node's agent answers to `/readyz`: its HTTP status, or 0 if nobody answers. */
 export function readiness(node: LabNode): number {
   const request = "GET /readyz HTTP/1.0\\r\\n\\r\\n";
   try {

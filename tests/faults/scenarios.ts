@@ -26,7 +26,7 @@ export interface Scenario {
   readonly starts?: boolean;
   /** How many packets it may cost at the most. */
   readonly maxLost?: Readonly<Record<BackendName, number>>;
-  /** Lets it happen; throws where denim does not do its part. */
+  /** Lets it happen; throws if denim does not do its part. */
   readonly run: (site: Site, patienceMs: number) => Promise<Undergone>;
 }
 

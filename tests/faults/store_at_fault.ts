@@ -33,7 +33,7 @@ const ETCD_PREFIX = "/coreos.com/network";
 
 /** A time in which a store is of no use. */
 export interface Outage {
-  /** Begins it; throws where the store can be used all the same. */
+  /** Begins it; throws if the store can be used all the same. */
   begin(): void | Promise<void>;
   /** Ends it. */
   end(): void | Promise<void>;
@@ -43,7 +43,7 @@ export interface Outage {
 export interface StoreAtFault extends AsyncDisposable {
   /** The public IP of each lease's holder, by the lease's key. */
   holders(): Map<string, string>;
-  /** Deletes a lease's key. Throws where there is none. */
+  /** Deletes a lease's key. Throws if there is none. */
   remove(key: string): Promise<void>;
   /** Gives a lease to another node, in one step. */
   give(key: string, publicIp: string): Promise<void>;

@@ -20,7 +20,7 @@ export interface Undergone {
 
 /**
  * Lets a fault strike, sees that it did, and waits until the cluster's view is as it should be. Throws where
- * the fault does not show, where it is not mended in time, and where an agent is another than before. Tells
+ * the fault does not show, if it is not mended in time, and if an agent is another than before. Tells
  * also when all was done, with an agent that was struck itself running again.
  */
 export async function undergo(

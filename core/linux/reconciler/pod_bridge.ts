@@ -149,7 +149,7 @@ export class PodBridge implements Derivation {
     };
   }
 
-  /** See {@link Derivation.isOutdated}: the plugin may remove the bridge at any time, which is no failure. */
+  /** See {@link Derivation.isOutdated}: the plugin may remove the bridge at any time, which is not a failure. */
   isOutdated(): boolean {
     return this.#chosen !== undefined &&
       findLink(this.#options.socket, this.#chosen.link.index) === undefined;

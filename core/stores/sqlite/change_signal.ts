@@ -36,7 +36,7 @@ interface Content {
 
 /** What a signal works with. */
 export interface ChangeSignalOptions {
-  /** Where it is said that the kernel can't watch the file. */
+  /** Takes a warning if the kernel can't watch the file. */
   readonly log: Logger;
   /** Watches a file; `Deno.watchFs` unless given. */
   readonly watchFile?: ((path: string) => Deno.FsWatcher) | undefined;

@@ -291,7 +291,7 @@ class FileCluster implements AsyncDisposable {
     return cluster;
   }
 
-  /** Claims a lease again where it is gone, as an agent does. */
+  /** Claims a lease again if it is gone, as an agent does. */
   async #keep(store: SqliteStore, { key, halves }: Lease, number: number): Promise<void> {
     const previousSubnets = halves.map(({ subnet }) => subnet);
     for await (const event of store.watch(this.#ending.signal)) {
