@@ -5,6 +5,7 @@ import { rootTest } from "../tests/support/root_test.ts";
 import { SmallDisk } from "../tests/support/small_disk.ts";
 import { eventually } from "../tests/support/wait.ts";
 import { SubnetFile } from "./subnet_file.ts";
+import { TempFolder } from "../tests/support/temp_folder.ts";
 
 function env(subnet: string): SubnetEnv {
   const networks = [Cidr.parse("10.5.0.0/16")];
@@ -18,12 +19,9 @@ function fileTest(
   body: (path: string, log: RecordingLog) => Promise<void> | void,
 ): void {
   Deno.test(`subnet.env: ${name}`, async () => {
-    const directory = await Deno.makeTempDir();
-    try {
-      await body(`${directory}/run/subnet.env`, new RecordingLog());
-    } finally {
-      await Deno.remove(directory, { recursive: true });
-    }
+    using temp = new TempFolder();
+    const directory = temp.path;
+    await body(`${directory}/run/subnet.env`, new RecordingLog());
   });
 }
 

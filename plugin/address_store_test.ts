@@ -2,17 +2,15 @@ import assert from "node:assert/strict";
 import { Cidr, IpAddress } from "@denim/core/ip";
 import { AddressStore } from "./address_store.ts";
 import { rangeOf } from "./host_local_conf.ts";
+import { TempFolder } from "../tests/support/temp_folder.ts";
 
 const SMALL = rangeOf(Cidr.parse("10.5.3.0/29")); // pods: .2 to .6
 const IPV6 = rangeOf(Cidr.parse("fc00:5:0:e::/64"));
 
 function withFolder(fn: (folder: string) => void): void {
-  const parent = Deno.makeTempDirSync({ prefix: "denim-addresses-" });
-  try {
-    fn(`${parent}/net`);
-  } finally {
-    Deno.removeSync(parent, { recursive: true });
-  }
+  using temp = new TempFolder();
+  const parent = temp.path;
+  fn(`${parent}/net`);
 }
 
 function reserve(

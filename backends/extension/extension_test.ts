@@ -6,6 +6,7 @@ import { eventually, NEVER } from "../../tests/support/wait.ts";
 import { extension } from "./mod.ts";
 import { PeerCommands, type PeerSteps } from "./peer_commands.ts";
 import { MAX_OUTPUT_BYTES, runCommand } from "./run_command.ts";
+import { TempFolder } from "../../tests/support/temp_folder.ts";
 
 function run(command: string, changes: Partial<Parameters<typeof runCommand>[1]> = {}) {
   const options = { name: "Command", variables: {}, input: "", timeoutMs: 5_000, signal: NEVER };
@@ -188,8 +189,9 @@ Deno.test("peers' commands: those that hang hold up nobody", async () => {
 });
 
 /** A node with the backend, and a directory that its commands write to. */
-class ExtensionNode implements AsyncDisposable {
-  readonly directory = Deno.makeTempDirSync();
+class ExtensionNode implements Disposable {
+  readonly #folder = new TempFolder();
+  readonly directory = this.#folder.path;
   readonly stopping = new AbortController();
   readonly #context = nodeContext({
     netConf: { EnableIPv6: true, IPv6Network: "fc00:5::/48" },
@@ -214,9 +216,9 @@ class ExtensionNode implements AsyncDisposable {
     return Deno.readTextFileSync(`${this.directory}/${name}`).split("\n");
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.dispose](): void {
     this.stopping.abort();
-    await Deno.remove(this.directory, { recursive: true });
+    this.#folder[Symbol.dispose]();
   }
 }
 
@@ -234,7 +236,7 @@ const PEER: Peer<string> = {
 };
 
 Deno.test("flannel's four commands, with its environment and standard input", async () => {
-  await using node = new ExtensionNode();
+  using node = new ExtensionNode();
   const session = await node.open({
     prestartupcommand: "echo warned >&2; echo '{\"key\": 7}'",
     PostStartupCommand: node.record("PostStartupCommand"),
@@ -264,8 +266,8 @@ Deno.test("flannel's four commands, with its environment and standard input", as
 });
 
 Deno.test("a node that goes on without the backend removes its peers, one that stops leaves them", async () => {
-  await using goesOn = new ExtensionNode();
-  await using stops = new ExtensionNode();
+  using goesOn = new ExtensionNode();
+  using stops = new ExtensionNode();
   for (const node of [stops, goesOn]) {
     const session = await node.open({
       SubnetAddCommand: node.record("SubnetAddCommand"),
@@ -283,7 +285,7 @@ Deno.test("a node that goes on without the backend removes its peers, one that s
 });
 
 Deno.test("other commands add a peer once the former ones have removed it", async () => {
-  await using node = new ExtensionNode();
+  using node = new ExtensionNode();
   const story = `${node.directory}/story`;
   const open = (name: string) =>
     node.open({
@@ -304,7 +306,7 @@ Deno.test("other commands add a peer once the former ones have removed it", asyn
 });
 
 Deno.test("what is too much to be published is not published in part", async () => {
-  await using node = new ExtensionNode();
+  using node = new ExtensionNode();
   await assert.rejects(node.open({ PreStartupCommand: "head -c 100000 /dev/zero" }), {
     name: "RuntimeError",
     message: "PreStartupCommand wrote more than 65536 bytes, too much to be published",
