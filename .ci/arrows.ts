@@ -16,6 +16,9 @@ export interface Edge {
   readonly specifier: string;
 }
 
+/** What an import leads to that names no module. The types check says nothing of dynamic imports. */
+export const NO_MODULE = "no module";
+
 /** What the parts may import beside themselves. Tests may import everything. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "core": [],
@@ -96,6 +99,7 @@ export function violations(edges: Iterable<Edge>): string[] {
 }
 
 function brokenRule({ from, to, specifier }: Edge): string | undefined {
+  if (to === NO_MODULE) return `there is no module ${specifier}; is it in its package's exports?`;
   const source = roomOf(from);
   const target = roomOf(to);
   if (source === "tests" || source === "outside") return undefined;

@@ -24,6 +24,7 @@ const allowed: readonly [from: string, to: string, specifier?: string][] = [
 ];
 
 const refused: readonly [from: string, to: string, specifier: string, rule: RegExp][] = [
+  ["agent/main.ts", "no module", "@denim/core/nothing", /no module @denim\/core\/nothing/],
   ["core/ip.ts", "core/linux/libc.ts", "./linux/libc.ts", /core may import nothing else of ours/],
   ["core/ip.ts", "node:fs", "node:fs", /zod alone/],
   ["core/ip.ts", "npm:zod-mini@1.0.0", "zod-mini", /zod alone/],

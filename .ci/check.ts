@@ -1,6 +1,6 @@
 /**
- * `deno task check`: whatever must hold of the source before it is tested. Every step runs, whatever
- * the others found; the exit code is 1 where any found something.
+ * `deno task check`: what must hold of the source before it is tested. Every step runs, even if
+ * others found something; the exit code is 1 if any found something.
  *
  * @module
  */
@@ -27,7 +27,7 @@ const TOP_LEVEL: ReadonlySet<string> = new Set([
   "tests",
 ]);
 
-/** Hosts of package registries, in halves, so that this file is none that names one. */
+/** Hosts of package registries, in halves, so that this file does not name one itself. */
 const REGISTRY_HOSTS: readonly string[] = [
   ["registry.npmjs", "org"],
   ["registry.yarnpkg", "com"],

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { findDenort } from "./denort.ts";
 import { filesUnder, ROOT } from "./source_files.ts";
+import { TempFolder } from "../tests/support/temp_folder.ts";
 
 interface Run {
   readonly code: number;
@@ -19,12 +20,9 @@ function deno(args: readonly string[], env: Record<string, string> = {}): Run {
 
 /** Compiles into a folder of its own, which `check` may look into. */
 function compile(env: Record<string, string>, check: (run: Run, folder: string) => void): void {
-  const folder = Deno.makeTempDirSync({ prefix: "denim-compile-" });
-  try {
-    check(deno(["run", "-A", ".ci/compile.ts", `${folder}/dist/denim`], env), folder);
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
-  }
+  using temp = new TempFolder();
+  const folder = temp.path;
+  check(deno(["run", "-A", ".ci/compile.ts", `${folder}/dist/denim`], env), folder);
 }
 
 Deno.test("compile says where DENORT_BIN points to nothing, and makes nothing", () => {
@@ -38,20 +36,17 @@ Deno.test("compile says where DENORT_BIN points to nothing, and makes nothing", 
 Deno.test("compile says where to put denort if it can't be fetched, and leaves nothing", () => {
   // All of Deno's cache but denort, and a proxy that refuses.
   assert.equal(deno(["cache", "agent/main.ts"]).code, 0);
-  const cache = Deno.makeTempDirSync({ prefix: "denim-cache-" });
-  try {
-    Deno.symlinkSync(findDenort().archive.replace(/dl\/.*/, "npm"), `${cache}/npm`);
-    const env = { DENO_DIR: cache, DENORT_BIN: "", HTTPS_PROXY: "http://127.0.0.1:1" };
-    compile(env, ({ code, stderr }, folder) => {
-      assert.equal(code, 1, stderr);
-      const name = `denort-${Deno.build.target}.zip`;
-      assert.ok(stderr.includes(`${cache}/dl/release/v${Deno.version.deno}/${name}`), stderr);
-      assert.match(stderr, /set DENORT_BIN to the path of the program/);
-      assert.deepEqual([...Deno.readDirSync(folder)], []);
-    });
-  } finally {
-    Deno.removeSync(cache, { recursive: true });
-  }
+  using temp = new TempFolder();
+  const cache = temp.path;
+  Deno.symlinkSync(findDenort().archive.replace(/dl\/.*/, "npm"), `${cache}/npm`);
+  const env = { DENO_DIR: cache, DENORT_BIN: "", HTTPS_PROXY: "http://127.0.0.1:1" };
+  compile(env, ({ code, stderr }, folder) => {
+    assert.equal(code, 1, stderr);
+    const name = `denort-${Deno.build.target}.zip`;
+    assert.ok(stderr.includes(`${cache}/dl/release/v${Deno.version.deno}/${name}`), stderr);
+    assert.match(stderr, /set DENORT_BIN to the path of the program/);
+    assert.deepEqual([...Deno.readDirSync(folder)], []);
+  });
 });
 
 Deno.test("compile puts every worker and the parts loaded on demand into the binary", () => {

@@ -4,15 +4,16 @@
  * @module
  */
 
-import type { Edge } from "./arrows.ts";
+import { type Edge, NO_MODULE } from "./arrows.ts";
 
 /** The part of `deno info --json` that is used here. */
 interface ModuleGraph {
   readonly modules: readonly {
     readonly specifier: string;
+    readonly error?: string;
     readonly dependencies?: readonly {
       readonly specifier: string;
-      readonly code?: { readonly specifier?: string };
+      readonly code?: { readonly specifier?: string; readonly error?: string };
       readonly type?: { readonly specifier?: string };
     }[];
   }[];
@@ -37,10 +38,15 @@ export function importEdges(root: string, files: readonly string[]): Edge[] {
     if (url !== undefined) edges.push({ from, to: place(url), specifier });
   };
 
-  for (const { specifier: from, dependencies = [] } of moduleGraph(root, files).modules) {
+  const { modules } = moduleGraph(root, files);
+  const missing = new Set(
+    modules.filter(({ error }) => error !== undefined).map(({ specifier }) => specifier),
+  );
+  for (const { specifier: from, dependencies = [] } of modules) {
     if (!from.startsWith(base.href)) continue;
     for (const { specifier, code, type } of dependencies) {
-      add(place(from), specifier, code?.specifier);
+      const isMissing = code?.error !== undefined || missing.has(code?.specifier ?? "");
+      add(place(from), specifier, isMissing ? NO_MODULE : code?.specifier);
       add(place(from), specifier, type?.specifier);
     }
   }

@@ -1,22 +1,20 @@
 import assert from "node:assert/strict";
 import { closingLine, countTests } from "./junit.ts";
+import { TempFolder } from "../tests/support/temp_folder.ts";
 
 /** Runs real tests, so that a change of Deno's report shows. */
 function reportOf(source: string, ...args: string[]): string {
-  const folder = Deno.makeTempDirSync();
-  try {
-    Deno.writeTextFileSync(`${folder}/deno.json`, "{}");
-    Deno.writeTextFileSync(`${folder}/a_test.ts`, source);
-    new Deno.Command(Deno.execPath(), {
-      args: ["test", "--quiet", "--no-check", "--junit-path=report.xml", ...args],
-      cwd: folder,
-      stdout: "null",
-      stderr: "null",
-    }).outputSync();
-    return Deno.readTextFileSync(`${folder}/report.xml`);
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
-  }
+  using temp = new TempFolder();
+  const folder = temp.path;
+  Deno.writeTextFileSync(`${folder}/deno.json`, "{}");
+  Deno.writeTextFileSync(`${folder}/a_test.ts`, source);
+  new Deno.Command(Deno.execPath(), {
+    args: ["test", "--quiet", "--no-check", "--junit-path=report.xml", ...args],
+    cwd: folder,
+    stdout: "null",
+    stderr: "null",
+  }).outputSync();
+  return Deno.readTextFileSync(`${folder}/report.xml`);
 }
 
 const MIXED = `
@@ -45,7 +43,7 @@ Deno.test("countTests leaves out what a filter left out", () => {
   });
 });
 
-Deno.test("closingLine names skipped tests only where there are some", () => {
+Deno.test("closingLine names skipped tests only if there are some", () => {
   assert.equal(closingLine(3, 0, 0), "3 passed, 0 failed");
   assert.equal(closingLine(3, 1, 2), "3 passed, 1 failed, 2 skipped");
 });

@@ -1,27 +1,25 @@
 import assert from "node:assert/strict";
 import { countTests } from "./junit.ts";
 import { runSupervised, type SupervisedResult } from "./run_supervised.ts";
+import { TempFolder } from "../tests/support/temp_folder.ts";
 
 /** Runs a test file under supervision, and gives its report as well. */
 async function supervise(
   source: string,
   silenceMs: number,
 ): Promise<SupervisedResult & { readonly counts: ReturnType<typeof countTests> }> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await Deno.writeTextFile(`${folder}/deno.json`, "{}");
-    await Deno.writeTextFile(`${folder}/a_test.ts`, source);
-    const result = await runSupervised(Deno.execPath(), {
-      args: ["test", "--quiet", "--no-check", "--junit-path=report.xml"],
-      cwd: folder,
-      env: { NO_COLOR: "1" },
-      silenceMs,
-      write: () => {},
-    });
-    return { ...result, counts: countTests(await Deno.readTextFile(`${folder}/report.xml`)) };
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  using temp = new TempFolder();
+  const folder = temp.path;
+  await Deno.writeTextFile(`${folder}/deno.json`, "{}");
+  await Deno.writeTextFile(`${folder}/a_test.ts`, source);
+  const result = await runSupervised(Deno.execPath(), {
+    args: ["test", "--quiet", "--no-check", "--junit-path=report.xml"],
+    cwd: folder,
+    env: { NO_COLOR: "1" },
+    silenceMs,
+    write: () => {},
+  });
+  return { ...result, counts: countTests(await Deno.readTextFile(`${folder}/report.xml`)) };
 }
 
 Deno.test("runSupervised() ends a test that hangs, which counts as a failure", async () => {

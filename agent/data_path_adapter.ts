@@ -32,7 +32,7 @@ export interface DataPathAdapterOptions {
   readonly onAddresses: () => void;
   /** By which failed changes are tried again. */
   readonly clock: Clock;
-  /** Where failures are said. */
+  /** Takes failures, each once. */
   readonly log: Logger;
 }
 

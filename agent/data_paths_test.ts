@@ -30,7 +30,7 @@ const snapshot = (...leases: Lease[]): LeaseEvent => ({ kind: "snapshot", leases
 const put = (...leases: Lease[]): LeaseEvent => ({ kind: "changes", put: leases, removed: [] });
 
 /** Two data paths and what happens to their peers, as `a+10.5.1.0-24`. */
-class Story {
+class PathsStory {
   readonly a = path("a");
   readonly b = path("b");
   holds = 0;
@@ -45,7 +45,7 @@ class Story {
 }
 
 Deno.test("peers follow the cluster's change from one data path to the other, and back", () => {
-  const story = new Story();
+  const story = new PathsStory();
   const all = (one: string, two: string) => [lease(1, one), lease(2, two), lease(9, "a")];
   assert.deepEqual(story.apply(snapshot(...all("a", "a"))), ["a+10.5.1.0-24", "a+10.5.2.0-24"]);
   story.paths.change(story.b);
@@ -66,7 +66,7 @@ Deno.test("peers follow the cluster's change from one data path to the other, an
 });
 
 Deno.test("a peer that changed first is held until this node changes too", () => {
-  const story = new Story();
+  const story = new PathsStory();
   story.apply(snapshot(lease(1, "a"), lease(2, "a")));
   assert.deepEqual(story.apply(put(lease(1, "b"))), []);
   assert.deepEqual(story.apply(snapshot(lease(1, "b"), lease(2, "a")), HOLD_MS - 1), []);
@@ -79,7 +79,7 @@ Deno.test("a peer that changed first is held until this node changes too", () =>
 });
 
 Deno.test("a peer is held for a while, and while it has a lease; a new one is not held", () => {
-  const story = new Story();
+  const story = new PathsStory();
   story.apply(snapshot(lease(1, "a"), lease(2, "a"), lease(3, "c")));
   assert.equal(story.holds, 0);
   story.apply(put(lease(1, "b"), lease(2, "b")));

@@ -168,7 +168,7 @@ export function parseFlags<F extends Flag>(
 }
 
 /** The variable that stands for a flag. */
-export function environmentName(name: string): string {
+function environmentName(name: string): string {
   return `FLANNELD_${name.toUpperCase().replaceAll("-", "_")}`;
 }
 

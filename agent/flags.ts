@@ -34,7 +34,6 @@ export type CommonFlag = typeof COMMON_FLAGS[number];
 
 /** Flags of flannel's that say how another one is followed: they harm nothing while that one is off. */
 const FLANNEL_DETAILS = [
-  flag("ip-masq-fully-random-disable", ignored()),
   flag("iptables-resync", ignored("SECONDS")),
 ] as const;
 
@@ -95,12 +94,21 @@ export const AGENT_FLAGS = [
     "how long before its end a lease is renewed, 1 to 1439",
     "60",
   ),
+  flag(
+    "ip-masq",
+    toggle,
+    "masquerade: what pods send to the outside leaves under this node's address",
+  ),
+  flag(
+    "ip-masq-fully-random-disable",
+    toggle,
+    "with --ip-masq: keep pods' source ports if they are free, rather than draw them at random",
+  ),
   flag("healthz-ip", ipAddress(), "address to serve /healthz and /readyz on", "127.0.0.1"),
   flag("healthz-port", wholeNumber(0, 65_535, "PORT"), "port to serve them on; 0: none", "0"),
   flag("log-format", oneOf(["text", "json"]), "form of log lines", "text"),
   ...COMMON_FLAGS,
   flag("version", request, "print the version and exit"),
-  flag("ip-masq", notYet),
   flag("iptables-forward-rules", notYet),
   flag("ip-blackhole-route", notYet),
   ...IGNORED_FLAGS,

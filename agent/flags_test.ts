@@ -28,6 +28,7 @@ Deno.test("the agent's defaults", () => {
   assert.equal(values["net-config-path"], "/etc/kube-flannel/net-conf.json");
   assert.equal(`${values["healthz-ip"]} ${values["healthz-port"]}`, "127.0.0.1 0");
   assert.deepEqual([values["log-format"], values.debug], ["text", false]);
+  assert.deepEqual([values["ip-masq"], values["ip-masq-fully-random-disable"]], [false, false]);
   assert.equal(source("net-config-path"), "default");
 });
 
@@ -75,11 +76,19 @@ const CASES: readonly Case[] = [
     debug: false,
   }],
   [[], { FLANNELD_VERSION: "v0.26.1", FLANNELD_HELP: "true" }, {}],
+  // Masquerade.
+  [["--ip-masq"], {}, { "ip-masq": true, "ip-masq-fully-random-disable": false }],
+  [["-ip-masq=t", "-ip-masq-fully-random-disable"], {}, {
+    "ip-masq": true,
+    "ip-masq-fully-random-disable": true,
+  }],
+  [[], { FLANNELD_IP_MASQ: "true" }, { "ip-masq": true }],
+  [["--ip-masq=false"], { FLANNELD_IP_MASQ: "true" }, { "ip-masq": false }],
   // What denim does not do yet harms nothing while it is off …
-  [["--ip-masq=false", "--iptables-forward-rules=0"], {}, {}],
-  [[], { FLANNELD_IP_MASQ: "false", FLANNELD_IP_BLACKHOLE_ROUTE: "F" }, {}],
+  [["--iptables-forward-rules=0"], {}, {}],
+  [[], { FLANNELD_IP_BLACKHOLE_ROUTE: "F" }, {}],
   // … nor does what only says how to do it.
-  [["--iptables-resync=5", "--ip-masq-fully-random-disable"], {}, {}],
+  [["--iptables-resync=5"], {}, {}],
   // Kubernetes is followed if it is chosen, and its other flags harm nothing if it is not.
   [["--kube-subnet-mgr", "--kubeconfig-file", "", "--kube-api-url="], {}, {
     "kube-subnet-mgr": true,
@@ -121,7 +130,7 @@ Deno.test("--iface-regex is Go's, and may be repeated", () => {
 });
 
 Deno.test("flags without effect are told by the names that they were given under", () => {
-  const flags = parse(["-v=4", "--logtostderr", "--ip-masq=false"], {
+  const flags = parse(["-v=4", "--logtostderr", "--ip-masq"], {
     FLANNELD_IPTABLES_RESYNC: "5",
   });
   assert.deepEqual(ignoredFlags(flags), ["FLANNELD_IPTABLES_RESYNC", "--logtostderr", "--v"]);
@@ -135,8 +144,13 @@ const WRONG: readonly (readonly [readonly string[], Environment, message: string
   [["stray"], {}, "stray: not a flag: denim agent takes no operands"],
   [["--debug", "false"], {}, "false: not a flag: denim agent takes no operands"],
   [["--", "-v"], {}, "-v: not a flag: denim agent takes no operands"],
-  [["--ip-masq=t"], {}, /^--ip-masq: denim does not do this yet/],
-  [[], { FLANNELD_IP_MASQ: "true" }, /^FLANNELD_IP_MASQ: denim does not do this yet/],
+  [["--ip-blackhole-route=t"], {}, /^--ip-blackhole-route: denim does not do this yet/],
+  [
+    [],
+    { FLANNELD_IP_BLACKHOLE_ROUTE: "true" },
+    /^FLANNELD_IP_BLACKHOLE_ROUTE: denim does not do this yet/,
+  ],
+  [["--ip-masq=yes"], {}, '--ip-masq: "yes" is neither true nor false'],
   [["--debug=maybe"], {}, '--debug: "maybe" is neither true nor false'],
   [["--iface="], {}, "--iface: the value is empty"],
   [["--subnet-file="], {}, "--subnet-file: the value is empty"],

@@ -4,10 +4,19 @@
  * @module
  */
 
-import { ALL_DEVICES, type Cidr, type FamilyConfig, type KernelState } from "@denim/core";
+import { ALL_DEVICES, type Cidr, FAMILIES, type FamilyConfig, type KernelState } from "@denim/core";
 
 /** The reconciler's name for what {@link hostState} asks for. */
 export const HOST_OWNER = "host";
+
+/** The reconciler's name for what {@link masqueradeState} asks for. */
+export const MASQUERADE_OWNER = "pods' way out";
+
+/** How pods' packets are masqueraded. */
+export interface MasqueradeChoice {
+  /** Whether source ports are drawn at random. */
+  readonly fullyRandom: boolean;
+}
 
 /**
  * Has the node forward packets, and gives the pods' bridge its addresses. Without devices and subnets it is the part
@@ -31,4 +40,26 @@ export function hostState(
     { kind: "podGateway", address: subnet.at(1n), prefixLength: subnet.prefixLength } as const
   ));
   return [...forwarding, ...gateways];
+}
+
+/**
+ * Masquerades what pods send to the outside, in each family in which the node has a subnet.
+ *
+ * @param families those that net-conf enables
+ * @param subnets the node's own
+ * @param choice how; nothing is masqueraded if it is `undefined`
+ */
+export function masqueradeState(
+  families: readonly Pick<FamilyConfig, "family" | "network">[],
+  subnets: readonly Cidr[],
+  choice: MasqueradeChoice | undefined,
+): KernelState {
+  if (choice === undefined) return [];
+  return FAMILIES.flatMap((family) => {
+    const networks = families.filter((config) => config.family === family)
+      .map(({ network }) => network);
+    const own = subnets.filter((subnet) => subnet.family === family);
+    if (networks.length === 0 || own.length === 0) return [];
+    return [{ kind: "masquerade", family, networks, subnets: own, ...choice } as const];
+  });
 }

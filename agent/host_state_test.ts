@@ -1,6 +1,6 @@
-import { Cidr } from "@denim/core";
+import { Cidr, type Family } from "@denim/core";
 import assert from "node:assert/strict";
-import { hostState } from "./host_state.ts";
+import { hostState, masqueradeState } from "./host_state.ts";
 
 Deno.test("a node forwards by each device in IPv4, and as a whole in IPv6", () => {
   const state = hostState([{ family: 4 }, { family: 6 }], ["eth0", "flannel.1"]);
@@ -19,3 +19,47 @@ Deno.test("the pods' bridge has the first address of each subnet", () => {
   );
   assert.deepEqual(addresses, ["10.5.7.1/24", "fd05:0:0:7::1/64"]);
 });
+
+const NETWORKS: Readonly<Record<Family, Cidr>> = {
+  4: Cidr.parse("10.5.0.0/16"),
+  6: Cidr.parse("fc00:5::/48"),
+};
+const SUBNETS: Readonly<Record<Family, Cidr>> = {
+  4: Cidr.parse("10.5.7.0/24"),
+  6: Cidr.parse("fc00:5:0:7::/64"),
+};
+const configOf = (family: Family) => ({ family, network: NETWORKS[family] });
+const wantedOf = (family: Family, fullyRandom: boolean) => ({
+  kind: "masquerade",
+  family,
+  networks: [NETWORKS[family]],
+  subnets: [SUBNETS[family]],
+  fullyRandom,
+});
+
+const MASQUERADES: readonly (readonly [
+  what: string,
+  families: readonly Family[],
+  subnets: readonly Family[],
+  fullyRandom: boolean | undefined,
+  wanted: readonly Family[],
+])[] = [
+  ["both families", [4, 6], [4, 6], true, [4, 6]],
+  ["IPv4 alone", [4], [4], true, [4]],
+  ["IPv6 alone", [6], [6], true, [6]],
+  ["source ports in order", [4, 6], [4, 6], false, [4, 6]],
+  ["a family without a subnet yet", [4, 6], [4], true, [4]],
+  ["a subnet of a family that net-conf no longer has", [6], [4, 6], true, [6]],
+  ["switched off", [4, 6], [4, 6], undefined, []],
+];
+
+for (const [what, families, subnets, fullyRandom, wanted] of MASQUERADES) {
+  Deno.test(`masquerade: ${what}`, () => {
+    const state = masqueradeState(
+      families.map(configOf),
+      subnets.map((family) => SUBNETS[family]),
+      fullyRandom === undefined ? undefined : { fullyRandom },
+    );
+    assert.deepEqual(state, wanted.map((family) => wantedOf(family, fullyRandom!)));
+  });
+}

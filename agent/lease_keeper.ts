@@ -38,7 +38,7 @@ export interface LeaseKeeperOptions {
   readonly request: () => LeaseRequest;
   /** Called when another node has the subnet, or this one is the newcomer; and when it is this node's again. */
   readonly onTaken: (taken: boolean) => void;
-  /** Where it is logged what happens to the lease. */
+  /** Takes what happens to the lease. */
   readonly log: Logger;
   /** Counts what happens to the lease. */
   readonly metrics?: Metrics;

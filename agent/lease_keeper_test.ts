@@ -13,10 +13,10 @@ import { DatabaseSync } from "node:sqlite";
 import { node } from "../tests/contracts/lease_store.ts";
 import { RecordingLog } from "../tests/support/recording_log.ts";
 import { SqliteLeases } from "../tests/support/sqlite_leases.ts";
-import { eventually } from "../tests/support/wait.ts";
+import { eventually, NEVER } from "../tests/support/wait.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
+import { TempFolder } from "../tests/support/temp_folder.ts";
 
-const NEVER = new AbortController().signal;
 const OTHER = IpAddress.parse("10.99.7.7");
 
 /** A node that does nothing but keep its lease, in a file that several have open. */
@@ -90,15 +90,12 @@ function keeperTest(
   body: (node: Keeping, held: Lease, path: string) => Promise<void>,
 ): void {
   Deno.test(`lease keeper: ${name}`, async () => {
-    const directory = await Deno.makeTempDir();
-    try {
-      await using keeping = new Keeping(`${directory}/denim.db`);
-      const conf = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}';
-      await keeping.store.setNetworkConfig(conf, { ifAbsent: true }, NEVER);
-      await body(keeping, await keeping.start(), `${directory}/denim.db`);
-    } finally {
-      await Deno.remove(directory, { recursive: true });
-    }
+    using temp = new TempFolder();
+    const directory = temp.path;
+    await using keeping = new Keeping(`${directory}/denim.db`);
+    const conf = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}';
+    await keeping.store.setNetworkConfig(conf, { ifAbsent: true }, NEVER);
+    await body(keeping, await keeping.start(), `${directory}/denim.db`);
   });
 }
 

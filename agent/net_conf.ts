@@ -30,13 +30,21 @@ export function findBackend(
   );
 }
 
-/**
- * What net-conf's `Backend` object says to its backend. A key that is `null` means the default, as to Go's JSON reader.
- * Throws a ConfigError that names the key.
- */
+/** What net-conf's `Backend` object says to its backend. Throws a ConfigError that names the key. */
 export function readBackendOptions(backend: AnyBackend, config: NetworkConfig): unknown {
-  const given = Object.entries(config.backend.options).filter(([, value]) => value !== null);
-  return readConfig(backend.options, Object.fromEntries(given), "net-conf", ["Backend"]);
+  return readConfig(backend.options, config.backend.options, "net-conf", ["Backend"]);
+}
+
+/**
+ * Checks that a node can masquerade as net-conf says. Throws a ConfigError if net-conf asks for iptables, which denim
+ * does not do.
+ */
+export function requireNftables({ enableNFTables }: NetworkConfig): void {
+  if (enableNFTables !== false) return;
+  throw new ConfigError(
+    "net-conf: EnableNFTables is false, and denim masquerades by nftables; iptables is not there " +
+      "yet: set it to true, leave it out, or start the agent without --ip-masq",
+  );
 }
 
 /** Reads a net-conf with every check that a node makes before it uses one. Throws a ConfigError. */

@@ -1,6 +1,6 @@
 import { builtin } from "@denim/backends";
 import assert from "node:assert/strict";
-import { checkNetConf, findBackend, readBackendOptions } from "./net_conf.ts";
+import { checkNetConf, findBackend, requireNftables } from "./net_conf.ts";
 
 const conf = (type: string) => JSON.stringify({ Network: "10.5.0.0/16", Backend: { type } });
 
@@ -18,29 +18,17 @@ Deno.test("an unknown backend is refused, and the known ones are named", () => {
   });
 });
 
-/** Each backend's own keys. */
-const OPTIONS: Readonly<Record<string, readonly string[]>> = {
-  vxlan: ["VNI", "Port", "MTU", "GBP", "Learning", "DirectRouting"],
-  "host-gw": [],
-  udp: ["Port", "MTU", "Offloads", "PartialChecksums"],
-  alloc: [],
-  extension: [
-    "PreStartupCommand",
-    "PostStartupCommand",
-    "SubnetAddCommand",
-    "SubnetRemoveCommand",
-    "CommandTimeoutSeconds",
-    "MTU",
-  ],
-};
-
-for (const backend of builtin) {
-  Deno.test(`${backend.type}: a key of net-conf's Backend that is null means the default, as in Go`, () => {
-    const options = (keys: readonly string[]) => {
-      const Backend = { Type: backend.type, ...Object.fromEntries(keys.map((key) => [key, null])) };
-      const text = JSON.stringify({ Network: "10.5.0.0/16", Backend });
-      return readBackendOptions(backend, checkNetConf(text, builtin));
-    };
-    assert.deepEqual(options(OPTIONS[backend.type]!), options([]));
+Deno.test("a node that masquerades does so by nftables, unless net-conf forbids it", () => {
+  const read = (more: object) =>
+    checkNetConf(
+      JSON.stringify({ Network: "10.5.0.0/16", Backend: { Type: "vxlan" }, ...more }),
+      builtin,
+    );
+  for (const more of [{}, { EnableNFTables: null }, { EnableNFTables: true }]) {
+    requireNftables(read(more));
+  }
+  assert.throws(() => requireNftables(read({ enableNfTables: false })), {
+    name: "ConfigError",
+    message: /EnableNFTables is false.*iptables is not there yet.*--ip-masq/,
   });
-}
+});

@@ -6,6 +6,7 @@
 
 import {
   heldBefore,
+  type KernelState,
   type Lease,
   type LeaseEvent,
   leaseKey,
@@ -13,22 +14,30 @@ import {
   type LeaseRequest,
   type LeaseStore,
   type Logger,
+  messageOf,
   type Metrics,
   type NetworkConfig,
   NodeScope,
   RuntimeError,
   type SubnetEnv,
   SYSTEM_CLOCK,
+  throwDefect,
 } from "@denim/core";
 import { kernelReader, NetlinkSocket, Reconciler, type UnderlayNews } from "@denim/core/linux";
 import { DataPath, type DataPathContext } from "./data_path.ts";
 import { DataPathAdapter } from "./data_path_adapter.ts";
 import { DataPathManager } from "./data_path_manager.ts";
 import { logFailures } from "./desired_kernel.ts";
-import { HOST_OWNER, hostState } from "./host_state.ts";
+import {
+  HOST_OWNER,
+  hostState,
+  MASQUERADE_OWNER,
+  type MasqueradeChoice,
+  masqueradeState,
+} from "./host_state.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
-import { type AnyBackend, findBackend } from "./net_conf.ts";
+import { type AnyBackend, findBackend, requireNftables } from "./net_conf.ts";
 import { NetworkCondition } from "./network_condition.ts";
 import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
@@ -46,6 +55,8 @@ export interface NodeOptions {
   readonly interface: InterfaceChoice;
   /** Where subnet.env is written. */
   readonly subnetFile: string;
+  /** How pods' packets to the outside are masqueraded; `undefined` if the agent does not do it. */
+  readonly masquerade?: MasqueradeChoice | undefined;
   /** How long before its end the lease is renewed, in milliseconds. */
   readonly renewMarginMs: number;
   /** Where the node says what it does. */
@@ -74,6 +85,7 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
   const { store, backends, log, metrics } = options;
   const config = await store.networkConfig(signal);
   findBackend(config, backends);
+  if (options.masquerade !== undefined) requireNftables(config);
   if (config.backend.defaulted) {
     log.warn(
       "backend-defaulted",
@@ -105,11 +117,9 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
     signal: tasks.signal,
     fail: tasks.fail,
   };
-  // Another node with the same public IP may hold the lease: what that one publishes is not this node's to go on with.
-  const { held, lastRun } = start;
-  const isOwn = held !== undefined &&
-    heldBefore({ publicIps: start.outer.current.publicIps, ...lastRun }, held);
-  await using first = await DataPath.open(config, isOwn ? held : undefined, context);
+  // What a running node publishes is not this node's to go on with, so that no two have one VTEP MAC.
+  const own = start.isProven ? start.held : undefined;
+  await using first = await DataPath.open(config, own, context);
   await using node: NodeAgent = new NodeAgent({
     options,
     config,
@@ -137,8 +147,10 @@ interface StartState {
   readonly subnetFile: SubnetFile;
   /** What subnet.env said of the last run. */
   readonly lastRun: LastRun;
-  /** The lease of the last run, if the store still has it. */
+  /** The lease that the store has for this node: that of the last run, or of its public IP. */
   readonly held: Lease | undefined;
+  /** Whether that lease is this node's for certain. If not, a running node with the same public IP may hold it. */
+  readonly isProven: boolean;
 }
 
 async function readStartState(
@@ -166,8 +178,10 @@ async function readStartState(
     publicIp: [...publicIps.values()].join(" "),
     mtuBytes,
   });
-  const held = await store.held({ publicIps, ...lastRun }, signal);
-  return { outer, subnetFile, lastRun, held };
+  const identity = { publicIps, ...lastRun };
+  const held = await store.held(identity, signal);
+  const isProven = held === undefined || heldBefore(identity, held);
+  return { outer, subnetFile, lastRun, held, isProven };
 }
 
 /** What a node is made of. */
@@ -195,6 +209,8 @@ class NodeAgent implements AsyncDisposable {
   /** Resolved when the kernel has what all peers need, or the node stops. */
   readonly #peersReached = Promise.withResolvers<void>();
   #sawPeers = false;
+  /** Whether no running node has objected to this node's lease. */
+  #isProven: boolean;
 
   /** How packets reach the peers. */
   readonly dataPaths: DataPathManager;
@@ -205,6 +221,7 @@ class NodeAgent implements AsyncDisposable {
     const { store, renewMarginMs, log, metrics, onReadiness } = options;
     this.#options = options;
     this.#start = start;
+    this.#isProven = start.isProven;
     this.#tasks = tasks;
     this.#reconciler = reconciler;
     this.#watch = new LeaseWatch({
@@ -268,7 +285,10 @@ class NodeAgent implements AsyncDisposable {
     try {
       await this.#tasks.join();
     } finally {
-      if (isNew && !this.#readiness.wasReady) this.dataPaths.clear();
+      if (isNew && !this.#readiness.wasReady) {
+        this.#reconciler.delete(MASQUERADE_OWNER);
+        this.dataPaths.clear();
+      }
     }
   }
 
@@ -281,6 +301,7 @@ class NodeAgent implements AsyncDisposable {
     // The last run's subnet may be another node's by now: no pod may get an address of it.
     if (key !== leaseKey(lastRun.previousSubnets)) subnetFile.remove();
     await this.dataPaths.start();
+    this.#masquerade();
     await this.dataPaths.keepFormer(held);
     add(this.#watch.run((event) => this.#onLeases(event)));
     add(this.#keeper.run(signal));
@@ -294,12 +315,16 @@ class NodeAgent implements AsyncDisposable {
 
   #request(): LeaseRequest {
     const { backend, session } = this.dataPaths.current;
-    return {
-      publicIps: this.#start.outer.current.publicIps,
-      ...this.#start.lastRun,
-      backendType: backend.leaseType,
-      backendData: session.publishes,
-    };
+    const { outer, lastRun, held } = this.#start;
+    const node = { publicIps: outer.current.publicIps, ...lastRun };
+    // The lease goes on saying what it says: peers go on sending to the node that may be running.
+    return this.#isProven
+      ? { ...node, backendType: backend.leaseType, backendData: session.publishes }
+      : {
+        ...node,
+        backendType: held!.backendType,
+        backendData: new Map(held!.halves.map((half) => [half.subnet.family, half.backendData])),
+      };
   }
 
   /** Has the lease say what the current data path publishes; then subnet.env's record has its addresses. */
@@ -338,9 +363,26 @@ class NodeAgent implements AsyncDisposable {
   /** Follows net-conf for as long as the node lives. */
   async #followNetConf(): Promise<void> {
     for await (const config of this.#options.store.watchNetworkConfig(this.#tasks.signal)) {
+      if (!this.#canFollow(config)) continue;
       this.adapter.want(config);
       // It may allow the subnets that the net-conf before did not.
       if (this.#readiness.taken) this.#tasks.add(this.#keeper.publish());
+    }
+  }
+
+  /** Whether the node can masquerade as a new net-conf says; the log says why not. */
+  #canFollow(config: NetworkConfig): boolean {
+    if (this.#options.masquerade === undefined) return true;
+    try {
+      requireNftables(config);
+      return true;
+    } catch (error) {
+      throwDefect(error);
+      this.#options.log.error(
+        "net-conf-refused",
+        `this node cannot follow the new net-conf and keeps the one before: ${messageOf(error)}`,
+      );
+      return false;
     }
   }
 
@@ -354,9 +396,12 @@ class NodeAgent implements AsyncDisposable {
   async #becomeReady(): Promise<void> {
     await this.#peersReached.promise;
     const { signal } = this.#tasks;
-    const { held, lastRun } = this.#start;
-    const isOwn = held === undefined || held.key === leaseKey(lastRun.previousSubnets);
-    if (!isOwn && !await SYSTEM_CLOCK.sleep(OBJECTION_MS, signal) || signal.aborted) return;
+    if (!this.#isProven) {
+      if (!await SYSTEM_CLOCK.sleep(OBJECTION_MS, signal)) return;
+      this.#isProven = true;
+      await this.#keeper.publish();
+    }
+    if (signal.aborted) return;
     const { families } = this.dataPaths.config;
     this.#reconciler.networks = families;
     this.#reconciler.set(HOST_OWNER, hostState(families));
@@ -379,7 +424,23 @@ class NodeAgent implements AsyncDisposable {
     const devices = [this.#start.outer.current.name, ...this.dataPaths.devices];
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
     this.#reconciler.set(HOST_OWNER, hostState(families, devices, subnets));
+    this.#reconciler.set(MASQUERADE_OWNER, this.#masqueradeState());
     logFailures(this.#reconciler.apply(), this.#options.log);
+  }
+
+  /**
+   * Masquerades before any earlier run's rules are removed: packets always meet rules. Throws a RuntimeError if the
+   * kernel cannot.
+   */
+  #masquerade(): void {
+    this.#reconciler.set(MASQUERADE_OWNER, this.#masqueradeState());
+    const { failures } = this.#reconciler.apply();
+    if (failures.length > 0) throw new RuntimeError(failures.join("; "));
+  }
+
+  #masqueradeState(): KernelState {
+    const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
+    return masqueradeState(this.dataPaths.config.families, subnets, this.#options.masquerade);
   }
 
   #subnetEnv(): SubnetEnv {
@@ -391,7 +452,7 @@ class NodeAgent implements AsyncDisposable {
         subnet,
       })),
       mtuBytes: current.session.mtuBytes,
-      ipMasq: false,
+      ipMasq: this.#options.masquerade !== undefined,
     };
   }
 }

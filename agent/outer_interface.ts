@@ -111,7 +111,7 @@ export interface FollowerOptions {
   readonly families: readonly Family[];
   /** See {@link ChoiceContext.lastIps}. */
   readonly lastIps?: ReadonlyMap<Family, IpAddress>;
-  /** Where it is said that the device is lost, is back, or may not be the right one. */
+  /** Takes a line when the device is lost, is back, or may not be the right one. */
   readonly log: Logger;
 }
 
@@ -149,10 +149,10 @@ export class OuterInterfaceFollower {
   }
 
   /**
-   * Evaluates the choice again. Keeps the current device while it has its addresses, even if it is down: what is gone
-   * for a moment is no reason to move. Otherwise it chooses as at the start, and if nothing fits, keeps the last
-   * choice. Returns to the device and addresses of the start once these are there again: what took their place
-   * may not be the node's for good.
+   * Evaluates the choice again. Keeps the current device while it has its addresses, even if it is down: a device
+   * that is gone for a moment is not a reason to move. Otherwise it chooses as at the start, and if nothing fits,
+   * keeps the last choice. Returns to the device and addresses of the start once these are there again: what took
+   * their place may not be the node's for good.
    */
   refresh(): void {
     const { socket, choice, families } = this.#options;

@@ -4,7 +4,7 @@ import { RecordingLog } from "../tests/support/recording_log.ts";
 import { Readiness } from "./readiness.ts";
 
 /** Readiness with a fake of subnet.env on disk, and what happens to it. */
-class Story {
+class ReadinessStory {
   readonly log = new RecordingLog();
   readonly metrics = new MetricsRegistry();
   readonly lines: string[] = [];
@@ -35,7 +35,7 @@ class Story {
 }
 
 Deno.test("subnet.env is there while the node is ready and its subnet is its own", () => {
-  const story = new Story(), { readiness, lines } = story;
+  const story = new ReadinessStory(), { readiness, lines } = story;
   readiness.update();
   assert.deepEqual([lines, story.gauge], [[], 0], "not before the node is ready");
   readiness.start();
@@ -51,7 +51,7 @@ Deno.test("subnet.env is there while the node is ready and its subnet is its own
 });
 
 Deno.test("a node whose subnet is taken before it is ready is not ready", () => {
-  const { readiness, lines } = new Story();
+  const { readiness, lines } = new ReadinessStory();
   readiness.setTaken(true);
   readiness.start();
   assert.deepEqual([readiness.ready, readiness.wasReady], [false, true]);
@@ -59,7 +59,7 @@ Deno.test("a node whose subnet is taken before it is ready is not ready", () => 
 });
 
 Deno.test("a full disk ends a node that starts, and none that runs; a defect ends both", () => {
-  const story = new Story(), { readiness } = story;
+  const story = new ReadinessStory(), { readiness } = story;
   const fail = (error: Error) => () => {
     throw error;
   };

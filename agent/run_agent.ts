@@ -103,6 +103,9 @@ async function serve(
     backends,
     interface: interfaceChoice(values),
     subnetFile: values["subnet-file"],
+    masquerade: values["ip-masq"]
+      ? { fullyRandom: !values["ip-masq-fully-random-disable"] }
+      : undefined,
     renewMarginMs: values["subnet-lease-renew-margin"],
     log,
     metrics,

@@ -31,7 +31,7 @@ export class TaskGroup {
     this.#running.add(watched);
   };
 
-  /** Ends the group with an error of work that is no task of its own. */
+  /** Ends the group with an error of work that is not one of its tasks. */
   readonly fail = (error: unknown): void => this.add(Promise.reject(error));
 
   /**

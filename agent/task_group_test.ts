@@ -1,13 +1,14 @@
 import { RuntimeError } from "@denim/core";
 import assert from "node:assert/strict";
 import { TaskGroup } from "./task_group.ts";
+import { NEVER } from "../tests/support/wait.ts";
 
 function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => signal.addEventListener("abort", () => resolve()));
 }
 
 Deno.test("the first task that fails ends the others, and its failure is the group's", async () => {
-  const group = new TaskGroup(new AbortController().signal);
+  const group = new TaskGroup(NEVER);
   let ended = 0;
   for (let at = 0; at < 2; at++) group.add(aborted(group.signal).then(() => void ended++));
   group.add(aborted(group.signal).then(() => Promise.reject(new RuntimeError("too late"))));
@@ -17,7 +18,7 @@ Deno.test("the first task that fails ends the others, and its failure is the gro
 });
 
 Deno.test("a group waits for tasks that its tasks add", async () => {
-  const group = new TaskGroup(new AbortController().signal);
+  const group = new TaskGroup(NEVER);
   let ended = false;
   group.add((async () => {
     await Promise.resolve();

@@ -135,7 +135,7 @@ class TunSession<PeerData> implements BackendSession<PeerData> {
       do {
         try {
           using opened = tun = new TunPackets(device);
-          if (complaints.resolve()) log.info("tun-reopened", `device ${device} is open again`);
+          if (complaints.resolve()) log.info("device-back", `device ${device} is open again`);
           backoff.reset();
           for await (const packet of opened.read(signal)) {
             if (signal.aborted) return;
@@ -146,7 +146,10 @@ class TunSession<PeerData> implements BackendSession<PeerData> {
           throwDefect(error);
           const why = messageOf(error);
           if (complaints.isNew(why)) {
-            log.warn("tun-lost", `${why}; no packet travels until device ${device} is open again`);
+            log.warn(
+              "device-gone",
+              `${why}; no packet travels until device ${device} is open again`,
+            );
           }
         } finally {
           tun = undefined;

@@ -31,7 +31,7 @@ export class RuntimeError extends ExpectedError {
 /**
  * Whether an error is a defect of denim, such as a `TypeError`, rather than something that happens to denim. A
  * defect is never retried or swallowed: it ends the process, which leaves the data path as it is. Errors of the
- * operating system (`Deno.errors`) and aborted waits are no defects.
+ * operating system (`Deno.errors`) and aborted waits are not defects.
  */
 export function isDefect(error: unknown): boolean {
   if (error instanceof ExpectedError) return false;

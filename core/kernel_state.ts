@@ -171,6 +171,23 @@ export interface PodGateway {
   readonly prefixLength: number;
 }
 
+/**
+ * Packets of pods leave the node under the node's own address, as those of the node to pods elsewhere do (NAT). Who is
+ * masqueraded is said by masquerade.ts of core/linux/netfilter.
+ */
+export interface Masquerade {
+  /** Tells the kinds of object apart. */
+  readonly kind: "masquerade";
+  /** Whose packets. */
+  readonly family: Family;
+  /** The cluster's networks of this family: addresses of pods on any node. */
+  readonly networks: readonly Cidr[];
+  /** This node's subnets of these networks: addresses of its own pods. */
+  readonly subnets: readonly Cidr[];
+  /** Whether source ports are drawn at random (`--random-fully`), which is flannel's default. */
+  readonly fullyRandom: boolean;
+}
+
 /** One thing that the kernel should have. */
 export type KernelObject =
   | Link
@@ -180,7 +197,8 @@ export type KernelObject =
   | Nexthop
   | Route
   | Forwarding
-  | PodGateway;
+  | PodGateway
+  | Masquerade;
 
 /** All that an owner wants in the kernel, in any order. */
 export type KernelState = readonly KernelObject[];

@@ -131,8 +131,8 @@ export function parseLease(key: string, value: string, expiry: Expiry = "unknown
   let json: unknown;
   try {
     json = JSON.parse(value);
-  } catch {
-    throw new RuntimeError(`lease ${key}: the value is not JSON`);
+  } catch (error) {
+    throw new RuntimeError(`lease ${key}: the value is not JSON`, { cause: error });
   }
   const parsed = leaseValue.safeParse(json);
   if (!parsed.success) {

@@ -77,7 +77,7 @@ export function heldBefore(node: NodeIdentity, lease: Lease): boolean {
  * Whether the lease that is stored under a node's key still is that node's: it names the same public IP in each
  * family.
  */
-export function stillHolds(lease: Lease, stored: Lease): boolean {
+function stillHolds(lease: Lease, stored: Lease): boolean {
   return lease.halves.every(({ subnet, publicIp }) =>
     leaseHalf(stored, subnet.family)?.publicIp.equals(publicIp)
   );

@@ -29,8 +29,8 @@ export interface FamilyConfig {
 export interface NetworkConfig {
   /** The enabled families, IPv4 first; at least one. */
   readonly families: readonly FamilyConfig[];
-  /** Whether masquerade and forwarding rules are nftables' rather than iptables'. */
-  readonly enableNFTables: boolean;
+  /** Whether masquerade rules are nftables' rather than iptables'; `undefined` if net-conf leaves that to the node. */
+  readonly enableNFTables: boolean | undefined;
   /** Which backend carries the packets. */
   readonly backend: {
     /** Its name, `Backend.Type`. */
@@ -170,7 +170,7 @@ export function parseNetworkConfig(text: string): NetworkConfig {
   }
   return {
     families,
-    enableNFTables: given.EnableNFTables ?? false,
+    enableNFTables: given.EnableNFTables,
     backend: readBackend(given.Backend),
   };
 }

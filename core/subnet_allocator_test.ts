@@ -166,7 +166,7 @@ Deno.test("randomBelow: in range, and every number of it", () => {
   assert.ok(Array.from({ length: 100 }, () => randomBelow(1n << 128n)).some((n) => n >> 120n > 0n));
 });
 
-Deno.test("chooseSubnets: a preferred subnet where it is free, else another; an error where none is", () => {
+Deno.test("chooseSubnets: a preferred subnet if it is free, else another; an error if none is", () => {
   const allocators = (...held: string[]) => [
     new SubnetAllocator(IPV4, held.map((text) => Cidr.parse(text))),
     new SubnetAllocator(IPV6),

@@ -2,17 +2,15 @@ import assert from "node:assert/strict";
 import { Cidr, IpAddress } from "@denim/core/ip";
 import { AddressStore } from "./address_store.ts";
 import { rangeOf } from "./host_local_conf.ts";
+import { TempFolder } from "../tests/support/temp_folder.ts";
 
 const SMALL = rangeOf(Cidr.parse("10.5.3.0/29")); // pods: .2 to .6
 const IPV6 = rangeOf(Cidr.parse("fc00:5:0:e::/64"));
 
 function withFolder(fn: (folder: string) => void): void {
-  const parent = Deno.makeTempDirSync({ prefix: "denim-addresses-" });
-  try {
-    fn(`${parent}/net`);
-  } finally {
-    Deno.removeSync(parent, { recursive: true });
-  }
+  using temp = new TempFolder();
+  const parent = temp.path;
+  fn(`${parent}/net`);
 }
 
 function reserve(
@@ -119,7 +117,7 @@ Deno.test("release finds files of an older host-local, and no one else's", () =>
   });
 });
 
-Deno.test("a requested address is given where it is free, else nothing is", () => {
+Deno.test("a requested address is given if it is free, else nothing is", () => {
   withFolder((folder) => {
     assert.deepEqual(reserve(folder, "a", { requested: ["10.5.3.5"] }), ["10.5.3.5"]);
     const refused = (requested: string[], message: RegExp) =>
@@ -149,7 +147,7 @@ Deno.test("what a crash left behind is in nobody's way", () => {
   });
 });
 
-Deno.test("where one range is full, the other gives nothing", () => {
+Deno.test("if one range is full, the other gives nothing", () => {
   withFolder((folder) => {
     for (const id of ["a", "b", "c", "d", "e"]) reserve(folder, id);
     const before = addressFiles(folder);
@@ -225,7 +223,7 @@ for (const name of ["lock", ".draft", "last_reserved_ip.0"]) {
 for (
   const [what, content] of [["is empty", ""], ["holds zeros", "\0\0\0"], ["holds junk", "%\xff"]]
 ) {
-  Deno.test(`a file that ${what} is taken until the machine is started anew`, () => {
+  Deno.test(`a file that ${what} is taken until the machine is started again`, () => {
     withFolder((folder) => {
       Deno.mkdirSync(folder);
       Deno.writeTextFileSync(`${folder}/10.5.3.2`, content!);

@@ -77,7 +77,7 @@ Deno.test("renderDelegate keeps the user's own, and both families", () => {
   });
 });
 
-Deno.test("renderDelegate asks another plugin to masquerade where the agent does not", () => {
+Deno.test("renderDelegate asks another plugin to masquerade if the agent does not", () => {
   const delegateOf = (delegate: JsonObject, ipMasq: boolean) =>
     render({ delegate, ipam: { type: "static" } }, { ...ENV, ipMasq }).json;
   const { isGateway, ipMasq, ipam } = delegateOf({ type: "ptp" }, false);

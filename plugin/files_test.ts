@@ -1,21 +1,9 @@
 import assert from "node:assert/strict";
 import { lockFile, lockIfThere, removeIfPossible, removeIfThere, unlessGone } from "./files.ts";
-
-/** A folder that is gone when its scope ends. */
-class Folder implements Disposable {
-  readonly path: string = Deno.makeTempDirSync({ prefix: "denim-files-" });
-
-  names(): string[] {
-    return [...Deno.readDirSync(this.path)].map(({ name }) => name).sort();
-  }
-
-  [Symbol.dispose](): void {
-    Deno.removeSync(this.path, { recursive: true });
-  }
-}
+import { TempFolder } from "../tests/support/temp_folder.ts";
 
 Deno.test("removeIfThere() passes a missing file by, and no other failure", () => {
-  using folder = new Folder();
+  using folder = new TempFolder();
   Deno.writeTextFileSync(`${folder.path}/file`, "");
   for (const path of ["file", "file", "folder/file", "file/x"]) {
     removeIfThere(`${folder.path}/${path}`);
@@ -26,14 +14,14 @@ Deno.test("removeIfThere() passes a missing file by, and no other failure", () =
 });
 
 Deno.test("removeIfPossible() passes what the file system says by", () => {
-  using folder = new Folder();
+  using folder = new TempFolder();
   Deno.mkdirSync(`${folder.path}/full/x`, { recursive: true });
   for (const path of ["full", "none"]) removeIfPossible(`${folder.path}/${path}`);
   assert.deepEqual(folder.names(), ["full"]);
 });
 
 Deno.test("unlessGone() tells a missing file from every other failure", () => {
-  using folder = new Folder();
+  using folder = new TempFolder();
   assert.equal(unlessGone(() => Deno.readTextFileSync(`${folder.path}/none`)), undefined);
   assert.throws(() => unlessGone(() => Deno.readTextFileSync(folder.path)), { code: "EISDIR" });
   assert.throws(() =>
@@ -43,7 +31,7 @@ Deno.test("unlessGone() tells a missing file from every other failure", () => {
 });
 
 Deno.test("lockFile() makes the file; a lock that is shared keeps others out that want it alone", async () => {
-  using folder = new Folder();
+  using folder = new TempFolder();
   const path = `${folder.path}/lock`;
   assert.equal(lockIfThere(path, "shared"), undefined);
   const mine = lockFile(path, "shared");

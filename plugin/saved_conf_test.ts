@@ -13,14 +13,15 @@ import {
   renewSavedConf,
   saveConf,
 } from "./saved_conf.ts";
+import { TempFolder } from "../tests/support/temp_folder.ts";
 
 const POD = { containerId: "pod1", ifName: "eth0" };
 const CONF = new ConfObject({ name: "cbr0", type: "bridge" }, "delegate");
 
 /** A folder of records that is gone when its scope ends. */
 class Records implements Disposable {
-  readonly #parent: string = Deno.makeTempDirSync({ prefix: "denim-records-" });
-  readonly dataDir = `${this.#parent}/flannel`;
+  readonly #parent = new TempFolder();
+  readonly dataDir = `${this.#parent.path}/flannel`;
 
   constructor() {
     lockRecords(this.dataDir, "shared")[Symbol.dispose]();
@@ -35,7 +36,7 @@ class Records implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    Deno.removeSync(this.#parent, { recursive: true });
+    this.#parent[Symbol.dispose]();
   }
 }
 

@@ -9,9 +9,8 @@ import { ip } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
 import { RunningPing } from "./support/ping.ts";
 import { RecordingLog } from "./support/recording_log.ts";
-import { eventually } from "./support/wait.ts";
+import { eventually, NEVER } from "./support/wait.ts";
 
-const NEVER = new AbortController().signal;
 const PROGRAM = new URL("./support/agent_that_breaks.ts", import.meta.url).pathname;
 
 /** A node's log, as far as it goes. */

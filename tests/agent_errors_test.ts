@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { denimProgram, Lab, type LabNode } from "@denim/agent/lab";
 import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
+import { NEVER } from "./support/wait.ts";
 
 /** Runs an agent to its end and returns its exit code and log. */
 async function runAgent(
@@ -83,7 +84,7 @@ for (const { name, netConf, args, code, says } of CASES) {
     assert.doesNotMatch(devices(node!), /flannel/);
     assert.throws(() => Deno.statSync(node!.subnetFile));
     await using store = SqliteStore.open(`${lab.directory}/denim.db`, { log: new RecordingLog() });
-    assert.deepEqual(await store.leases(new AbortController().signal), []);
+    assert.deepEqual(await store.leases(NEVER), []);
   });
 }
 
@@ -146,7 +147,7 @@ rootTest("a kernel without VXLAN is said, and costs no lease", async () => {
   );
   await using store = SqliteStore.open(`${lab.directory}/denim.db`, { log: new RecordingLog() });
   const identity = { publicIps: new Map([[4 as const, node!.publicIp]]), previousSubnets: [] };
-  assert.equal(await store.held(identity, new AbortController().signal), undefined);
+  assert.equal(await store.held(identity, NEVER), undefined);
 });
 
 rootTest("without root the agent says what it lacks, and makes no file", async () => {

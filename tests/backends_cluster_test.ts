@@ -9,9 +9,8 @@ import { ip, ipJson } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
 import { RunningPing } from "./support/ping.ts";
 import { RecordingLog } from "./support/recording_log.ts";
-import { eventually } from "./support/wait.ts";
+import { eventually, NEVER } from "./support/wait.ts";
 
-const NEVER = new AbortController().signal;
 /** What a change of the backend may cost each pair, at 10 ms a ping. */
 const MAX_LOST = 10;
 

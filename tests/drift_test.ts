@@ -4,9 +4,8 @@ import assert from "node:assert/strict";
 import type { LabNode, Pod } from "@denim/agent/lab";
 import { ip, ipJson } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
-import { eventually } from "./support/wait.ts";
+import { eventually, NEVER } from "./support/wait.ts";
 
-const NEVER = new AbortController().signal;
 /** No fault may last longer. */
 const HEAL_MS = 1_000;
 

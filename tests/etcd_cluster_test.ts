@@ -9,9 +9,8 @@ import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { EtcdServer, type EtcdServerOptions } from "./support/etcd_server.ts";
 import { RunningPing } from "./support/ping.ts";
 import { rootTest } from "./support/root_test.ts";
-import { eventually } from "./support/wait.ts";
+import { eventually, NEVER } from "./support/wait.ts";
 
-const NEVER = new AbortController().signal;
 const PREFIX = "/coreos.com/network";
 /** Agents get none of the subnets that leases are written by hand for. */
 const NET_CONF = { Network: "10.5.0.0/16", SubnetMax: "10.5.63.0", Backend: { Type: "vxlan" } };
@@ -257,7 +256,7 @@ rootTest("etcd out of reach: what changed meanwhile is seen within 2 s of its re
   etcd.ctl("compact", `${etcd.revision()}`);
   await eventually(
     "it is missed",
-    () => nodes.every((node) => log(node).includes("waiting for etcd:")),
+    () => nodes.every((node) => log(node).includes(" event=outage")),
     30_000,
   );
   assert.ok(sees("10.5.77.0/24") && !sees("10.5.78.0/24"));

@@ -6,9 +6,8 @@ import type { Lab, LabNode } from "@denim/agent/lab";
 import { ip, ipJson, vxlanRemotes } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
 import { RecordingLog } from "./support/recording_log.ts";
-import { eventually } from "./support/wait.ts";
+import { eventually, NEVER } from "./support/wait.ts";
 
-const NEVER = new AbortController().signal;
 const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
 
 function move(node: LabNode, from: string, to: string): void {

@@ -9,9 +9,8 @@ import { RunningPing } from "./support/ping.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
 import { SmallDisk } from "./support/small_disk.ts";
-import { eventually } from "./support/wait.ts";
+import { eventually, NEVER } from "./support/wait.ts";
 
-const NEVER = new AbortController().signal;
 /** Three subnets to lease: the first of a network is never given. */
 const NET_CONF = { Network: "10.5.0.0/25", SubnetLen: 27, Backend: { Type: "vxlan" } };
 /** By then whoever did not come back into the file is taken for gone. */
@@ -39,7 +38,7 @@ async function allSaid(place: Place, pattern: RegExp, times: number): Promise<nu
 
 const AGAIN = /INFO +sqlite:.* can be used again, after/g;
 
-/** What may happen to the file, and what mends it where the agents don't by themselves. */
+/** What may happen to the file, and what mends it if the agents don't by themselves. */
 const MISHAPS: Readonly<Record<string, (place: Place) => Promise<void>>> = {
   "deleted": async (place) => {
     Deno.removeSync(place.path);

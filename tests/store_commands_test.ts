@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { denimProgram } from "@denim/agent/lab";
 import { EtcdServer } from "./support/etcd_server.ts";
+import { TempFolder } from "./support/temp_folder.ts";
 
 const NET_CONF = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}\n';
 
@@ -15,12 +16,12 @@ interface Place extends AsyncDisposable {
 
 const STORES: Readonly<Record<string, () => Promise<Place>>> = {
   sqlite: () => {
-    const directory = Deno.makeTempDirSync({ prefix: "denim-test-" });
-    const path = `${directory}/denim.db`;
+    const folder = new TempFolder();
+    const path = `${folder.path}/denim.db`;
     return Promise.resolve({
       flags: ["--store", `sqlite:${path}`],
       description: `sqlite:${path}`,
-      [Symbol.asyncDispose]: () => Deno.remove(directory, { recursive: true }),
+      [Symbol.asyncDispose]: () => Promise.resolve(folder[Symbol.dispose]()),
     });
   },
   etcd: async () => {
@@ -177,23 +178,23 @@ Deno.test("denim leases does not wait for an etcd that is not there, and makes n
     absent.errors,
     /^denim leases: etcd:.*http:\/\/127\.0\.0\.1:9: connect ECONNREFUSED/,
   );
-  const path = `${Deno.makeTempDirSync({ prefix: "denim-test-" })}/denim.db`;
+  using folder = new TempFolder();
+  const path = `${folder.path}/denim.db`;
   const none = await denim(["leases", "--store", `sqlite:${path}`]);
   assert.equal(none.code, 1);
   assert.match(none.errors, /there is no store yet; denim config set makes one/);
   assert.throws(() => Deno.statSync(path));
-  Deno.removeSync(path.replace(/\/[^/]*$/, ""));
 });
 
 Deno.test("denim config check FILE needs no store, and makes none", async () => {
-  const directory = Deno.makeTempDirSync({ prefix: "denim-test-" });
+  using folder = new TempFolder();
+  const directory = folder.path;
   Deno.writeTextFileSync(`${directory}/net-conf.json`, NET_CONF);
   const check = ["config", "check", `${directory}/net-conf.json`];
   const { code, output } = await denim([...check, "--store", `sqlite:${directory}/x/denim.db`]);
   assert.equal(code, 0);
   assert.equal(output, "10.5.0.0/16, a /24 a node from 10.5.1.0 to 10.5.255.0; backend vxlan\n");
   assert.throws(() => Deno.statSync(`${directory}/x`));
-  Deno.removeSync(directory, { recursive: true });
 });
 
 Deno.test("help of each command says how to name a store", async () => {

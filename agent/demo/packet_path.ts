@@ -93,7 +93,7 @@ const FLANNEL_UDP_PORT = 8285;
 const ICMP_ECHO = 8;
 
 /** Reads an Ethernet frame's headers, and those of the packet inside a VXLAN packet. */
-export function readFrame(frame: Uint8Array<ArrayBuffer>): string[] {
+function readFrame(frame: Uint8Array<ArrayBuffer>): string[] {
   if (frame.length < ETH_HLEN) return [];
   const mac = (offset: number) => MacAddress.fromBytes(frame.subarray(offset, offset + 6));
   const line = `Ethernet ${mac(6)} → ${mac(0)}`;

@@ -14,6 +14,7 @@ import {
   parseSubnetEnv,
   RuntimeError,
   sleep,
+  throwDefect,
 } from "@denim/core";
 import {
   findLink,
@@ -124,7 +125,9 @@ export class Lab implements AsyncDisposable {
     try {
       state = JSON.parse(await Deno.readTextFile(`${directory}/${STATE_FILE}`));
     } catch (error) {
-      throw new RuntimeError(`${directory} holds no kept laboratory: ${messageOf(error)}`);
+      throw new RuntimeError(`${directory} holds no kept laboratory: ${messageOf(error)}`, {
+        cause: error,
+      });
     }
     for (const pid of state.pids) {
       if (isOurs(pid, directory)) Deno.kill(pid, "SIGTERM");
@@ -222,7 +225,8 @@ interface LabState {
 function isOurs(pid: number, directory: string): boolean {
   try {
     return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(directory);
-  } catch {
+  } catch (error) {
+    throwDefect(error);
     return false;
   }
 }
@@ -231,7 +235,8 @@ function removeNamespace(name: string): void {
   try {
     NetworkNamespace.remove(name);
   } catch (error) {
-    console.error(`namespace ${name} could not be removed: ${messageOf(error)}`);
+    throwDefect(error);
+    console.error(`namespace ${name} cannot be removed: ${messageOf(error)}`);
   }
 }
 
@@ -383,15 +388,21 @@ export class LabNode {
     throw new RuntimeError(`the agent of ${this.name} ${what}:\n${log()}`);
   }
 
-  /** Ends the agent and waits until it is gone. */
-  async stopAgent(how: "SIGTERM" | "SIGKILL" = "SIGTERM"): Promise<void> {
+  /**
+   * Ends the agent and waits until it is gone. An agent that does not stop is killed. Resolves to how it ended;
+   * `undefined` if none runs.
+   */
+  async stopAgent(
+    how: "SIGTERM" | "SIGKILL" = "SIGTERM",
+  ): Promise<Deno.CommandStatus | undefined> {
     const agent = this.#agent;
-    if (agent === undefined) return;
+    if (agent === undefined) return undefined;
     this.#agent = undefined;
     kill(agent, how);
     const timer = setTimeout(() => kill(agent, "SIGKILL"), STOP_PATIENCE_MS);
-    await agent.status;
+    const status = await agent.status;
     clearTimeout(timer);
+    return status;
   }
 
   /** The network configuration that the laboratory's runtime gives the CNI plugin. */
@@ -456,7 +467,7 @@ export class LabNode {
     this.#lab.removeNamespace(pod.name);
   }
 
-  /** The node's own subnets, the first of them IPv4 where it has one, once its agent is ready. */
+  /** The node's own subnets, the first of them IPv4 if it has one, once its agent is ready. */
   subnets(): readonly Cidr[] {
     const env = parseSubnetEnv(Deno.readTextFileSync(this.subnetFile), this.subnetFile);
     return env.halves.map(({ subnet }) => subnet);
@@ -490,12 +501,13 @@ function addAddresses(
   }
 }
 
-/** What tells a file from another in its place; `undefined` where there is none. */
+/** What tells a file from another in its place; `undefined` if there is none. */
 function versionOf(path: string): string | undefined {
   try {
     const { ino, mtime } = Deno.statSync(path);
     return `${ino} ${mtime?.getTime()}`;
-  } catch {
+  } catch (error) {
+    throwDefect(error);
     return undefined;
   }
 }
@@ -503,12 +515,13 @@ function versionOf(path: string): string | undefined {
 function kill(process: Deno.ChildProcess, how: Deno.Signal): void {
   try {
     process.kill(how);
-  } catch {
-    // It is gone already.
+  } catch (error) {
+    // It has ended already, which Deno says by a TypeError.
+    if (!(error instanceof TypeError)) throwDefect(error);
   }
 }
 
-/** Waits for all, also where one fails, so that nothing is under way any more when it throws. */
+/** Waits for all, also if one fails, so that nothing is under way any more when it throws. */
 export async function allDone<T>(work: readonly Promise<T>[]): Promise<T[]> {
   await Promise.allSettled(work);
   return await Promise.all(work);
@@ -546,7 +559,8 @@ export async function whileProgress(
 function readText(path: string): string {
   try {
     return Deno.readTextFileSync(path);
-  } catch {
+  } catch (error) {
+    throwDefect(error);
     return "";
   }
 }

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { whileProgress } from "./lab.ts";
-
-const NEVER = new AbortController().signal;
+import { NEVER } from "../../tests/support/wait.ts";
 
 Deno.test("whileProgress() waits for as long as there is progress", async () => {
   let looks = 0;

@@ -19,7 +19,7 @@ export class Pod implements Disposable {
   readonly name: string;
   /** The path of its namespace. */
   readonly path: string;
-  /** Its addresses, the first of them IPv4 where it has one. */
+  /** Its addresses, the first of them IPv4 if it has one. */
   readonly addresses: readonly IpAddress[];
   readonly #worker: Worker;
   readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();

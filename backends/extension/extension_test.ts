@@ -2,12 +2,11 @@ import { type Lease, parseLease, type Peer, RuntimeError } from "@denim/core";
 import assert from "node:assert/strict";
 import { nodeContext } from "../../tests/support/node_context.ts";
 import { RecordingLog } from "../../tests/support/recording_log.ts";
-import { eventually } from "../../tests/support/wait.ts";
+import { eventually, NEVER } from "../../tests/support/wait.ts";
 import { extension } from "./mod.ts";
 import { PeerCommands, type PeerSteps } from "./peer_commands.ts";
 import { MAX_OUTPUT_BYTES, runCommand } from "./run_command.ts";
-
-const NEVER = new AbortController().signal;
+import { TempFolder } from "../../tests/support/temp_folder.ts";
 
 function run(command: string, changes: Partial<Parameters<typeof runCommand>[1]> = {}) {
   const options = { name: "Command", variables: {}, input: "", timeoutMs: 5_000, signal: NEVER };
@@ -53,9 +52,9 @@ Deno.test("a command that takes too long is killed with all that it started", as
     await assert.rejects(
       run(`sleep 300 & echo begun`, { timeoutMs: 300 }),
       /Command took longer/,
-      "also where the shell is gone, and its child holds the output",
+      "also if the shell is gone, and its child holds the output",
     );
-    assert.ok(performance.now() - startMs < 3_000);
+    assert.ok(performance.now() - startMs < 100_000, "long before the 300 s are over");
     const pid = (await Deno.readTextFile(started)).trim();
     await eventually("its child is gone", () => {
       try {
@@ -190,8 +189,9 @@ Deno.test("peers' commands: those that hang hold up nobody", async () => {
 });
 
 /** A node with the backend, and a directory that its commands write to. */
-class Node implements AsyncDisposable {
-  readonly directory = Deno.makeTempDirSync();
+class ExtensionNode implements Disposable {
+  readonly #folder = new TempFolder();
+  readonly directory = this.#folder.path;
   readonly stopping = new AbortController();
   readonly #context = nodeContext({
     netConf: { EnableIPv6: true, IPv6Network: "fc00:5::/48" },
@@ -211,14 +211,14 @@ class Node implements AsyncDisposable {
   async recorded(name: string): Promise<string[]> {
     await eventually(
       `${name} ran`,
-      () => this.log.lines.some((line) => line.startsWith(`info ${name} ran`)),
+      () => this.log.count(new RegExp(`^info command-ran: ${name} `)) > 0,
     );
     return Deno.readTextFileSync(`${this.directory}/${name}`).split("\n");
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.dispose](): void {
     this.stopping.abort();
-    await Deno.remove(this.directory, { recursive: true });
+    this.#folder[Symbol.dispose]();
   }
 }
 
@@ -236,7 +236,7 @@ const PEER: Peer<string> = {
 };
 
 Deno.test("flannel's four commands, with its environment and standard input", async () => {
-  await using node = new Node();
+  using node = new ExtensionNode();
   const session = await node.open({
     prestartupcommand: "echo warned >&2; echo '{\"key\": 7}'",
     PostStartupCommand: node.record("PostStartupCommand"),
@@ -244,7 +244,7 @@ Deno.test("flannel's four commands, with its environment and standard input", as
     SubnetRemoveCommand: node.record("SubnetRemoveCommand"),
   });
   assert.deepEqual([...session.publishes], [[4, '{"key": 7}']]);
-  assert.ok(node.log.lines.includes("info PreStartupCommand ran"));
+  assert.equal(node.log.count(/^info command-ran: PreStartupCommand /), 1);
   await session.onLeased!(lease(1));
   const post = await node.recorded("PostStartupCommand");
   session.peersChanged!([PEER], []);
@@ -266,8 +266,8 @@ Deno.test("flannel's four commands, with its environment and standard input", as
 });
 
 Deno.test("a node that goes on without the backend removes its peers, one that stops leaves them", async () => {
-  await using goesOn = new Node();
-  await using stops = new Node();
+  using goesOn = new ExtensionNode();
+  using stops = new ExtensionNode();
   for (const node of [stops, goesOn]) {
     const session = await node.open({
       SubnetAddCommand: node.record("SubnetAddCommand"),
@@ -285,7 +285,7 @@ Deno.test("a node that goes on without the backend removes its peers, one that s
 });
 
 Deno.test("other commands add a peer once the former ones have removed it", async () => {
-  await using node = new Node();
+  using node = new ExtensionNode();
   const story = `${node.directory}/story`;
   const open = (name: string) =>
     node.open({
@@ -296,7 +296,7 @@ Deno.test("other commands add a peer once the former ones have removed it", asyn
   former.peersChanged!([PEER], []);
   await eventually(
     "the peer added",
-    () => node.log.lines.some((line) => /AddCommand ran/.test(line)),
+    () => node.log.count(/^info command-ran: SubnetAddCommand /) > 0,
   );
   const latter = await open("latter");
   await former[Symbol.asyncDispose]();
@@ -306,7 +306,7 @@ Deno.test("other commands add a peer once the former ones have removed it", asyn
 });
 
 Deno.test("what is too much to be published is not published in part", async () => {
-  await using node = new Node();
+  using node = new ExtensionNode();
   await assert.rejects(node.open({ PreStartupCommand: "head -c 100000 /dev/zero" }), {
     name: "RuntimeError",
     message: "PreStartupCommand wrote more than 65536 bytes, too much to be published",

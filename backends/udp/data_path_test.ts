@@ -43,7 +43,7 @@ class FakeThread implements CarrierThread {
 }
 
 /** A data path and all that it has outside itself. */
-class Rig {
+class DataPathRig {
   readonly log = new RecordingLog();
   readonly metrics = new MetricsRegistry();
   readonly failures: unknown[] = [];
@@ -115,7 +115,7 @@ class Rig {
 const OWN = [Cidr.parse("10.5.1.0/24")];
 
 Deno.test("a data path starts a thread for each queue and direction, and closes all that it opened", async () => {
-  const rig = new Rig();
+  const rig = new DataPathRig();
   {
     await using path = rig.openPath({ queues: 2, threadADirection: true });
     assert.deepEqual(
@@ -146,7 +146,7 @@ Deno.test("a data path starts a thread for each queue and direction, and closes 
 });
 
 Deno.test("peers are in the table that the threads share, and what they count in the metrics", async () => {
-  const rig = new Rig();
+  const rig = new DataPathRig();
   await using path = rig.openPath();
   await path.start(OWN);
   const { setup } = rig.threads[0]!;
@@ -175,7 +175,7 @@ Deno.test("peers are in the table that the threads share, and what they count in
 });
 
 Deno.test("more subnets than there is room for are named", async () => {
-  const rig = new Rig();
+  const rig = new DataPathRig();
   await using path = rig.openPath();
   const publicIp = IpAddress.parse("10.99.0.2");
   for (let index = 0; index <= 16; index++) {
@@ -189,7 +189,7 @@ Deno.test("more subnets than there is room for are named", async () => {
 });
 
 Deno.test("a thread's defect ends the node with its stack; the thread is not started again", async () => {
-  const rig = new Rig();
+  const rig = new DataPathRig();
   const error = new TypeError("Cannot read properties of undefined");
   await using path = rig.openPath();
   rig.onOrder = (thread) => thread.say({ error, defect: true });
@@ -200,7 +200,7 @@ Deno.test("a thread's defect ends the node with its stack; the thread is not sta
 });
 
 Deno.test("a thread that ends without a report is a defect, too", async () => {
-  const rig = new Rig();
+  const rig = new DataPathRig();
   await using path = rig.openPath();
   await path.start(OWN);
   const event = new ErrorEvent("error", {
@@ -216,7 +216,7 @@ Deno.test("a thread that ends without a report is a defect, too", async () => {
 });
 
 Deno.test("what the system refuses a thread is said once, and the thread started again", async () => {
-  const rig = new Rig();
+  const rig = new DataPathRig();
   await using path = rig.openPath();
   await path.start(OWN);
   const error = new Error("receive datagrams: ENOMEM");
@@ -233,7 +233,7 @@ Deno.test("what the system refuses a thread is said once, and the thread started
 });
 
 Deno.test("a device that is gone is waited for, and opened again when it is back", async () => {
-  const rig = new Rig();
+  const rig = new DataPathRig();
   await using path = rig.openPath();
   await path.start(OWN);
   const [thread] = rig.threads as [FakeThread];
@@ -253,7 +253,7 @@ Deno.test("a device that is gone is waited for, and opened again when it is back
 });
 
 Deno.test("a defect while the device is waited for ends the node", async () => {
-  const rig = new Rig();
+  const rig = new DataPathRig();
   await using path = rig.openPath();
   await path.start(OWN);
   rig.attachError = new TypeError("a defect");

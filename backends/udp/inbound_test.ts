@@ -22,7 +22,7 @@ const PEER = "10.99.0.2", PEER6 = "fd99::2";
 const FROM4 = "10.5.2.7", TO4 = "10.5.1.9", FROM6 = "fc00:5:0:2::7", TO6 = "fc00:5:0:1::9";
 
 /** An inbound side with a device that remembers. */
-class Rig {
+class InboundRig {
   readonly peers = new PeerMapWriter(64);
   readonly counters = new Counters(Counters.memory(64, 1), 64, 0);
   readonly written: Written[] = [];
@@ -59,7 +59,7 @@ class Rig {
     return this.result;
   }
 
-  /** Receives packets as the kernel gives them: in a series where they are of one size. */
+  /** Receives packets as the kernel gives them: in a series if they are of one size. */
   receive(
     packets: readonly Uint8Array[],
     from = PEER,
@@ -103,7 +103,9 @@ Deno.test("a packet from a peer's pod is handed on as it came", () => {
   ) {
     for (const protocol of ["tcp", "udp", 99] as const) {
       for (const header of [true, false]) {
-        const rig = new Rig(header ? {} : { header, checksums: false, tcp: false, udp: false });
+        const rig = new InboundRig(
+          header ? {} : { header, checksums: false, tcp: false, udp: false },
+        );
         const packet = buildPacket({ protocol, from: source, to, payload: payloadOf(50) });
         const plain = { flags: 0, type: NONE, size: 0, start: 0, offset: 0 };
         assert.deepEqual(rig.receive([packet], from), [{ ...plain, packet }]);
@@ -113,7 +115,7 @@ Deno.test("a packet from a peer's pod is handed on as it came", () => {
 });
 
 Deno.test("a checksum left to do is said to be left to do; what is done is not", () => {
-  const rig = new Rig();
+  const rig = new InboundRig();
   for (const [protocol, offset] of [["tcp", 16], ["udp", 6]] as const) {
     for (
       const [from, source, to, start] of [[PEER, FROM4, TO4, 20], [PEER6, FROM6, TO6, 40]] as const
@@ -173,7 +175,7 @@ Deno.test("what does not belong is dropped and counted, by reason and by peer", 
   ];
   for (const [name, packet, from, reason, peerDrops] of cases) {
     await t.step(name, () => {
-      const rig = new Rig();
+      const rig = new InboundRig();
       assert.deepEqual(rig.receive([packet], from), []);
       assert.deepEqual(rig.drops(), { [reason]: 1 });
       const counter = from === PEER6 ? 2 : 0;
@@ -186,11 +188,11 @@ Deno.test("what does not belong is dropped and counted, by reason and by peer", 
   }
   await t.step("a datagram longer than its packet loses the rest", () => {
     const packet = buildPacket({ ...good, payload: payloadOf(10) });
-    const [written] = new Rig().receive([new Uint8Array([...packet, 1, 2, 3])]);
+    const [written] = new InboundRig().receive([new Uint8Array([...packet, 1, 2, 3])]);
     assert.deepEqual(written!.packet, packet);
   });
   await t.step("what the device refuses is counted", () => {
-    const rig = new Rig();
+    const rig = new InboundRig();
     rig.result = -5;
     rig.receive(flow(3));
     assert.deepEqual(rig.drops(), { inFailed: 3 });
@@ -250,7 +252,7 @@ Deno.test("packets of one flow become one, which cut up again is what they were"
   ];
   for (const [name, from, type, start, packets] of cases) {
     await t.step(name, () => {
-      const written = new Rig().receive(packets, from);
+      const written = new InboundRig().receive(packets, from);
       assert.equal(written.length, 1);
       const { packet, ...header } = written[0]!;
       const before = packets.map((one) => readPacket(one));
@@ -303,7 +305,7 @@ Deno.test("what differs in anything goes by itself, in order, and untouched", as
   for (const [name, change, expected] of cases) {
     await t.step(name, () => {
       const packets = flow(3, change);
-      const written = new Rig().receive(packets);
+      const written = new InboundRig().receive(packets);
       const counts = written.map(({ size, packet }) =>
         size === 0 ? 1 : Math.ceil(readPacket(packet).payload.length / size)
       );
@@ -318,15 +320,15 @@ Deno.test("what differs in anything goes by itself, in order, and untouched", as
   await t.step("a wrong IPv4 header checksum", () => {
     const packets = flow(3);
     packets[1]![10]! ^= 1;
-    assert.equal(new Rig().receive(packets).length, 3);
+    assert.equal(new InboundRig().receive(packets).length, 3);
   });
   await t.step("PSH in the middle is the whole's", () => {
-    const [written] = new Rig().receive(flow(3, odd({ flags: 0x18 })));
+    const [written] = new InboundRig().receive(flow(3, odd({ flags: 0x18 })));
     assert.equal(readPacket(written!.packet).flags, 0x18);
   });
   await t.step("a shorter one ends the chain", () => {
     const packets = flow(2, (index) => index === 1 ? { payload: payloadOf(60) } : {});
-    assert.equal(new Rig().receive(packets).length, 1);
+    assert.equal(new InboundRig().receive(packets).length, 1);
   });
   await t.step("datagrams of one size whose packets are not", () => {
     const packets = flow(4, (index) => ({
@@ -334,20 +336,23 @@ Deno.test("what differs in anything goes by itself, in order, and untouched", as
       payload: payloadOf(index === 1 ? 60 : 100),
     }));
     packets[1] = new Uint8Array([...packets[1]!, ...new Uint8Array(40)]);
-    const [first, second] = new Rig().receive(packets);
+    const [first, second] = new InboundRig().receive(packets);
     assert.deepEqual(cut(first!).map(({ payload }) => payload.length), [100, 60]);
     assert.equal(cut(second!).length, 2);
-    const shortFirst = new Rig().receive([packets[1], packets[2]!]);
+    const shortFirst = new InboundRig().receive([packets[1], packets[2]!]);
     assert.deepEqual(shortFirst.map(({ size }) => size), [0, 0]);
   });
   await t.step("a kernel that takes no large UDP packets gets small ones", () => {
-    assert.equal(new Rig({ udp: false }).receive(flow(3, () => ({ protocol: "udp" }))).length, 3);
-    assert.equal(new Rig({ tcp: false }).receive(flow(3)).length, 3);
+    assert.equal(
+      new InboundRig({ udp: false }).receive(flow(3, () => ({ protocol: "udp" }))).length,
+      3,
+    );
+    assert.equal(new InboundRig({ tcp: false }).receive(flow(3)).length, 3);
   });
 });
 
 Deno.test("two flows in turns, and acknowledgements without data, are left alone", () => {
-  const rig = new Rig();
+  const rig = new InboundRig();
   const turns = flow(8, (index) => ({ fromPort: 100 + index % 2 }));
   assert.deepEqual(rig.receive(turns).map(({ packet }) => packet), turns);
   const acks = flow(8, () => ({ payload: new Uint8Array(0) }));

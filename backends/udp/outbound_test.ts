@@ -30,7 +30,7 @@ interface Header {
 }
 
 /** An outbound side with a kernel that remembers. */
-class Rig implements OutboundKernel {
+class OutboundRig implements OutboundKernel {
   readonly peers = new PeerMapWriter(64);
   readonly sent: Sent[] = [];
   readonly errors: Uint8Array[] = [];
@@ -140,7 +140,7 @@ Deno.test("a packet goes to the node of its destination, with a hop less and all
     ] as const
   ) {
     for (const header of [true, false]) {
-      const rig = new Rig({ header });
+      const rig = new OutboundRig({ header });
       const spec: PacketSpec = { protocol: "udp", from, to, payload: payloadOf(100), ttl: 64 };
       rig.read(buildPacket(spec));
       assert.deepEqual(rig.sent, [], "it waits for company");
@@ -156,7 +156,7 @@ Deno.test("a packet goes to the node of its destination, with a hop less and all
 });
 
 Deno.test("TTL: every header checksum comes out right", () => {
-  const rig = new Rig({ segment: false });
+  const rig = new OutboundRig({ segment: false });
   for (let ttl = 2; ttl < 256; ttl++) {
     const spec = { protocol: "udp", from: FROM4, to: "10.5.2.7", id: ttl * 257 } as const;
     rig.read(buildPacket({ ...spec, ttl }));
@@ -176,7 +176,7 @@ Deno.test("a large TCP packet is cut as a kernel would cut it", async (t) => {
     for (const options of [[], TIMESTAMPS]) {
       for (const length of [1, 1399, 1400, 1401, 2800, 14_001, 60_000]) {
         await t.step(`${name}, ${options.length} octets of options, ${length} of payload`, () => {
-          const rig = new Rig();
+          const rig = new OutboundRig();
           const ipv4 = from === FROM4;
           const payload = payloadOf(length);
           // FIN, PSH, ACK and CWR; a sequence number and an id that wrap.
@@ -230,7 +230,7 @@ Deno.test("a large TCP packet is cut as a kernel would cut it", async (t) => {
 
 Deno.test("a large UDP packet is cut into datagrams", () => {
   for (const [to, checksum] of [["10.5.2.7", "partial"], ["10.5.3.7", "right"]] as const) {
-    const rig = new Rig();
+    const rig = new OutboundRig();
     const payload = payloadOf(3000);
     const spec: PacketSpec = {
       protocol: "udp",
@@ -264,7 +264,7 @@ Deno.test("a large UDP packet is cut into datagrams", () => {
 Deno.test("a checksum left to do is done for those who don't take it undone", () => {
   for (const protocol of ["tcp", "udp"] as const) {
     for (const [to, expected] of [["10.5.2.7", "partial"], ["10.5.3.7", "right"]] as const) {
-      const rig = new Rig();
+      const rig = new OutboundRig();
       const spec: PacketSpec = { protocol, from: FROM4, to, payload: payloadOf(333) };
       const offset = protocol === "tcp" ? 16 : 6;
       const partial = buildPacket({ ...spec, checksum: "partial" });
@@ -276,7 +276,7 @@ Deno.test("a checksum left to do is done for those who don't take it undone", ()
 });
 
 Deno.test("a checksum left to do deeper inside, of a tunnel in the tunnel, is always done", () => {
-  const rig = new Rig();
+  const rig = new OutboundRig();
   const inner = buildPacket({
     protocol: "udp",
     from: "1.1.1.1",
@@ -290,7 +290,7 @@ Deno.test("a checksum left to do deeper inside, of a tunnel in the tunnel, is al
 });
 
 Deno.test("batches: one size and one peer, and only the last datagram shorter", () => {
-  const rig = new Rig();
+  const rig = new OutboundRig();
   const put = (to: string, length: number) =>
     rig.read(buildPacket({ protocol: "udp", from: FROM4, to, payload: payloadOf(length) }));
   for (const length of [500, 500, 300, 500, 800, 800]) put("10.5.2.7", length);
@@ -312,9 +312,9 @@ Deno.test("batches: one size and one peer, and only the last datagram shorter", 
   });
 });
 
-Deno.test("batches: as many as the kernel takes, and one at a time where it takes no more", () => {
+Deno.test("batches: as many as the kernel takes, and one at a time if it takes no more", () => {
   for (const [segment, most] of [[true, 64], [false, 1]] as const) {
-    const rig = new Rig({ segment });
+    const rig = new OutboundRig({ segment });
     for (let index = 0; index < 200; index++) {
       rig.read(
         buildPacket({ protocol: "udp", from: FROM4, to: "10.5.2.7", payload: payloadOf(9) }),
@@ -327,7 +327,7 @@ Deno.test("batches: as many as the kernel takes, and one at a time where it take
 });
 
 Deno.test("batches: no longer than a datagram can be", () => {
-  const rig = new Rig();
+  const rig = new OutboundRig();
   for (let index = 0; index < 64; index++) {
     rig.read(
       buildPacket({ protocol: "udp", from: FROM4, to: "10.5.2.7", payload: payloadOf(1400) }),
@@ -340,7 +340,7 @@ Deno.test("batches: no longer than a datagram can be", () => {
 });
 
 Deno.test("large packets and small ones in any order: none is overwritten before it is sent", () => {
-  const rig = new Rig();
+  const rig = new OutboundRig();
   let state = 7;
   const random = (below: number) => {
     state = Math.imul(state, 1664525) + 1013904223;
@@ -382,7 +382,7 @@ function hashOf(octets: Iterable<number>): number {
 }
 
 Deno.test("a peer that comes, moves and goes is followed at the next packet", () => {
-  const rig = new Rig();
+  const rig = new OutboundRig();
   const packet = buildPacket({ protocol: "udp", from: FROM4, to: "10.5.9.1" });
   const try_ = () => {
     rig.read(packet);
@@ -442,7 +442,7 @@ Deno.test("what can't go on is dropped, and its sender told", async (t) => {
   ];
   for (const [name, spec, reason, expected] of cases) {
     await t.step(name, () => {
-      const rig = new Rig();
+      const rig = new OutboundRig();
       const packet = buildPacket({ ...spec, payload: payloadOf(1300) });
       rig.read(packet);
       rig.outbound.flush();
@@ -483,7 +483,7 @@ Deno.test("nothing is said of errors, later fragments, groups and crowds", async
   ];
   for (const [name, spec] of silent) {
     await t.step(name, () => {
-      const rig = new Rig();
+      const rig = new OutboundRig();
       rig.read(buildPacket(spec));
       rig.outbound.flush();
       assert.deepEqual([rig.sent, rig.errors], [[], []]);
@@ -496,7 +496,7 @@ Deno.test("nothing is said of errors, later fragments, groups and crowds", async
   ];
   for (const [name, spec] of told) {
     await t.step(name, () => {
-      const rig = new Rig();
+      const rig = new OutboundRig();
       rig.read(buildPacket(spec));
       assert.equal(rig.errors.length, 1);
     });
@@ -504,7 +504,7 @@ Deno.test("nothing is said of errors, later fragments, groups and crowds", async
 });
 
 Deno.test("errors are told at a rate, to one pod a fifth of it, and again after a while", () => {
-  const rig = new Rig();
+  const rig = new OutboundRig();
   const complain = (from: string, times: number) => {
     const before = rig.errors.length;
     for (let index = 0; index < times; index++) {
@@ -531,7 +531,7 @@ Deno.test("too large for the path: told with the right MTU, or sent in fragments
   ];
   for (const [name, spec, expected] of cases) {
     await t.step(name, () => {
-      const rig = new Rig();
+      const rig = new OutboundRig();
       rig.pathMtu = 1300;
       rig.result = ({ datagrams, fragments }) =>
         !fragments && datagrams.some((one) => one.length > 1300 - 28) ? -90 : 1;
@@ -554,7 +554,7 @@ Deno.test("too large for the path: told with the right MTU, or sent in fragments
 });
 
 Deno.test("a series that the kernel refuses goes one by one; what fails for good is counted", () => {
-  const rig = new Rig();
+  const rig = new OutboundRig();
   const put = () =>
     rig.read(buildPacket({ protocol: "udp", from: FROM4, to: "10.5.2.7", payload: payloadOf(9) }));
   for (const refused of [-22, -5]) {
@@ -573,7 +573,7 @@ Deno.test("a series that the kernel refuses goes one by one; what fails for good
 });
 
 Deno.test("too large for a path that is gone: counted, and nobody is told", () => {
-  const rig = new Rig();
+  const rig = new OutboundRig();
   rig.pathMtu = undefined;
   rig.result = () => -90;
   rig.read(buildPacket({ protocol: "udp", from: FROM4, to: "10.5.2.7", payload: payloadOf(1350) }));
@@ -582,7 +582,7 @@ Deno.test("too large for a path that is gone: counted, and nobody is told", () =
 });
 
 Deno.test("what is no IP packet is dropped", () => {
-  const rig = new Rig();
+  const rig = new OutboundRig();
   const bad = [
     new Uint8Array(0),
     new Uint8Array(20),

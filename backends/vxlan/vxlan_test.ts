@@ -15,7 +15,7 @@ import { vxlan, type VxlanPeerData } from "./mod.ts";
 
 const MAC = "02:0a:05:00:00:01";
 
-interface World {
+interface VxlanWorld {
   readonly netConf?: Record<string, unknown>;
   readonly mtuBytes?: number;
   readonly device?: string;
@@ -23,7 +23,7 @@ interface World {
   readonly route?: ReturnType<KernelReader["routeTo"]>;
 }
 
-function context(world: World): TestNodeContext {
+function context(world: VxlanWorld): TestNodeContext {
   const { netConf = {}, mtuBytes = 1500, device, held, route } = world;
   return nodeContext({
     netConf,
@@ -37,7 +37,7 @@ function context(world: World): TestNodeContext {
   });
 }
 
-async function open(world: World, options: Record<string, unknown> = {}) {
+async function open(world: VxlanWorld, options: Record<string, unknown> = {}) {
   return await vxlan.open(context({ device: MAC, ...world }), vxlan.options.parse(options));
 }
 
@@ -127,7 +127,7 @@ Deno.test("peer: a neighbour, an FDB entry and a nexthop route in each family", 
   ]);
 });
 
-Deno.test("peer: DirectRouting goes by the peer's address where that is on the link", async (t) => {
+Deno.test("peer: DirectRouting goes by the peer's address if that is on the link", async (t) => {
   const id = nexthopId(LEASE.halves[0]!.subnet);
   const direct = [`nexthop ${id} eth0 via 10.99.0.1`, `route 10.5.1.0/24 nexthop ${id}`];
   const cases = [
@@ -150,7 +150,7 @@ Deno.test("peer: DirectRouting goes by the peer's address where that is on the l
 });
 
 Deno.test("the VTEP's MAC: the device's, else the last lease's, else a new one", async () => {
-  const macOf = async (world: World) => {
+  const macOf = async (world: VxlanWorld) => {
     await using session = await vxlan.open(context(world), vxlan.options.parse({}));
     return `${session.publishes.get(4)!.VtepMAC}`;
   };

@@ -5,7 +5,14 @@
  * @module
  */
 
-import { anyCase, type Backend, type NodeContext, type PeerHalf, sleep } from "@denim/core";
+import {
+  anyCase,
+  type Backend,
+  type NodeContext,
+  type PeerHalf,
+  sleep,
+  throwDefect,
+} from "@denim/core";
 import { tunSession } from "@denim/backends/tun-session";
 import { z } from "zod";
 
@@ -22,7 +29,8 @@ export const tcp: Backend<{ readonly Port: number }, unknown> = {
       mtuBytes: node.outer.mtuBytes, // a stream adds nothing to a packet that the pod could notice
       start(receive, signal) {
         for (const address of node.outer.addresses.values()) {
-          accept(Deno.listen({ hostname: `${address}`, port: Port }), receive, signal);
+          const listener = Deno.listen({ hostname: `${address}`, port: Port });
+          accept(listener, receive, node, signal).catch(node.fail);
         }
         return connector(node, Port, signal);
       },
@@ -37,7 +45,7 @@ const RETRY_MS = 200;
 type Queue = ReadableStreamDefaultController<Uint8Array>;
 
 /** Sends packets to peers, to each by a connection that the first packet opens. */
-function connector({ log }: NodeContext, port: number, signal: AbortSignal) {
+function connector({ log, fail }: NodeContext, port: number, signal: AbortSignal) {
   const queues = new Map<string, Queue>();
   const connect = (hostname: string) => {
     const frames = new ReadableStream<Uint8Array>(
@@ -49,9 +57,13 @@ function connector({ log }: NodeContext, port: number, signal: AbortSignal) {
         connection.setNoDelay();
         return frames.pipeTo(connection.writable, { signal });
       })
-      .catch((error) => log.debug("tcp-connection-failed", `tcp: ${hostname}: ${error}`))
+      .catch((error) => {
+        throwDefect(error); // a mistake in this file must end the agent, not be tried again
+        log.debug("tcp-connection-failed", `tcp: ${hostname}: ${error}`);
+      })
       .then(() => sleep(RETRY_MS, signal))
-      .then(() => queues.delete(hostname));
+      .then(() => queues.delete(hostname))
+      .catch(fail);
   };
   return ({ publicIp }: PeerHalf<unknown>, packet: Uint8Array) => {
     const hostname = `${publicIp}`;
@@ -69,10 +81,16 @@ function connector({ log }: NodeContext, port: number, signal: AbortSignal) {
 type Receive = (packet: Uint8Array, from: string) => void;
 
 /** Hands on what comes in by the connections that others open. */
-async function accept(listener: Deno.TcpListener, receive: Receive, signal: AbortSignal) {
+async function accept(
+  listener: Deno.TcpListener,
+  receive: Receive,
+  { fail }: NodeContext,
+  signal: AbortSignal,
+) {
   signal.addEventListener("abort", () => listener.close());
   for await (const connection of listener) {
-    readPackets(connection, receive).catch(() => {}); // its node is away, or opens another
+    // Its node is away, or opens another connection.
+    readPackets(connection, receive).catch(throwDefect).catch(fail);
   }
 }
 

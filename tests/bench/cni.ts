@@ -105,7 +105,7 @@ export async function cni(
   return { measures, programs: contestants };
 }
 
-/** denim's plugin, in a subnet as an agent leases it; the compiled one where there is one. */
+/** denim's plugin, in a subnet as an agent leases it; the compiled one if there is one. */
 async function denim(node: LabNode): Promise<Contestant> {
   const compiled = new URL("../../dist/denim", import.meta.url).pathname;
   await Deno.writeTextFile(
@@ -152,7 +152,7 @@ function bridge(node: LabNode): Contestant {
   };
 }
 
-/** Calls a plugin as a container runtime does, from its start to its end. Throws where it fails. */
+/** Calls a plugin as a container runtime does, from its start to its end. Throws if it fails. */
 async function call(
   node: LabNode,
   { name, program, config }: Contestant,

@@ -179,7 +179,7 @@ async function tcp(bench: Bench, { seconds }: UdpOptions): Promise<number> {
   return end.sum_received.bits_per_second / 1e6;
 }
 
-/** Sends datagrams, so many Mbit/s of payload, or as many as can be where that is 0. */
+/** Sends datagrams, so many Mbit/s of payload, or as many as can be if that is 0. */
 async function datagrams(
   bench: Bench,
   { seconds }: UdpOptions,

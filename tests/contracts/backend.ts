@@ -14,7 +14,7 @@ import { RunningPing } from "../support/ping.ts";
 import { RecordingLog } from "../support/recording_log.ts";
 import { rootTest } from "../support/root_test.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
-import { eventually } from "../support/wait.ts";
+import { eventually, NEVER } from "../support/wait.ts";
 
 /** A backend, as the contract has to know it. */
 export interface BackendSubject {
@@ -39,7 +39,7 @@ export interface BackendSubject {
 /** Registers the contract's tests for one backend. */
 export function backendContract(name: string, subject: BackendSubject): void {
   rootTest(`${name} keeps the contract for backends`, async (t) => {
-    await using cluster = await Cluster.create(subject, 3, { Network: "10.5.0.0/16" });
+    await using cluster = await ContractCluster.create(subject, 3, { Network: "10.5.0.0/16" });
     for (const [name, step] of Object.entries(CASES)) {
       const { needs, run } = typeof step === "function" ? { run: step } : step;
       const ignore = needs !== undefined && !subject[needs];
@@ -55,7 +55,7 @@ export function backendContract(name: string, subject: BackendSubject): void {
     ] as const
   ) {
     rootTest(`${name} carries ${what}`, async () => {
-      await using cluster = await Cluster.create(subject, 2, netConf);
+      await using cluster = await ContractCluster.create(subject, 2, netConf);
       const [a, b] = await Promise.all([cluster.start(0), cluster.start(1)]);
       assert.deepEqual(a.addresses.map(({ family }) => family), families);
       await cluster.talk(a, b, DAD_MS);
@@ -63,14 +63,13 @@ export function backendContract(name: string, subject: BackendSubject): void {
   }
 }
 
-const NEVER = new AbortController().signal;
 /** How long the others may take to follow what a node does. */
 const FOLLOW_MS = 2_000;
 /** The kernel asks for no neighbour while it probes a new device's link-local address (RFC 4862). */
 const DAD_MS = 5_000;
 
 /** Nodes with a backend, each with a pod once it was started. */
-class Cluster implements AsyncDisposable {
+class ContractCluster implements AsyncDisposable {
   readonly subject: BackendSubject;
   readonly nodes: readonly LabNode[];
   readonly pods: Pod[] = [];
@@ -88,14 +87,18 @@ class Cluster implements AsyncDisposable {
     this.leases = new SqliteLeases(path);
   }
 
-  static async create(subject: BackendSubject, nodes: number, netConf: object): Promise<Cluster> {
+  static async create(
+    subject: BackendSubject,
+    nodes: number,
+    netConf: object,
+  ): Promise<ContractCluster> {
     const { backend, agentProgram } = subject;
     const lab = await Lab.create({
       nodes,
       netConf: { ...netConf, Backend: backend },
       ...agentProgram && { agentProgram },
     });
-    return new Cluster(subject, lab);
+    return new ContractCluster(subject, lab);
   }
 
   /** Starts a node's agent and attaches its pod. */
@@ -114,7 +117,7 @@ class Cluster implements AsyncDisposable {
     return leases.find(({ halves }) => `${halves[0]!.subnet}` === subnet)!;
   }
 
-  /** Two pods reach each other in every family, or, where the backend carries nothing, do not. */
+  /** Two pods reach each other in every family, or, if the backend carries nothing, do not. */
   async talk(a: Pod, b: Pod, patienceMs = FOLLOW_MS): Promise<void> {
     for (const [from, to] of [[a, b], [b, a]] as const) {
       for (const address of to.addresses) {
@@ -158,7 +161,7 @@ class Cluster implements AsyncDisposable {
   }
 }
 
-type Run = (cluster: Cluster) => Promise<void>;
+type Run = (cluster: ContractCluster) => Promise<void>;
 /** A step of the contract; with `needs`, for subjects alone that have the property. */
 type Step = Run | { readonly needs?: "routes" | "changeData"; readonly run: Run };
 

@@ -7,7 +7,7 @@
 import { type Cidr, leaseKey, messageOf } from "@denim/core";
 import { allDone, Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { shIn } from "../support/sh.ts";
-import { eventually } from "../support/wait.ts";
+import { eventually, NEVER } from "../support/wait.ts";
 import { compare, viewNode } from "./node_view.ts";
 import { openStore, type StoreAtFault, storeFlags, type StoreName } from "./store_at_fault.ts";
 
@@ -22,7 +22,6 @@ export const BACKENDS = ["vxlan", "host-gw", "udp"] as const;
 /** One of them. */
 export type BackendName = typeof BACKENDS[number];
 
-const NEVER = new AbortController().signal;
 /** Where agents serve their health, each in its node's namespace. */
 const HEALTH_PORT = 8471;
 /** How long one request between two pods is waited for. */
@@ -72,7 +71,7 @@ export class Cluster implements AsyncDisposable {
   readonly store: StoreAtFault;
   /** Its nodes with agents. */
   readonly members: readonly Member[];
-  /** Its node without, where it has one. */
+  /** Its node without, if it has one. */
   readonly spare: LabNode | undefined;
   /** What {@link Cluster.view} tells while all is well. */
   expected: readonly string[] = [];
@@ -219,10 +218,10 @@ export class Cluster implements AsyncDisposable {
 }
 
 async function startAgent(node: LabNode): Promise<void> {
-  await node.startAgent(NEVER, ["--healthz-port", `${HEALTH_PORT}`]);
+  await node.startAgent(NEVER, ["--ip-masq", "--healthz-port", `${HEALTH_PORT}`]);
 }
 
-/** What a node's agent answers to `/readyz`: its HTTP status, or 0 where nobody answers. */
+/** What a node's agent answers to `/readyz`: its HTTP status, or 0 if nobody answers. */
 export function readiness(node: LabNode): number {
   const request = "GET /readyz HTTP/1.0\\r\\n\\r\\n";
   try {

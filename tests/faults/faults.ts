@@ -35,7 +35,7 @@ export interface Fault {
   readonly strike: (site: Site) => void | Promise<void>;
   /**
    * How it shows in the node's view: a difference, `- route …` for what is gone, `+ route …` for what is there
-   * instead. The agent is held still until it was seen. Without it, `strike` throws where nothing came of it.
+   * instead. The agent is held still until it was seen. Without it, `strike` throws if nothing came of it.
    */
   readonly shows?: RegExp | undefined;
   /** What whoever did it does in the end: then it is denim's turn. */
@@ -50,7 +50,7 @@ export interface Fault {
   readonly ofLeases?: boolean;
   /** Whether it is the agent itself that is struck, and another runs in the end. */
   readonly restarts?: boolean;
-  /** How many packets it may cost at the most, where that is not for the time alone to say. */
+  /** How many packets it may cost at the most, if that is not for the time alone to say. */
   readonly maxLost?: Readonly<Record<BackendName, number>>;
 }
 
@@ -141,7 +141,7 @@ const forwardingOff = (name: string, device: (words: Words) => string): Fault =>
 
 const agentStopped = (how: "SIGTERM" | "SIGKILL"): Fault => ({
   name: `agent ended by ${how} and started again`,
-  strike: ({ at }) => at.node.stopAgent(how),
+  strike: async ({ at }) => void await at.node.stopAgent(how),
   shows: /^- agent runs/,
   end: ({ cluster, at }) => cluster.startAgent(at),
   ofLeases: true,
@@ -149,7 +149,7 @@ const agentStopped = (how: "SIGTERM" | "SIGKILL"): Fault => ({
   maxLost: { ...NONE_LOST, udp: UDP_RESTART_MS / INTERVAL_MS },
 });
 
-/** Those that strike routes, nexthops, neighbours and FDB entries. */
+/** Those that strike routes, nexthops, neighbours, FDB entries and masquerade rules. */
 const ENTRIES: readonly Fault[] = [
   {
     name: "route deleted",
@@ -234,6 +234,18 @@ const ENTRIES: readonly Fault[] = [
       `bridge fdb replace ${peer.mac} dev ${device} dst ${NOWHERE} self permanent`
     ),
     shows: /^- fdb/,
+  },
+  {
+    name: "nftables flushed",
+    strike: script(() => "nft flush ruleset"),
+    shows: /^- nftables/,
+    maxLost: NONE_LOST,
+  },
+  {
+    name: "denim's table of nftables deleted",
+    strike: script(() => "nft delete table ip denim"),
+    shows: /^- nftables/,
+    maxLost: NONE_LOST,
   },
 ];
 

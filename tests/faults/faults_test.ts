@@ -12,7 +12,7 @@ import { type Scenario, SCENARIOS } from "./scenarios.ts";
 import type { StoreName } from "./store_at_fault.ts";
 import { undergo } from "./undergo.ts";
 
-/** Within this time everything is to be as it should be, where it is not an agent's start that is waited for. */
+/** Within this time everything is to be as it should be, if it is not an agent's start that is waited for. */
 const HEALED_WITHIN_MS = 1_000;
 
 const outcomes: Outcome[] = [];

@@ -16,9 +16,9 @@ export const PATIENCE_MS = 5_000;
 
 /** What a fault came to. */
 export interface Measured {
-  /** From the fault until the kernel was right and pings were answered again; `undefined` where they were not. */
+  /** From the fault until the kernel was right and pings were answered again; `undefined` if they were not. */
   readonly healedMs: number | undefined;
-  /** Pings without an answer; `undefined` where the end was not seen. */
+  /** Pings without an answer; `undefined` if the end was not seen. */
   readonly lost: number | undefined;
   /** What went wrong. */
   readonly error: string | undefined;

@@ -1,6 +1,6 @@
 /**
- * What a node looks like from outside: all that denim answers for, a line an object, told by iproute2, which
- * shares no code with denim.
+ * What a node looks like from outside: all that denim answers for, a line an object, told by iproute2 and nft, which
+ * share no code with denim.
  *
  * @module
  */
@@ -12,21 +12,22 @@ import { sh } from "../support/sh.ts";
 const BOTH = ["link", "nexthop", "addr"] as const;
 const EACH = ["neigh", "route", "netconf"] as const;
 
-/** An object of iproute2's JSON. */
+/** An object of iproute2's or nft's JSON. */
 // deno-lint-ignore no-explicit-any -- it has a shape for each kind of object
 type Shown = any;
 
 /**
  * The lines of one node, sorted: devices, addresses beyond the link and forwarding of all but pods' devices;
- * permanent neighbours; nexthops; routes of the main table; FDB entries of VXLAN devices; subnet.env; whether
- * the agent runs.
+ * permanent neighbours; nexthops; routes of the main table; FDB entries of VXLAN devices; nftables' tables, chains and
+ * rules; subnet.env; whether the agent runs.
  */
 export function viewNode(node: LabNode): string[] {
   const { namespaceName: name } = node;
   const batch = (options: string, what: readonly string[]) =>
     `printf '%s show\\n' ${what.join(" ")} | ip -n ${name} ${options} -j -force -batch -; `;
   const output = sh(
-    batch("-d", BOTH) + batch("-4", EACH) + batch("-6", EACH) + `bridge -n ${name} -j fdb show`,
+    batch("-d", BOTH) + batch("-4", EACH) + batch("-6", EACH) + `bridge -n ${name} -j fdb show; ` +
+      `nsenter --net=/run/netns/${name} nft -j list ruleset`,
   );
   const answers = output.trim().split("\n").map((line) => JSON.parse(line) as Shown[]);
   const next = () => answers.shift()!;
@@ -64,6 +65,11 @@ export function viewNode(node: LabNode): string[] {
     ...lines,
     ...next().filter(({ dst }) => dst !== undefined).map(({ mac, dst, ifname }) =>
       words("fdb", mac, "to", dst, "dev", ifname)
+    ),
+    ...(next() as Shown).nftables.filter(({ metainfo }: Shown) => metainfo === undefined).map((
+      entry: Shown,
+    ) =>
+      words("nftables", JSON.stringify(entry, (key, value) => key === "handle" ? undefined : value))
     ),
     words("subnet.env", readSubnetEnv(node)),
     ...(node.agentPid === undefined ? [] : ["agent runs"]),

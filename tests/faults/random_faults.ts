@@ -134,7 +134,7 @@ async function heal(fault: Fault, site: Site): Promise<number> {
   return performance.now() - struckAtMs;
 }
 
-/** Takes stock; where it is to be as before, once it is. Throws what is more, or less. */
+/** Takes stock; if it is to be as before, once it is. Throws what is more, or less. */
 async function settled(cluster: Cluster, before?: Inventory): Promise<Inventory> {
   let now = takeInventory(cluster);
   let complaints: string[] = [];

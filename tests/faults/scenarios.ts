@@ -8,7 +8,7 @@
 import { messageOf, sleep } from "@denim/core";
 import { denimProgram } from "@denim/agent/lab";
 import { shIn } from "../support/sh.ts";
-import { eventually } from "../support/wait.ts";
+import { eventually, NEVER } from "../support/wait.ts";
 import { type BackendName, readiness } from "./cluster.ts";
 import { NONE_LOST, type Site, wordsOf } from "./faults.ts";
 import { compare, viewNode } from "./node_view.ts";
@@ -26,11 +26,10 @@ export interface Scenario {
   readonly starts?: boolean;
   /** How many packets it may cost at the most. */
   readonly maxLost?: Readonly<Record<BackendName, number>>;
-  /** Lets it happen; throws where denim does not do its part. */
+  /** Lets it happen; throws if denim does not do its part. */
   readonly run: (site: Site, patienceMs: number) => Promise<Undergone>;
 }
 
-const NEVER = new AbortController().signal;
 /** Where the node is that takes another's subnet: no agent runs there. */
 const STRANGER = "10.99.0.77";
 /** Of two nodes that are the same, the one that started less than this ago is the clone. */

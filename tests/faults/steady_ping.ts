@@ -23,7 +23,7 @@ export function wallClockMs(): number {
 export interface SteadyPingResult {
   /** The requests that nobody answered. */
   readonly lost: number;
-  /** When answers had come back after the last that is missing; `undefined` where none is missing. */
+  /** When answers had come back after the last that is missing; `undefined` if none is missing. */
   readonly backAtMs: number | undefined;
 }
 

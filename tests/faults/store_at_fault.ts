@@ -14,11 +14,11 @@ import { EtcdServer } from "../support/etcd_server.ts";
 import { RecordingLog } from "../support/recording_log.ts";
 import { sh } from "../support/sh.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
-import { eventually } from "../support/wait.ts";
+import { eventually, NEVER } from "../support/wait.ts";
 
 /**
  * The stores that a laboratory's agents may use, and what may happen to each so that it is of no use: for how
- * long at least, in milliseconds. Agents make a file anew that has been gone for 400 ms.
+ * long at least, in milliseconds. Agents recreate a file that has been gone for 400 ms.
  */
 export const OUTAGES = {
   sqlite: { "locked": 700, "gone for a moment": 200, "deleted": 0 },
@@ -27,14 +27,13 @@ export const OUTAGES = {
 /** One of the stores. */
 export type StoreName = keyof typeof OUTAGES;
 
-const NEVER = new AbortController().signal;
 /** The router of the laboratory's first link, where etcd runs. */
 const ETCD_HOST = "10.99.0.254";
 const ETCD_PREFIX = "/coreos.com/network";
 
 /** A time in which a store is of no use. */
 export interface Outage {
-  /** Begins it; throws where the store can be used all the same. */
+  /** Begins it; throws if the store can be used all the same. */
   begin(): void | Promise<void>;
   /** Ends it. */
   end(): void | Promise<void>;
@@ -44,7 +43,7 @@ export interface Outage {
 export interface StoreAtFault extends AsyncDisposable {
   /** The public IP of each lease's holder, by the lease's key. */
   holders(): Map<string, string>;
-  /** Deletes a lease's key. Throws where there is none. */
+  /** Deletes a lease's key. Throws if there is none. */
   remove(key: string): Promise<void>;
   /** Gives a lease to another node, in one step. */
   give(key: string, publicIp: string): Promise<void>;
@@ -102,7 +101,7 @@ class SqliteAtFault implements StoreAtFault {
           Deno.removeSync(this.#path);
         },
         end: async () => {
-          await eventually("agents have made the store anew", () => {
+          await eventually("agents have recreated the store", () => {
             try {
               return this.#text() === before;
             } catch {

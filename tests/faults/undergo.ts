@@ -8,8 +8,7 @@ import { sleep } from "@denim/core";
 import type { Member } from "./cluster.ts";
 import { compare, viewNode } from "./node_view.ts";
 import type { Fault, Site } from "./faults.ts";
-
-const NEVER = new AbortController().signal;
+import { NEVER } from "../support/wait.ts";
 
 /** When things happened, in milliseconds of `performance.now()`. */
 export interface Undergone {
@@ -21,7 +20,7 @@ export interface Undergone {
 
 /**
  * Lets a fault strike, sees that it did, and waits until the cluster's view is as it should be. Throws where
- * the fault does not show, where it is not mended in time, and where an agent is another than before. Tells
+ * the fault does not show, if it is not mended in time, and if an agent is another than before. Tells
  * also when all was done, with an agent that was struck itself running again.
  */
 export async function undergo(

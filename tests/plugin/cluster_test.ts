@@ -9,6 +9,7 @@ import { DEBIAN_PLUGINS } from "../support/debian_plugins.ts";
 import { rootTest } from "../support/root_test.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { answersPing } from "./plugin_node.ts";
+import { NEVER } from "../support/wait.ts";
 
 /** The most that fits into the pods' MTU of 1450 bytes, less the headers of IPv4 and ICMP. */
 const LARGEST_PAYLOAD = 1450 - 28;
@@ -38,7 +39,7 @@ rootTest("pods attached through ptp and through bridge, on two nodes, talk", asy
     nodes: 2,
     netConf: { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } },
   });
-  await lab.startAgents(new AbortController().signal);
+  await lab.startAgents(NEVER);
   const [bridged, routed] = lab.nodes as [LabNode, LabNode];
   using onBridge = new ScratchNamespace();
   const bridgeAddress = await call(bridged, "ADD", onBridge, { type: "bridge" });

@@ -414,7 +414,7 @@ const MISSING: readonly [string, CniCall, string, number, RegExp][] = [
   ["STATUS", {}, "ptp", 50, /ptp speaks CNI .*1\.0\.0, not the network's cniVersion "1\.1\.0"/],
 ];
 for (const [command, call, type, code, message] of MISSING) {
-  rootTest(`${command} says so where the delegate ${type} won't do: ${code}`, async () => {
+  rootTest(`${command} says so if the delegate ${type} won't do: ${code}`, async () => {
     using node = new PluginNode();
     const pod = node.pod();
     const conf = { ...node.conf(), delegate: { type } };
@@ -437,7 +437,7 @@ rootTest("STATUS asks the delegate", async () => {
   assert.deepEqual(await node.run("STATUS", pod, fake.call()), { code: 1, json: error });
 });
 
-rootTest("GC has the delegate free its own, and keeps the record where it fails", async () => {
+rootTest("GC has the delegate free its own, and keeps the record if it fails", async () => {
   using node = new PluginNode();
   const [valid, gone] = [node.pod(), node.pod()], fake = new FakePlugin(node);
   for (const pod of [valid, gone]) await node.succeedAsProcess("ADD", pod, fake.call());

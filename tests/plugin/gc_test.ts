@@ -74,7 +74,7 @@ rootTest("GC frees an address that names nobody, but not a living pod's", async 
   assert.deepEqual(await collect([pods[0]!]), ["10.231.7.2", "fc00:231:0:7::2"]);
 });
 
-rootTest("GC works without subnet.env, and where there was never a pod", async () => {
+rootTest("GC works without subnet.env, and if there was never a pod", async () => {
   using node = new PluginNode();
   assert.deepEqual(await node.gc([]), DONE);
   const pod = node.pod();

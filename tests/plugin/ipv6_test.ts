@@ -82,7 +82,7 @@ rootTest("a kernel without IPv6 serves pods of IPv4", async () => {
   assert.deepEqual(node.leftovers(), []);
 });
 
-rootTest("a kernel without IPv6 is named where the node has an IPv6 subnet", async () => {
+rootTest("a kernel without IPv6 is named if the node has an IPv6 subnet", async () => {
   using node = new PluginNode({ dualStack: true });
   const pod = node.pod();
   for (const [command, expected] of [["ADD", 102], ["STATUS", 50]] as const) {

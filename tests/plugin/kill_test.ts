@@ -66,7 +66,7 @@ for (const [command, from, name, next] of CASES) {
 
 /**
  * Has a plugin killed before its Nth step, and sees that nothing is left of the pod after what comes next, and
- * that its neighbour works. Answers with false where the plugin came through.
+ * that its neighbour works. Answers with false if the plugin came through.
  */
 async function killAt(
   command: string,

@@ -15,7 +15,7 @@ import { ScratchNamespace } from "../support/scratch_namespace.ts";
 export interface CniAnswer {
   /** The exit code. */
   readonly code: number;
-  /** Its JSON; `undefined` where it said nothing. */
+  /** Its JSON; `undefined` if it said nothing. */
   // deno-lint-ignore no-explicit-any -- the spec's JSON
   readonly json: any;
 }
@@ -135,7 +135,7 @@ export class PluginNode implements Disposable {
     return { code: failed ? 1 : 0, json: output === "" ? undefined : JSON.parse(output) };
   }
 
-  /** Calls the function, and throws where it fails. */
+  /** Calls the function, and throws if it fails. */
   succeed(command: string, pod: ScratchNamespace, call: CniCall = {}): CniAnswer["json"] {
     const { code, json } = this.call(command, pod, call);
     if (code !== 0) throw new Error(`${command}: ${JSON.stringify(json)}`);
@@ -154,7 +154,7 @@ export class PluginNode implements Disposable {
     return { code, json: text === "" ? undefined : JSON.parse(text) };
   }
 
-  /** Runs a process as {@link PluginNode.run}, and throws where it fails. */
+  /** Runs a process as {@link PluginNode.run}, and throws if it fails. */
   async succeedAsProcess(
     ...[command, pod, call, program]: Parameters<PluginNode["run"]>
   ): Promise<CniAnswer["json"]> {

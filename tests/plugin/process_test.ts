@@ -71,7 +71,7 @@ for (const [name, callOf, code, message] of BAD) {
   });
 }
 
-rootTest("the process speaks VERSION, and says what it is where no runtime runs it", async () => {
+rootTest("the process speaks VERSION, and says what it is if no runtime runs it", async () => {
   using node = new PluginNode();
   const pod = node.pod();
   assert.deepEqual(await node.run("VERSION", pod, { conf: { cniVersion: "0.4.0" } }), {

@@ -128,7 +128,7 @@ class Runtime implements Disposable {
     container.namespace[Symbol.dispose]();
   }
 
-  /** Takes down the oldest where there are too many. */
+  /** Takes down the oldest if there are too many. */
   async makeRoom(): Promise<void> {
     for (;;) {
       const living = [...this.containers].filter(([, addresses]) => addresses !== undefined);
@@ -172,7 +172,7 @@ rootTest(
     using elsewhere = new ScratchNamespace();
     const { node } = runtime;
     connect(node.namespace, elsewhere);
-    // A generator, which ends for all where one fails.
+    // A generator, which ends for all if one fails.
     const indices = function* () {
       yield* Array(CONTAINERS).keys();
     }();

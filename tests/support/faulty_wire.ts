@@ -96,7 +96,7 @@ export class FaultyWire implements AsyncDisposable {
 }
 
 /**
- * The datagrams in a frame, each a frame by itself: a sender's kernel hands many over as one where the device
+ * The datagrams in a frame, each a frame by itself: a sender's kernel hands many over as one if the device
  * is to cut them. `undefined` for any other frame.
  */
 function split(frame: Uint8Array, port: number): Uint8Array<ArrayBuffer>[] | undefined {

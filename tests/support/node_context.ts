@@ -14,6 +14,7 @@ import {
 } from "@denim/core";
 
 import { RecordingLog } from "./recording_log.ts";
+import { NEVER } from "./wait.ts";
 
 /** A {@link NodeContext} that a test can look into. */
 export interface TestNodeContext extends NodeContext {
@@ -62,5 +63,3 @@ export function nodeContext(changes: NodeContextChanges = {}): TestNodeContext {
     failures,
   };
 }
-
-const NEVER = new AbortController().signal;

@@ -129,7 +129,7 @@ export interface PacketReading {
   readonly checksum: "right" | "partial" | "wrong";
 }
 
-/** Reads a TCP or UDP packet. Throws where its lengths don't agree with its octets. */
+/** Reads a TCP or UDP packet. Throws if its lengths don't agree with its octets. */
 export function readPacket(packet: Uint8Array): PacketReading {
   const octets = [...packet];
   const at16 = (at: number) => octets[at]! * 256 + octets[at + 1]!;

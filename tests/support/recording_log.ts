@@ -42,6 +42,13 @@ export class RecordingLog implements Logger {
       .map(({ level, event }) => `${level} ${event}`);
   }
 
+  /** How often something was said whose `level event: message` fits a pattern. */
+  count(pattern: RegExp): number {
+    return this.records.filter(({ level, event, message }) =>
+      pattern.test(`${level} ${event}: ${message}`)
+    ).length;
+  }
+
   /** What was said of one kind of event. */
   of(event: string): LogRecord[] {
     return this.records.filter((record) => record.event === event);

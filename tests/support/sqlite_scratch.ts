@@ -7,12 +7,14 @@
 import { SqliteStore, type SqliteStoreOptions } from "@denim/core/stores/sqlite";
 import { RecordingLog } from "./recording_log.ts";
 import { SqliteLeases } from "./sqlite_leases.ts";
+import { TempFolder } from "./temp_folder.ts";
 
-/** A directory that is gone with what is in it when its scope ends. */
+/** A folder for the store, which is gone with what is in it when its scope ends. */
 export class Scratch implements Disposable {
-  /** The directory. */
-  readonly directory: string = Deno.makeTempDirSync({ prefix: "denim-test-" });
-  /** Where in it the store is: in a directory that is not there yet. */
+  readonly #folder = new TempFolder();
+  /** The folder. */
+  readonly directory: string = this.#folder.path;
+  /** Where in it the store is: in a folder that is not there yet. */
   readonly path: string = `${this.directory}/state/denim.db`;
   /** What the stores say that were opened without a log of their own. */
   readonly log: RecordingLog = new RecordingLog();
@@ -27,6 +29,6 @@ export class Scratch implements Disposable {
 
   /** Removes it. */
   [Symbol.dispose](): void {
-    Deno.removeSync(this.directory, { recursive: true });
+    this.#folder[Symbol.dispose]();
   }
 }

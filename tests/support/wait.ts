@@ -4,7 +4,10 @@
  * @module
  */
 
-/** Waits until a condition holds; throws where it does not in time. Returns how long it took, in ms. */
+/** A signal that is never aborted, for calls that a test waits out. */
+export const NEVER: AbortSignal = new AbortController().signal;
+
+/** Waits until a condition holds; throws if it does not in time. Returns how long it took, in ms. */
 export async function eventually(
   what: string,
   condition: () => boolean | Promise<boolean>,

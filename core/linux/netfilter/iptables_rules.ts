@@ -7,7 +7,8 @@
  */
 
 import type { Cidr } from "../../ip.ts";
-import { type Masquerade, masqueradeRules } from "./masquerade.ts";
+import type { Masquerade } from "../../kernel_state.ts";
+import { masqueradeRules } from "./masquerade.ts";
 import { iptablesText, type Rule } from "./rule.ts";
 
 /** A chain of denim's, and the rule by which packets get there. All of one family. */

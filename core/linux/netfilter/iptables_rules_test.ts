@@ -19,7 +19,13 @@ const NETWORKS: Readonly<Record<Family, readonly [network: string, subnet: strin
 function chainsOf(family: Family, fullyRandom = true): IptablesChain[] {
   const [network, subnet] = NETWORKS[family].map(Cidr.parse);
   return [
-    masqueradeChain({ family, networks: [network!], subnets: [subnet!], fullyRandom }),
+    masqueradeChain({
+      kind: "masquerade",
+      family,
+      networks: [network!],
+      subnets: [subnet!],
+      fullyRandom,
+    }),
     forwardChain([network!]),
   ];
 }

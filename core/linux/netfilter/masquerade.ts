@@ -13,21 +13,10 @@
  */
 
 import { Cidr, type Family } from "../../ip.ts";
+import type { Masquerade } from "../../kernel_state.ts";
 import { NF_ACCEPT, NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC } from "../uapi/netfilter.ts";
-import type { NftTable } from "./nft_table.ts";
+import { NFT_TABLE_NAME, type NftTable } from "./nft_table.ts";
 import { type Rule, ruleExpressions, type Verdict } from "./rule.ts";
-
-/** What the rules depend on. Their number grows with the networks and subnets, and not with peers. */
-export interface Masquerade {
-  /** Whose packets. */
-  readonly family: Family;
-  /** The cluster's networks of this family: addresses of pods on any node. */
-  readonly networks: readonly Cidr[];
-  /** This node's subnets of these networks: addresses of its own pods. */
-  readonly subnets: readonly Cidr[];
-  /** Whether source ports are drawn at random (`--random-fully`), which is flannel's default. */
-  readonly fullyRandom: boolean;
-}
 
 /** The bit that kube-proxy sets on what it masquerades itself (its `--iptables-masquerade-bit`, 14). */
 export const KUBE_PROXY_MARK = 0x4000;
@@ -38,7 +27,10 @@ const MULTICAST: Readonly<Record<Family, Cidr>> = {
   6: Cidr.parse("ff00::/8"),
 };
 
-/** The rules for packets that are about to leave the node, in order: the first that fits decides. */
+/**
+ * The rules for packets that are about to leave the node, in order: the first that fits decides. Their number grows
+ * with the networks and subnets, and not with peers.
+ */
 export function masqueradeRules(
   { family, networks, subnets, fullyRandom }: Masquerade,
 ): readonly Rule[] {
@@ -92,6 +84,7 @@ export function masqueradeTable(masquerade: Masquerade): NftTable {
   return {
     kind: "nftTable",
     family: masquerade.family,
+    name: NFT_TABLE_NAME,
     chains: [{
       name: "postrouting",
       type: "nat",

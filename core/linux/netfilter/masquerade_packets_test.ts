@@ -13,7 +13,8 @@ import { bind, send, setsockopt, socket } from "../sys/sockets.ts";
 import { PacketSocket } from "../sys/packet_socket.ts";
 import { socketAddress } from "../sys/socket_address.ts";
 import { SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET } from "../uapi/socket.ts";
-import { type Masquerade, masqueradeTable } from "./masquerade.ts";
+import type { Masquerade } from "../../kernel_state.ts";
+import { masqueradeTable } from "./masquerade.ts";
 import type { NftTable } from "./nft_table.ts";
 import { Nftables } from "./nftables.ts";
 
@@ -64,6 +65,7 @@ const ADDRESSES: Readonly<Record<Family, Addresses>> = {
 function masqueradeOf(family: Family): Masquerade {
   const { network, subnet } = ADDRESSES[family];
   return {
+    kind: "masquerade",
     family,
     networks: [Cidr.parse(network)],
     subnets: [Cidr.parse(subnet)],

@@ -1,16 +1,19 @@
 import assert from "node:assert/strict";
 import { Cidr, type Family, IpAddress } from "../../ip.ts";
-import { KUBE_PROXY_MARK, type Masquerade, masqueradeRules } from "./masquerade.ts";
+import type { Masquerade } from "../../kernel_state.ts";
+import { KUBE_PROXY_MARK, masqueradeRules } from "./masquerade.ts";
 import { nftText, type Rule } from "./rule.ts";
 
 const CASES: Readonly<Record<Family, Masquerade>> = {
   4: {
+    kind: "masquerade",
     family: 4,
     networks: [Cidr.parse("10.5.0.0/16")],
     subnets: [Cidr.parse("10.5.3.0/24")],
     fullyRandom: true,
   },
   6: {
+    kind: "masquerade",
     family: 6,
     networks: [Cidr.parse("fc00:5::/48")],
     subnets: [Cidr.parse("fc00:5:0:3::/64")],
@@ -100,6 +103,7 @@ Deno.test("each kind of packet, both families", () => {
 
 Deno.test("two networks are one cluster: no packet between their pods is masqueraded", () => {
   const rules = masqueradeRules({
+    kind: "masquerade",
     family: 4,
     networks: [Cidr.parse("10.5.0.0/16"), Cidr.parse("10.6.0.0/16")],
     subnets: [Cidr.parse("10.5.3.0/24"), Cidr.parse("10.6.3.0/24")],

@@ -9,7 +9,7 @@
  * @module
  */
 
-import type { Family } from "../../ip.ts";
+import { addressBits, Cidr, type Family, IpAddress } from "../../ip.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import { addressFamily } from "../sys/address_family.ts";
 import { NLM_F_APPEND, NLM_F_CREATE } from "../uapi/netlink.ts";
@@ -20,6 +20,7 @@ import {
   NFT_MSG_NEWCHAIN,
   NFT_MSG_NEWRULE,
   NFT_MSG_NEWTABLE,
+  NFT_PAYLOAD_NETWORK_HEADER,
   NFTA_CHAIN_HOOK,
   NFTA_CHAIN_NAME,
   NFTA_CHAIN_POLICY,
@@ -72,17 +73,19 @@ export interface NftChain {
   readonly rules: readonly NftRule[];
 }
 
-/** denim's table of a family, whole. */
+/** A table of a family, whole. */
 export interface NftTable {
   /** Tells the kinds of object apart. */
   readonly kind: "nftTable";
   /** Whose packets it sees. */
   readonly family: Family;
+  /** {@link NFT_TABLE_NAME}, or the name of a table that flanneld left. */
+  readonly name: string;
   /** Its chains, in order. */
   readonly chains: readonly NftChain[];
 }
 
-/** denim's table as the kernel has it; what is wanted says nothing of the numbers. */
+/** A table as the kernel has it; what is wanted says nothing of the numbers. */
 export interface FoundNftTable extends NftTable {
   /** `NFT_TABLE_F_…`: none is wanted. `NFT_TABLE_F_DORMANT` switches all its chains off. */
   readonly flags?: number;
@@ -131,17 +134,17 @@ export function beginNft(
 }
 
 /** Writes the messages that make the table whole, whatever is there under its name. */
-export function writeTable(writer: MessageWriter, { family, chains }: NftTable): void {
+export function writeTable(writer: MessageWriter, { family, name, chains }: NftTable): void {
   const table = (type: number, flags: number) =>
     beginNft(writer, type, flags, family)
-      .stringAttribute(NFTA_TABLE_NAME, NFT_TABLE_NAME).end();
+      .stringAttribute(NFTA_TABLE_NAME, name).end();
   // What may not be there can't be removed: made first, if need be.
   table(NFT_MSG_NEWTABLE, NLM_F_CREATE);
   table(NFT_MSG_DELTABLE, 0);
   table(NFT_MSG_NEWTABLE, NLM_F_CREATE);
   for (const chain of chains) {
     beginNft(writer, NFT_MSG_NEWCHAIN, NLM_F_CREATE, family)
-      .stringAttribute(NFTA_CHAIN_TABLE, NFT_TABLE_NAME)
+      .stringAttribute(NFTA_CHAIN_TABLE, name)
       .stringAttribute(NFTA_CHAIN_NAME, chain.name)
       .stringAttribute(NFTA_CHAIN_TYPE, chain.type)
       .bytesAttribute(NFTA_CHAIN_POLICY, be32(chain.policy))
@@ -149,7 +152,7 @@ export function writeTable(writer: MessageWriter, { family, chains }: NftTable):
         writer.bytesAttribute(NFTA_HOOK_HOOKNUM, be32(chain.hook));
         writer.bytesAttribute(NFTA_HOOK_PRIORITY, be32(chain.priority));
       }).end();
-    writeRules(writer, family, chain);
+    writeRules(writer, family, name, chain);
   }
 }
 
@@ -159,19 +162,27 @@ export function writeTable(writer: MessageWriter, { family, chains }: NftTable):
  * transaction may see the new chain's rules before they are in force and the old chain's after. And of
  * chains with one priority the kernel asks the youngest first, so a replaced chain changes places with kube-proxy's.
  */
-export function writeTableRules(writer: MessageWriter, { family, chains }: NftTable): void {
+export function writeTableRules(
+  writer: MessageWriter,
+  { family, name, chains }: NftTable,
+): void {
   for (const chain of chains) {
     beginNft(writer, NFT_MSG_DELRULE, 0, family)
-      .stringAttribute(NFTA_RULE_TABLE, NFT_TABLE_NAME)
+      .stringAttribute(NFTA_RULE_TABLE, name)
       .stringAttribute(NFTA_RULE_CHAIN, chain.name).end();
-    writeRules(writer, family, chain);
+    writeRules(writer, family, name, chain);
   }
 }
 
-function writeRules(writer: MessageWriter, family: Family, { name, rules }: NftChain): void {
+function writeRules(
+  writer: MessageWriter,
+  family: Family,
+  table: string,
+  { name, rules }: NftChain,
+): void {
   for (const { expressions, comment } of rules) {
     beginNft(writer, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, family)
-      .stringAttribute(NFTA_RULE_TABLE, NFT_TABLE_NAME)
+      .stringAttribute(NFTA_RULE_TABLE, table)
       .stringAttribute(NFTA_RULE_CHAIN, name);
     writeExpressions(writer, NFTA_RULE_EXPRESSIONS, expressions);
     writer.bytesAttribute(NFTA_RULE_USERDATA, writeComment(comment)).end();
@@ -179,9 +190,37 @@ function writeRules(writer: MessageWriter, family: Family, { name, rules }: NftC
 }
 
 /** Writes the message that removes the table with all that is in it; the kernel says ENOENT if it is gone. */
-export function writeRemovedTable(writer: MessageWriter, family: Family): void {
+export function writeRemovedTable(
+  writer: MessageWriter,
+  { family, name }: Pick<NftTable, "family" | "name">,
+): void {
   beginNft(writer, NFT_MSG_DELTABLE, 0, family)
-    .stringAttribute(NFTA_TABLE_NAME, NFT_TABLE_NAME).end();
+    .stringAttribute(NFTA_TABLE_NAME, name).end();
+}
+
+/**
+ * The networks that the table's rules ask packets' addresses about, whether denim wrote them or nft(8), which loads
+ * only the octets that matter if the prefix ends with one.
+ */
+export function networksOf({ family, chains }: NftTable): readonly Cidr[] {
+  const steps = chains.flatMap(({ rules }) => rules).flatMap(({ expressions }) => expressions);
+  return steps.flatMap((step, at) => {
+    if (step.name !== "cmp") return [];
+    const before = steps[at - 1];
+    const load = before?.name === "bitwise" ? steps[at - 2] : before;
+    if (load?.name !== "payload" || load.base !== NFT_PAYLOAD_NETWORK_HEADER) return [];
+    const length = addressBits(family) / 8;
+    if (step.value.length > length) return [];
+    const bytes = new Uint8Array(length);
+    bytes.set(step.value);
+    const mask = before?.name === "bitwise" ? before.mask : step.value.map(() => 0xff);
+    const prefixLength = mask.reduce((bits, byte) => bits + bitsOf(byte), 0);
+    return [new Cidr(IpAddress.fromBytes(bytes), prefixLength)];
+  });
+}
+
+function bitsOf(byte: number): number {
+  return byte.toString(2).replaceAll("0", "").length;
 }
 
 /** What a message about a table says of it beside its name. */

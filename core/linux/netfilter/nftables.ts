@@ -1,13 +1,13 @@
 /**
  * nftables (nft(8)), straight over netlink: one place in the kernel that denim keeps as desired. It holds two
- * objects, denim's table of each family. No `nft` program takes part, and others' tables are neither read nor
- * written.
+ * objects, denim's table of each family. No `nft` program takes part. Of others' tables denim reads and removes
+ * those that flanneld left; no other one is read or written.
  *
  * @module
  */
 
-import { throwDefect } from "../../errors.ts";
-import { FAMILIES, type Family } from "../../ip.ts";
+import { RuntimeError, throwDefect } from "../../errors.ts";
+import { type Cidr, FAMILIES, type Family } from "../../ip.ts";
 import { ENOENT, LinuxError } from "../sys/linux_error.ts";
 import { Monitor } from "../netlink/monitor.ts";
 import { type MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
@@ -25,6 +25,7 @@ import {
 } from "../uapi/nfnetlink.ts";
 import {
   NFT_MSG_GETCHAIN,
+  NFT_MSG_GETGEN,
   NFT_MSG_GETRULE,
   NFT_MSG_GETTABLE,
   NFT_MSG_NEWGEN,
@@ -37,7 +38,9 @@ import {
 import {
   beginNft,
   type FoundNftTable,
+  networksOf,
   NFT_TABLE_NAME,
+  type NftChain,
   type NftTable,
   nftTableEqual,
   parseChain,
@@ -49,19 +52,43 @@ import {
   writeTableRules,
 } from "./nft_table.ts";
 
-/** denim's tables in the network namespace of the thread that opens this. */
-export class Nftables implements KernelTable<NftTable, FoundNftTable>, Disposable {
+/** flanneld's tables, by family (pkg/trafficmngr/nftables/nftables.go). It makes both, whatever the cluster has. */
+const FLANNEL_TABLES: Readonly<Record<Family, string>> = { 4: "flannel-ipv4", 6: "flannel-ipv6" };
+
+/** What {@link Nftables} knows of the reconciler's work. */
+export interface NftablesOptions {
+  /** Whether a network lies in the cluster's; all do unless given. A table whose rules name none that does is a stranger's. */
+  readonly inCluster?: (network: Cidr) => boolean;
+  /** All tables that are wanted now. */
+  readonly wanted?: () => readonly NftTable[];
+}
+
+/** What keeps nftables' tables: {@link Nftables}, or what takes its place on a kernel without. */
+export interface NftTableKeeper extends KernelTable<NftTable, FoundNftTable>, Disposable {
+  /** Whether there is a chain in a table, whoever made it. Throws a LinuxError. */
+  hasChain(family: Family, table: string, chain: string): boolean;
+}
+
+/** denim's tables in the network namespace of the thread that opens this, and those that flanneld left there. */
+export class Nftables implements NftTableKeeper {
   readonly #socket = new NetlinkSocket(NETLINK_NETFILTER);
   readonly #writer = new MessageWriter();
   readonly #monitor: Monitor;
+  readonly #options: Required<NftablesOptions>;
 
   /**
    * Starts to listen at once, so that no change is missed between a dump and {@link Nftables.listen}. Throws a
-   * LinuxError, with EPROTONOSUPPORT if the kernel has no netfilter.
+   * LinuxError: EPROTONOSUPPORT if the kernel has no netfilter, EINVAL if it has no nftables.
    */
-  constructor() {
+  constructor({ inCluster = () => true, wanted = () => [] }: NftablesOptions = {}) {
+    this.#options = { inCluster, wanted };
     using undo = new DisposableStack();
     undo.use(this.#socket);
+    this.#socket.get(
+      "ask for nftables",
+      (writer) => beginNft(writer, NFT_MSG_GETGEN, 0, 4).end(),
+      () => undefined,
+    );
     this.#monitor = new Monitor(this.#socket.portId, NETLINK_NETFILTER, [NFNLGRP_NFTABLES]);
     undo.move();
   }
@@ -73,8 +100,8 @@ export class Nftables implements KernelTable<NftTable, FoundNftTable>, Disposabl
   }
 
   /** See {@link KernelTable.key}. */
-  key({ family }: FoundNftTable): string {
-    return `nftables table ${family === 4 ? "ip" : "ip6"} ${NFT_TABLE_NAME}`;
+  key(object: FoundNftTable): string {
+    return nftTableKey(object);
   }
 
   /** See {@link KernelTable.equal}: to the last rule. */
@@ -82,14 +109,30 @@ export class Nftables implements KernelTable<NftTable, FoundNftTable>, Disposabl
     return nftTableEqual(wanted, found);
   }
 
-  /** See {@link KernelTable.ours}: who uses the name means denim's table. */
-  ours(): boolean {
-    return true;
+  /** See {@link KernelTable.ours}. */
+  ours(found: FoundNftTable, known: boolean): boolean {
+    return known || this.#concernsCluster(found);
   }
 
-  /** See {@link KernelTable.dump}. Throws a LinuxError, if the kernel has no nftables too. */
+  /** Whether the rules are about this cluster's pods; those of a table without rules are about nobody else's. */
+  #concernsCluster(found: FoundNftTable): boolean {
+    const named = networksOf(found);
+    return named.length === 0 || named.some(this.#options.inCluster);
+  }
+
+  /** See {@link KernelTable.dump}. flanneld's tables are denim's to remove once denim masquerades. Throws a LinuxError. */
   dump(): FoundNftTable[] {
-    return FAMILIES.map((family) => this.#read(family)).filter((found) => found !== undefined);
+    const tables = FAMILIES.flatMap((family) => {
+      const flannel = this.#options.wanted().length > 0 ? [FLANNEL_TABLES[family]] : [];
+      return [NFT_TABLE_NAME, ...flannel].map((name) => this.#read({ family, name }));
+    });
+    return tables.filter((found) => found !== undefined)
+      .filter((found) => this.#concernsCluster(found));
+  }
+
+  /** See {@link NftTableKeeper.hasChain}. */
+  hasChain(family: Family, table: string, chain: string): boolean {
+    return this.#readChain({ family, name: table }, chain) !== undefined;
   }
 
   /**
@@ -124,10 +167,11 @@ export class Nftables implements KernelTable<NftTable, FoundNftTable>, Disposabl
   }
 
   #report(family: Family, listener: TableListener<FoundNftTable>): void {
+    const id = { family, name: NFT_TABLE_NAME };
     try {
-      const found = this.#read(family);
+      const found = this.#read(id);
       if (found !== undefined) listener.found(found);
-      else listener.gone(emptyTable(family));
+      else listener.gone({ kind: "nftTable", ...id, chains: [] });
     } catch (error) {
       throwDefect(error);
       // The comparison that follows meets the same error, and is tried again.
@@ -135,13 +179,24 @@ export class Nftables implements KernelTable<NftTable, FoundNftTable>, Disposabl
     }
   }
 
-  #take({ action, object, key }: Step<NftTable, FoundNftTable>): void {
+  #take(step: Step<NftTable, FoundNftTable>): void {
+    const { action, object, key } = step;
     const writer = this.#writer;
     writer.clear();
     writeBatchEdge(writer, NFNL_MSG_BATCH_BEGIN);
-    if (action === "remove") writeRemovedTable(writer, object.family);
-    else {
-      const found = this.#read(object.family);
+    if (action === "remove") {
+      if (object.name !== NFT_TABLE_NAME) this.#requireOwn(key);
+      writeRemovedTable(writer, object);
+    } else {
+      const found = this.#read(object);
+      if (found !== undefined && this.equal(object, found)) return;
+      if (found !== undefined && !step.mayReplace && !this.#concernsCluster(found)) {
+        throw new RuntimeError(
+          `${key} is another cluster's, of ${networksOf(found)[0]}: of the agents in one network ` +
+            "namespace only one can have --ip-masq; if there is no other agent, remove the table " +
+            `(${removalCommand(object)})`,
+        );
+      }
       if (found !== undefined && sameFrame(object, found)) writeTableRules(writer, object);
       else writeTable(writer, object);
     }
@@ -150,7 +205,19 @@ export class Nftables implements KernelTable<NftTable, FoundNftTable>, Disposabl
     if (failure === undefined) return;
     const { errno, detail } = failure.error;
     if (action === "remove" && errno === ENOENT) return;
-    throw new LinuxError(errno, `${action} ${key}`, detail);
+    const missing = errno === ENOENT
+      ? "the kernel lacks a part of nftables; load its modules nft_chain_nat and nft_masq"
+      : detail;
+    throw new LinuxError(errno, `${action} ${key}`, missing);
+  }
+
+  /** Throws a RuntimeError unless denim's rules are in place, so that there is no moment without any. */
+  #requireOwn(key: string): void {
+    const inPlace = this.#options.wanted().every((table) => {
+      const found = this.#read(table);
+      return found !== undefined && this.equal(table, found);
+    });
+    if (!inPlace) throw new RuntimeError(`${key} stays until denim's own rules are in place`);
   }
 
   /**
@@ -158,14 +225,15 @@ export class Nftables implements KernelTable<NftTable, FoundNftTable>, Disposabl
    * can't list one table's chains alone, and kube-proxy may have tens of thousands: so this asks for the chains
    * that have rules, by name. `use` counts the others.
    */
-  #read(family: Family): FoundNftTable | undefined {
-    const what = `read ${this.key(emptyTable(family))}`;
+  #read(id: TableId): FoundNftTable | undefined {
+    const { family, name } = id;
+    const what = `read ${nftTableKey(id)}`;
     const table = unlessGone(() =>
       this.#socket.get(
         what,
         (writer) =>
           beginNft(writer, NFT_MSG_GETTABLE, 0, family)
-            .stringAttribute(NFTA_TABLE_NAME, NFT_TABLE_NAME).end(),
+            .stringAttribute(NFTA_TABLE_NAME, name).end(),
         parseTable,
       )
     );
@@ -174,28 +242,44 @@ export class Nftables implements KernelTable<NftTable, FoundNftTable>, Disposabl
       what,
       (writer) =>
         beginNft(writer, NFT_MSG_GETRULE, 0, family)
-          .stringAttribute(NFTA_RULE_TABLE, NFT_TABLE_NAME).end(),
+          .stringAttribute(NFTA_RULE_TABLE, name).end(),
       parseRule,
     );
     const chains = [...Map.groupBy(rules, ({ chain }) => chain)].flatMap(([name, rules]) => {
-      const chain = unlessGone(() =>
-        this.#socket.get(
-          what,
-          (writer) =>
-            beginNft(writer, NFT_MSG_GETCHAIN, 0, family)
-              .stringAttribute(NFTA_CHAIN_TABLE, NFT_TABLE_NAME)
-              .stringAttribute(NFTA_CHAIN_NAME, name).end(),
-          parseChain,
-        )
-      );
+      const chain = this.#readChain(id, name);
       return chain === undefined ? [] : [{ ...chain, rules }];
     });
-    return { kind: "nftTable", family, chains, ...table };
+    return { kind: "nftTable", family, name, chains, ...table };
+  }
+
+  #readChain(id: TableId, chain: string): Omit<NftChain, "rules"> | undefined {
+    return unlessGone(() =>
+      this.#socket.get(
+        `read ${nftTableKey(id)}`,
+        (writer) =>
+          beginNft(writer, NFT_MSG_GETCHAIN, 0, id.family)
+            .stringAttribute(NFTA_CHAIN_TABLE, id.name)
+            .stringAttribute(NFTA_CHAIN_NAME, chain).end(),
+        parseChain,
+      )
+    );
   }
 }
 
-function emptyTable(family: Family): NftTable {
-  return { kind: "nftTable", family, chains: [] };
+/** By what the kernel knows a table. */
+type TableId = Pick<NftTable, "family" | "name">;
+
+/** A table as `nft` names it, and as messages do. */
+export function nftTableKey(id: TableId): string {
+  return `nftables table ${wordsOf(id)}`;
+}
+
+function removalCommand(id: TableId): string {
+  return `nft delete table ${wordsOf(id)}`;
+}
+
+function wordsOf({ family, name }: TableId): string {
+  return `${family === 4 ? "ip" : "ip6"} ${name}`;
 }
 
 function writeBatchEdge(writer: MessageWriter, type: number): void {

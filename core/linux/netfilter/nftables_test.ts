@@ -17,7 +17,8 @@ import {
   NFNL_SUBSYS_NFTABLES,
 } from "../uapi/nfnetlink.ts";
 import { NFT_MSG_GETGEN, NFTA_GEN_ID } from "../uapi/nf_tables.ts";
-import { type Masquerade, masqueradeRules, masqueradeTable } from "./masquerade.ts";
+import type { Masquerade } from "../../kernel_state.ts";
+import { masqueradeRules, masqueradeTable } from "./masquerade.ts";
 import { fromBe32 } from "./nft_codec.ts";
 import { beginNft, type FoundNftTable, type NftTable } from "./nft_table.ts";
 import { Nftables } from "./nftables.ts";
@@ -26,6 +27,7 @@ import { nftText } from "./rule.ts";
 /** Of prefix lengths that end within an octet: others are compiled to another form by `nft` than by denim. */
 function masqueradeOf(family: Family, subnet = 3): Masquerade {
   return {
+    kind: "masquerade",
     family,
     networks: [Cidr.parse(family === 4 ? "10.4.0.0/15" : "fc00:4::/31")],
     subnets: [Cidr.parse(family === 4 ? `10.5.${subnet}.0/25` : `fc00:5:0:${subnet}::/65`)],
@@ -319,6 +321,29 @@ rootTest(
     }
   },
 );
+
+rootTest("flanneld's table goes only once denim's are in place", () => {
+  using namespace = new ScratchNamespace();
+  const wanted = FAMILIES.map((family) => masqueradeTable(masqueradeOf(family)));
+  using nftables = namespace.run(() => new Nftables({ wanted: () => wanted }));
+  const listed = () => namespace.run(() => sh("nft list tables"));
+  namespace.run(() => sh("nft add table ip flannel-ipv4"));
+  const left = nftables.dump().find(({ name }) => name === "flannel-ipv4")!;
+  const remove = () =>
+    nftables.apply([{ action: "remove", object: left, key: nftables.key(left) }])
+      .map(({ error }) => error.message);
+  const put = (object: NftTable) =>
+    nftables.apply([{ action: "put", object, key: nftables.key(object), mayReplace: false }]);
+  const tooEarly = ["nftables table ip flannel-ipv4 stays until denim's own rules are in place"];
+  assert.deepEqual(remove(), tooEarly);
+  assert.deepEqual(put(wanted[0]!), []);
+  assert.deepEqual(remove(), tooEarly);
+  assert.deepEqual(put(wanted[1]!), []);
+  assert.match(listed(), /flannel-ipv4/);
+  assert.deepEqual(remove(), []);
+  assert.doesNotMatch(listed(), /flannel-ipv4/);
+  assert.deepEqual(nftables.dump().map(({ name }) => name), ["denim", "denim"]);
+});
 
 rootTest("each step is one transaction, and a step that fails changes nothing", () => {
   using node = new Node();

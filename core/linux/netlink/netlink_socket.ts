@@ -4,6 +4,7 @@
  * @module
  */
 
+import { throwDefect } from "../../errors.ts";
 import { type FileDescriptor } from "../sys/libc.ts";
 import { EBUSY, ENOBUFS, LinuxError } from "../sys/linux_error.ts";
 import { bind, getsockname, receive, send, setsockopt, socket } from "../sys/sockets.ts";
@@ -103,8 +104,9 @@ export class NetlinkSocket implements Disposable {
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, timeval(ANSWER_TIMEOUT_S));
     try {
       setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, new Uint32Array([RECEIVE_BUFFER_BYTES]));
-    } catch {
+    } catch (error) {
       // Without CAP_NET_ADMIN only questions can be asked, and their answers fit.
+      throwDefect(error);
     }
     undo.move();
   }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { ENOBUFS, LinuxError } from "../sys/linux_error.ts";
 import { pollInput } from "../sys/poll.ts";
 import { receive, setsockopt } from "../sys/sockets.ts";
 import { openNetlink } from "./netlink_socket.ts";
@@ -33,8 +34,9 @@ export function waitForKernel(done: () => boolean, timeoutMs: number): boolean {
     if (leftMs <= 0 || !pollInput(fd, leftMs)) return done();
     try {
       while (receive(fd, buffer, MSG_DONTWAIT) >= 0);
-    } catch {
-      // Events were lost: there is more than one reason to ask again.
+    } catch (error) {
+      // ENOBUFS: events were lost, so there is more than one reason to ask again.
+      if (!(error instanceof LinuxError) || error.errno !== ENOBUFS) throw error;
     }
   }
 }

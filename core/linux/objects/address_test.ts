@@ -14,7 +14,7 @@ function address(text: string, device = "flannel.1"): DeviceAddress {
   };
 }
 
-// struct ifaddrmsg, IFA_LOCAL, IFA_ADDRESS, and IPv4's IFA_BROADCAST where there is one. IPv6 has IFA_F_NODAD.
+// struct ifaddrmsg, IFA_LOCAL, IFA_ADDRESS, and IPv4's IFA_BROADCAST if there is one. IPv6 has IFA_F_NODAD.
 const MESSAGES = [
   [
     "10.5.0.0/32",

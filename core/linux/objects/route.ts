@@ -161,7 +161,7 @@ export function writeNewRoute(writer: MessageWriter, route: PlainRoute): void {
 }
 
 /** Reads `RTM_NEWROUTE` or `RTM_DELROUTE`; `undefined` for one that is not unicast. */
-export function parseRoute(reader: MessageReader): RouteState | undefined {
+function parseRoute(reader: MessageReader): RouteState | undefined {
   const family: Family = reader.u8(0) === addressFamily(4) ? 4 : 6;
   const prefixLength = reader.u8(1), table = reader.u8(4), protocol = reader.u8(5);
   if (reader.u8(7) !== RTN_UNICAST) return undefined;

@@ -16,7 +16,7 @@ import { RT_SCOPE_NOWHERE, RTM_DELROUTE } from "../uapi/rtnetlink.ts";
 const DEVICE = "flannel0";
 
 /** A node whose reconciler runs, with a device that carries whatever there is, and a stranger's socket. */
-class Node implements AsyncDisposable {
+class ContestedNode implements AsyncDisposable {
   readonly ns = new ScratchNamespace();
   readonly log = new RecordingLog();
   readonly reconciler: Reconciler;
@@ -92,7 +92,7 @@ class Fighter implements AsyncDisposable {
 rootTest(
   "a route that another program deletes again and again is repaired ever more slowly",
   async () => {
-    await using node = new Node();
+    await using node = new ContestedNode();
     const { ns, reconciler, stranger } = node;
     const subnet = "10.5.2.0/24";
     const isThere = () => node.routes().includes(subnet);
@@ -151,7 +151,7 @@ rootTest(
 rootTest(
   "a device that another program sets down again and again is repaired ever more slowly, and nothing fails",
   async () => {
-    await using node = new Node();
+    await using node = new ContestedNode();
     const { ns, stranger, reconciler } = node;
     reconciler.set("peer", [{
       kind: "route",
@@ -188,7 +188,7 @@ rootTest(
 );
 
 rootTest("an outer device that comes and goes does not cause a check each time", async () => {
-  await using node = new Node();
+  await using node = new ContestedNode();
   const { stranger } = node;
   const index = findLink(stranger, "eth0")!.index;
   for (let count = 0; count < 12; count++) {

@@ -37,7 +37,7 @@ function vxlan(vni: number, port = 8472): VxlanLink {
 }
 
 /** A namespace with an outer device, and a reconciler in it. */
-class Node implements Disposable {
+class VxlanNode implements Disposable {
   readonly ns = new ScratchNamespace();
   readonly log = new RecordingLog();
   readonly reconciler: Reconciler;
@@ -60,7 +60,7 @@ class Node implements Disposable {
 }
 
 rootTest("another program's VXLAN device with denim's VNI and port is named, and stays", () => {
-  using node = new Node();
+  using node = new VxlanNode();
   node.ns.ip("link add cilium_vxlan type vxlan id 1 dstport 8472 dev eth0 local 10.99.0.1");
   node.reconciler.set("node", [vxlan(1)]);
   const [failure, ...more] = node.reconciler.apply().failures;
@@ -73,7 +73,7 @@ rootTest("another program's VXLAN device with denim's VNI and port is named, and
 });
 
 rootTest("another program's VXLAN device that holds denim's port alone is named", () => {
-  using node = new Node();
+  using node = new VxlanNode();
   // Of another kind, so that the kernel does not let the two share a socket.
   node.ns.ip("link add cilium_vxlan type vxlan external dstport 8472");
   node.ns.ip("link set cilium_vxlan up");
@@ -83,7 +83,7 @@ rootTest("another program's VXLAN device that holds denim's port alone is named"
 });
 
 rootTest("a program that holds denim's port is said to be one", () => {
-  using node = new Node();
+  using node = new VxlanNode();
   using _socket = node.ns.run(() => {
     const fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     bind(fd, socketAddress(IpAddress.parse("0.0.0.0"), 8472));
@@ -95,7 +95,7 @@ rootTest("a program that holds denim's port is said to be one", () => {
 });
 
 rootTest("a device with another's VNI and port is made in the same pass as that one goes", () => {
-  using node = new Node();
+  using node = new VxlanNode();
   const { reconciler } = node;
   reconciler.set("a", [{ ...vxlan(1), name: "first" }]);
   assert.deepEqual(reconciler.apply().failures, []);
@@ -108,7 +108,7 @@ rootTest("a device with another's VNI and port is made in the same pass as that 
 rootTest(
   "a TUN device that a living program reads is left to it, and the program named",
   async () => {
-    using node = new Node();
+    using node = new VxlanNode();
     // flannel's own way: one queue, and gone with the program.
     const held = new Deno.Command(Deno.execPath(), {
       args: ["eval", HOLD_TUN, node.ns.path],
@@ -135,7 +135,7 @@ rootTest(
 rootTest(
   "a VXLAN device that takes advertised routes is told not to, and so a check says nothing",
   () => {
-    using node = new Node();
+    using node = new VxlanNode();
     const { reconciler, ns } = node;
     const setting = "net/ipv6/conf/flannel.1/accept_ra";
     reconciler.set("node", [vxlan(1)]);
@@ -149,7 +149,7 @@ rootTest(
 );
 
 rootTest("denim's devices have IPv6 where new devices are made without", () => {
-  using node = new Node();
+  using node = new VxlanNode();
   const { reconciler, ns } = node;
   ns.run(() => writeSysctl("net/ipv6/conf/default/disable_ipv6", "1"));
   const address = IpAddress.parse("fc00:5:0:1::");
@@ -164,7 +164,7 @@ rootTest("denim's devices have IPv6 where new devices are made without", () => {
 });
 
 rootTest("a device that could not be made as wanted leaves nothing behind", () => {
-  using node = new Node();
+  using node = new VxlanNode();
   const { reconciler } = node;
   reconciler.set("node", [{ ...TUN, mtuBytes: 10 }]);
   assert.match(reconciler.apply().failures.join(), /^change device flannel0: /);

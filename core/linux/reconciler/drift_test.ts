@@ -192,7 +192,7 @@ const CASES: readonly Case[] = [
 ];
 
 /** A namespace with an outer device, dual stack, and a reconciler. */
-class Node implements Disposable {
+class DriftingNode implements Disposable {
   readonly ns = new ScratchNamespace();
   readonly log = new RecordingLog();
   readonly reconciler: Reconciler;
@@ -232,7 +232,7 @@ class Node implements Disposable {
 
 for (const { name, state, faults } of CASES) {
   rootTest(`drift is repaired within a second: ${name}`, async (t) => {
-    using node = new Node(state);
+    using node = new DriftingNode(state);
     const { ns, log, reconciler } = node;
     const devices = state.flatMap((object) => object.kind === "link" ? [object.name] : []);
     const look = () => {
@@ -267,7 +267,7 @@ rootTest(
   "a tunnel goes on when the outer device is away for a while, or has another name",
   async (t) => {
     const state = vxlanState();
-    using node = new Node(state);
+    using node = new DriftingNode(state);
     const { ns, log, reconciler } = node;
     const devices = ["flannel.1", "flannel-v6.1"];
     const right = snapshot(ns, devices);

@@ -90,7 +90,7 @@ export interface KernelTable<Want extends Found, Found extends KernelItem> {
   dump(): Iterable<Found>;
   /**
    * Takes steps in the order given, as few system calls as may be, and returns those that failed. A step is
-   * idempotent: it is no failure to put what is there, or to remove what is gone.
+   * idempotent: it is not a failure to put what is there, or to remove what is gone.
    */
   apply(steps: readonly Step<Want, Found>[]): readonly StepFailure<Want, Found>[];
   /** Reports what others change until the signal is aborted. */

@@ -17,6 +17,10 @@ import type {
 import type { Logger } from "../../log.ts";
 import { Monitor } from "../netlink/monitor.ts";
 import { NetlinkSocket } from "../netlink/netlink_socket.ts";
+import { Masquerading } from "../netfilter/masquerading.ts";
+import type { NftTable } from "../netfilter/nft_table.ts";
+import { Nftables } from "../netfilter/nftables.ts";
+import { nftablesIfThere } from "../netfilter/no_nftables.ts";
 import { addressKind } from "../objects/address.ts";
 import { type DeviceUp, deviceUpKind } from "../objects/device_up.ts";
 import { fdbKind } from "../objects/fdb.ts";
@@ -63,7 +67,10 @@ export interface LinuxTablesOptions {
 }
 
 /** What every kind of object of {@link KernelObject} is kept by, or derived from. */
-type Kept = KernelObject | DeviceUp;
+type Kept = KernelObject | DeviceUp | NftTable;
+
+/** Kinds that stand for others. */
+type Derived = "podGateway" | "masquerade";
 
 const ON_DEVICES: KindsOf<DeviceUp | DeviceAddress> = {
   deviceUp: deviceUpKind,
@@ -118,7 +125,16 @@ export class LinuxTables implements KernelTables {
     const onDevices = new RtnetlinkTable(ON_DEVICES, common);
     const betweenNodes = new RtnetlinkTable(BETWEEN_NODES, common);
     const sysctls = new SysctlTable(common);
-    this.derivations = { podGateway: podBridge };
+    const nftables = open.use(nftablesIfThere(() =>
+      new Nftables({
+        inCluster: (cidr) => this.networks.some(({ network }) => network.contains(cidr)),
+        wanted: () => [...desired.of("nftTable").values()].map(({ object }) => object as NftTable),
+      })
+    ));
+    this.derivations = {
+      podGateway: podBridge,
+      masquerade: new Masquerading({ nftables, log }),
+    } satisfies Record<Derived, Derivation>;
     // Leaving a kind out does not type-check.
     this.tables = {
       link: devices,
@@ -129,7 +145,8 @@ export class LinuxTables implements KernelTables {
       nexthop: betweenNodes,
       route: betweenNodes,
       forwarding: sysctls,
-    } satisfies { [Kind in Exclude<Kept["kind"], "podGateway">]: AnyTable };
+      nftTable: nftables,
+    } satisfies { [Kind in Exclude<Kept["kind"], Derived>]: AnyTable };
     this.#open = open.move();
   }
 

@@ -24,7 +24,7 @@ const DEFAULT_NAME = "cni0";
  * The source of the bridge's neighbour solicitations for pods' IPv6 addresses. The kernel gives the bridge a link-local
  * address too, but probes it for duplicates: for up to two seconds each time the bridge comes up it is of no use.
  */
-const LINK_LOCAL = IpAddress.parse("fe80::1");
+const SOLICITATION_SOURCE = IpAddress.parse("fe80::1");
 
 /** A bridge that is taken for the pod bridge. */
 export interface ChosenBridge {
@@ -74,7 +74,7 @@ export function choosePodBridge(
 }
 
 /** What the pod bridge needs: up, forwarding, the gateways' addresses. */
-export function podBridgeState(
+function podBridgeState(
   device: string,
   gateways: readonly PodGateway[],
 ): (DeviceUp | DeviceAddress | Forwarding)[] {
@@ -84,7 +84,7 @@ export function podBridgeState(
   return [
     { kind: "deviceUp", device },
     ...gateways.map((gateway) => address(gateway.address, gateway.prefixLength)),
-    ...serves(6) ? [address(LINK_LOCAL, 64)] : [],
+    ...serves(6) ? [address(SOLICITATION_SOURCE, 64)] : [],
     // IPv6 asks the switch for all devices alone.
     ...serves(4) ? [{ kind: "forwarding", family: 4, device } as const] : [],
   ];
@@ -149,7 +149,7 @@ export class PodBridge implements Derivation {
     };
   }
 
-  /** See {@link Derivation.isOutdated}: the plugin may remove the bridge at any time, which is no failure. */
+  /** See {@link Derivation.isOutdated}: the plugin may remove the bridge at any time, which is not a failure. */
   isOutdated(): boolean {
     return this.#chosen !== undefined &&
       findLink(this.#options.socket, this.#chosen.link.index) === undefined;

@@ -83,7 +83,7 @@ Deno.test("choosePodBridge() tells the pod bridge from others", async (t) => {
 });
 
 /** A namespace with a reconciler that runs in it. */
-class Node implements AsyncDisposable {
+class BridgedNode implements AsyncDisposable {
   readonly ns = new ScratchNamespace();
   readonly log = new RecordingLog();
   readonly reconciler: Reconciler;
@@ -134,7 +134,7 @@ class Node implements AsyncDisposable {
 const RIGHT = "10.5.3.1/24 fc00:5:0:3::1/64";
 
 rootTest("the pod bridge is kept up, forwarding, and with its addresses", async (t) => {
-  await using node = new Node();
+  await using node = new BridgedNode();
   const { ns } = node;
   node.start();
   node.makeBridge();
@@ -200,7 +200,7 @@ rootTest("a bridge that an earlier run left gets this run's addresses, others' n
     ] as const
   ) {
     await t.step(`${name}: ${there.join(" ") || "nothing"}`, async () => {
-      await using node = new Node();
+      await using node = new BridgedNode();
       node.makeBridge(name, [...there]);
       node.start();
       assert.equal(node.addresses(name), expected);
@@ -209,7 +209,7 @@ rootTest("a bridge that an earlier run left gets this run's addresses, others' n
 });
 
 rootTest("a bridge that was only assumed to be the pods' gives way to the true one", async () => {
-  await using node = new Node();
+  await using node = new BridgedNode();
   node.makeBridge("cni0", ["10.5.9.1/24"]);
   node.start();
   assert.equal(node.addresses("cni0"), RIGHT);
@@ -219,7 +219,7 @@ rootTest("a bridge that was only assumed to be the pods' gives way to the true o
 });
 
 rootTest("a bridge that is only just being made is left to who makes it", async () => {
-  await using node = new Node();
+  await using node = new BridgedNode();
   node.start();
   node.run("link add cni0 type bridge; link set cni0 up");
   assert.equal(node.reconciler.check().changes, 0);
@@ -230,7 +230,7 @@ rootTest("a bridge that is only just being made is left to who makes it", async 
 });
 
 rootTest("a bridge that comes with an earlier lease's address loses it", async () => {
-  await using node = new Node();
+  await using node = new BridgedNode();
   node.start();
   node.makeBridge("cni0", ["10.5.9.1/24"]);
   await eventually("its addresses", () => node.addresses() === RIGHT, 1000);

@@ -419,7 +419,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
     return carried;
   }
 
-  /** Whether a step failed because what it was derived from is gone: that is no failure. */
+  /** Whether a step failed because what it was derived from is gone: that is not a failure. */
   #isOutdated({ object, key }: AnyStep): boolean {
     const owner = this.#desired.get(object.kind, key)?.owner;
     const derived = this.#derivations.find(({ derivation }) => derivation.owner === owner);

@@ -50,7 +50,7 @@ export class RepairSchedule {
     this.#options = options;
   }
 
-  /** An owner asks for something else under a key: that is no repair, and waits for nothing. */
+  /** An owner asks for something else under a key: that is not a repair, and waits for nothing. */
   request(key: string): void {
     this.#requested.add(key);
     this.#delays.delete(key);
@@ -164,7 +164,7 @@ export class RepairSchedule {
     for (const key of open) this.#requested.add(key);
   }
 
-  /** Logs the repairs since the last time, or drops them: before an agent runs, others' changes are no news. */
+  /** Logs the repairs since the last time, or drops them: before an agent runs, others' changes do not matter. */
   report(quiet: boolean): void {
     const repairs = this.#repairs, first = this.#firstRepair, contests = this.#contests;
     this.#repairs = 0;
@@ -196,7 +196,7 @@ export class RepairSchedule {
 }
 
 /** A step as operators read it. */
-export function stepText({ action, key }: AnyStep): string {
+function stepText({ action, key }: AnyStep): string {
   return `${action} ${key}`;
 }
 

@@ -49,6 +49,7 @@ export const ENODEV = 19;
 export const EINVAL = 22;
 export const EBADFD = 77;
 export const EMSGSIZE = 90;
+export const EPROTONOSUPPORT = 93;
 export const EOPNOTSUPP = 95;
 export const EADDRINUSE = 98;
 export const EADDRNOTAVAIL = 99;
@@ -79,7 +80,7 @@ const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> 
   [EBADFD]: ["EBADFD", "the device is gone"],
   [EMSGSIZE]: ["EMSGSIZE", "message too long"],
   92: ["ENOPROTOOPT", "option not available"],
-  93: ["EPROTONOSUPPORT", "protocol not supported"],
+  [EPROTONOSUPPORT]: ["EPROTONOSUPPORT", "protocol not supported"],
   [EOPNOTSUPP]: ["EOPNOTSUPP", "not supported"],
   97: ["EAFNOSUPPORT", "address family not supported"],
   [EADDRINUSE]: ["EADDRINUSE", "address already in use"],

@@ -10,7 +10,7 @@ import { EINVAL, LinuxError } from "./linux_error.ts";
 import { CLONE_NEWNET, MNT_DETACH, MS_BIND, O_CLOEXEC, O_RDONLY } from "../uapi/socket.ts";
 
 /** Where `ip netns` keeps the names of namespaces (ip-netns(8)). */
-export const NETNS_RUN_DIR = "/run/netns";
+const NETNS_RUN_DIR = "/run/netns";
 const THIS_THREAD = "/proc/thread-self/ns/net";
 
 /** An open network namespace. The kernel keeps it at least until it is closed. */

@@ -131,7 +131,7 @@ export class EtcdClient implements AsyncDisposable {
       await this.#attempt(request, signal, false);
       return true;
     } catch (error) {
-      if (!signal.aborted) throwDefect(error);
+      if (error !== signal.reason) throwDefect(error);
       return false;
     }
   }

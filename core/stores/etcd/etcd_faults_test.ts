@@ -5,7 +5,7 @@ import { endOf, Follower, lease, node } from "../../../tests/contracts/lease_sto
 import { EtcdServer } from "../../../tests/support/etcd_server.ts";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { TcpProxy } from "../../../tests/support/tcp_proxy.ts";
-import { eventually } from "../../../tests/support/wait.ts";
+import { eventually, NEVER } from "../../../tests/support/wait.ts";
 import { Etcd3 } from "etcd3";
 import {
   type Family,
@@ -19,7 +19,6 @@ import { type CreateEtcd3, EtcdStore } from "./mod.ts";
 
 const PREFIX = "/coreos.com/network";
 const NET_CONF = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}';
-const { signal: never } = new AbortController();
 
 function open(log: RecordingLog, ...endpoints: string[]): EtcdStore {
   return EtcdStore.open({ endpoints, prefix: PREFIX, log });
@@ -53,10 +52,6 @@ function put(server: EtcdServer, lease: Lease): void {
 
 function remove(server: EtcdServer, lease: Lease): void {
   server.ctl("del", `${PREFIX}/subnets/${lease.key}`);
-}
-
-function count(log: RecordingLog, pattern: RegExp): number {
-  return log.lines.filter((line) => pattern.test(line)).length;
 }
 
 /** How etcd can be gone, and what brings it back. */
@@ -96,7 +91,7 @@ for (const [how, begin] of Object.entries(OUTAGES)) {
       put(server, four);
       await follower.sees(one.key, four.key);
       const end = await begin(server, proxy);
-      await eventually("it is missed", () => count(log, /^warn waiting for etcd:/) === 1);
+      await eventually("it is missed", () => log.count(/^warn outage:/) === 1);
       await severalAttempts(metrics);
       await end();
       put(server, two);
@@ -108,8 +103,8 @@ for (const [how, begin] of Object.entries(OUTAGES)) {
       put(server, three);
       await follower.sees(two.key, three.key, four.key);
       assert.equal(follower.events.filter(({ kind }) => kind === "snapshot").length, 1);
-      assert.equal(count(log, /^warn/), 1, log.lines.join("\n"));
-      assert.equal(count(log, /^info etcd:.* answers, after \d/), 1, log.lines.join("\n"));
+      assert.equal(log.count(/^warn/), 1, log.lines.join("\n"));
+      assert.equal(log.count(/^info outage-over:/), 1, log.lines.join("\n"));
     });
   });
 }
@@ -128,7 +123,7 @@ for (const how of ["the process (SIGSTOP)", "the wire"] as const) {
         proxy.silence();
         put(server, two);
       } else server.signal("SIGSTOP");
-      await eventually("it is noticed", () => count(log, /^warn waiting for etcd:/) === 1);
+      await eventually("it is noticed", () => log.count(/^warn outage:/) === 1);
       assert.deepEqual([...follower.leases.keys()], [one.key]);
       if (how === "the wire") proxy.mend();
       else {
@@ -187,7 +182,7 @@ Deno.test("etcd has compacted what a watch waits for: it is handed the differenc
   await following(store, async (follower) => {
     await follower.sees(kept.key, changed.key, gone.key);
     proxy.cut();
-    await eventually("it is missed", () => count(log, /^warn waiting/) === 1);
+    await eventually("it is missed", () => log.count(/^warn outage:/) === 1);
     put(server, { ...changed, backendType: "host-gw" });
     remove(server, gone);
     put(server, late);
@@ -220,7 +215,7 @@ Deno.test("a defect in a watch comes out of it, and is not tried again", async (
     return etcd;
   };
   await using store = EtcdStore.open({ endpoints: [server.url], prefix: PREFIX, log, createEtcd3 });
-  const events = store.watch(never);
+  const events = store.watch(NEVER);
   assert.ok(!(await events.next()).done);
   const next = events.next();
   put(server, lease("10.5.1.0/24", 1));
@@ -229,7 +224,7 @@ Deno.test("a defect in a watch comes out of it, and is not tried again", async (
   const failing = assert.rejects(events.next(), { name: "TypeError", message: "a defect" });
   store.reconnect();
   await failing;
-  await assert.rejects(store.leases(never), { name: "TypeError", message: "a defect" });
+  await assert.rejects(store.leases(NEVER), { name: "TypeError", message: "a defect" });
   assert.deepEqual(log.events, []);
 });
 
@@ -240,7 +235,7 @@ Deno.test("requests, failures, outages and watches that begin again are counted"
   const metrics = new MetricsRegistry();
   const value = (what: string) => metrics.value(`denim_store_${what}_total`, { store: "etcd" });
   await using store = EtcdStore.open({ endpoints: [proxy.url], prefix: PREFIX, log, metrics });
-  await store.networkConfigText(never);
+  await store.networkConfigText(NEVER);
   assert.deepEqual(["requests", "failures", "outages", "watch_restarts"].map(value), [1, 0, 0, 0]);
   await following(store, async (follower) => {
     await eventually("the snapshot", () => follower.events.length > 0);
@@ -259,7 +254,7 @@ Deno.test("requests, failures, outages and watches that begin again are counted"
   });
 });
 
-Deno.test("etcd is set up anew, with nothing in it: what is gone is gone", async () => {
+Deno.test("etcd is set up again, with nothing in it: what is gone is gone", async () => {
   await using server = await EtcdServer.start();
   const log = new RecordingLog();
   await using store = open(log, server.url);
@@ -285,9 +280,9 @@ Deno.test("etcd's lease that ends is told, and an end put off is not", async () 
   }
   await following(store, async (follower) => {
     await follower.sees(short.key, kept.key);
-    await store.renew(kept, never);
+    await store.renew(kept, NEVER);
     await follower.sees(kept.key);
-    const [left] = await store.leases(never);
+    const [left] = await store.leases(NEVER);
     assert.ok(endOf(left!) > Date.now() + LEASE_TTL_MS / 2);
   });
 });
@@ -297,19 +292,19 @@ Deno.test("etcd away in the middle of it: a node that asks gets its one lease", 
   using proxy = new TcpProxy(server.url);
   const log = new RecordingLog();
   await using store = open(log, proxy.url);
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
   for (let number = 1; number <= 20; number++) {
-    const asking = store.acquire(node(number), never);
+    const asking = store.acquire(node(number), NEVER);
     // At another moment each time.
-    if (number % 2 === 0) await store.held(node(99), never);
+    if (number % 2 === 0) await store.held(node(99), NEVER);
     proxy.cut();
-    await eventually("it is missed", () => count(log, /^warn waiting/) === number);
+    await eventually("it is missed", () => log.count(/^warn outage:/) === number);
     proxy.mend();
     const held = await asking;
-    assert.equal((await store.held(node(number), never))!.key, held.key);
-    await eventually("it is said", () => count(log, /^info etcd:.*answers/) === number);
+    assert.equal((await store.held(node(number), NEVER))!.key, held.key);
+    await eventually("it is said", () => log.count(/^info outage-over:/) === number);
   }
-  assert.equal((await store.leases(never)).length, 20);
+  assert.equal((await store.leases(NEVER)).length, 20);
   const leases = server.ctl("lease", "list").split("\n").filter((line) => /^[0-9a-f]+$/.test(line));
   assert.ok(leases.length <= 22, `${leases.length} etcd leases for 20 nodes`);
 });
@@ -317,15 +312,15 @@ Deno.test("etcd away in the middle of it: a node that asks gets its one lease", 
 Deno.test("renewals and restarts leave no etcd leases lying about", async () => {
   await using server = await EtcdServer.start();
   await using store = open(new RecordingLog(), server.url);
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
   for (let time = 0; time < 5; time++) {
-    const held = await store.acquire(node(1), never);
-    await store.renew(held, never);
+    const held = await store.acquire(node(1), NEVER);
+    await store.renew(held, NEVER);
   }
   await store.reserve({
-    subnets: (await store.held(node(1), never))!.halves.map(({ subnet }) => subnet),
+    subnets: (await store.held(node(1), NEVER))!.halves.map(({ subnet }) => subnet),
     publicIps: node(1).publicIps,
-  }, never);
+  }, NEVER);
   assert.match(server.ctl("lease", "list"), /found 0 leases/);
 });
 
@@ -335,7 +330,7 @@ Deno.test("a cluster loses its leader, the member with the watch, and its majori
   const metrics = new MetricsRegistry();
   const endpoints = servers.map(({ url }) => url);
   await using store = EtcdStore.open({ endpoints, prefix: PREFIX, log, metrics });
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
   /** The member that serves the watch, and, of the others, one that is made the leader. */
   const members = async (): Promise<{ watched: EtcdServer; leader: EtcdServer }> => {
     let watched: EtcdServer | undefined;
@@ -351,12 +346,12 @@ Deno.test("a cluster loses its leader, the member with the watch, and its majori
     return { watched: watched!, leader: next };
   };
   await following(store, async (follower) => {
-    const keys = [(await store.acquire(node(0), never)).key];
+    const keys = [(await store.acquire(node(0), NEVER)).key];
     await follower.sees(...keys);
     {
       const { watched, leader } = await members();
       await leader.stop("SIGKILL");
-      keys.push((await store.acquire(node(1), never)).key);
+      keys.push((await store.acquire(node(1), NEVER)).key);
       await follower.sees(...keys);
       assert.equal(await watched.watches(), 1, "the watch has stayed where it was");
       await leader.start();
@@ -364,7 +359,7 @@ Deno.test("a cluster loses its leader, the member with the watch, and its majori
     {
       const { watched, leader } = await members();
       await watched.stop("SIGKILL");
-      keys.push((await store.acquire(node(2), never)).key);
+      keys.push((await store.acquire(node(2), NEVER)).key);
       await follower.sees(...keys);
       assert.ok(leader.leads(), "the leader has stayed who it was");
       await watched.start();
@@ -372,13 +367,13 @@ Deno.test("a cluster loses its leader, the member with the watch, and its majori
     // Who is left has no say, and must not keep a watch that hears nothing.
     const { watched } = await members();
     const others = servers.filter((server) => server !== watched);
-    const before = count(log, /^warn waiting/);
+    const before = log.count(/^warn outage:/);
     for (const server of others) await server.stop("SIGKILL");
-    await eventually("it is missed", () => count(log, /^warn waiting/) > before, 30_000);
+    await eventually("it is missed", () => log.count(/^warn outage:/) > before, 30_000);
     await severalAttempts(metrics);
-    assert.equal(count(log, /^warn waiting/), before + 1, log.lines.join("\n"));
+    assert.equal(log.count(/^warn outage:/), before + 1, log.lines.join("\n"));
     await Promise.all(others.map((server) => server.start()));
-    keys.push((await store.acquire(node(3), never)).key);
+    keys.push((await store.acquire(node(3), NEVER)).key);
     await follower.sees(...keys);
     assert.ok(follower.events.slice(1).every(({ kind }) => kind === "changes"));
   });
@@ -406,10 +401,10 @@ Deno.test("one endpoint of several is enough, whatever is wrong with the others"
       log,
       createEtcd3,
     });
-    await store.setNetworkConfig(NET_CONF, { ifAbsent: false }, never);
+    await store.setNetworkConfig(NET_CONF, { ifAbsent: false }, NEVER);
     // The one that answered is remembered: the others are not tried again.
     const before = tries;
-    await store.networkConfig(never);
+    await store.networkConfig(NEVER);
     assert.equal(tries, before);
   }
   assert.deepEqual(log.lines, []);
@@ -425,11 +420,11 @@ Deno.test("a silent endpoint does no harm, from the start or later", async () =>
   // Each store asks in an order of its own.
   for (let time = 0; time < 8; time++) {
     await using store = open(new RecordingLog(), url, server.url);
-    await store.setNetworkConfig(NET_CONF, { ifAbsent: false }, never);
+    await store.setNetworkConfig(NET_CONF, { ifAbsent: false }, NEVER);
   }
   const log = new RecordingLog();
   await using store = open(log, one.url, other.url);
-  const held = await store.acquire(node(1), never);
+  const held = await store.acquire(node(1), NEVER);
   await following(store, async (follower) => {
     await follower.sees(held.key);
     // Whichever of the two the watch is on.
@@ -440,7 +435,7 @@ Deno.test("a silent endpoint does no harm, from the start or later", async () =>
       await eventually("it", () => follower.leases.has(added.key));
       proxy.mend();
     }
-    assert.equal(count(log, /^warn/), 0, log.lines.join("\n"));
+    assert.equal(log.count(/^warn/), 0, log.lines.join("\n"));
   });
 });
 
@@ -454,9 +449,9 @@ Deno.test("a proxy in the environment is not for etcd; a server that is no etcd 
   Deno.env.set("http_proxy", "http://127.0.0.1:9");
   try {
     await using store = open(new RecordingLog(), url, server.url);
-    await store.setNetworkConfig(NET_CONF, { ifAbsent: false }, never);
+    await store.setNetworkConfig(NET_CONF, { ifAbsent: false }, NEVER);
     await using lost = open(new RecordingLog(), url);
-    await assert.rejects(lost.leases(never), {
+    await assert.rejects(lost.leases(NEVER), {
       name: "RuntimeError",
       message: `etcd:${url}${PREFIX}: ${url}: it is not an etcd: it answers with HTTP status 404`,
     });
@@ -489,10 +484,10 @@ Deno.test("two leases that overlap, written at the same moment: the later one is
     log,
     createEtcd3,
   });
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
-  const held = await store.acquire(node(1), never);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
+  const held = await store.acquire(node(1), NEVER);
   assert.ok(!held.halves[0]!.subnet.contains(rival!.halves[0]!.subnet.address), held.key);
-  const keys = (await store.leases(never)).map(({ key }) => key).sort();
+  const keys = (await store.leases(NEVER)).map(({ key }) => key).sort();
   assert.deepEqual(keys, [held.key, rival!.key].sort());
   assert.equal(log.of("lease-conflict-undone").length, 1);
 });
@@ -502,22 +497,22 @@ Deno.test("what has changed since leases were listed, is found before one is cho
   await using store = open(new RecordingLog(), server.url);
   // Three subnets, of which a former node holds one.
   const netConf = '{"Network":"10.5.0.0/26","SubnetLen":28}';
-  await store.setNetworkConfig(netConf, { ifAbsent: true }, never);
+  await store.setNetworkConfig(netConf, { ifAbsent: true }, NEVER);
   const [a, b, c] = [16, 32, 48].map((part, n) => lease(`10.5.0.${part}/28`, 50 + n));
   for (const lease of [a!, b!, c!]) put(server, lease);
-  assert.equal(await store.held(node(1), never), undefined);
+  assert.equal(await store.held(node(1), NEVER), undefined);
   // Full then, but not any more; and as many as before.
   remove(server, b!);
   put(server, lease("10.9.9.0/24", 59));
-  assert.equal((await store.acquire(node(1), never)).key, b!.key);
+  assert.equal((await store.acquire(node(1), NEVER)).key, b!.key);
   server.ctl("del", `${PREFIX}/subnets/10.9.9.0-24`);
 
   // Taken since.
   for (const lease of [a!, b!, c!]) remove(server, lease);
   await using other = open(new RecordingLog(), server.url);
-  assert.equal(await other.held(node(2), never), undefined);
+  assert.equal(await other.held(node(2), NEVER), undefined);
   for (const lease of [a!, b!]) put(server, lease);
-  assert.equal((await other.acquire(node(2), never)).key, c!.key);
+  assert.equal((await other.acquire(node(2), NEVER)).key, c!.key);
   // What the watch begins with is as of now.
   remove(server, a!);
   await following(other, async (follower) => {
@@ -531,33 +526,33 @@ Deno.test("what has changed since leases were listed, is found before one is cho
   // Of another cluster by now, whose revisions are lower.
   for (let time = 0; time < 20; time++) put(server, a!);
   await using late = open(new RecordingLog(), server.url);
-  assert.equal(await late.held(node(3), never), undefined);
+  assert.equal(await late.held(node(3), NEVER), undefined);
   await server.stop();
   server.wipe();
   await server.start();
-  await other.setNetworkConfig(netConf, { ifAbsent: true }, never);
+  await other.setNetworkConfig(netConf, { ifAbsent: true }, NEVER);
   // None is free now, and fewer are there than before.
   put(server, lease("10.5.0.0/27", 50));
   put(server, lease("10.5.0.32/27", 51));
-  await assert.rejects(late.acquire(node(3), never), /is full/);
-  assert.equal((await late.leases(never)).length, 2);
+  await assert.rejects(late.acquire(node(3), NEVER), /is full/);
+  assert.equal((await late.leases(NEVER)).length, 2);
 });
 
 Deno.test("of two leases that overlap the older one's node keeps its own", async () => {
   await using server = await EtcdServer.start();
   const log = new RecordingLog();
   await using store = open(log, server.url);
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
   const [older, newer] = [lease("10.5.17.0/24", 1), lease("10.5.16.0/20", 99)];
   put(server, older);
   put(server, newer);
-  assert.equal((await store.acquire(node(1), never)).key, older.key);
+  assert.equal((await store.acquire(node(1), NEVER)).key, older.key);
   server.ctl("del", `${PREFIX}/subnets/${older.key}`);
   put(server, older);
-  const other = await store.acquire(node(1), never);
+  const other = await store.acquire(node(1), NEVER);
   assert.ok(!newer.halves[0]!.subnet.contains(other.halves[0]!.subnet.address), other.key);
   assert.deepEqual(
-    (await store.leases(never)).map(({ key }) => key).sort(),
+    (await store.leases(NEVER)).map(({ key }) => key).sort(),
     [newer.key, other.key].sort(),
   );
   assert.equal(log.of("lease-replaced").length, 1);
@@ -567,17 +562,17 @@ Deno.test("a dual-stack cluster's node without an address of one family is told 
   await using server = await EtcdServer.start();
   await using store = open(new RecordingLog(), server.url);
   const netConf = { Network: "10.5.0.0/16", EnableIPv6: true, IPv6Network: "fc00:5::/48" };
-  await store.setNetworkConfig(JSON.stringify(netConf), { ifAbsent: true }, never);
+  await store.setNetworkConfig(JSON.stringify(netConf), { ifAbsent: true }, NEVER);
   const ipv6 = new Map<Family, IpAddress>([[6, IpAddress.parse("fd99::1")]]);
   for (const [request, family] of [[node(1), 6], [node(1, { publicIps: ipv6 }), 4]] as const) {
-    await assert.rejects(store.acquire(request, never), {
+    await assert.rejects(store.acquire(request, NEVER), {
       name: "RuntimeError",
       message:
         `${store.description}: net-conf enables IPv${family}, for which the node has no public ` +
         `address; give it one, or name one with --public-ip${family === 6 ? "v6" : ""}`,
     });
   }
-  assert.deepEqual(await store.leases(never), []);
+  assert.deepEqual(await store.leases(NEVER), []);
   assert.match(server.ctl("lease", "list"), /found 0 leases/);
 });
 
@@ -585,7 +580,7 @@ Deno.test("without patience etcd's absence is an error that names each endpoint"
   const endpoints = ["http://127.0.0.1:9", "http://127.0.0.1:10"];
   const log = new RecordingLog();
   await using store = EtcdStore.open({ endpoints, prefix: PREFIX, log, patient: false });
-  await assert.rejects(store.leases(never), (error: Error) => {
+  await assert.rejects(store.leases(NEVER), (error: Error) => {
     assert.equal(error.name, "RuntimeError");
     for (const url of endpoints) assert.ok(error.message.includes(`${url}: connect ECONNREFUSED`));
     return true;
@@ -596,7 +591,7 @@ Deno.test("values that can't be read are skipped, with one warning each, and har
   await using server = await EtcdServer.start();
   const log = new RecordingLog();
   await using store = open(log, server.url);
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
   const good = lease("10.5.1.0/24", 1);
   put(server, good);
   const bad: readonly (readonly [key: string, value: string, says: RegExp])[] = [
@@ -621,11 +616,11 @@ Deno.test("values that can't be read are skipped, with one warning each, and har
   for (const [key, value] of bad) server.ctl("put", `${PREFIX}/subnets/${key}`, value);
   await following(store, async (follower) => {
     await follower.sees(good.key);
-    const held = await store.acquire(node(7), never);
-    await store.acquire(node(7), never);
+    const held = await store.acquire(node(7), NEVER);
+    await store.acquire(node(7), NEVER);
     await follower.sees(good.key, held.key);
-    assert.equal(count(log, /^warn/), bad.length, log.lines.join("\n"));
-    for (const [, , says] of bad) assert.equal(count(log, says), 1, `${says}`);
+    assert.equal(log.count(/^warn/), bad.length, log.lines.join("\n"));
+    for (const [, , says] of bad) assert.equal(log.count(says), 1, `${says}`);
     // A good one that turns bad is gone; one that turns good is there.
     server.ctl("put", `${PREFIX}/subnets/${good.key}`, "[]");
     put(server, lease("10.5.2.0/24", 2));

@@ -8,9 +8,9 @@ import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { StoreProcess } from "../../../tests/support/store_process.ts";
 import { parseLeaseKey } from "../../mod.ts";
 import { type CreateEtcd3, EtcdStore } from "./mod.ts";
+import { NEVER } from "../../../tests/support/wait.ts";
 
 const PREFIX = "/coreos.com/network";
-const { signal: never } = new AbortController();
 const PROCESSES = 8;
 const NODES = 200;
 
@@ -46,7 +46,7 @@ for (
   Deno.test(`200 nodes of 8 processes get 200 different subnets${name} of 255`, async () => {
     await using server = await EtcdServer.start();
     await using store = open(server);
-    await store.setNetworkConfig(JSON.stringify(netConf), { ifAbsent: true }, never);
+    await store.setNetworkConfig(JSON.stringify(netConf), { ifAbsent: true }, NEVER);
     const startMs = performance.now();
     const keys = await race(server);
     const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
@@ -57,7 +57,7 @@ for (
       assert.equal(new Set(subnets).size, NODES, `IPv${family}: ${keys.join("\n")}`);
       assert.ok(!subnets.includes("undefined"), keys.join("\n"));
     }
-    assert.equal((await store.leases(never)).length, NODES);
+    assert.equal((await store.leases(NEVER)).length, NODES);
     console.log(`etcd: ${NODES} nodes of ${PROCESSES} processes${name}: ${seconds} s`);
   });
 }
@@ -98,7 +98,7 @@ Deno.test("a start among N leases costs requests that grow by their pages alone"
       await store.setNetworkConfig(
         '{"Network":"10.0.0.0/8","SubnetLen":24}',
         { ifAbsent: true },
-        never,
+        NEVER,
       );
     }
     fill(server, leases);
@@ -106,9 +106,9 @@ Deno.test("a start among N leases costs requests that grow by their pages alone"
     await using store = open(server);
     const ending = new AbortController();
     const startMs = performance.now();
-    await store.networkConfig(never);
-    await store.held(node(1), never);
-    await store.acquire(node(1), never);
+    await store.networkConfig(NEVER);
+    await store.held(node(1), NEVER);
+    await store.acquire(node(1), NEVER);
     for await (const event of store.watch(ending.signal)) {
       assert.ok(event.kind === "snapshot");
       assert.equal(event.leases.length, leases + 1);
@@ -129,7 +129,7 @@ Deno.test("a start among N leases costs requests that grow by their pages alone"
   assert.ok(few! <= 8 && rest["LeaseTimeToLive"]! <= 1, JSON.stringify(seen[100]));
 });
 
-Deno.test("a listing whose revision is compacted between two pages is read anew", async () => {
+Deno.test("a listing whose revision is compacted between two pages is read again", async () => {
   await using server = await EtcdServer.start();
   fill(server, 4_500);
   let pages = 0;
@@ -152,7 +152,7 @@ Deno.test("a listing whose revision is compacted between two pages is read anew"
     log: new RecordingLog(),
     createEtcd3,
   });
-  for await (const event of store.watch(never)) {
+  for await (const event of store.watch(NEVER)) {
     assert.ok(event.kind === "snapshot");
     const keys = new Set(event.leases.map(({ key }) => key));
     assert.equal(event.leases.length, 4_500);
@@ -169,7 +169,7 @@ Deno.test("60,000 leases are read in pages", async () => {
   await using store = open(server);
   const before = await requests(server);
   const startMs = performance.now();
-  for await (const event of store.watch(never)) {
+  for await (const event of store.watch(NEVER)) {
     assert.ok(event.kind === "snapshot");
     assert.equal(new Set(event.leases.map(({ key }) => key)).size, 60_000);
     break;

@@ -14,7 +14,7 @@
 
 import { existsSync } from "node:fs";
 import { dirname } from "node:path";
-import { EventCounter, type Logger, messageOf } from "../../mod.ts";
+import { EventCounter, type Logger, messageOf, throwDefect } from "../../mod.ts";
 
 /** How often the database is read if the kernel reports nothing. */
 const UNWATCHED_POLL_MS = 50;
@@ -36,7 +36,7 @@ interface Content {
 
 /** What a signal works with. */
 export interface ChangeSignalOptions {
-  /** Where it is said that the kernel can't watch the file. */
+  /** Takes a warning if the kernel can't watch the file. */
   readonly log: Logger;
   /** Watches a file; `Deno.watchFs` unless given. */
   readonly watchFile?: ((path: string) => Deno.FsWatcher) | undefined;
@@ -89,8 +89,9 @@ export class ChangeSignal implements Disposable {
     try {
       using file = this.#open();
       file.writeSync(new TextEncoder().encode(content));
-    } catch {
+    } catch (error) {
       // A full disk, for one. The others also read the database from time to time.
+      throwDefect(error);
     }
   }
 
@@ -105,6 +106,7 @@ export class ChangeSignal implements Disposable {
       this.#watcher = this.#watchFile(this.#path);
     } catch (error) {
       // Of what the kernel refuses Deno makes plain Errors.
+      if (Object.getPrototypeOf(error) !== Error.prototype) throwDefect(error);
       const message = messageOf(error);
       const advice = message.includes("Too many") ? " (raise fs.inotify.max_user_instances)" : "";
       this.#log.warn(
@@ -145,12 +147,13 @@ export class ChangeSignal implements Disposable {
 
   #read(): Content | undefined {
     try {
-      const { identity, sinceMs } = JSON.parse(Deno.readTextFileSync(this.#path));
+      const { identity, sinceMs } = JSON.parse(Deno.readTextFileSync(this.#path)) ?? {};
       return typeof identity === "string" && typeof sinceMs === "number"
         ? { identity, sinceMs }
         : undefined;
-    } catch {
+    } catch (error) {
       // It is missing, or its content is damaged.
+      if (!(error instanceof SyntaxError)) throwDefect(error);
       return undefined;
     }
   }

@@ -559,7 +559,7 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
       throwDefect(error);
       if (complain) {
         this.#log.error(
-          "expiry-failed",
+          "lease-expiry-failed",
           `leases that have ended can't be removed yet: ${messageOf(error)}`,
         );
       }

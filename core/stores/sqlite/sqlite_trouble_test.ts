@@ -9,18 +9,17 @@ import { rootTest } from "../../../tests/support/root_test.ts";
 import { SmallDisk } from "../../../tests/support/small_disk.ts";
 import { SqliteLeases } from "../../../tests/support/sqlite_leases.ts";
 import { Scratch } from "../../../tests/support/sqlite_scratch.ts";
-import { eventually } from "../../../tests/support/wait.ts";
+import { eventually, NEVER } from "../../../tests/support/wait.ts";
 import { type Lease, MetricsRegistry } from "../../mod.ts";
 import { SqliteStore } from "./mod.ts";
 
-const { signal: never } = new AbortController();
 /** Three subnets to lease: the first of a network is never given. */
 const NET_CONF = '{"Network":"10.5.0.0/26","SubnetLen":28,"Backend":{"Type":"vxlan"}}';
 
 /** Makes a store with a net-conf and 300 leases, of some 30 pages. */
 async function fill(path: string): Promise<void> {
   await using store = SqliteStore.open(path, { log: new RecordingLog() });
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
   new SqliteLeases(path).put(
     Array.from({ length: 300 }, (_, n) => lease(`10.${n >> 8}.${n & 255}.0/24`, n)),
   );
@@ -183,10 +182,10 @@ Deno.test("sqlite: a store with a write-ahead log of its own is taken over with 
     for (const end of ["", "-wal"]) Deno.copyFileSync(path + end, copy + end);
   }
   await using store = SqliteStore.open(copy, { log: scratch.log });
-  assert.equal((await store.leases(never)).length, 299);
+  assert.equal((await store.leases(NEVER)).length, 299);
   assert.throws(() => Deno.statSync(`${copy}-wal`));
   // Read by SQLite's shell or the like, its journal is as it was found.
-  await store.acquire(node(1), never);
+  await store.acquire(node(1), NEVER);
 });
 
 Deno.test("sqlite: a place that can't be made is said", () => {
@@ -227,7 +226,7 @@ rootTest(
     const path = `${disk.directory}/denim.db`;
     const log = new RecordingLog();
     const refused = async (store: SqliteStore, says: RegExp) => {
-      await assert.rejects(store.acquire(node(1), never), (error: Error) => {
+      await assert.rejects(store.acquire(node(1), NEVER), (error: Error) => {
         assert.equal(error.name, "RuntimeError");
         assert.ok(error.message.startsWith(`sqlite:${path}: `), error.message);
         assert.match(error.message, says);
@@ -239,19 +238,19 @@ rootTest(
     disk.empty();
     {
       await using store = SqliteStore.open(path, { log });
-      await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+      await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
       new SqliteLeases(path).put([lease("10.5.0.16/28", 9)]);
       disk.fill();
       await refused(store, /disk is full: make room on its file system/);
-      assert.equal((await store.leases(never)).length, 1);
+      assert.equal((await store.leases(NEVER)).length, 1);
       disk.empty();
     }
     disk.makeReadOnly();
     {
       await using store = SqliteStore.open(path, { log });
       await refused(store, /it or its file system is read-only; make it writable/);
-      assert.equal((await store.leases(never)).length, 1);
-      assert.equal(await store.networkConfigText(never), NET_CONF);
+      assert.equal((await store.leases(NEVER)).length, 1);
+      assert.equal(await store.networkConfigText(NEVER), NET_CONF);
     }
     refuses(`${disk.directory}/other.db`, /it or its file system is read-only/);
     assert.deepEqual(log.lines, []);
@@ -259,7 +258,7 @@ rootTest(
 );
 
 /** Two agents' stores, each with a lease, which follow each other. */
-class Cluster implements AsyncDisposable {
+class FileCluster implements AsyncDisposable {
   readonly scratch: Scratch;
   readonly path: string;
   readonly logs: readonly RecordingLog[] = [new RecordingLog(), new RecordingLog()];
@@ -278,12 +277,12 @@ class Cluster implements AsyncDisposable {
     this.stores = this.logs.map((log) => SqliteStore.open(this.path, { log, metrics }));
   }
 
-  static async start(path?: string): Promise<Cluster> {
-    const cluster = new Cluster(path);
+  static async start(path?: string): Promise<FileCluster> {
+    const cluster = new FileCluster(path);
     const [first] = cluster.stores;
-    await first!.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+    await first!.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
     for (const [index, store] of cluster.stores.entries()) {
-      const lease = await store.acquire(node(index + 1), never);
+      const lease = await store.acquire(node(index + 1), NEVER);
       cluster.leases.push(lease);
       cluster.followers.push(new Follower(store, cluster.#ending.signal));
       cluster.#keepers.push(cluster.#keep(store, lease, index + 1));
@@ -292,14 +291,14 @@ class Cluster implements AsyncDisposable {
     return cluster;
   }
 
-  /** Claims a lease again where it is gone, as an agent does. */
+  /** Claims a lease again if it is gone, as an agent does. */
   async #keep(store: SqliteStore, { key, halves }: Lease, number: number): Promise<void> {
     const previousSubnets = halves.map(({ subnet }) => subnet);
     for await (const event of store.watch(this.#ending.signal)) {
       const lacks = event.kind === "snapshot"
         ? !event.leases.some((lease) => lease.key === key)
         : event.removed.includes(key);
-      if (lacks) await store.acquire(node(number, { previousSubnets, only: true }), never);
+      if (lacks) await store.acquire(node(number, { previousSubnets, only: true }), NEVER);
     }
   }
 
@@ -328,9 +327,9 @@ class Cluster implements AsyncDisposable {
   /** Both leases are in the file, as they were, and the net-conf. */
   async isWhole(): Promise<void> {
     for (const [index, store] of this.stores.entries()) {
-      const held = async () => (await store.held(node(index + 1), never))?.key === this.keys[index];
+      const held = async () => (await store.held(node(index + 1), NEVER))?.key === this.keys[index];
       await eventually("its own subnet", held);
-      assert.equal(await store.networkConfigText(never), NET_CONF);
+      assert.equal(await store.networkConfigText(NEVER), NET_CONF);
     }
     await this.#seen(...this.keys);
   }
@@ -345,7 +344,7 @@ class Cluster implements AsyncDisposable {
   /** A third node comes, and gets the third subnet. */
   async takesOneMore(): Promise<void> {
     await using store = SqliteStore.open(this.path, { log: new RecordingLog() });
-    const { key } = await store.acquire(node(3), never);
+    const { key } = await store.acquire(node(3), NEVER);
     assert.ok(!this.keys.includes(key), `${key} is a living node's`);
     await this.#seen(...this.keys, key);
   }
@@ -355,9 +354,9 @@ class Cluster implements AsyncDisposable {
     this.#lostNobody();
   }
 
-  /** Everything that both said, but for what is of use only while a fault is looked for. */
+  /** How often each said what fits a pattern; see {@link RecordingLog.count}. */
   said(pattern: RegExp): number[] {
-    return this.logs.map(({ lines }) => lines.filter((line) => pattern.test(line)).length);
+    return this.logs.map((log) => log.count(pattern));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -381,27 +380,26 @@ const LOSSES: Readonly<Record<string, (path: string) => void>> = {
 
 for (const [what, lose] of Object.entries(LOSSES)) {
   Deno.test(`sqlite: deleted while agents run, ${what}: it is recreated, with all who live`, async () => {
-    await using cluster = await Cluster.start();
+    await using cluster = await FileCluster.start();
     lose(cluster.path);
     const noticedMs = await eventually(
       "it is noticed",
-      () => cluster.said(/^warn waiting for .*the file is gone/).every((count) => count === 1),
+      () => cluster.said(/^warn outage: .*the file is gone/).every((count) => count === 1),
     );
     const madeMs = await eventually(
       "it is there again",
-      () =>
-        cluster.said(/^info sqlite:.* can be used again, after \d/).every((count) => count === 1),
+      () => cluster.said(/^info outage-over:/).every((count) => count === 1),
     );
     await cluster.isWhole();
-    assert.deepEqual(cluster.said(/^warn waiting/), [1, 1]);
+    assert.deepEqual(cluster.said(/^warn outage:/), [1, 1]);
     console.log(
       `sqlite: deleted, ${what}: noticed after ${noticedMs.toFixed(0)} ms, ` +
-        `made anew after ${(noticedMs + madeMs).toFixed(0)} ms`,
+        `recreated after ${(noticedMs + madeMs).toFixed(0)} ms`,
     );
   });
 
   Deno.test(`sqlite: deleted while agents run, ${what}: who starts meanwhile takes no one's subnet`, async () => {
-    await using cluster = await Cluster.start();
+    await using cluster = await FileCluster.start();
     lose(cluster.path);
     // A program takes longer to start than the others to write their signal's file again.
     await eventually("the signal", () => existsSync(`${cluster.path}-signal`));
@@ -419,7 +417,7 @@ const WAYS: Readonly<Record<string, (path: string, bytes: Uint8Array) => void>> 
 };
 
 /** A copy of the store from before: one node's subnet is still a former node's, the other's is free. */
-function olderCopy(cluster: Cluster): Uint8Array {
+function olderCopy(cluster: FileCluster): Uint8Array {
   const path = `${cluster.scratch.directory}/older.db`;
   Deno.copyFileSync(cluster.path, path);
   using db = new DatabaseSync(path);
@@ -433,11 +431,11 @@ function olderCopy(cluster: Cluster): Uint8Array {
 
 for (const [way, put] of Object.entries(WAYS)) {
   Deno.test(`sqlite: an older copy ${way}: all who live are in it soon, and lost nobody`, async () => {
-    await using cluster = await Cluster.start();
+    await using cluster = await FileCluster.start();
     put(cluster.path, olderCopy(cluster));
     await eventually(
       "both have noticed",
-      () => cluster.said(/^warn .* is another file than before/).every((count) => count === 1),
+      () => cluster.said(/^warn store-replaced:/).every((count) => count === 1),
     );
     await cluster.isWhole();
     assert.deepEqual(cluster.said(/^(warn|error)/), [1, 1]);
@@ -449,32 +447,32 @@ for (const [way, put] of Object.entries(WAYS)) {
 }
 
 Deno.test("sqlite: an older copy renamed over it: who starts meanwhile takes no one's subnet", async () => {
-  await using cluster = await Cluster.start();
+  await using cluster = await FileCluster.start();
   WAYS["renamed over it"]!(cluster.path, olderCopy(cluster));
   await cluster.takesOneMore();
 });
 
-Deno.test("sqlite: who slept while the file was made anew claims its subnet, but not another's", async () => {
+Deno.test("sqlite: who slept while the file was recreated claims its subnet, but not another's", async () => {
   using scratch = new Scratch();
   const open = () => SqliteStore.open(scratch.path, { log: scratch.log });
   // Stores that are not used look at no file.
   await using sleepers = new AsyncDisposableStack();
   const [early, late] = [sleepers.use(open()), sleepers.use(open())];
-  await early.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
-  const held = [await early.acquire(node(1), never), await late.acquire(node(2), never)] as const;
+  await early.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
+  const held = [await early.acquire(node(1), NEVER), await late.acquire(node(2), NEVER)] as const;
   const [first, second] = held.map(({ halves }) => halves.map(({ subnet }) => subnet));
   Deno.removeSync(scratch.path);
   await using store = open();
-  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, never);
+  await store.setNetworkConfig(NET_CONF, { ifAbsent: true }, NEVER);
   // Waits until those who live had their time.
-  await store.reserve({ subnets: second!, publicIps: node(3).publicIps }, never);
-  const again = await early.acquire(node(1, { previousSubnets: first!, only: true }), never);
+  await store.reserve({ subnets: second!, publicIps: node(3).publicIps }, NEVER);
+  const again = await early.acquire(node(1, { previousSubnets: first!, only: true }), NEVER);
   assert.equal(again.key, held[0].key);
   await assert.rejects(
-    late.acquire(node(2, { previousSubnets: second!, only: true }), never),
+    late.acquire(node(2, { previousSubnets: second!, only: true }), NEVER),
     { name: "LeaseLostError" },
   );
-  assert.equal((await store.held(node(3), never))!.key, held[1].key);
+  assert.equal((await store.held(node(3), NEVER))!.key, held[1].key);
 });
 
 /** What may become of the file while agents run, what is said of it, and what mends it. */
@@ -540,21 +538,21 @@ const TROUBLES: Readonly<
 
 for (const [what, [harm, says, mend]] of Object.entries(TROUBLES)) {
   Deno.test(`sqlite: the file is ${what} while agents run: it is waited for, which is said once`, async () => {
-    await using cluster = await Cluster.start();
+    await using cluster = await FileCluster.start();
     harm(cluster.path);
     await eventually(
       "it is noticed",
-      () => cluster.said(/^warn waiting for sqlite:/).every((count) => count === 1),
+      () => cluster.said(/^warn outage:/).every((count) => count === 1),
     );
     let renewed: Lease | undefined;
-    cluster.stores[0]!.renew(cluster.leases[0]!, never).then((lease) => renewed = lease, () => {});
+    cluster.stores[0]!.renew(cluster.leases[0]!, NEVER).then((lease) => renewed = lease, () => {});
     await cluster.severalAttempts();
     assert.deepEqual(cluster.said(/^(warn|error)/), [1, 1]);
     assert.deepEqual(cluster.said(says), [1, 1]);
     mend(cluster.path);
     await eventually(
       "it is used again",
-      () => cluster.said(/^info sqlite:.* can be used again, after \d/).every((count) => count > 0),
+      () => cluster.said(/^info outage-over:/).every((count) => count > 0),
     );
     await eventually("the renewal", () => renewed?.key === cluster.keys[0]);
     await cluster.isWhole();
@@ -563,14 +561,14 @@ for (const [what, [harm, says, mend]] of Object.entries(TROUBLES)) {
 
 rootTest("sqlite: no room while agents run: they go on, and renew when there is some", async () => {
   using disk = new SmallDisk();
-  await using cluster = await Cluster.start(`${disk.directory}/denim.db`);
+  await using cluster = await FileCluster.start(`${disk.directory}/denim.db`);
   disk.fill();
   const [store] = cluster.stores;
-  const renewing = store!.renew(cluster.leases[0]!, never);
-  const full = /^warn waiting for .*disk is full: make room on its file system/;
+  const renewing = store!.renew(cluster.leases[0]!, NEVER);
+  const full = /^warn outage: .*disk is full: make room on its file system/;
   await eventually("it is said", () => cluster.said(full)[0] === 1);
   await cluster.severalAttempts();
-  assert.equal((await store!.held(node(2), never))!.key, cluster.keys[1]);
+  assert.equal((await store!.held(node(2), NEVER))!.key, cluster.keys[1]);
   assert.deepEqual(cluster.said(/^(warn|error)/), [1, 0]);
   disk.empty();
   assert.equal((await renewing).key, cluster.keys[0]);
@@ -581,8 +579,8 @@ Deno.test("sqlite: a command does not wait for a file in trouble", async () => {
   using scratch = new Scratch();
   await using store = scratch.open({ patient: false });
   Deno.writeTextFileSync(scratch.path, "no database");
-  await assert.rejects(store.leases(never), DAMAGED);
+  await assert.rejects(store.leases(NEVER), DAMAGED);
   Deno.removeSync(scratch.path);
-  await assert.rejects(store.leases(never), /the file is gone; running agents recreate it/);
+  await assert.rejects(store.leases(NEVER), /the file is gone; running agents recreate it/);
   assert.throws(() => Deno.statSync(scratch.path));
 });
