@@ -57,6 +57,11 @@ export class NetworkCondition {
     this.#reasons.add();
   }
 
+  /** What was told may be lost, as with a node that was made again: it is told once more. */
+  repeat(): void {
+    if (this.#ready !== undefined) this.#reasons.add();
+  }
+
   /** Tells the store until the signal is aborted. Rejects only with a defect. */
   async run(signal: AbortSignal): Promise<void> {
     for (let seen = 0; await this.#reasons.after(seen, MAX_SLEEP_MS, signal);) {

@@ -33,6 +33,8 @@ Deno.test("the cluster is told of a network at once, and of none after a while",
   await using story = new Story();
   const { condition, clock, told } = story;
   await clock.advance(10 * PATIENCE_MS);
+  condition.repeat();
+  await clock.advance(PATIENCE_MS);
   assert.deepEqual(told, [], "of a node that was never ready");
   condition.set(true);
   await clock.advance(0);
@@ -50,6 +52,9 @@ Deno.test("the cluster is told of a network at once, and of none after a while",
   condition.set(true);
   await clock.advance(PATIENCE_MS);
   assert.deepEqual(told, [false, true, false, false], "it was not away for long");
+  condition.repeat();
+  await clock.advance(0);
+  assert.deepEqual(told.length, 5);
 });
 
 Deno.test("a cluster that refuses is told again, which is said once; one that hangs is overtaken", async () => {

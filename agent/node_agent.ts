@@ -344,6 +344,10 @@ class NodeAgent implements AsyncDisposable {
     logFailures(result, this.#options.log);
     this.#peersReached.resolve();
     this.#keeper.hear(event);
+    const { key } = this.#keeper.lease;
+    if (event.kind === "changes" && event.put.some((lease) => lease.key === key)) {
+      this.#condition.repeat();
+    }
   }
 
   /** Two nodes have something that each must have alone. This one came last: it gives up its lease. */

@@ -294,6 +294,32 @@ kubeTest(
 );
 
 kubeTest(
+  "a node that is made again is as it was, or says that its pods have to go",
+  { nodes: 1, netConf: NET_CONF },
+  async (cluster, [node]) => {
+    const { name } = node!;
+    await cluster.register(name, ["10.5.1.0/24"]);
+    await node!.startAgent(NEVER);
+    await eventually("the scheduler may use the node", () => cluster.isUsable(node!));
+    const { annotations } = (await cluster.read(name)).metadata;
+    await cluster.server.admin("DELETE", `${NODES}/${name}`);
+    await cluster.register(name, ["10.5.1.0/24"]);
+    await eventually("the scheduler may use it again", () => cluster.isUsable(node!));
+    assert.deepEqual((await cluster.read(name)).metadata.annotations, annotations);
+
+    await cluster.server.admin("DELETE", `${NODES}/${name}`);
+    await cluster.register(name, ["10.5.2.0/24"]);
+    await eventually("it says so", () => count(node!, "lease-taken") === 1);
+    assert.match(log(node!), /drain its pods and start the agent again/);
+    await assert.rejects(Deno.stat(node!.subnetFile), Deno.errors.NotFound);
+    await node!.stopAgent();
+    await node!.startAgent(NEVER);
+    assert.equal(`${node!.subnet()}`, "10.5.2.0/24");
+    await eventually("the scheduler may use it again", () => cluster.isUsable(node!));
+  },
+);
+
+kubeTest(
   "alloc follows no other nodes, until it gives way to a backend that reaches them",
   { nodes: 1, netConf: { ...NET_CONF, Backend: { Type: "alloc" } } },
   async (cluster, [node]) => {

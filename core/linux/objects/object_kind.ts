@@ -53,7 +53,7 @@ export interface KindMessages {
   /** The message that removes an object, and reports its removal: `RTM_DELROUTE`. */
   readonly del: number;
   /** The multicast groups in which the kernel reports both: `RTNLGRP_IPV4_ROUTE`. */
-  readonly groups: readonly number[];
+  readonly groups: readonly [number, ...number[]];
 }
 
 /**

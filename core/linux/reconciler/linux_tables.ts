@@ -72,11 +72,14 @@ type Kept = KernelObject | DeviceUp | NftTable;
 /** Kinds that stand for others. */
 type Derived = "podGateway" | "masquerade";
 
-const ON_DEVICES: KindsOf<DeviceUp | DeviceAddress> = {
+type OnDevices = DeviceUp | DeviceAddress;
+type BetweenNodes = FdbEntry | Neighbour | Nexthop | Route;
+
+const ON_DEVICES: KindsOf<OnDevices> = {
   deviceUp: deviceUpKind,
   address: addressKind,
 };
-const BETWEEN_NODES: KindsOf<FdbEntry | Neighbour | Nexthop | Route> = {
+const BETWEEN_NODES: KindsOf<BetweenNodes> = {
   fdb: fdbKind,
   neighbour: neighbourKind,
   nexthop: nexthopKind,
@@ -122,8 +125,8 @@ export class LinuxTables implements KernelTables {
       onChange,
       onLost: () => onUnderlay({}),
     });
-    const onDevices = new RtnetlinkTable(ON_DEVICES, common);
-    const betweenNodes = new RtnetlinkTable(BETWEEN_NODES, common);
+    const onDevices = new RtnetlinkTable<OnDevices>(ON_DEVICES, common);
+    const betweenNodes = new RtnetlinkTable<BetweenNodes>(BETWEEN_NODES, common);
     const sysctls = new SysctlTable(common);
     const nftables = open.use(nftablesIfThere(() =>
       new Nftables({
@@ -138,12 +141,8 @@ export class LinuxTables implements KernelTables {
     // Leaving a kind out does not type-check.
     this.tables = {
       link: devices,
-      deviceUp: onDevices,
-      address: onDevices,
-      fdb: betweenNodes,
-      neighbour: betweenNodes,
-      nexthop: betweenNodes,
-      route: betweenNodes,
+      ...onDevices.byKind(),
+      ...betweenNodes.byKind(),
       forwarding: sysctls,
       nftTable: nftables,
     } satisfies { [Kind in Exclude<Kept["kind"], Derived>]: AnyTable };

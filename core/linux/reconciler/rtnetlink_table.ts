@@ -75,6 +75,13 @@ export class RtnetlinkTable<Want extends RtnetlinkObject>
     }
   }
 
+  /** This table under the name of each of its kinds. */
+  byKind(): Readonly<Record<Want["kind"], RtnetlinkTable<Want>>> {
+    const tables = {} as Record<Want["kind"], RtnetlinkTable<Want>>;
+    for (const kind of Object.keys(this.#kinds) as Want["kind"][]) tables[kind] = this;
+    return tables;
+  }
+
   #kind({ kind }: RtnetlinkObject): AnyKind {
     return this.#kinds[kind]!;
   }
