@@ -1,12 +1,7 @@
-import {
-  type Lease,
-  type LeaseEvent,
-  parseLease,
-  parseNetworkConfig,
-  PeerTable,
-} from "@denim/core";
+import { type Lease, type LeaseEvent, parseNetworkConfig, PeerTable } from "@denim/core";
 import assert from "node:assert/strict";
 import { z } from "zod";
+import { lease } from "../tests/support/fake_data_paths.ts";
 import { RecordingLog } from "../tests/support/recording_log.ts";
 import type { AnyBackend } from "./net_conf.ts";
 import { type AssignablePath, DataPaths, HOLD_MS } from "./data_paths.ts";
@@ -19,11 +14,6 @@ function path(type: string): AssignablePath {
   const peers = new PeerTable<unknown>(backend, CONFIG, new RecordingLog());
   peers.ownKey = OWN;
   return { backend, peers };
-}
-
-function lease(number: number, type: string): Lease {
-  const value = `{"PublicIP":"10.99.0.${number}","BackendType":"${type}"}`;
-  return parseLease(`10.5.${number}.0-24`, value, undefined);
 }
 
 const snapshot = (...leases: Lease[]): LeaseEvent => ({ kind: "snapshot", leases });

@@ -3,6 +3,7 @@
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
 import { denimProgram, Lab, type LabNode } from "@denim/agent/lab";
+import { ip } from "./support/ip.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
 import { NEVER } from "./support/wait.ts";
@@ -23,9 +24,7 @@ async function runAgent(
 }
 
 function devices(node: LabNode): string {
-  const { stdout } = new Deno.Command("ip", { args: ["-n", node.namespaceName, "-br", "link"] })
-    .outputSync();
-  return new TextDecoder().decode(stdout);
+  return ip(node, "-br link");
 }
 
 interface Case {

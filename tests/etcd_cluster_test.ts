@@ -7,6 +7,7 @@ import { existsSync } from "node:fs";
 import { NetworkNamespace } from "@denim/core/linux/namespace";
 import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { EtcdServer, type EtcdServerOptions } from "./support/etcd_server.ts";
+import { iproute } from "./support/iproute.ts";
 import { RunningPing } from "./support/ping.ts";
 import { rootTest } from "./support/root_test.ts";
 import { eventually, NEVER } from "./support/wait.ts";
@@ -124,11 +125,7 @@ class EtcdLab implements AsyncDisposable {
 
 /** Runs iproute2's `ip` in a namespace. */
 function ip(namespace: string, command: string): string {
-  const { success, stdout, stderr } = new Deno.Command("ip", {
-    args: ["-n", namespace, ...command.split(" ")],
-  }).outputSync();
-  assert.ok(success, `ip ${command}: ${new TextDecoder().decode(stderr)}`);
-  return new TextDecoder().decode(stdout);
+  return iproute("ip", namespace, command);
 }
 
 function routes(node: LabNode): string {

@@ -11,6 +11,7 @@ import type { Lab, LabNode, Pod } from "@denim/agent/lab";
 import { pollInput } from "../core/linux/sys/poll.ts";
 import { receive, send } from "../core/linux/sys/sockets.ts";
 import { socketAddress } from "../core/linux/sys/socket_address.ts";
+import { iproute } from "./support/iproute.ts";
 import { FaultyWire, innerPackets } from "./support/faulty_wire.ts";
 import { ip, ipJson } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
@@ -148,8 +149,7 @@ for (const options of [{}, { Offloads: false }, { PartialChecksums: false }]) {
       const [a, b] = await twoPods(lab);
       using net = NetworkNamespace.open(`/run/netns/${lab.prefix}-net`);
       for (const node of lab.nodes) {
-        const args = ["-n", `${lab.prefix}-net`, "link", "set", node.name, "nomaster"];
-        assert.ok(new Deno.Command("ip", { args }).outputSync().success);
+        iproute("ip", `${lab.prefix}-net`, `link set ${node.name} nomaster`);
       }
       const faults = { loss: 0.1, duplication: 0.05, reordering: 0.1 };
       await using wire = new FaultyWire(net, ["node1", "node2"], PORT, faults);

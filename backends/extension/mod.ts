@@ -207,6 +207,7 @@ async function insist<T>({ log, signal }: NodeContext, work: () => Promise<T>): 
       if (signal.aborted || attempt === START_ATTEMPTS) throw error;
       log.warn("command-retried", `${messageOf(error)}; trying again`);
     }
-    if (!await sleep(backoff.next(), signal)) throw new RuntimeError("the node stops");
+    await sleep(backoff.next(), signal);
+    signal.throwIfAborted();
   }
 }

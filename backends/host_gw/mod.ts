@@ -57,12 +57,12 @@ class HostGwSession implements BackendSession<unknown> {
   peerState({ key, halves }: Peer<unknown>): KernelState {
     const routes = halves.map((half) => directRoute(this.#node, half));
     const refused = halves.filter((_, index) => routes[index] === undefined);
-    this.#tell(key, refused.map((half) => this.#complaint(half)).join("; "));
+    this.#logComplaint(key, refused.map((half) => this.#complaint(half)).join("; "));
     return routes.flatMap((route) => route ?? []);
   }
 
   /** Logs why a peer can't be reached, each time that the reason is another; empty if it can. */
-  #tell(key: string, complaint: string): void {
+  #logComplaint(key: string, complaint: string): void {
     const { log } = this.#node;
     if (complaint === "") {
       if (this.#complaints.resolve(key)) {

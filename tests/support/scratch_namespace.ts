@@ -1,10 +1,11 @@
 /**
- * A network namespace for one test, and iproute2 as a witness that shares no code with denim.
+ * A network namespace for one test, and iproute2 in it.
  *
  * @module
  */
 
 import { NetworkNamespace } from "@denim/core/linux/namespace";
+import { iproute } from "./iproute.ts";
 
 /** A namespace that is gone when its scope ends, with all that is in it. */
 export class ScratchNamespace implements Disposable {
@@ -24,7 +25,7 @@ export class ScratchNamespace implements Disposable {
 
   /** Runs iproute2's `ip` inside, and returns what it prints. Throws what it complains of. */
   ip(command: string): string {
-    return iproute("ip", ["-n", this.name, ...command.split(" ")]);
+    return iproute("ip", this.name, command);
   }
 
   /** Runs iproute2's `ip` inside, and reads the JSON that it prints. */
@@ -35,7 +36,18 @@ export class ScratchNamespace implements Disposable {
 
   /** Runs iproute2's `bridge` inside, and returns what it prints. Throws what it complains of. */
   bridge(command: string): string {
-    return iproute("bridge", ["-n", this.name, ...command.split(" ")]);
+    return iproute("bridge", this.name, command);
+  }
+
+  /**
+   * Makes the outer device eth0, up and with a carrier, whose other end is eth1 in the same namespace; at 10.99.0.1
+   * and, with `ipv6`, at fd99::1.
+   */
+  addOuterDevice({ ipv6 = false }: { readonly ipv6?: boolean } = {}): void {
+    this.ip("link add eth0 type veth peer name eth1");
+    this.ip("addr add 10.99.0.1/24 dev eth0");
+    if (ipv6) this.ip("addr add fd99::1/64 dev eth0 nodad");
+    for (const name of ["lo", "eth0", "eth1"]) this.ip(`link set ${name} up`);
   }
 
   /** The forwarding database of a device. */
@@ -49,11 +61,4 @@ export class ScratchNamespace implements Disposable {
     this.#namespace[Symbol.dispose]();
     NetworkNamespace.remove(this.name);
   }
-}
-
-function iproute(command: string, args: readonly string[]): string {
-  const { success, stdout, stderr } = new Deno.Command(command, { args: [...args] }).outputSync();
-  const decoder = new TextDecoder();
-  if (!success) throw new Error(`${command} ${args.join(" ")}: ${decoder.decode(stderr)}`);
-  return decoder.decode(stdout);
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { CONTEXT, messagesOf } from "../../../tests/support/kernel_context.ts";
+import { vxlanLink } from "../../../tests/support/vxlan_link.ts";
 import { IpAddress } from "../../ip.ts";
 import type { TunLink, VxlanInfo, VxlanLink } from "../../kernel_state.ts";
 import { MacAddress } from "../../mac.ts";
@@ -22,23 +23,7 @@ const TUN: TunLink = {
 };
 
 function vxlan(info: Partial<VxlanInfo> = {}, changes: Partial<VxlanLink> = {}): VxlanLink {
-  return {
-    kind: "link",
-    name: "flannel.1",
-    mtuBytes: 1450,
-    mac: MAC,
-    info: {
-      type: "vxlan",
-      vni: 1,
-      port: 8472,
-      outerDevice: "eth0",
-      local: IpAddress.parse("10.99.0.1"),
-      learning: false,
-      gbp: true,
-      ...info,
-    },
-    ...changes,
-  };
+  return vxlanLink({ gbp: true, ...info }, { mac: MAC, ...changes });
 }
 
 function found(changes: Partial<LinkState> = {}): LinkState {

@@ -25,10 +25,7 @@ class ContestedNode implements AsyncDisposable {
   readonly #running: Promise<void>;
 
   constructor() {
-    this.ns.ip("link set lo up");
-    this.ns.ip("link add eth0 type veth peer name eth1");
-    this.ns.ip("addr add 10.99.0.1/24 dev eth0");
-    for (const name of ["eth0", "eth1"]) this.ns.ip(`link set ${name} up`);
+    this.ns.addOuterDevice();
     [this.reconciler, this.stranger] = this.ns.run(() =>
       [new Reconciler({ log: this.log }), new NetlinkSocket()] as const
     );

@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { rootTest } from "../../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
+import { vxlanLink } from "../../../tests/support/vxlan_link.ts";
 import { Cidr, IpAddress } from "../../ip.ts";
-import type { TunLink, VxlanLink } from "../../kernel_state.ts";
-import { MacAddress } from "../../mac.ts";
+import type { TunLink } from "../../kernel_state.ts";
 import { Reconciler } from "./reconciler.ts";
 import { bind, socket } from "../sys/sockets.ts";
 import { socketAddress } from "../sys/socket_address.ts";
@@ -18,24 +18,6 @@ const TUN: TunLink = {
   info: { type: "tun", queueLength: 1000 },
 };
 
-function vxlan(vni: number, port = 8472): VxlanLink {
-  return {
-    kind: "link",
-    name: `flannel.${vni}`,
-    mtuBytes: 1450,
-    mac: MacAddress.parse("02:0a:05:00:00:01"),
-    info: {
-      type: "vxlan",
-      vni,
-      port,
-      outerDevice: "eth0",
-      local: IpAddress.parse("10.99.0.1"),
-      learning: false,
-      gbp: false,
-    },
-  };
-}
-
 /** A namespace with an outer device, and a reconciler in it. */
 class VxlanNode implements Disposable {
   readonly ns = new ScratchNamespace();
@@ -43,9 +25,7 @@ class VxlanNode implements Disposable {
   readonly reconciler: Reconciler;
 
   constructor() {
-    this.ns.ip("link add eth0 type veth peer name eth1");
-    this.ns.ip("addr add 10.99.0.1/24 dev eth0");
-    for (const name of ["lo", "eth0", "eth1"]) this.ns.ip(`link set ${name} up`);
+    this.ns.addOuterDevice();
     this.reconciler = this.ns.run(() => new Reconciler({ log: this.log }));
   }
 
@@ -62,7 +42,7 @@ class VxlanNode implements Disposable {
 rootTest("another program's VXLAN device with denim's VNI and port is named, and stays", () => {
   using node = new VxlanNode();
   node.ns.ip("link add cilium_vxlan type vxlan id 1 dstport 8472 dev eth0 local 10.99.0.1");
-  node.reconciler.set("node", [vxlan(1)]);
+  node.reconciler.set("node", [vxlanLink()]);
   const [failure, ...more] = node.reconciler.apply().failures;
   assert.match(
     failure!,
@@ -77,7 +57,7 @@ rootTest("another program's VXLAN device that holds denim's port alone is named"
   // Of another kind, so that the kernel does not let the two share a socket.
   node.ns.ip("link add cilium_vxlan type vxlan external dstport 8472");
   node.ns.ip("link set cilium_vxlan up");
-  node.reconciler.set("node", [vxlan(1)]);
+  node.reconciler.set("node", [vxlanLink()]);
   const { failures } = node.reconciler.apply();
   assert.match(failures.join(), /; device cilium_vxlan has VNI 0 and UDP port 8472; remove it/);
 });
@@ -89,7 +69,7 @@ rootTest("a program that holds denim's port is said to be one", () => {
     bind(fd, socketAddress(IpAddress.parse("0.0.0.0"), 8472));
     return fd;
   });
-  node.reconciler.set("node", [vxlan(1)]);
+  node.reconciler.set("node", [vxlanLink()]);
   const { failures } = node.reconciler.apply();
   assert.match(failures.join(), /; another program has UDP port 8472 \(ss -ulnp shows which\)/);
 });
@@ -97,9 +77,9 @@ rootTest("a program that holds denim's port is said to be one", () => {
 rootTest("a device with another's VNI and port is made in the same pass as that one goes", () => {
   using node = new VxlanNode();
   const { reconciler } = node;
-  reconciler.set("a", [{ ...vxlan(1), name: "first" }]);
+  reconciler.set("a", [vxlanLink({}, { name: "first" })]);
   assert.deepEqual(reconciler.apply().failures, []);
-  reconciler.set("b", [{ ...vxlan(1), name: "second" }]);
+  reconciler.set("b", [vxlanLink({}, { name: "second" })]);
   reconciler.delete("a");
   assert.deepEqual(reconciler.apply(), { changes: 2, failures: [] });
   assert.deepEqual(node.names(), ["eth0", "eth1", "lo", "second"]);
@@ -138,7 +118,7 @@ rootTest(
     using node = new VxlanNode();
     const { reconciler, ns } = node;
     const setting = "net/ipv6/conf/flannel.1/accept_ra";
-    reconciler.set("node", [vxlan(1)]);
+    reconciler.set("node", [vxlanLink()]);
     reconciler.check();
     assert.equal(ns.run(() => readSysctl(setting)), "0");
     ns.run(() => writeSysctl(setting, "1"));

@@ -5,8 +5,9 @@ import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { rootTest } from "../../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
 import { eventually } from "../../../tests/support/wait.ts";
+import { vxlanLink } from "../../../tests/support/vxlan_link.ts";
 import { addressBits, Cidr, FAMILIES, type Family, IpAddress } from "../../ip.ts";
-import { type KernelState, nexthopId, type VxlanLink } from "../../kernel_state.ts";
+import { type KernelState, nexthopId } from "../../kernel_state.ts";
 import { MacAddress } from "../../mac.ts";
 import { Reconciler } from "./reconciler.ts";
 
@@ -31,21 +32,9 @@ function ownAddress(device: string, family: Family): KernelState[number] {
 function vxlanState(): KernelState {
   return FAMILIES.flatMap((family) => {
     const device = family === 4 ? "flannel.1" : "flannel-v6.1";
-    const link: VxlanLink = {
-      kind: "link",
-      name: device,
-      mtuBytes: 1430,
-      mac: MacAddress.parse(`02:0a:05:00:00:0${family}`),
-      info: {
-        type: "vxlan",
-        vni: 1,
-        port: 8472,
-        outerDevice: "eth0",
-        local: IpAddress.parse(family === 4 ? "10.99.0.1" : "fd99::1"),
-        learning: false,
-        gbp: false,
-      },
-    };
+    const local = IpAddress.parse(family === 4 ? "10.99.0.1" : "fd99::1");
+    const mac = MacAddress.parse(`02:0a:05:00:00:0${family}`);
+    const link = vxlanLink({ local }, { name: device, mtuBytes: 1430, mac });
     const peers = [2, 3].flatMap((number): KernelState => {
       const subnet = subnetOf(number, family);
       const mac = MacAddress.parse(`02:00:00:00:0${family}:0${number}`);
@@ -198,16 +187,7 @@ class DriftingNode implements Disposable {
   readonly reconciler: Reconciler;
 
   constructor(state: KernelState) {
-    for (
-      const command of [
-        "link set lo up",
-        "link add eth0 type veth peer name eth1",
-        "addr add 10.99.0.1/24 dev eth0",
-        "addr add fd99::1/64 dev eth0 nodad",
-        "link set eth0 up",
-        "link set eth1 up",
-      ]
-    ) this.ns.ip(command);
+    this.ns.addOuterDevice({ ipv6: true });
     this.reconciler = this.ns.run(() => new Reconciler({ log: this.log }));
     this.reconciler.networks = FAMILIES.map((family) => ({
       network: NETWORKS[family],

@@ -3,6 +3,7 @@ import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { rootTest } from "../../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
 import { eventually } from "../../../tests/support/wait.ts";
+import { vxlanLink } from "../../../tests/support/vxlan_link.ts";
 import { Cidr, IpAddress } from "../../ip.ts";
 import {
   ALL_DEVICES,
@@ -27,12 +28,7 @@ class ReconciledNode implements Disposable {
   readonly reconciler: Reconciler;
 
   constructor() {
-    this.ns.ip("link set lo up");
-    this.ns.ip("link add eth0 type veth peer name eth1");
-    this.ns.ip("addr add 10.99.0.1/24 dev eth0");
-    this.ns.ip("addr add fd99::1/64 dev eth0 nodad");
-    this.ns.ip("link set eth0 up");
-    this.ns.ip("link set eth1 up");
+    this.ns.addOuterDevice({ ipv6: true });
     this.reconciler = this.open();
   }
 
@@ -87,31 +83,6 @@ class DumpCounter extends NetlinkSocket {
   }
 }
 
-const MAC = MacAddress.parse("02:0a:05:00:00:01");
-
-function device(
-  changes: Partial<VxlanLink> = {},
-  info: Partial<VxlanLink["info"]> = {},
-): VxlanLink {
-  return {
-    kind: "link",
-    name: DEVICE,
-    mtuBytes: 1450,
-    mac: MAC,
-    info: {
-      type: "vxlan",
-      vni: 1,
-      port: 8472,
-      outerDevice: "eth0",
-      local: IpAddress.parse("10.99.0.1"),
-      learning: false,
-      gbp: false,
-      ...info,
-    },
-    ...changes,
-  };
-}
-
 /** The networks of a cluster; all tests but one have one cluster, number 5. */
 function networks(cluster: number): PodNetwork[] {
   return [
@@ -126,7 +97,7 @@ function subnetOf(number: number, family: 4 | 6 = 4, cluster = 5): Cidr {
   );
 }
 
-function own(link: VxlanLink = device(), cluster = 5): KernelState {
+function own(link = vxlanLink(), cluster = 5): KernelState {
   const { address } = subnetOf(0, 4, cluster);
   return [link, { kind: "address", device: link.name, address, prefixLength: 32 }];
 }
@@ -163,7 +134,7 @@ rootTest("the kernel gets what owners want, and loses what they give up", () => 
   assert.deepEqual(reconciler.check().failures, []);
   const [link] = ns.ipJson(`-d link show ${DEVICE}`);
   assert.equal(link.mtu, 1450);
-  assert.equal(link.address, MAC.text);
+  assert.equal(link.address, vxlanLink().mac.text);
   assert.equal(ns.run(() => readSysctl(`net/ipv6/conf/${DEVICE}/accept_ra`)), "0");
   const { id, port, local, link: outer, learning } = link.linkinfo.info_data;
   assert.deepEqual([id, port, local, outer, learning], [1, 8472, "10.99.0.1", "eth0", false]);
@@ -263,7 +234,7 @@ rootTest("a device that goes in the middle of a check is a failure, and is made 
     override readonly info = () => ns.ip(`link del ${DEVICE}`);
   }
   using reconciler = ns.run(() => new Reconciler({ log: new DeletingLog() }));
-  const second = (port: number) => device({ name: "flannel.2" }, { vni: 2, port });
+  const second = (port: number) => vxlanLink({ vni: 2, port }, { name: "flannel.2" });
   reconciler.set("node", [...own(), second(8472)]);
   assert.deepEqual(reconciler.check().failures, []);
   reconciler.set("node", [...own(), second(4789)]);
@@ -276,7 +247,7 @@ rootTest("what flanneld left is taken over, what no owner wants goes, others' st
   using node = new ReconciledNode();
   const { ns, reconciler } = node;
   ns.ip(
-    `link add ${DEVICE} address ${MAC} mtu 1450 type vxlan id 1 dstport 8472 local 10.99.0.1 ` +
+    `link add ${DEVICE} address ${vxlanLink().mac} mtu 1450 type vxlan id 1 dstport 8472 local 10.99.0.1 ` +
       "dev eth0 nolearning",
   );
   ns.ip(`link set ${DEVICE} up`);
@@ -323,9 +294,8 @@ rootTest(
     reconciler.set("peer", peer(2));
     reconciler.check();
     const first = index();
-    const changed = device({ mtuBytes: 1400 }, {
-      local: IpAddress.parse("10.99.0.77"),
-      learning: true,
+    const changed = vxlanLink({ local: IpAddress.parse("10.99.0.77"), learning: true }, {
+      mtuBytes: 1400,
     });
     reconciler.set("node", own(changed));
     assert.deepEqual(reconciler.apply().failures, []);
@@ -333,7 +303,7 @@ rootTest(
     const [link] = ns.ipJson(`-d link show ${DEVICE}`);
     assert.deepEqual([link.mtu, link.linkinfo.info_data.local], [1400, "10.99.0.77"]);
     assert.deepEqual(node.neighbours().length, 1, "a change costs no neighbour");
-    reconciler.set("node", own(device({}, { port: 4789 })));
+    reconciler.set("node", own(vxlanLink({ port: 4789 })));
     assert.deepEqual(reconciler.apply().failures, []);
     assert.notEqual(index(), first);
     assert.deepEqual(node.counts(), [1, 1, 1, 1], "and what lay on it is there again");
@@ -370,7 +340,7 @@ rootTest("agents of two clusters in one namespace leave each other alone", async
       ...directPeer(first + 1, 4, cluster),
       ...directPeer(first + 1, 6, cluster),
     ];
-    reconciler.set("node", own(device({ name }, { vni: cluster - 4 }), cluster));
+    reconciler.set("node", own(vxlanLink({ vni: cluster - 4 }, { name }), cluster));
     reconciler.set("peers", peers(2));
     return { reconciler, peers };
   });
@@ -460,8 +430,8 @@ rootTest("a stranger's route in the way is named and left, until it goes", async
 rootTest("a kernel that lacks the kind of device says so, and what to do", () => {
   using node = new ReconciledNode();
   // This kernel has VXLAN; a kind that no kernel has stands in for it.
-  const info = { ...device().info, type: "denim-none" } as unknown as VxlanLink["info"];
-  node.reconciler.set("node", [device({ info })]);
+  const info = { ...vxlanLink().info, type: "denim-none" } as unknown as VxlanLink["info"];
+  node.reconciler.set("node", [vxlanLink({}, { info })]);
   const { failures } = node.reconciler.apply();
   assert.match(failures.join(), /Unknown device type \(EOPNOTSUPP\); load the kernel's module/);
 });
