@@ -62,7 +62,7 @@ export const AGENT_FLAGS = [
   flag(
     "net-config-path",
     text("PATH"),
-    "net-conf: followed with --kube-subnet-mgr, else the first one of an embedded store without one",
+    "file with net-conf: with --kube-subnet-mgr the cluster's, else it seeds an embedded store",
     "/etc/kube-flannel/net-conf.json",
   ),
   flag(
