@@ -14,6 +14,8 @@ Deno.test("importEdges sees every kind of import", () => {
       export const f = await import("./f.ts");
       new Worker(new URL("./g_worker.ts", import.meta.url), { type: "module" });
       console.log(import.meta.resolve("./h.ts"), b, {} as D);
+      await import("./missing.ts");
+      await import("@name/missing");
       import "node:fs";`,
     "b.ts": "export const b = 1;",
     "d.ts": "export type D = 1;",

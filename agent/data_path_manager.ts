@@ -422,11 +422,12 @@ export class DataPathManager implements AsyncDisposable {
 
   async #remove(path: DataPath): Promise<void> {
     const { reconciler, onChange, rereadLeases, log } = this.#options;
-    for (const key of path.peers.keys()) reconciler.delete(key);
     this.#paths.delete(path);
+    // First, so that the backend does not take the end of its device for a fault.
+    await this.#close(path);
+    for (const key of path.peers.keys()) reconciler.delete(key);
     reconciler.delete(path.owner);
     this.#applyState();
-    await this.#close(path);
     onChange();
     log.info("data-path-retired", `the former ${path.backend.type} data path is removed`, {
       formerPeers: path.peers.size,
