@@ -231,6 +231,16 @@ labTest("what flanneld left goes, or is named; another cluster's stays", {
   );
 });
 
+labTest("an agent that fails before it was ever ready takes its rules away", {
+  nodes: 1,
+  netConf: { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } },
+}, async (lab) => {
+  const [node] = lab.nodes as [LabNode];
+  const args = ["--ip-masq", "--subnet-file", "/proc/denim/subnet.env"];
+  await assert.rejects(node.startAgent(NEVER, args), /subnet\.env\S* cannot be written/);
+  assert.equal(tables(node), "");
+});
+
 async function setNetConf(lab: Lab, netConf: unknown): Promise<void> {
   await using store = await SqliteStore.open(`${lab.directory}/denim.db`, {
     log: new RecordingLog(),
