@@ -100,6 +100,8 @@ class TunSession<PeerData> implements BackendSession<PeerData> {
   readonly #closed = new AbortController();
   readonly #peers = new Map<string, Peer<PeerData>>();
   readonly #bySubnet = new Map<string, PeerHalf<PeerData>>();
+  /** The lengths of peers' subnets so far: in Kubernetes they may differ from net-conf's `SubnetLen`. */
+  readonly #lengths: Readonly<Record<Family, Set<number>>> = { 4: new Set(), 6: new Set() };
 
   constructor(node: NodeContext, options: TunSessionOptions<PeerData>) {
     this.#node = node;
@@ -164,10 +166,13 @@ class TunSession<PeerData> implements BackendSession<PeerData> {
     const version = (packet[0] ?? 0) >> 4;
     if (version !== 4 && version !== 6) return undefined;
     const { [which]: at, bytes } = ADDRESSES[version];
-    const config = this.#node.config.families.find(({ family }) => family === version);
-    if (config === undefined || packet.length < at + bytes) return undefined;
+    if (packet.length < at + bytes) return undefined;
     const address = IpAddress.fromBytes(packet.subarray(at, at + bytes));
-    return this.#bySubnet.get(`${new Cidr(address, config.subnetLength)}`);
+    for (const length of this.#lengths[version]) {
+      const half = this.#bySubnet.get(`${new Cidr(address, length)}`);
+      if (half !== undefined) return half;
+    }
+    return undefined;
   }
 
   peersChanged(put: Iterable<Peer<PeerData>>, removed: Iterable<string>): void {
@@ -175,7 +180,10 @@ class TunSession<PeerData> implements BackendSession<PeerData> {
     for (const peer of put) {
       this.#remove(peer.key);
       this.#peers.set(peer.key, peer);
-      for (const half of peer.halves) this.#bySubnet.set(`${half.subnet}`, half);
+      for (const half of peer.halves) {
+        this.#lengths[half.subnet.family].add(half.subnet.prefixLength);
+        this.#bySubnet.set(`${half.subnet}`, half);
+      }
     }
   }
 

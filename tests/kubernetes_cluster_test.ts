@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import { NetworkNamespace } from "@denim/core/linux/namespace";
-import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
+import { denimProgram, Lab, type LabNode, type LabOptions, type Pod } from "@denim/agent/lab";
 import { startKubeServer } from "./support/kube_cluster.ts";
 import { kubeconfigText, type KubeServer, nodeManifest, RULES } from "./support/kube_server.ts";
 import { HttpGate } from "./support/http_gate.ts";
@@ -20,12 +20,16 @@ const ROUTER = "10.99.0.254";
 const NODES = "/api/v1/nodes";
 const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
 const DUAL = { ...NET_CONF, EnableIPv6: true, IPv6Network: "fc00:5::/48" };
+/** Beside denim's backends it has one on `tunSession`. */
+const WITH_TCP = denimProgram("agent", import.meta.resolve("../examples/tcp/main.ts"));
 const PREFIX = "flannel.alpha.coreos.com";
 
 interface KubeNode {
   readonly metadata: { readonly annotations: Readonly<Record<string, string>> };
   readonly status: { readonly conditions?: readonly Readonly<Record<string, string>>[] };
 }
+
+type KubeLabOptions = Pick<LabOptions, "nodes" | "netConf" | "agentProgram">;
 
 /** A laboratory whose agents find their leases in Kubernetes. */
 class KubeLab implements AsyncDisposable {
@@ -49,7 +53,7 @@ class KubeLab implements AsyncDisposable {
   }
 
   /** Makes one. Kubernetes has no nodes yet. */
-  static async create(nodes: number, netConf: unknown): Promise<KubeLab> {
+  static async create(options: KubeLabOptions): Promise<KubeLab> {
     await using parts = new AsyncDisposableStack();
     const server = parts.use(await startKubeServer());
     await server.grant(RULES);
@@ -57,7 +61,7 @@ class KubeLab implements AsyncDisposable {
     parts.defer(() => Deno.removeSync(directory, { recursive: true }));
     const kubeconfig = `${directory}/kubeconfig`;
     const storeFlags = ["--kube-subnet-mgr", "--kubeconfig-file", kubeconfig];
-    const lab = await Lab.create({ nodes, netConf, storeFlags });
+    const lab = await Lab.create({ ...options, storeFlags });
     // The agents end before their way to the server does.
     const namespace = parts.use(NetworkNamespace.open(`/run/netns/${lab.prefix}-net`));
     const way = parts.use(new TcpProxy(server.url, { namespace, host: ROUTER }));
@@ -114,11 +118,11 @@ class KubeLab implements AsyncDisposable {
 
 function kubeTest(
   name: string,
-  { nodes, netConf }: { readonly nodes: number; readonly netConf: unknown },
+  options: KubeLabOptions,
   body: (cluster: KubeLab, nodes: readonly LabNode[]) => Promise<void>,
 ): void {
   rootTest(`kubernetes: ${name}`, async () => {
-    await using cluster = await KubeLab.create(nodes, netConf);
+    await using cluster = await KubeLab.create(options);
     try {
       await body(cluster, cluster.nodes);
     } catch (error) {
@@ -337,21 +341,21 @@ kubeTest(
 );
 
 kubeTest(
-  "a podCIDR of one family in a cluster of both: every backend does what it can",
-  { nodes: 3, netConf: DUAL },
+  "podCIDRs of one family in a cluster of both, and of another length: every backend takes them",
+  { nodes: 3, netConf: DUAL, agentProgram: WITH_TCP },
   async (cluster, nodes) => {
     const [both, alone, others] = nodes as [LabNode, LabNode, LabNode];
-    await cluster.register(both.name, ["10.5.1.0/24", "fc00:5:0:1::/64"]);
-    await cluster.register(alone.name, ["10.5.2.0/24"]);
-    await cluster.register(others.name, ["10.5.3.0/24", "fc00:5:0:3::/64"]);
+    await cluster.register(both.name, ["10.5.1.0/26", "fc00:5:0:1::/64"]);
+    await cluster.register(alone.name, ["10.5.1.64/26"]);
+    await cluster.register(others.name, ["10.5.2.0/24", "fc00:5:0:3::/64"]);
     await cluster.lab.startAgents(NEVER);
-    assert.deepEqual(alone.subnets().map(String), ["10.5.2.0/24"]);
+    assert.deepEqual(alone.subnets().map(String), ["10.5.1.64/26"]);
     assert.equal(count(alone, "pod-cidr-family-missing"), 1);
     const pods = await Promise.all(nodes.map((node) => node.addPod(`on-${node.name}`)));
     assert.deepEqual(pods.map(({ addresses }) => addresses.length), [2, 1, 2]);
     assert.ok(await talk(pods));
     // The net-conf is followed, too, though the lease has fewer subnets than it asks for.
-    for (const [index, type] of ["host-gw", "udp", "extension", "vxlan"].entries()) {
+    for (const [index, type] of ["host-gw", "udp", "extension", "tcp", "vxlan"].entries()) {
       await cluster.setNetConf({ ...DUAL, Backend: { Type: type, ...OPTIONS[type] } });
       await eventually(`${type} everywhere`, async () => {
         const types = await Promise.all(

@@ -182,6 +182,7 @@ export class Nftables implements NftTableKeeper {
   #take(step: Step<NftTable, FoundNftTable>): void {
     const { action, object, key } = step;
     const writer = this.#writer;
+    let isWhole = false;
     writer.clear();
     writeBatchEdge(writer, NFNL_MSG_BATCH_BEGIN);
     if (action === "remove") {
@@ -197,15 +198,17 @@ export class Nftables implements NftTableKeeper {
             `(${removalCommand(object)})`,
         );
       }
-      if (found !== undefined && sameFrame(object, found)) writeTableRules(writer, object);
-      else writeTable(writer, object);
+      isWhole = found === undefined || !sameFrame(object, found);
+      if (isWhole) writeTable(writer, object);
+      else writeTableRules(writer, object);
     }
     writeBatchEdge(writer, NFNL_MSG_BATCH_END);
     const [failure] = this.#socket.transact(writer);
     if (failure === undefined) return;
     const { errno, detail } = failure.error;
     if (action === "remove" && errno === ENOENT) return;
-    const missing = errno === ENOENT
+    // A table that is made whole refers to nothing that could be gone meanwhile.
+    const missing = isWhole && errno === ENOENT
       ? "the kernel lacks a part of nftables; load its modules nft_chain_nat and nft_masq"
       : detail;
     throw new LinuxError(errno, `${action} ${key}`, missing);

@@ -20,7 +20,7 @@ import { NFT_MSG_GETGEN, NFTA_GEN_ID } from "../uapi/nf_tables.ts";
 import type { Masquerade } from "../../kernel_state.ts";
 import { masqueradeRules, masqueradeTable } from "./masquerade.ts";
 import { fromBe32 } from "./nft_codec.ts";
-import { beginNft, type FoundNftTable, type NftTable } from "./nft_table.ts";
+import { beginNft, type FoundNftTable, networksOf, type NftTable } from "./nft_table.ts";
 import { Nftables } from "./nftables.ts";
 import { nftText } from "./rule.ts";
 
@@ -155,6 +155,11 @@ rootTest("any prefix length is read back as it was written", () => {
       const table = masqueradeTable({ ...masqueradeOf(family), networks });
       node.put(table);
       assert.ok(node.isRight(table), `${networks}`);
+      assert.ok(
+        networksOf(node.nftables.dump()[0]!).some((cidr) => cidr.equals(networks[0]!)),
+        `${networks}`,
+      );
+      assert.equal(node.apply("remove", table), undefined);
     }
   }
 });
@@ -321,6 +326,21 @@ rootTest(
     }
   },
 );
+
+rootTest("the networks of rules that nft compiled are read too", () => {
+  using node = new Node();
+  for (const family of FAMILIES) {
+    const { networks, subnets } = masqueradeOf(family);
+    const octets = family === 4 ? "10.5.0.0/16" : "fc00:5::/32";
+    const rules = [octets, ...networks, ...subnets].map((network) =>
+      `add rule ${nameOf(family)} any ${family === 4 ? "ip" : "ip6"} saddr ${network} return`
+    );
+    node.nft(`add table ${nameOf(family)}; add chain ${nameOf(family)} any; ${rules.join("; ")}`);
+    const found = node.nftables.dump().find((table) => table.family === family)!;
+    const expected = [octets, ...networks.map(String), ...subnets.map(String)];
+    assert.deepEqual(networksOf(found).map(String), expected);
+  }
+});
 
 rootTest("flanneld's table goes only once denim's are in place", () => {
   using namespace = new ScratchNamespace();
