@@ -27,7 +27,7 @@ export interface NetworkConditionOptions {
   readonly store: Pick<LeaseStore, "setNetworkUnavailable">;
   /** By which it waits. */
   readonly clock: Clock;
-  /** Where it is said that the store does not take it. */
+  /** Takes an error if the store does not take it. */
   readonly log: Logger;
 }
 

@@ -148,13 +148,6 @@ export class Lab implements AsyncDisposable {
     return namespace;
   }
 
-  /** Takes a namespace of the laboratory away before its end. */
-  removeNamespace(suffix: string): void {
-    const name = `${this.prefix}-${suffix}`;
-    this.#namespaces.splice(this.#namespaces.indexOf(name), 1);
-    removeNamespace(name);
-  }
-
   #wire(mtuBytes: number): void {
     using underlay = this.namespace("net");
     underlay.run(() => {
@@ -453,18 +446,6 @@ export class LabNode {
     const pod = await Pod.attach(name, path, JSON.parse(call.output));
     this.#pods.push(pod);
     return pod;
-  }
-
-  /** Takes a pod away, through the CNI plugin. */
-  async removePod(pod: Pod): Promise<void> {
-    pod[Symbol.dispose]();
-    this.#pods.splice(this.#pods.indexOf(pod), 1);
-    const call = await this.callPlugin("DEL", {
-      CNI_CONTAINERID: `${this.#lab.prefix}-${pod.name}`,
-      CNI_NETNS: pod.path,
-    });
-    if (call.code !== 0) throw new RuntimeError(`CNI DEL of ${pod.name} failed: ${call.output}`);
-    this.#lab.removeNamespace(pod.name);
   }
 
   /** The node's own subnets, the first of them IPv4 if it has one, once its agent is ready. */

@@ -271,12 +271,6 @@ export class PeerMapWriter extends PeerMap {
     return this.#counters;
   }
 
-  /** The number under which a subnet's packets are counted. */
-  counterOf(subnet: Cidr): number | undefined {
-    const slot = this.#slots.get(`${subnet}`);
-    return slot === undefined ? undefined : this.counter(slot);
-  }
-
   /** A record's memory: unused memory first, then what was freed longest ago. */
   #allocate(nowMs: number): number {
     if (this.#fresh < this.capacity) return this.#fresh++;

@@ -199,6 +199,6 @@ export const addressKind: ObjectKind<DeviceAddress, FoundAddress> = {
    */
   removesToo: (removed, other) =>
     removed.device === other.device && (removed.address.equals(other.address) ||
-      removed.prefixLength === other.prefixLength &&
+      removed.address.family === 4 && removed.prefixLength === other.prefixLength &&
         new Cidr(removed.address, removed.prefixLength).contains(other.address)),
 };

@@ -90,6 +90,7 @@ Deno.test("addressKind knows which addresses the kernel removes together", () =>
       ["10.5.3.1/16", "10.5.3.1/24", true],
       ["fc00:5::1/48", "fc00:5::1/64", true],
       ["fc00:5::1/48", "fc00:5::2/64", false],
+      ["fc00:5::1/64", "fc00:5::2/64", false],
     ] as const
   ) {
     const what = `${other} with ${removed}`;
