@@ -24,7 +24,7 @@ export interface ReadinessOptions {
   readonly publicIps: () => NodeIdentity["publicIps"];
   /** Told `undefined` when the node is ready, and why when it is not any more. */
   readonly onReadiness: (unready: string | undefined) => void;
-  /** Where it is said that subnet.env cannot be written. */
+  /** Told when subnet.env cannot be written. */
   readonly log: Logger;
   /** Takes the gauge `denim_ready`. */
   readonly metrics: Metrics;

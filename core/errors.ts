@@ -35,7 +35,7 @@ export class RuntimeError extends ExpectedError {
  */
 export function isDefect(error: unknown): boolean {
   if (error instanceof ExpectedError) return false;
-  if (error instanceof DOMException) return error.name !== "AbortError";
+  if (error instanceof DOMException) return !["AbortError", "TimeoutError"].includes(error.name);
   return !OPERATING_SYSTEM.some((kind) => error instanceof kind) && !hasErrno(error);
 }
 

@@ -16,6 +16,7 @@ const CASES: readonly [error: unknown, defect: boolean][] = [
   [Object.assign(new Error("No space left on device (os error 28)"), { code: "ENOSPC" }), false],
   [Object.assign(new TypeError("an argument"), { code: "ERR_INVALID_ARG_TYPE" }), true],
   [new DOMException("over", "AbortError"), false],
+  [new DOMException("too late", "TimeoutError"), false],
   [new DOMException("a clone", "DataCloneError"), true],
   [new TypeError("undefined"), true],
   [new RangeError("too long"), true],

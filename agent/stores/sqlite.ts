@@ -4,7 +4,7 @@
  * @module
  */
 
-import { ConfigError, type LeaseAdmin, messageOf, RuntimeError } from "@denim/core";
+import { ConfigError, type LeaseAdmin, messageOf, RuntimeError, throwDefect } from "@denim/core";
 import type { NetConfFile, OpenOptions, StoreKind } from "./store_kind.ts";
 
 /** The embedded store. `--net-config-path` gives a file that has no net-conf its first one. */
@@ -37,6 +37,8 @@ export const sqlite = {
       await Deno.stat(path);
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return `sqlite:${path}`;
+      // What else may be wrong with it, the store says better.
+      throwDefect(error);
     }
     return undefined;
   },

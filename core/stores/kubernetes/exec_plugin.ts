@@ -7,7 +7,7 @@
 
 import { resolve } from "node:path";
 import { z } from "zod";
-import { ConfigError, messageOf, RuntimeError } from "../../mod.ts";
+import { ConfigError, messageOf, RuntimeError, throwDefect } from "../../mod.ts";
 
 /** A kubeconfig's `exec`. */
 export const execPlugin = z.object({
@@ -100,6 +100,7 @@ export class ExecSource {
       }).output();
     } catch (error) {
       signal.throwIfAborted();
+      throwDefect(error);
       const hint = plugin.installHint ? `; ${plugin.installHint.trim()}` : "";
       throw new ConfigError(
         `${where}: the plugin ${path} can't be run: ${messageOf(error)}${hint}`,

@@ -14,6 +14,7 @@ import {
   type NetworkConfig,
   readNetConf,
   sleep,
+  throwDefect,
 } from "../../mod.ts";
 
 /** How long the file is left alone after something happened beside it: a writer may not be done. */
@@ -87,6 +88,7 @@ export class NetConfFile {
       return await Deno.readTextFile(this.#path);
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return undefined;
+      throwDefect(error);
       throw new ConfigError(`net-conf in ${this.#path} can't be read: ${messageOf(error)}`, {
         cause: error,
       });
