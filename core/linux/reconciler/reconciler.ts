@@ -475,8 +475,10 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
         const key = table.key(object);
         const wanted = this.#desired.get(object.kind, key)?.object;
         if (kind.known.has(key) || table.ours(object, false)) {
-          kind.known.set(key, object);
-          if (wanted === undefined || !table.equal(wanted, object)) this.#wake(kind, key);
+          // The kernel reports what denim itself made, too, of some kinds: keep one object, not two equal ones.
+          const right = wanted !== undefined && table.equal(wanted, object);
+          kind.known.set(key, right ? wanted : object);
+          if (!right) this.#wake(kind, key);
         } else {
           // If denim has nothing here yet, another program's object is in the way, and stays.
           if (wanted !== undefined) this.#wake(kind, key);
