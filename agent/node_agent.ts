@@ -246,6 +246,7 @@ class NodeAgent implements AsyncDisposable {
       store,
       renewMarginMs,
       log,
+      metrics,
       request: () => this.#request(),
       onTaken: (taken) => this.#readiness.setTaken(taken),
     });
