@@ -1,6 +1,6 @@
 /**
  * Who is masqueraded: whose packets leave the node under the node's own address, as a pure function. The list
- * is flannel's (pkg/trafficmngr/iptables/iptables.go at cdf7605), one for both families and both engines.
+ * is flannel's (pkg/trafficmngr/iptables/iptables.go at cdf7605), one for both families.
  *
  * flannel's list for nftables (nftables.go) differs from that in two rules. denim follows iptables.go in both:
  *

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { Cidr, type Family, IpAddress } from "../../ip.ts";
 import type { Masquerade } from "../../kernel_state.ts";
 import { KUBE_PROXY_MARK, masqueradeRules } from "./masquerade.ts";
-import { nftText, type Rule } from "./rule.ts";
+import { nftText } from "../../../tests/support/nft_text.ts";
+import type { Rule } from "./rule.ts";
 
 const CASES: Readonly<Record<Family, Masquerade>> = {
   4: {

@@ -22,7 +22,7 @@ import { masqueradeRules, masqueradeTable } from "./masquerade.ts";
 import { fromBe32 } from "./nft_codec.ts";
 import { beginNft, type FoundNftTable, networksOf, type NftTable } from "./nft_table.ts";
 import { Nftables } from "./nftables.ts";
-import { nftText } from "./rule.ts";
+import { nftText } from "../../../tests/support/nft_text.ts";
 
 /** Of prefix lengths that end within an octet: others are compiled to another form by `nft` than by denim. */
 function masqueradeOf(family: Family, subnet = 3): Masquerade {

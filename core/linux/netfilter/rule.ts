@@ -1,12 +1,11 @@
 /**
- * A packet filter's rule in the words that nftables and iptables share, and its three forms: the kernel's
- * program, nft(8)'s text and iptables(8)'s text.
+ * A packet filter's rule in plain words, and its form as a program for the kernel.
  *
  * @module
  */
 
 import { addressBits, Cidr, type Family, IpAddress } from "../../ip.ts";
-import { NF_ACCEPT, NF_NAT_RANGE_PROTO_RANDOM_FULLY } from "../uapi/netfilter.ts";
+import { NF_NAT_RANGE_PROTO_RANDOM_FULLY } from "../uapi/netfilter.ts";
 import {
   NFT_CMP_EQ,
   NFT_CMP_NEQ,
@@ -25,8 +24,6 @@ export type Match =
 
 /** What becomes of a packet for which all matches hold. */
 export type Verdict =
-  /** It passes this chain. */
-  | { readonly kind: "accept" }
   /** It skips this chain's other rules. */
   | { readonly kind: "return" }
   /**
@@ -79,8 +76,6 @@ function matchExpressions(match: Match): Expression[] {
 
 function verdictExpression(verdict: Verdict): Expression {
   switch (verdict.kind) {
-    case "accept":
-      return { name: "immediate", verdict: NF_ACCEPT };
     case "return":
       return { name: "immediate", verdict: NFT_RETURN };
     case "masquerade":
@@ -99,41 +94,4 @@ function hostOrder(value: number): Uint8Array {
   const bytes = new Uint8Array(4);
   new DataView(bytes.buffer).setUint32(0, value, true);
   return bytes;
-}
-
-/** The rule as `nft list table` prints it. */
-export function nftText({ matches, verdict, comment }: Rule): string {
-  const words = matches.map((match) => {
-    if (match.kind === "mark") {
-      const [mask, value] = [match.mask, match.value].map((word) =>
-        `0x${word.toString(16).padStart(8, "0")}`
-      );
-      return `meta mark & ${mask} == ${value}`;
-    }
-    const { kind, network, not } = match;
-    return `${network.family === 4 ? "ip" : "ip6"} ${kind} ${not ? "!= " : ""}${network}`;
-  });
-  const action = verdict.kind === "masquerade" && verdict.fullyRandom
-    ? "masquerade fully-random"
-    : verdict.kind;
-  return [...words, action, `comment "${comment}"`].join(" ");
-}
-
-/**
- * The rule as iptables(8) takes it behind `-A CHAIN`. The comment is the chain's, not the rule's: by it
- * flannel and its users know its rules.
- */
-export function iptablesText({ matches, verdict }: Rule, comment: string): string {
-  const words = matches.map((match) => {
-    if (match.kind === "mark") {
-      return `-m mark --mark 0x${match.value.toString(16)}/0x${match.mask.toString(16)}`;
-    }
-    return `${match.not ? "! " : ""}${match.kind === "saddr" ? "-s" : "-d"} ${match.network}`;
-  });
-  const random = verdict.kind === "masquerade" && verdict.fullyRandom ? " --random-fully" : "";
-  return [
-    ...words,
-    `-m comment --comment "${comment}"`,
-    `-j ${verdict.kind.toUpperCase()}${random}`,
-  ].join(" ");
 }
