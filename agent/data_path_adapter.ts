@@ -59,6 +59,14 @@ export class DataPathAdapter {
     this.#reasons.add();
   }
 
+  /** Says why a net-conf is not followed. */
+  refuse(error: unknown): void {
+    this.#options.log.error(
+      "net-conf-refused",
+      `this node cannot follow the new net-conf and keeps the one before: ${messageOf(error)}`,
+    );
+  }
+
   /** The outer interface may be another. */
   look(): void {
     this.#reasons.add();
@@ -115,7 +123,7 @@ export class DataPathAdapter {
 
   /** Changes to the net-conf that is wanted. If that fails it says so, and the one before goes on. */
   async #followNetConf(signal: AbortSignal): Promise<void> {
-    const { paths, outer, log } = this.#options;
+    const { paths, outer } = this.#options;
     const fingerprint = fingerprintOf(this.#wanted, outer.current);
     if (fingerprint === this.#refused) return;
     this.#refused = "";
@@ -125,10 +133,7 @@ export class DataPathAdapter {
     } catch (error) {
       throwDefect(error);
       if (signal.aborted) return;
-      log.error(
-        "net-conf-refused",
-        `this node cannot follow the new net-conf and keeps the one before: ${messageOf(error)}`,
-      );
+      this.refuse(error);
       this.#refused = fingerprint;
     }
   }

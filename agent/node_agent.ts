@@ -14,7 +14,6 @@ import {
   type LeaseRequest,
   type LeaseStore,
   type Logger,
-  messageOf,
   type Metrics,
   type NetworkConfig,
   NodeScope,
@@ -379,10 +378,7 @@ class NodeAgent implements AsyncDisposable {
       return true;
     } catch (error) {
       throwDefect(error);
-      this.#options.log.error(
-        "net-conf-refused",
-        `this node cannot follow the new net-conf and keeps the one before: ${messageOf(error)}`,
-      );
+      this.adapter.refuse(error);
       return false;
     }
   }

@@ -9,8 +9,7 @@ import { ENOBUFS, LinuxError } from "../sys/linux_error.ts";
 import { inputOn } from "../sys/poll.ts";
 import { attachFilter, receive, setsockopt } from "../sys/sockets.ts";
 import { MessageReader } from "./netlink_codec.ts";
-import { openNetlink } from "./netlink_socket.ts";
-import { NETLINK_ADD_MEMBERSHIP, SOL_NETLINK } from "../uapi/netlink.ts";
+import { joinGroups, openNetlink } from "./netlink_socket.ts";
 import { MSG_DONTWAIT, SO_RCVBUFFORCE, SOL_SOCKET } from "../uapi/socket.ts";
 
 /** The kernel reports FDB entries of our own making too: room for tens of thousands at once. */
@@ -45,9 +44,7 @@ export class Monitor implements Disposable {
     this.#fd = undo.use(openNetlink(protocol).fd);
     setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, new Uint32Array([RECEIVE_BUFFER_BYTES]));
     attachFilter(this.#fd, exceptFrom(ownPortId));
-    for (const group of groups) {
-      setsockopt(this.#fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, new Uint32Array([group]));
-    }
+    joinGroups(this.#fd, groups);
     undo.move();
   }
 

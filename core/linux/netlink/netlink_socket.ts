@@ -10,6 +10,7 @@ import { EBUSY, ENOBUFS, LinuxError } from "../sys/linux_error.ts";
 import { bind, getsockname, receive, send, setsockopt, socket } from "../sys/sockets.ts";
 import { MessageReader, MessageWriter } from "./netlink_codec.ts";
 import {
+  NETLINK_ADD_MEMBERSHIP,
   NETLINK_CAP_ACK,
   NETLINK_EXT_ACK,
   NETLINK_GET_STRICT_CHK,
@@ -75,6 +76,13 @@ export function openNetlink(protocol: number = NETLINK_ROUTE): {
   } catch (error) {
     fd[Symbol.dispose]();
     throw error;
+  }
+}
+
+/** Has a netlink socket receive the events of multicast groups: `RTNLGRP_LINK`. */
+export function joinGroups(fd: FileDescriptor, groups: Iterable<number>): void {
+  for (const group of groups) {
+    setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, new Uint32Array([group]));
   }
 }
 

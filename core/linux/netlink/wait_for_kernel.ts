@@ -6,9 +6,8 @@
 
 import { ENOBUFS, LinuxError } from "../sys/linux_error.ts";
 import { pollInput } from "../sys/poll.ts";
-import { receive, setsockopt } from "../sys/sockets.ts";
-import { openNetlink } from "./netlink_socket.ts";
-import { NETLINK_ADD_MEMBERSHIP, SOL_NETLINK } from "../uapi/netlink.ts";
+import { receive } from "../sys/sockets.ts";
+import { joinGroups, openNetlink } from "./netlink_socket.ts";
 import { RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK } from "../uapi/rtnetlink.ts";
 import { MSG_DONTWAIT } from "../uapi/socket.ts";
 
@@ -22,9 +21,7 @@ export function waitForKernel(done: () => boolean, timeoutMs: number): boolean {
   if (done()) return true;
   const { fd } = openNetlink();
   using _ = fd;
-  for (const group of [RTNLGRP_LINK, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE]) {
-    setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, new Uint32Array([group]));
-  }
+  joinGroups(fd, [RTNLGRP_LINK, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE]);
   const buffer = new Uint8Array(new ArrayBuffer(MESSAGE_BYTES));
   const endMs = performance.now() + timeoutMs;
   // Asked again first: the socket reports nothing that happened before it listened.

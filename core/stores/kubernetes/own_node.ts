@@ -5,6 +5,7 @@
  */
 
 import {
+  Backoff,
   Complaints,
   type Family,
   type IpAddress,
@@ -27,10 +28,8 @@ import type { Condition, NodeApi } from "./node_api.ts";
 
 /** Waits before a watch for this node is begun again. */
 const REWATCH_MS = 200;
-/** Waits before what others wrote over is written again: from this, doubling … */
-const MIN_REWRITE_MS = 100;
-/** … to this. */
-const MAX_REWRITE_MS = 60_000;
+/** The waits before what others wrote over is written again, in milliseconds. */
+const REWRITE = { minMs: 100, maxMs: 60_000 } as const;
 /** Who writes over it again within so long keeps the wait growing. */
 const CALM_MS = 120_000;
 
@@ -60,7 +59,7 @@ export class OwnNode {
   /** As it was heard of last while it is to be written again. */
   #strayed: NodeRecord | undefined;
   #rewriting = false;
-  #rewriteMs = MIN_REWRITE_MS;
+  readonly #backoff = new Backoff(REWRITE);
   #rewrittenAtMs = -Infinity;
   readonly #complaints = new Complaints();
 
@@ -176,7 +175,7 @@ export class OwnNode {
     this.#rewriting = true;
     try {
       const calm = performance.now() - this.#rewrittenAtMs > CALM_MS;
-      if (calm) this.#rewriteMs = MIN_REWRITE_MS;
+      if (calm) this.#backoff.reset();
       this.#log.warn(
         "annotations-changed",
         `somebody else changed the annotations ${
@@ -185,8 +184,7 @@ export class OwnNode {
           "again. If it happens again and again, look for a flanneld or another agent on the node",
       );
       while (this.#strayed !== undefined && this.#published !== undefined) {
-        if (!await sleep(this.#rewriteMs, this.#closed)) return;
-        this.#rewriteMs = Math.min(this.#rewriteMs * 2, MAX_REWRITE_MS);
+        if (!await sleep(this.#backoff.next(), this.#closed)) return;
         const strayed: NodeRecord | undefined = this.#strayed;
         this.#strayed = undefined;
         const published = this.#published;
