@@ -4,10 +4,22 @@
  * @module
  */
 
-import { ALL_DEVICES, type Cidr, FAMILIES, type FamilyConfig, type KernelState } from "@denim/core";
+import {
+  ALL_DEVICES,
+  type Cidr,
+  FAMILIES,
+  type FamilyConfig,
+  type HostNetwork,
+  hostWithin,
+  type KernelState,
+  UNKNOWN_HOST_NETWORK,
+} from "@denim/core";
 
 /** The reconciler's name for what {@link hostState} asks for. */
 export const HOST_OWNER = "host";
+
+/** The reconciler's name for the routes to hosts whose addresses lie in this node's subnet. */
+export const HOSTS_OWNER = "hosts among this node's pods";
 
 /** The reconciler's name for what {@link masqueradeState} asks for. */
 export const MASQUERADE_OWNER = "pods' way out";
@@ -48,11 +60,13 @@ export function hostState(
  * @param families those that net-conf enables
  * @param subnets the node's own
  * @param choice how; nothing is masqueraded if it is `undefined`
+ * @param hostNetwork the network between the hosts: what hosts inside of the pods' networks send stays as it is
  */
 export function masqueradeState(
   families: readonly Pick<FamilyConfig, "family" | "network">[],
   subnets: readonly Cidr[],
   choice: MasqueradeChoice | undefined,
+  { hosts }: HostNetwork = UNKNOWN_HOST_NETWORK,
 ): KernelState {
   if (choice === undefined) return [];
   return FAMILIES.flatMap((family) => {
@@ -60,6 +74,16 @@ export function masqueradeState(
       .map(({ network }) => network);
     const own = subnets.filter((subnet) => subnet.family === family);
     if (networks.length === 0 || own.length === 0) return [];
-    return [{ kind: "masquerade", family, networks, subnets: own, ...choice } as const];
+    const inside = hosts.filter((host) => hostWithin(networks, [host]) !== undefined);
+    return [
+      {
+        kind: "masquerade",
+        family,
+        networks,
+        subnets: own,
+        ...inside.length > 0 && { hosts: inside.map(({ address }) => address) },
+        ...choice,
+      } as const,
+    ];
   });
 }

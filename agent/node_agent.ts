@@ -5,6 +5,8 @@
  */
 
 import {
+  type Cidr,
+  explainOverlap,
   heldBefore,
   type KernelState,
   type Lease,
@@ -17,6 +19,7 @@ import {
   type Metrics,
   type NetworkConfig,
   NodeScope,
+  RoutableLeases,
   RuntimeError,
   type SubnetEnv,
   SYSTEM_CLOCK,
@@ -29,11 +32,13 @@ import { DataPathManager } from "./data_path_manager.ts";
 import { logFailures } from "./desired_kernel.ts";
 import {
   HOST_OWNER,
+  HOSTS_OWNER,
   hostState,
   MASQUERADE_OWNER,
   type MasqueradeChoice,
   masqueradeState,
 } from "./host_state.ts";
+import { HostNetworkFollower, routesToHosts } from "./host_network.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
 import { type AnyBackend, findBackend, requireNftables } from "./net_conf.ts";
@@ -99,7 +104,10 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
     concernsOuter: (news) => start.outer.concerns(news),
     routesMatter: () => node.dataPaths.followsUnderlay,
     podNetworks: () => node.dataPaths.config.families.map(({ network }) => network),
-    onOuter: () => node.adapter.look(),
+    onOuter: () => {
+      node.adapter.look();
+      tasks.add(node.refreshHosts());
+    },
     onRoutes: () => node.dataPaths.refreshPeers(),
     clock: SYSTEM_CLOCK,
     runInBackground: tasks.add,
@@ -109,6 +117,7 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
   const context = {
     backends,
     outer: start.outer,
+    hostNetwork: start.hostNetwork,
     kernel: underlay.kernel,
     log,
     metrics,
@@ -142,6 +151,8 @@ function openReconciler(
 interface StartState {
   /** Its way to the other nodes. */
   readonly outer: OuterInterfaceFollower;
+  /** The network between the hosts. */
+  readonly hostNetwork: HostNetworkFollower;
   /** Its subnet.env. */
   readonly subnetFile: SubnetFile;
   /** What subnet.env said of the last run. */
@@ -154,11 +165,12 @@ interface StartState {
 
 async function readStartState(
   options: NodeOptions,
-  { families }: NetworkConfig,
+  config: NetworkConfig,
   socket: NetlinkSocket,
   signal: AbortSignal,
 ): Promise<StartState> {
   const { store, log } = options;
+  const families = config.families.map(({ family }) => family);
   const subnetFile = new SubnetFile(options.subnetFile, log);
   const lastRun = subnetFile.lastRun();
   const written = await store.publicIps?.(signal) ?? [];
@@ -168,7 +180,7 @@ async function readStartState(
       ...options.interface,
       publicIps: new Map([...options.interface.publicIps, ...written]),
     },
-    families: families.map(({ family }) => family),
+    families,
     ...lastRun.previousPublicIps && { lastIps: lastRun.previousPublicIps },
     log,
   });
@@ -177,10 +189,17 @@ async function readStartState(
     publicIp: [...publicIps.values()].join(" "),
     mtuBytes,
   });
+  const hostNetwork = await HostNetworkFollower.open({ socket, outer, store, families });
+  const overlap = explainOverlap(networksOf(config), hostNetwork.current);
+  if (overlap !== undefined) log.warn("network-overlaps-hosts", overlap);
   const identity = { publicIps, ...lastRun };
   const held = await store.held(identity, signal);
   const isProven = held === undefined || heldBefore(identity, held);
-  return { outer, subnetFile, lastRun, held, isProven };
+  return { outer, hostNetwork, subnetFile, lastRun, held, isProven };
+}
+
+function networksOf({ families }: NetworkConfig): readonly Cidr[] {
+  return families.map(({ network }) => network);
 }
 
 /** What a node is made of. */
@@ -203,6 +222,7 @@ class NodeAgent implements AsyncDisposable {
   readonly #reconciler: Reconciler;
   readonly #keeper: LeaseKeeper;
   readonly #watch: LeaseWatch;
+  readonly #routable: RoutableLeases;
   readonly #readiness: Readiness;
   readonly #condition: NetworkCondition;
   /** Resolved when the kernel has what all peers need, or the node stops. */
@@ -228,6 +248,12 @@ class NodeAgent implements AsyncDisposable {
       needed: () => this.dataPaths.reachesPeers,
       own: () => this.#keeper.lease,
       signal: tasks.signal,
+    });
+    this.#routable = new RoutableLeases({
+      networks: () => networksOf(this.dataPaths.config),
+      ownKey: () => this.#keeper.lease.key,
+      onFreed: () => tasks.add(this.#watch.reread()),
+      log,
     });
     this.#condition = new NetworkCondition({ store, clock: SYSTEM_CLOCK, log });
     this.#readiness = new Readiness({
@@ -266,10 +292,12 @@ class NodeAgent implements AsyncDisposable {
     this.adapter = new DataPathAdapter({
       paths: this.dataPaths,
       outer: start.outer,
+      hostNetwork: start.hostNetwork,
       onAddresses: () => store.reconnect?.(),
       clock: SYSTEM_CLOCK,
       log,
     });
+    this.#routable.setHosts(start.hostNetwork.current.hosts);
     // What the last run left is denim's to remove, even if net-conf's Network is another now.
     reconciler.networks = [...config.families, ...start.lastRun.networks];
     tasks.signal.addEventListener("abort", () => this.#peersReached.resolve());
@@ -316,7 +344,11 @@ class NodeAgent implements AsyncDisposable {
   #request(): LeaseRequest {
     const { backend, session } = this.dataPaths.current;
     const { outer, lastRun, held } = this.#start;
-    const node = { publicIps: outer.current.publicIps, ...lastRun };
+    const node = {
+      publicIps: outer.current.publicIps,
+      ...lastRun,
+      hostNetwork: this.#start.hostNetwork.current,
+    };
     // The lease goes on saying what it says: peers go on sending to the node that may be running.
     return this.#isProven
       ? { ...node, backendType: backend.leaseType, backendData: session.publishes }
@@ -334,7 +366,7 @@ class NodeAgent implements AsyncDisposable {
   }
 
   async #onLeases(event: LeaseEvent): Promise<void> {
-    const [conflict] = this.dataPaths.apply(event);
+    const [conflict] = this.#applyRoutable(this.#routable.apply(event));
     const isFirst = !this.#sawPeers;
     this.#sawPeers = true;
     const isNewcomer = this.#start.held === undefined;
@@ -348,6 +380,33 @@ class NodeAgent implements AsyncDisposable {
     if (event.kind === "changes" && event.put.some((lease) => lease.key === key)) {
       this.#condition.repeat();
     }
+  }
+
+  /** Hands on what may be routed. A data path may have to be another one if a host turned out to be among the pods. */
+  #applyRoutable(event: LeaseEvent): readonly string[] {
+    const { hostNetwork, outer } = this.#start;
+    const conflicts = this.dataPaths.apply(event);
+    const inside = this.#keeper.lease.halves.flatMap(({ subnet }) =>
+      this.#routable.hostsIn(subnet)
+    );
+    this.#reconciler.set(
+      HOSTS_OWNER,
+      routesToHosts(inside, outer.current, (address) => hostNetwork.wayTo(address)),
+    );
+    if (this.#routable.hasHosts && hostNetwork.addOverlap(networksOf(this.dataPaths.config))) {
+      this.adapter.look();
+    }
+    return conflicts;
+  }
+
+  /** Looks again at the network between the hosts: the outer interface, a router or a server may be another one. */
+  async refreshHosts(): Promise<void> {
+    const { hostNetwork } = this.#start;
+    await hostNetwork.refresh();
+    if (this.#tasks.signal.aborted) return;
+    this.#applyRoutable(this.#routable.setHosts(hostNetwork.current.hosts));
+    if (this.#sawPeers) logFailures(this.#reconciler.apply(), this.#options.log);
+    if (this.#readiness.wasReady) this.#keepHost();
   }
 
   /** Two nodes have something that each must have alone. This one came last: it gives up its lease. */
@@ -437,7 +496,12 @@ class NodeAgent implements AsyncDisposable {
 
   #masqueradeState(): KernelState {
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
-    return masqueradeState(this.dataPaths.config.families, subnets, this.#options.masquerade);
+    return masqueradeState(
+      this.dataPaths.config.families,
+      subnets,
+      this.#options.masquerade,
+      this.#start.hostNetwork.current,
+    );
   }
 
   #subnetEnv(): SubnetEnv {

@@ -48,6 +48,8 @@ export interface NodeContext {
   readonly config: NetworkConfig;
   /** The device by which packets to other nodes leave. */
   readonly outer: OuterInterface;
+  /** Whether the pods' networks overlap that of the hosts: then a route to a whole network would take hosts' packets. */
+  readonly overlapsHosts: boolean;
   /** The lease that this node certainly held in its last run, so that it can go on as it was. */
   readonly held: Lease | undefined;
   /** Questions to the kernel. */
@@ -199,9 +201,22 @@ export function directRoute(
 ): KernelState | undefined {
   const route = kernel.routeTo(publicIp);
   if (route?.device !== outer.name || route.gateway !== undefined) return undefined;
+  return subnetRoute(subnet, outer.name, publicIp);
+}
+
+/**
+ * The route to a peer's subnet by a device and a gateway.
+ *
+ * @param via the gateway; the subnet's first address, unless given, which stands for the peer on a tunnel's device
+ */
+export function subnetRoute(
+  subnet: Cidr,
+  device: string,
+  via: IpAddress = subnet.address,
+): KernelState {
   const id = nexthopId(subnet);
   return [
-    { kind: "nexthop", id, device: outer.name, via: publicIp },
+    { kind: "nexthop", id, device, via },
     { kind: "route", destination: subnet, nexthopId: id },
   ];
 }
@@ -211,14 +226,15 @@ const TUN_QUEUE_LENGTH = 1000;
 
 /**
  * What a node needs if its packets to all others go by one TUN device: the device, and, once there is a lease, in each
- * family its address and one route for the whole network.
+ * family its address and one route for the whole network. Where that overlaps the hosts' network there is no such route:
+ * see {@link tunPeerState}.
  *
  * @param name the device's name, at most 15 octets
  * @param mtuBytes the largest packet that a pod may send
  * @param own the node's lease
  */
 export function tunState(
-  { config }: Pick<NodeContext, "config">,
+  { config, overlapsHosts }: Pick<NodeContext, "config" | "overlapsHosts">,
   { name, mtuBytes }: { readonly name: string; readonly mtuBytes: number },
   own: Lease | undefined,
 ): KernelState {
@@ -230,12 +246,27 @@ export function tunState(
       if (source === undefined) return [];
       // A host's prefix: it names a source for the node's own packets, and makes no route.
       const prefixLength = addressBits(family);
-      return [
-        { kind: "address", device: name, address: source, prefixLength },
-        { kind: "route", destination: network, device: name, source },
-      ];
+      const address = { kind: "address", device: name, address: source, prefixLength } as const;
+      return overlapsHosts
+        ? [address]
+        : [address, { kind: "route", destination: network, device: name, source }];
     }),
   ];
+}
+
+/**
+ * What one peer adds to {@link tunState}: nothing, as one route leads to all of them. But if the pods' networks overlap
+ * that of the hosts, the route would take the packets of hosts behind a router, and a network on the outer device's
+ * link would take pods' packets: then each peer's subnet has a route of its own.
+ *
+ * @param device the TUN device's name
+ */
+export function tunPeerState(
+  { overlapsHosts }: Pick<NodeContext, "overlapsHosts">,
+  device: string,
+  { halves }: Peer<unknown>,
+): KernelState {
+  return overlapsHosts ? halves.flatMap(({ subnet }) => subnetRoute(subnet, device)) : [];
 }
 
 /**

@@ -40,7 +40,9 @@ export {
   type SubnetEnvHalf,
 } from "./subnet_env.ts";
 
-// Leases, and where they live.
+// Leases, where they live, and which subnets hosts are in.
+export * from "./host_network.ts";
+export * from "./routable_leases.ts";
 export * from "./lease.ts";
 export * from "./lease_policy.ts";
 export * from "./lease_reader.ts";
@@ -59,7 +61,9 @@ export {
   outerMtuBytes,
   type Peer,
   type PeerHalf,
+  subnetRoute,
   tunnelMtuBytes,
+  tunPeerState,
   tunState,
 } from "./backend.ts";
 export { NodeScope } from "./node_scope.ts";

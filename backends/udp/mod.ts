@@ -21,6 +21,7 @@ import {
   outerMtuBytes,
   type Peer,
   tunnelMtuBytes,
+  tunPeerState,
   tunState,
 } from "@denim/core";
 import { z, type ZodType } from "zod";
@@ -124,9 +125,8 @@ class UdpSession implements BackendSession<UdpPeerData> {
     return tunState(this.#node, { name: DEVICE, mtuBytes: this.mtuBytes }, own);
   }
 
-  peerState(): KernelState {
-    // One route leads to all peers; the threads know them apart.
-    return [];
+  peerState(peer: Peer<UdpPeerData>): KernelState {
+    return tunPeerState(this.#node, DEVICE, peer);
   }
 
   onLeased(own: Lease): Promise<void> {

@@ -16,5 +16,11 @@ export {
 } from "./reconciler/reconciler.ts";
 export type { UnderlayNews } from "./reconciler/linux_tables.ts";
 export { replaceFile, type ReplaceFileOptions } from "./sys/replace_file.ts";
-export { type DefaultRoute, listDefaultRoutes, type RouteState, routeTo } from "./objects/route.ts";
+export {
+  type DefaultRoute,
+  listDefaultRoutes,
+  listOthersRoutes,
+  type RouteState,
+  routeTo,
+} from "./objects/route.ts";
 export { TunPackets } from "./tunnel/tun_packets.ts";
