@@ -103,7 +103,7 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
     kernel: kernelReader(socket),
     concernsOuter: (news) => start.outer.concerns(news),
     routesMatter: () => node.dataPaths.followsUnderlay,
-    podNetworks: () => node.dataPaths.config.families.map(({ network }) => network),
+    podNetworks: () => node.podNetworks,
     onOuter: () => {
       node.adapter.look();
       tasks.add(node.refreshHosts());
@@ -380,6 +380,14 @@ class NodeAgent implements AsyncDisposable {
     if (event.kind === "changes" && event.put.some((lease) => lease.key === key)) {
       this.#condition.repeat();
     }
+  }
+
+  /** Where routes are pods' and no host's. */
+  get podNetworks(): readonly Cidr[] {
+    const { config } = this.dataPaths;
+    return this.#start.hostNetwork.overlaps(config)
+      ? this.#keeper.lease.halves.map(({ subnet }) => subnet)
+      : networksOf(config);
   }
 
   /** Hands on what may be routed. A data path may have to be another one if a host turned out to be among the pods. */
