@@ -6,7 +6,6 @@
 
 import {
   type Cidr,
-  explainOverlap,
   heldBefore,
   type KernelState,
   type Lease,
@@ -38,14 +37,15 @@ import {
   type MasqueradeChoice,
   masqueradeState,
 } from "./host_state.ts";
-import { HostNetworkFollower, routesToHosts } from "./host_network.ts";
+import { type HostNetworkFollower, routesToHosts } from "./host_network.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
-import { type AnyBackend, findBackend, requireNftables } from "./net_conf.ts";
+import { type AnyBackend, requireNftables, requireUsable } from "./net_conf.ts";
 import { NetworkCondition } from "./network_condition.ts";
-import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
+import type { InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
 import { type LastRun, SubnetFile } from "./subnet_file.ts";
+import { findSurroundings } from "./surroundings.ts";
 import { TaskGroup } from "./task_group.ts";
 import { Underlay } from "./underlay.ts";
 
@@ -88,14 +88,7 @@ const OBJECTION_MS = 500;
 export async function runNode(options: NodeOptions, signal: AbortSignal): Promise<void> {
   const { store, backends, log, metrics } = options;
   const config = await store.networkConfig(signal);
-  findBackend(config, backends);
-  if (options.masquerade !== undefined) requireNftables(config);
-  if (config.backend.defaulted) {
-    log.warn(
-      "backend-defaulted",
-      'net-conf names no Backend, which means "udp" as in flannel; set Backend.Type to choose one',
-    );
-  }
+  requireUsable(config, { backends, masquerades: options.masquerade !== undefined, log });
   using socket = new NetlinkSocket();
   const start = await readStartState(options, config, socket, signal);
   const tasks = new TaskGroup(signal);
@@ -170,28 +163,22 @@ async function readStartState(
   signal: AbortSignal,
 ): Promise<StartState> {
   const { store, log } = options;
-  const families = config.families.map(({ family }) => family);
   const subnetFile = new SubnetFile(options.subnetFile, log);
   const lastRun = subnetFile.lastRun();
   const written = await store.publicIps?.(signal) ?? [];
-  const outer = new OuterInterfaceFollower({
+  const choice = {
+    ...options.interface,
+    publicIps: new Map([...options.interface.publicIps, ...written]),
+  };
+  const { outer, hostNetwork } = await findSurroundings({
     socket,
-    choice: {
-      ...options.interface,
-      publicIps: new Map([...options.interface.publicIps, ...written]),
-    },
-    families,
-    ...lastRun.previousPublicIps && { lastIps: lastRun.previousPublicIps },
+    config,
+    choice,
+    lastRun,
+    store,
     log,
   });
-  const { name, publicIps, mtuBytes } = outer.current;
-  log.info("outer-interface", `the outer interface is ${name}`, {
-    publicIp: [...publicIps.values()].join(" "),
-    mtuBytes,
-  });
-  const hostNetwork = await HostNetworkFollower.open({ socket, outer, store, families });
-  const overlap = explainOverlap(networksOf(config), hostNetwork.current);
-  if (overlap !== undefined) log.warn("network-overlaps-hosts", overlap);
+  const { publicIps } = outer.current;
   const identity = { publicIps, ...lastRun };
   const held = await store.held(identity, signal);
   const isProven = held === undefined || heldBefore(identity, held);

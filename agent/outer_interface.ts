@@ -23,6 +23,7 @@ import {
   listDefaultRoutes,
   listLinks,
   type NetlinkSocket,
+  readSysctl,
   routeTo,
   type UnderlayNews,
 } from "@denim/core/linux";
@@ -360,10 +361,18 @@ function addressesOf(
     if (chosen?.family === family) return [family, chosen];
     const [best] = ownAddresses(host, link.index, family);
     if (best !== undefined) return [family, best.address];
+    const off = family === 6 ? ipv6Off(link.name) : "";
     throw new ConfigError(
-      `device ${link.name} has no IPv${family} address, which net-conf's EnableIPv${family} needs`,
+      `device ${link.name} has no IPv${family} address, which net-conf's EnableIPv${family} needs${off}`,
     );
   }));
+}
+
+/** Why a device can have no IPv6 address, if it can't. */
+function ipv6Off(device: string): string {
+  const value = readSysctl(`net/ipv6/conf/${device}/disable_ipv6`);
+  if (value === undefined) return "; this kernel has no IPv6 (ipv6.disable=1)";
+  return value === "1" ? `; IPv6 is off there by sysctl net.ipv6.conf.${device}.disable_ipv6` : "";
 }
 
 /** A device's addresses of one family that can be used, the best first. */

@@ -4,27 +4,20 @@
  * @module
  */
 
-import {
-  errorReport,
-  type Family,
-  type IpAddress,
-  isDefect,
-  type Logger,
-  MetricsRegistry,
-} from "@denim/core";
+import { errorReport, isDefect, type Logger, MetricsRegistry } from "@denim/core";
 import type { AnyBackend } from "./net_conf.ts";
 import config from "./deno.json" with { type: "json" };
 import type { ParsedFlags } from "./flag_table.ts";
 import {
   type AgentFlag,
-  type AgentFlags,
   agentHelp,
   ignoredFlags,
+  interfaceChoice,
+  masqueradeChoice,
   parseAgentFlags,
 } from "./flags.ts";
 import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
-import type { InterfaceChoice } from "./outer_interface.ts";
 import { requireRoot } from "./privileges.ts";
 import { healthRoutes, type Readiness, StatusServer } from "./status_server.ts";
 import { chooseStore } from "./stores/mod.ts";
@@ -103,25 +96,10 @@ async function serve(
     backends,
     interface: interfaceChoice(values),
     subnetFile: values["subnet-file"],
-    masquerade: values["ip-masq"]
-      ? { fullyRandom: !values["ip-masq-fully-random-disable"] }
-      : undefined,
+    masquerade: masqueradeChoice(values),
     renewMarginMs: values["subnet-lease-renew-margin"],
     log,
     metrics,
     onReadiness: (unready) => readiness.unready = unready,
   }, signal);
-}
-
-function interfaceChoice(values: AgentFlags): InterfaceChoice {
-  const publicIps = [values["public-ip"], values["public-ipv6"]]
-    .flatMap((address): (readonly [Family, IpAddress])[] =>
-      address === undefined ? [] : [[address.family, address]]
-    );
-  return {
-    iface: values.iface,
-    ifaceRegex: values["iface-regex"],
-    ifaceCanReach: values["iface-can-reach"],
-    publicIps: new Map(publicIps),
-  };
 }

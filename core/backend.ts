@@ -87,6 +87,14 @@ export interface Peer<PeerData> {
   readonly halves: readonly PeerHalf<PeerData>[];
 }
 
+/** What a backend has of a node before the node has a lease. */
+export interface NodeNeeds {
+  /** What the kernel has then: a session's `nodeState` without a lease. */
+  readonly state: KernelState;
+  /** The UDP port on which the agent itself listens; none unless given. */
+  readonly udpPort?: number;
+}
+
 /**
  * A kind of network between nodes, as net-conf's `Backend.Type` names it.
  *
@@ -122,6 +130,12 @@ export interface Backend<Options = unknown, PeerData = unknown> {
   readonly options: ZodType<Options>;
   /** Reads a half's `BackendData`. This node does not follow a lease that it refuses. */
   readonly peerData: ZodType<PeerData>;
+  /**
+   * What the backend has of a node before it has a lease, without starting: no port is taken, no command is run. For
+   * `denim config check`, which can't tell beforehand what the node says to a backend that lacks it. Throws as
+   * `open` does.
+   */
+  needs?(node: NodeContext, options: Options): NodeNeeds;
   /**
    * Starts the backend on this node. It may ask the kernel, but changes nothing in it.
    *

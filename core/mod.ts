@@ -57,6 +57,7 @@ export {
   directRoute,
   type KernelReader,
   type NodeContext,
+  type NodeNeeds,
   type OuterInterface,
   outerMtuBytes,
   type Peer,

@@ -81,6 +81,13 @@ export const udp: Backend<UdpOptions, UdpPeerData> = {
   leaseType: "",
   options,
   peerData,
+  needs: (node, options) => {
+    const device = { name: DEVICE, mtuBytes: mtuOf(node, options) };
+    return {
+      state: tunState(node, device, undefined),
+      udpPort: options.Port || DEFAULT_PORT,
+    };
+  },
   open: (node, options) => Promise.try(() => new UdpSession(node, options)),
 };
 
@@ -96,12 +103,7 @@ class UdpSession implements BackendSession<UdpPeerData> {
     const { config, outer, log, metrics, fail } = node;
     this.#node = node;
     const families = config.families.map(({ family }) => family);
-    const outerBytes = outerMtuBytes(node, options.MTU);
-    this.mtuBytes = Math.min(
-      ...families.map((family) =>
-        tunnelMtuBytes("udp", outerBytes, OVERHEAD_BYTES[family], family)
-      ),
-    );
+    this.mtuBytes = mtuOf(node, options);
     const subnets = config.families.reduce(
       (sum, { network, subnetLength }) => sum + 2 ** (subnetLength - network.prefixLength),
       0,
@@ -150,6 +152,16 @@ class UdpSession implements BackendSession<UdpPeerData> {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#dataPath[Symbol.asyncDispose]();
   }
+}
+
+/** What a datagram leaves for a pod's packet, whichever family carries it. */
+function mtuOf(node: NodeContext, { MTU }: UdpOptions): number {
+  const outerBytes = outerMtuBytes(node, MTU);
+  return Math.min(
+    ...node.config.families.map(({ family }) =>
+      tunnelMtuBytes("udp", outerBytes, OVERHEAD_BYTES[family], family)
+    ),
+  );
 }
 
 function powerOfTwo(least: number): number {

@@ -86,6 +86,7 @@ export const vxlan: Backend<VxlanOptions, VxlanPeerData> = {
   leaseType: "vxlan",
   options,
   peerData,
+  needs: (node, options) => ({ state: new VxlanSession(node, options).nodeState(undefined) }),
   open: (node, options) => Promise.try(() => new VxlanSession(node, options)),
 };
 

@@ -15,6 +15,16 @@ export {
   type ReconcilerOptions,
 } from "./reconciler/reconciler.ts";
 export type { UnderlayNews } from "./reconciler/linux_tables.ts";
+export {
+  type DeviceObstacle,
+  findDeviceObstacle,
+  portTaken,
+} from "./reconciler/device_obstacles.ts";
+export type { Holder } from "./reconciler/tun_holder.ts";
+export { udpPortHolder } from "./reconciler/udp_port_holder.ts";
+export { requireSwitchable } from "./objects/forwarding.ts";
+export { requireWritable } from "./sys/sysctl.ts";
+export { RTPROT_DENIM } from "./objects/object_kind.ts";
 export { replaceFile, type ReplaceFileOptions } from "./sys/replace_file.ts";
 export {
   type DefaultRoute,

@@ -40,6 +40,12 @@ export function writeSysctl(name: string, value: string): void {
   Deno.writeTextFileSync(sysctlPath(name), value, { create: false });
 }
 
+/** Whether {@link writeSysctl} could give a setting a value; changes nothing. Throws what that throws if not. */
+export function requireWritable(name: string, value: string): void {
+  if (readSysctl(name) === value) return;
+  Deno.openSync(sysctlPath(name), { write: true }).close();
+}
+
 /** As {@link writeSysctl}, for a setting that denim can do without: kernels without IPv6 lack some. */
 export function trySysctl(name: string, value: string): void {
   try {
