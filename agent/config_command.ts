@@ -106,10 +106,11 @@ async function checkAll(options: CheckOptions): Promise<number> {
   // A store that denim can't administer takes the net-conf from a file on each node.
   const isElsewhere = kind.openAdmin === undefined;
   const file = options.file ?? (isElsewhere ? values["net-config-path"] : undefined);
-  // Without a file it is the store's: then nothing can be said if that is out of reach.
+  // Without a file it is the store's: then nothing can be said if that is out of reach. One that is not there yet is
+  // the agent's to make.
   const store = file === undefined
     ? await open()
-    : isStoreNamed(flags) && !isElsewhere
+    : isStoreNamed(flags) && !isElsewhere && await kind.missing?.(spec) === undefined
     ? await findings.attempt(open)
     : undefined;
   const text = file === undefined ? await current(store!, signal) : await readText(file);

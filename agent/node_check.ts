@@ -30,8 +30,6 @@ import {
   RTPROT_DENIM,
   udpPortHolder,
 } from "@denim/core/linux";
-import { accessSync, constants, existsSync } from "node:fs";
-import { dirname } from "node:path";
 import type { Findings } from "./findings.ts";
 import { type MasqueradeChoice, masqueradeState } from "./host_state.ts";
 import { tryInKernel } from "./kernel_trial.ts";
@@ -65,7 +63,6 @@ export async function checkNode(options: NodeCheckOptions): Promise<void> {
   const { log } = findings;
   await findings.attempt(() => requireRoot("denim agent"));
   const isPrivileged = findings.errors.length === 0;
-  await findings.attempt(() => requireFolder(subnetFile));
   using socket = new NetlinkSocket();
   const lastRun = new SubnetFile(subnetFile, log).lastRun();
   const found = await findings.attempt(() =>
@@ -242,19 +239,5 @@ function requireIpv6OnNewDevices(): void {
         "to 0, so that denim's devices and pods have IPv6",
       { cause: error },
     );
-  }
-}
-
-/** Whether the agent could write subnet.env. Throws a RuntimeError. */
-function requireFolder(path: string): void {
-  let folder = dirname(path);
-  while (!existsSync(folder) && folder !== dirname(folder)) folder = dirname(folder);
-  try {
-    accessSync(folder, constants.W_OK);
-  } catch (error) {
-    throwDefect(error);
-    throw new RuntimeError(`--subnet-file ${path} can't be written: ${messageOf(error)}`, {
-      cause: error,
-    });
   }
 }

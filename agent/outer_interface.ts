@@ -329,9 +329,11 @@ function byDefaultRoute(host: HostView): Candidate[] {
   );
   if (common.length === 0 && devices.some((links) => links.length > 0)) {
     const names = devices.map((links) => links.map(({ name }) => name).join(" or ") || "none");
+    const [ipv4, ipv6] = devices;
+    const off = ipv6?.length === 0 ? ipv6Off(ipv4![0]!.name) : "";
     throw new ConfigError(
       `the default routes of IPv4 and IPv6 leave by ${names.join(" and ")}; name one device with ` +
-        "--iface",
+        `--iface${off}`,
     );
   }
   const canUse = ({ up, index }: LinkState) =>
