@@ -94,6 +94,20 @@ adapterTest(
   },
 );
 
+adapterTest(
+  "a host turns out to be among the pods: the data path is made again",
+  async (node, adapter) => {
+    const { a } = node.backends;
+    node.overlapsHosts = true;
+    adapter.look();
+    await settled();
+    assert.deepEqual([a.sessions.length, a.sessions[0]!.closed, a.atWork], [2, true, ["a@eth0"]]);
+    adapter.look();
+    await settled();
+    assert.equal(a.sessions.length, 2, "once");
+  },
+);
+
 adapterTest("the outer interface is another one while a change is made", async (node, adapter) => {
   const { b } = node.backends;
   const opening = Promise.withResolvers<void>();

@@ -78,11 +78,13 @@ export class RoutableLeases {
       const inside = this.#inside(hostsOf(lease));
       for (const subnet of this.#hosts.set(lease.key, inside)) touched.add(subnet);
     }
-    const put = leases.filter((lease) => this.#mayBeRouted(lease));
+    const { put = [], left = [] } = Object.groupBy(
+      leases,
+      (lease) => this.#mayBeRouted(lease) ? "put" : "left",
+    );
     const others = this.#review(touched, new Set(leases.map(({ key }) => key)));
     if (event.kind === "snapshot") return { kind: "snapshot", leases: put };
-    const left = leases.filter((lease) => !put.includes(lease)).map(({ key }) => key);
-    return { kind: "changes", put, removed: [...gone, ...left, ...others] };
+    return { kind: "changes", put, removed: [...gone, ...left.map(({ key }) => key), ...others] };
   }
 
   /** Replaces the hosts that are known otherwise than by leases, and returns which leases may not be routed any more. */
