@@ -3,14 +3,16 @@
  * talking, and the log says what is left out and why.
  */
 
-import { Cidr, type IpAddress } from "@denim/core";
+import { Cidr, type IpAddress, parseLease } from "@denim/core";
 import { NetworkNamespace } from "@denim/core/linux/namespace";
 import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import assert from "node:assert/strict";
 import { EtcdServer } from "./support/etcd_server.ts";
 import { ip } from "./support/ip.ts";
+import { labTest } from "./support/lab_test.ts";
 import { RunningPing } from "./support/ping.ts";
 import { rootTest } from "./support/root_test.ts";
+import { SqliteLeases } from "./support/sqlite_leases.ts";
 import { all, eventually, NEVER } from "./support/wait.ts";
 
 const PREFIX = "/coreos.com/network";
@@ -155,3 +157,30 @@ for (const type of ["vxlan", "host-gw", "udp"]) {
     await podsTalk(pods);
   });
 }
+
+labTest("udp: a node turns out to have an address among the pods, and no route takes its packets", {
+  nodes: 2,
+  netConf: { Network: "10.5.0.0/16", Backend: { Type: "udp" } },
+}, async (lab) => {
+  await lab.startAgents(NEVER);
+  const pods = await Promise.all(lab.nodes.map((node) => node.addPod(`on-${node.name}`)));
+  const [one, two] = lab.nodes as [LabNode, LabNode];
+  const reach = async () => {
+    using namespace = pods[0]!.open();
+    return await ping(namespace, pods[1]!.address);
+  };
+  await eventually("pods talk", reach, 5_000);
+  assert.match(ip(one, "route"), /^10\.5\.0\.0\/16 dev flannel0/m);
+  // By the router, as no route of denim's but the default one leads there.
+  const late = parseLease("10.5.250.0-24", '{"PublicIP":"10.5.251.7"}', {
+    atMs: Date.now() + 60_000,
+  });
+  new SqliteLeases(`${lab.directory}/denim.db`).put([late]);
+  await eventually("each subnet has a route of its own", () => {
+    const routes = ip(one, "route");
+    return !routes.includes("10.5.0.0/16") && routes.includes(`${two.subnet()} `) &&
+      routes.includes("10.5.250.0/24 ");
+  });
+  assert.match(ip(one, "route get 10.5.251.7"), / via 10\.99\.0\.254 dev eth0 /);
+  await eventually("pods talk on", reach, 5_000);
+});
