@@ -45,6 +45,14 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "list the nodes' leases of subnets; reserve a subnet, release one",
     run: async (args) => (await import("./leases_command.ts")).runLeases(args),
   },
+  install: {
+    summary: "make this machine a node: the CNI plugin and its configuration",
+    run: async (args) => (await import("./install_command.ts")).runInstall(args, Deno.mainModule),
+  },
+  uninstall: {
+    summary: "take away what denim left on this machine",
+    run: async (args) => (await import("./uninstall_command.ts")).runUninstall(args),
+  },
   version: {
     summary: "print the version",
     run: () => print(`denim ${config.version}`),
