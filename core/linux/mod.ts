@@ -17,4 +17,5 @@ export {
 export type { UnderlayNews } from "./reconciler/linux_tables.ts";
 export { replaceFile, type ReplaceFileOptions } from "./sys/replace_file.ts";
 export { type DefaultRoute, listDefaultRoutes, type RouteState, routeTo } from "./objects/route.ts";
+export { sendToServiceManager } from "./sys/service_socket.ts";
 export { TunPackets } from "./tunnel/tun_packets.ts";
