@@ -33,7 +33,7 @@ export const sqlite = {
     return SqliteStore.open(path, { log, patient: false });
   },
   files({ path }) {
-    return ["", "-wal", "-shm", "-signal"].map((ending) => `${path}${ending}`);
+    return ["", "-wal", "-shm", "-journal", "-signal"].map((ending) => `${path}${ending}`);
   },
   async missing({ path }) {
     try {

@@ -23,7 +23,7 @@ await() {
 # Everything that a machine has, a line each, but what changes by itself.
 list() {
   find / -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path "$PWD" -o -path /root -o -path /var/log -o -path /var/lib/systemd \
-    -o -path /var/tmp \) -prune -o -printf 'file %p %y %m\n'
+    -o -path /var/tmp -o -path /usr/share -o -path /usr/lib -o -path /boot \) -prune -o -printf 'file %p %y %m\n'
   find /run \( -path /run/systemd -o -path /run/udev -o -path /run/log -o -path /run/netns -o -path '/run/user' \) -prune -o -printf 'file %p %y %m\n'
   find /etc -type f -exec md5sum {} + | sed 's/^/content /'
   ip -o link | sed 's/^[0-9]*: /link /; s/@if[0-9]*//; s/ link-netns.*//'
@@ -32,7 +32,7 @@ list() {
   ip nexthop 2>/dev/null | sed 's/^/nexthop /'
   nft list ruleset | sed 's/^/nft /'
   sysctl -a 2>/dev/null | grep -E '^net\.(ipv4|ipv6|core)\.' | grep -Ev 'tcp_fastopen_key|gc_|stable_secret|_mem ' | sed 's/^/setting /'
-  systemctl list-unit-files --no-legend --no-pager | sed 's/^/unit file /'
+  systemctl list-unit-files --no-legend --no-pager --type=service | sed 's/^/unit file /'
   systemctl list-units --all --no-legend --no-pager --plain --type=service,socket,timer,path | awk '$1 !~ /^(job|systemd-|e2scrub|fstrim|apt|dpkg|logrotate|getty|user)/ {print "unit", $1, $2, $3}'
 }
 
@@ -52,7 +52,6 @@ state() { systemctl show denim --property="$1" --value; }
 is_ready() { [ "$(state ActiveState)" = active ] && [ "$(state MainPID)" != "${1:-}" ]; }
 
 say "kernel $(uname -r), systemd $(systemctl --version | head -1)"
-modprobe -a vxlan tun bridge veth nf_tables nft_masq nf_conntrack 2>/dev/null
 nft list ruleset >/dev/null
 ip netns add other; ip link add wire type veth peer name eth0 netns other
 ip addr add 192.168.50.1/24 dev wire; ip link set wire up
@@ -64,8 +63,6 @@ mkdir -p /tmp/other
 
 net_conf() { echo "{\"Network\":\"10.5.0.0/16\",\"Backend\":{\"Type\":\"$1\"}}"; }
 net_conf vxlan >/tmp/net-conf.json
-"${denim[@]}" install --systemd --iface wire --ip-masq --net-config-path /tmp/net-conf.json --dry-run >"$work/dry" || fail "dry run: $(cat "$work/dry")"
-list >"$work/after-dry"; diff "$work/before" "$work/after-dry" || fail "a dry run changed something"
 say "install"
 "${denim[@]}" install --systemd --iface wire --ip-masq --net-config-path /tmp/net-conf.json || fail "install"
 await 60 is_ready
@@ -101,8 +98,6 @@ cni DEL '' pod1; ip netns del pod1; ip netns add pod1; cni ADD '' pod1; await 40
 
 say "uninstall"
 "${denim[@]}" uninstall </dev/null && fail "uninstall cut off pods without being asked to"
-"${denim[@]}" uninstall --dry-run </dev/null >"$work/dry" || fail "dry run: $(cat "$work/dry")"
-await 20 talk
 kill $other; wait $other
 "${denim[@]}" leases release "$(. /tmp/other/subnet.env; echo "${FLANNEL_SUBNET%.1/24}.0/24")" --store "sqlite:$store"
 "${denim[@]}" uninstall --purge --yes </dev/null || fail uninstall
