@@ -104,13 +104,17 @@ export const AGENT_FLAGS = [
     toggle,
     "with --ip-masq: keep pods' source ports if they are free, rather than draw them at random",
   ),
+  flag(
+    "ip-blackhole-route",
+    toggle,
+    "drop packets to addresses of this node's subnet that no pod has, rather than let them leave the node",
+  ),
   flag("healthz-ip", ipAddress(), "address to serve /healthz and /readyz on", "127.0.0.1"),
   flag("healthz-port", wholeNumber(0, 65_535, "PORT"), "port to serve them on; 0: none", "0"),
   flag("log-format", oneOf(["text", "json"]), "form of log lines", "text"),
   ...COMMON_FLAGS,
   flag("version", request, "print the version and exit"),
   flag("iptables-forward-rules", notYet),
-  flag("ip-blackhole-route", notYet),
   ...IGNORED_FLAGS,
 ] as const;
 

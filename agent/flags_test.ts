@@ -86,7 +86,8 @@ const CASES: readonly Case[] = [
   [["--ip-masq=false"], { FLANNELD_IP_MASQ: "true" }, { "ip-masq": false }],
   // What denim does not do yet harms nothing while it is off …
   [["--iptables-forward-rules=0"], {}, {}],
-  [[], { FLANNELD_IP_BLACKHOLE_ROUTE: "F" }, {}],
+  [["--ip-blackhole-route"], {}, { "ip-blackhole-route": true }],
+  [[], { FLANNELD_IP_BLACKHOLE_ROUTE: "F" }, { "ip-blackhole-route": false }],
   // … nor does what only says how to do it.
   [["--iptables-resync=5"], {}, {}],
   // Kubernetes is followed if it is chosen, and its other flags harm nothing if it is not.
@@ -144,12 +145,7 @@ const WRONG: readonly (readonly [readonly string[], Environment, message: string
   [["stray"], {}, "stray: not a flag: denim agent takes no operands"],
   [["--debug", "false"], {}, "false: not a flag: denim agent takes no operands"],
   [["--", "-v"], {}, "-v: not a flag: denim agent takes no operands"],
-  [["--ip-blackhole-route=t"], {}, /^--ip-blackhole-route: denim does not do this yet/],
-  [
-    [],
-    { FLANNELD_IP_BLACKHOLE_ROUTE: "true" },
-    /^FLANNELD_IP_BLACKHOLE_ROUTE: denim does not do this yet/,
-  ],
+  [["--ip-blackhole-route=2"], {}, '--ip-blackhole-route: "2" is neither true nor false'],
   [["--ip-masq=yes"], {}, '--ip-masq: "yes" is neither true nor false'],
   [["--debug=maybe"], {}, '--debug: "maybe" is neither true nor false'],
   [["--iface="], {}, "--iface: the value is empty"],

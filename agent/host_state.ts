@@ -4,7 +4,14 @@
  * @module
  */
 
-import { ALL_DEVICES, type Cidr, FAMILIES, type FamilyConfig, type KernelState } from "@denim/core";
+import {
+  ALL_DEVICES,
+  type Cidr,
+  FAMILIES,
+  type FamilyConfig,
+  type KernelState,
+  LAST_METRIC,
+} from "@denim/core";
 
 /** The reconciler's name for what {@link hostState} asks for. */
 export const HOST_OWNER = "host";
@@ -62,4 +69,16 @@ export function masqueradeState(
     if (networks.length === 0 || own.length === 0) return [];
     return [{ kind: "masquerade", family, networks, subnets: own, ...choice } as const];
   });
+}
+
+/**
+ * Drops packets to addresses of the node's subnets that no pod has. The pods' bridge has a route to each subnet too,
+ * and the routes to single pods of other plugins go before that: this one is for what they leave.
+ *
+ * @param subnets the node's own
+ */
+export function blackholeState(subnets: readonly Cidr[]): KernelState {
+  return subnets.map((destination) => (
+    { kind: "route", type: "blackhole", destination, metric: LAST_METRIC } as const
+  ));
 }

@@ -28,6 +28,7 @@ import { DataPathAdapter } from "./data_path_adapter.ts";
 import { DataPathManager } from "./data_path_manager.ts";
 import { logFailures } from "./desired_kernel.ts";
 import {
+  blackholeState,
   HOST_OWNER,
   hostState,
   MASQUERADE_OWNER,
@@ -56,6 +57,8 @@ export interface NodeOptions {
   readonly subnetFile: string;
   /** How pods' packets to the outside are masqueraded; `undefined` if the agent does not do it. */
   readonly masquerade?: MasqueradeChoice | undefined;
+  /** Whether packets to addresses of the node's subnet that no pod has are dropped. */
+  readonly blackholeRoute?: boolean;
   /** How long before its end the lease is renewed, in milliseconds. */
   readonly renewMarginMs: number;
   /** Where the node says what it does. */
@@ -437,7 +440,11 @@ class NodeAgent implements AsyncDisposable {
 
   #masqueradeState(): KernelState {
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
-    return masqueradeState(this.dataPaths.config.families, subnets, this.#options.masquerade);
+    const { masquerade, blackholeRoute } = this.#options;
+    return [
+      ...masqueradeState(this.dataPaths.config.families, subnets, masquerade),
+      ...blackholeRoute ? blackholeState(subnets) : [],
+    ];
   }
 
   #subnetEnv(): SubnetEnv {

@@ -106,6 +106,7 @@ async function serve(
     masquerade: values["ip-masq"]
       ? { fullyRandom: !values["ip-masq-fully-random-disable"] }
       : undefined,
+    blackholeRoute: values["ip-blackhole-route"],
     renewMarginMs: values["subnet-lease-renew-margin"],
     log,
     metrics,

@@ -139,8 +139,26 @@ export interface DeviceRoute {
   readonly source: IpAddress;
 }
 
+/**
+ * A route of the main table whose packets the kernel drops, without a word to their senders. Any other route to the
+ * same network goes before it.
+ */
+export interface BlackholeRoute {
+  /** Tells the kinds of object apart. */
+  readonly kind: "route";
+  /** What becomes of its packets, in the words of `ip route`. */
+  readonly type: "blackhole";
+  /** The network whose packets are dropped. */
+  readonly destination: Cidr;
+  /** {@link LAST_METRIC}: part of what tells routes apart. */
+  readonly metric: typeof LAST_METRIC;
+}
+
+/** The highest metric that a route can have: all others to the same network go before it. */
+export const LAST_METRIC = 0xffff_ffff;
+
 /** A route of the main table. */
-export type Route = NexthopRoute | DeviceRoute;
+export type Route = NexthopRoute | DeviceRoute | BlackholeRoute;
 
 /** The device that stands for all of them, under the kernel's name for it in `net.ipv4.conf`. */
 export const ALL_DEVICES = "all";
