@@ -8,10 +8,16 @@ import { RuntimeError } from "../../errors.ts";
 import { EINVAL, EOPNOTSUPP, EPROTONOSUPPORT, LinuxError } from "../sys/linux_error.ts";
 import type { Step, StepFailure } from "../reconciler/kernel_table.ts";
 import type { FoundNftTable, NftTable } from "./nft_table.ts";
-import { type NftTableKeeper, nftTableKey } from "./nftables.ts";
+import { nftTableKey } from "./nft_connection.ts";
+import type { NftTableKeeper } from "./nftables.ts";
 
 /** What the kernel says if it lacks nftables, or all of netfilter. */
 const NOT_THERE: readonly number[] = [EINVAL, EOPNOTSUPP, EPROTONOSUPPORT];
+
+/** Whether an error that nftables could not be opened with says that the kernel has none. */
+export function lacksNftables(error: unknown): error is LinuxError {
+  return error instanceof LinuxError && NOT_THERE.includes(error.errno);
+}
 
 /**
  * Opens nftables, or takes it for a place without tables if the kernel has none. Throws any other error.
@@ -22,7 +28,7 @@ export function nftablesIfThere(open: () => NftTableKeeper): NftTableKeeper {
   try {
     return open();
   } catch (error) {
-    if (!(error instanceof LinuxError) || !NOT_THERE.includes(error.errno)) throw error;
+    if (!lacksNftables(error)) throw error;
     return new NoNftables(error);
   }
 }

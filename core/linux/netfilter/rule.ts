@@ -17,8 +17,13 @@ import type { Expression } from "./nft_codec.ts";
 
 /** What a packet must be like. */
 export type Match =
-  /** The bits of its mark under `mask` are those of `value`: iptables' `--mark VALUE/MASK`. */
-  | { readonly kind: "mark"; readonly value: number; readonly mask: number }
+  /** The bits of its mark under `mask` are those of `value`: iptables' `--mark VALUE/MASK`; with `not`, others. */
+  | {
+    readonly kind: "mark";
+    readonly value: number;
+    readonly mask: number;
+    readonly not?: boolean;
+  }
   /** Its source (`saddr`) or destination (`daddr`) lies in the network; with `not`, outside of it. */
   | { readonly kind: "saddr" | "daddr"; readonly network: Cidr; readonly not?: boolean };
 
@@ -53,14 +58,15 @@ export function ruleExpressions({ matches, verdict }: Rule): Expression[] {
 }
 
 function matchExpressions(match: Match): Expression[] {
+  const op = match.not ? NFT_CMP_NEQ : NFT_CMP_EQ;
   if (match.kind === "mark") {
     return [
       { name: "meta", key: NFT_META_MARK },
       { name: "bitwise", mask: hostOrder(match.mask) },
-      { name: "cmp", op: NFT_CMP_EQ, value: hostOrder(match.value) },
+      { name: "cmp", op, value: hostOrder(match.value) },
     ];
   }
-  const { network, not } = match;
+  const { network } = match;
   const value = network.address.toBytes();
   return [
     {
@@ -70,7 +76,7 @@ function matchExpressions(match: Match): Expression[] {
       length: value.length,
     },
     { name: "bitwise", mask: netmask(network) },
-    { name: "cmp", op: not ? NFT_CMP_NEQ : NFT_CMP_EQ, value },
+    { name: "cmp", op, value },
   ];
 }
 

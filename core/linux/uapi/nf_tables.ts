@@ -8,7 +8,7 @@
 // deno-fmt-ignore-file
 // enum nf_tables_msg_types
 export const NFT_MSG_NEWTABLE = 0, NFT_MSG_GETTABLE = 1, NFT_MSG_DELTABLE = 2;
-export const NFT_MSG_NEWCHAIN = 3, NFT_MSG_GETCHAIN = 4;
+export const NFT_MSG_NEWCHAIN = 3, NFT_MSG_GETCHAIN = 4, NFT_MSG_DELCHAIN = 5;
 export const NFT_MSG_NEWRULE = 6, NFT_MSG_GETRULE = 7, NFT_MSG_DELRULE = 8;
 export const NFT_MSG_NEWGEN = 15, NFT_MSG_GETGEN = 16;
 
@@ -20,7 +20,8 @@ export const NFTA_CHAIN_TABLE = 1, NFTA_CHAIN_NAME = 3, NFTA_CHAIN_HOOK = 4;
 export const NFTA_CHAIN_POLICY = 5, NFTA_CHAIN_TYPE = 7;
 export const NFTA_HOOK_HOOKNUM = 1, NFTA_HOOK_PRIORITY = 2;
 
-export const NFTA_RULE_TABLE = 1, NFTA_RULE_CHAIN = 2, NFTA_RULE_EXPRESSIONS = 4;
+export const NFTA_RULE_TABLE = 1, NFTA_RULE_CHAIN = 2, NFTA_RULE_HANDLE = 3;
+export const NFTA_RULE_EXPRESSIONS = 4;
 export const NFTA_RULE_USERDATA = 7;
 
 export const NFTA_GEN_ID = 1;
