@@ -106,6 +106,8 @@ async function serve(
     masquerade: values["ip-masq"]
       ? { fullyRandom: !values["ip-masq-fully-random-disable"] }
       : undefined,
+    forwardRules: values["iptables-forward-rules"],
+    iptablesResyncMs: values["iptables-resync"] * 1000,
     renewMarginMs: values["subnet-lease-renew-margin"],
     log,
     metrics,
