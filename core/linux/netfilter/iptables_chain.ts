@@ -118,6 +118,11 @@ export function jumpRule({ table, name }: ChainPlace): Rule {
   return { matches: [], verdict: { kind: "jump", chain: name }, comment: COMMENTS[table].denim };
 }
 
+/** The texts of which one is in every table that has rules of denim's or flanneld's at a place. */
+export function marksOf({ table, name }: ChainPlace): readonly string[] {
+  return [name, ...Object.values(COMMENTS[table])];
+}
+
 /** Whether denim made a rule at a place, by the rule's comment. */
 export function isDenims({ table }: ChainPlace, comment: string): boolean {
   return comment === COMMENTS[table].denim;
@@ -129,6 +134,19 @@ export function belongs(
   { comment, target }: { readonly comment: string; readonly target: string | undefined },
 ): boolean {
   return target === name || Object.values<string>(COMMENTS[table]).includes(comment);
+}
+
+/** Nothing at a place. */
+export const NO_CHAIN: ChainContent = {
+  inParent: [],
+  rules: undefined,
+  networks: [],
+  isDenims: false,
+};
+
+/** Whether there is nothing at a place. */
+export function isEmpty({ inParent, rules }: ChainContent): boolean {
+  return inParent.length === 0 && rules === undefined;
 }
 
 /** A chain as messages name it, and unique among all objects. */

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { Cidr, FAMILIES, type Family } from "../../ip.ts";
+import { Cidr, type Family } from "../../ip.ts";
 import { sleep } from "../../sleep.ts";
 import {
   belongs,
@@ -14,6 +14,8 @@ import {
   chainTexts,
   type IptablesChain,
   isDenims,
+  marksOf,
+  NO_CHAIN,
   PLACES,
 } from "./iptables_chain.ts";
 import type { RunLegacy } from "./iptables_programs.ts";
@@ -25,7 +27,11 @@ const LOOK_MS = 400;
 /** How long a program waits for the lock that all programs share, in seconds: the agent does nothing meanwhile. */
 const LOCK_PATIENCE_S = "2";
 
-const TABLES = ["nat", "filter"] as const;
+/**
+ * Of a larger table only the size is looked at, in bytes: kube-proxy's may have megabytes. What the size does not tell
+ * is found when everything is compared.
+ */
+const MAX_TABLE_BYTES = 256 * 1024;
 
 /** The chains of iptables-legacy. */
 export class IptablesLegacy implements IptablesPort {
@@ -40,14 +46,17 @@ export class IptablesLegacy implements IptablesPort {
     this.#run = run;
   }
 
-  /** See {@link IptablesPort.read}. Runs a program only if the table is another than the last time. */
+  /**
+   * See {@link IptablesPort.read}. Runs a program only if something is there, and the table is another than the last
+   * time.
+   */
   read(at: ChainPlace): ChainContent {
     const place = PLACES.find(({ family, name }) => family === at.family && name === at.name)!;
-    const table = this.#tables.look(place.family, place.table);
-    if (table === undefined) return NOTHING;
-    const before = this.#read.get(place);
-    if (table.isWhole && before?.fingerprint === table.fingerprint) return before.content;
+    const table = this.#tables.read(place.family, place.table);
+    if (table === undefined || !marksOf(place).some(table.mentions)) return NO_CHAIN;
     const { fingerprint } = table;
+    const before = this.#read.get(place);
+    if (before?.fingerprint === fingerprint) return before.content;
     const content = contentOf(place, this.#save(place));
     this.#read.set(place, { fingerprint, content });
     return content;
@@ -94,7 +103,14 @@ export class IptablesLegacy implements IptablesPort {
 
   /** See {@link IptablesPort.forwardPolicy}. */
   forwardPolicy(family: Family): number | undefined {
-    return this.#tables.look(family, "filter")?.forwardPolicy;
+    return this.#tables.read(family, "filter")?.forwardPolicy;
+  }
+
+  /** Text that differs if a place's table is another than before. */
+  #look({ family, table }: ChainPlace): string {
+    const size = this.#tables.size(family, table) ?? 0;
+    if (size === 0 || size > MAX_TABLE_BYTES) return `${size}`;
+    return this.#tables.read(family, table)?.fingerprint ?? "";
   }
 
   /** See {@link IptablesPort.listen}. */
@@ -102,26 +118,15 @@ export class IptablesLegacy implements IptablesPort {
     onChange: (places: readonly ChainPlace[]) => void,
     signal: AbortSignal,
   ): Promise<void> {
-    const look = () =>
-      new Map(
-        FAMILIES.flatMap((family) =>
-          TABLES.map((table) =>
-            [`${family} ${table}`, this.#tables.look(family, table)?.fingerprint] as const
-          )
-        ),
-      );
+    const look = () => PLACES.map((place) => this.#look(place));
     for (let before = look(); await sleep(LOOK_MS, signal);) {
       const now = look();
-      const places = PLACES.filter(({ family, table }) =>
-        now.get(`${family} ${table}`) !== before.get(`${family} ${table}`)
-      );
+      const places = PLACES.filter((_, at) => now[at] !== before[at]);
       before = now;
       if (places.length > 0) onChange(places);
     }
   }
 }
-
-const NOTHING: ChainContent = { inParent: [], rules: undefined, networks: [], isDenims: false };
 
 /** Reads what a program has printed of a table. */
 function contentOf(place: ChainPlace, lines: readonly string[]): ChainContent {

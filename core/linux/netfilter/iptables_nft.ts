@@ -9,7 +9,7 @@
 import { FAMILIES, type Family } from "../../ip.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import { addressFamily } from "../sys/address_family.ts";
-import { LinuxError } from "../sys/linux_error.ts";
+import { ENOENT, LinuxError } from "../sys/linux_error.ts";
 import {
   NF_ACCEPT,
   NF_INET_FORWARD,
@@ -38,9 +38,7 @@ import {
 import {
   belongs,
   type ChainContent,
-  chainKey,
   type ChainPlace,
-  IPTABLES_KINDS,
   type IptablesChain,
   isDenims,
   jumpRule,
@@ -78,6 +76,9 @@ const PARENTS: Readonly<Record<ChainPlace["parent"], Omit<NftChain, "rules">>> =
     policy: NF_ACCEPT,
   },
 };
+
+const LACKS_COMPAT =
+  "the kernel lacks a part of nftables; load its modules nft_chain_nat, nft_compat and xt_MASQUERADE";
 
 /** The chains of iptables-nft. */
 export class IptablesNft implements IptablesPort {
@@ -126,7 +127,7 @@ export class IptablesNft implements IptablesPort {
     const [right, ...others] = this.#inParent(chain)
       .sort((a, b) => Number(isJump(b, jump)) - Number(isJump(a, jump)));
     const keepsJump = right !== undefined && isJump(right, jump);
-    this.#transact(`put ${keyOf(chain)}`, (writer) => {
+    this.#transact((writer) => {
       beginNft(writer, NFT_MSG_NEWTABLE, NLM_F_CREATE, family)
         .stringAttribute(NFTA_TABLE_NAME, id.name).end();
       if (!hasParent) writeBaseChain(writer, id, PARENTS[parent]);
@@ -144,7 +145,7 @@ export class IptablesNft implements IptablesPort {
     const id = idOf(place);
     const hasChain = this.#nft.chain(id, place.name) !== undefined;
     const inParent = this.#inParent(place);
-    this.#transact(`remove ${keyOf(place)}`, (writer) => {
+    this.#transact((writer) => {
       for (const rule of inParent) deleteMessage(writer, id, rule);
       if (!hasChain) return;
       flushMessage(writer, place);
@@ -152,9 +153,12 @@ export class IptablesNft implements IptablesPort {
     });
   }
 
-  #transact(what: string, write: (writer: MessageWriter) => void): void {
+  #transact(write: (writer: MessageWriter) => void): void {
     const error = this.#nft.transact(write);
-    if (error !== undefined) throw new LinuxError(error.errno, what, error.detail);
+    if (error === undefined) return;
+    // Nothing that the messages name can be gone, but for a part of the kernel, or what others remove meanwhile.
+    const lacks = error.errno === ENOENT ? LACKS_COMPAT : error.detail;
+    throw new LinuxError(error.errno, "nftables", lacks);
   }
 
   /** See {@link IptablesPort.forwardPolicy}. */
@@ -181,10 +185,6 @@ export class IptablesNft implements IptablesPort {
 
 function idOf({ family, table }: ChainPlace): TableId {
   return { family, name: table };
-}
-
-function keyOf(place: ChainPlace): string {
-  return chainKey({ ...place, kind: IPTABLES_KINDS.nft });
 }
 
 function nftRule(rule: Rule, family: Family): NftRule {

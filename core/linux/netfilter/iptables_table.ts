@@ -5,8 +5,10 @@
  * @module
  */
 
-import { RuntimeError, throwDefect } from "../../errors.ts";
+import { Complaints } from "../../complaints.ts";
+import { messageOf, RuntimeError, throwDefect } from "../../errors.ts";
 import type { Cidr, Family } from "../../ip.ts";
+import type { Logger } from "../../log.ts";
 import { sleep } from "../../sleep.ts";
 import type { KernelTable, Step, StepFailure, TableListener } from "../reconciler/kernel_table.ts";
 import {
@@ -17,6 +19,7 @@ import {
   IPTABLES_KINDS,
   type IptablesChain,
   type IptablesVariant,
+  isEmpty,
   PLACES,
 } from "./iptables_chain.ts";
 
@@ -50,12 +53,15 @@ export interface IptablesTableOptions {
   readonly onForward: () => void;
   /** How often it is compared whether there was an event or not, in milliseconds. */
   readonly resyncMs: number;
+  /** Takes what operators should know. */
+  readonly log: Logger;
 }
 
 /** The chains of one iptables in the network namespace of its port. */
 export class IptablesTable implements KernelTable<IptablesChain, FoundIptablesChain> {
   readonly #port: IptablesPort;
   readonly #options: IptablesTableOptions;
+  readonly #complaints = new Complaints();
 
   /** Reads nothing yet. */
   constructor(port: IptablesPort, options: IptablesTableOptions) {
@@ -86,14 +92,33 @@ export class IptablesTable implements KernelTable<IptablesChain, FoundIptablesCh
     return networks.length === 0 || networks.some(this.#options.inCluster);
   }
 
-  /** See {@link KernelTable.dump}. flanneld's rules are among them once denim does in their place what they do. */
+  /**
+   * See {@link KernelTable.dump}. flanneld's rules are among them once denim does in their place what they do. What
+   * cannot be read, for want of a program, is named in the log: it hinders nothing else.
+   */
   dump(): FoundIptablesChain[] {
-    return PLACES.map((place) => this.#find(place)).filter((found) => found !== undefined);
+    return PLACES.flatMap((place) => {
+      try {
+        return this.#find(place) ?? [];
+      } catch (error) {
+        throwDefect(error);
+        this.#complain(place, error);
+        return [];
+      }
+    });
+  }
+
+  #complain(place: ChainPlace, error: unknown): void {
+    const { variant, log } = this.#options;
+    const key = chainKey({ kind: IPTABLES_KINDS[variant], ...place });
+    const message = `rules of flanneld's or denim's are left in ${key}, which cannot be read: ` +
+      messageOf(error);
+    if (this.#complaints.isNew(message)) log.warn("iptables-rules-left", message);
   }
 
   #find(place: ChainPlace): FoundIptablesChain | undefined {
     const content = this.#port.read(place);
-    if (content.rules === undefined && content.inParent.length === 0) return undefined;
+    if (isEmpty(content)) return undefined;
     if (!content.isDenims && !this.#options.replacesFlannel(place.table)) return undefined;
     if (!this.#concernsCluster(content)) return undefined;
     return { kind: IPTABLES_KINDS[this.#options.variant], ...place, content };
@@ -114,7 +139,9 @@ export class IptablesTable implements KernelTable<IptablesChain, FoundIptablesCh
         return [];
       } catch (error) {
         throwDefect(error);
-        return [{ step, error: error as Error }];
+        const { message } = error as Error;
+        const named = new RuntimeError(`${step.action} ${step.key}: ${message}`, { cause: error });
+        return [{ step, error: named }];
       }
     });
   }
@@ -123,7 +150,7 @@ export class IptablesTable implements KernelTable<IptablesChain, FoundIptablesCh
     const { action, object, key } = step;
     const content = this.#port.read(object);
     if (action === "remove") {
-      if (content.rules === undefined && content.inParent.length === 0) return;
+      if (isEmpty(content)) return;
       // Packets find rules at any time: those that take these ones' place come first.
       if (object.table === "nat") this.#options.requireInPlace(key);
       this.#port.remove(object);
@@ -132,7 +159,7 @@ export class IptablesTable implements KernelTable<IptablesChain, FoundIptablesCh
     if (this.equal(object, { ...object, content })) return;
     if (!step.mayReplace && !this.#concernsCluster(content)) {
       throw new RuntimeError(
-        `${key} is another cluster's, of ${content.networks[0]}: of the agents in one network ` +
+        `it is another cluster's, of ${content.networks[0]}: of the agents in one network ` +
           "namespace only one can have its rules there; if there is no other agent, remove the chain",
       );
     }
@@ -149,7 +176,10 @@ export class IptablesTable implements KernelTable<IptablesChain, FoundIptablesCh
   }
 
   async #resync(listener: TableListener<FoundIptablesChain>, signal: AbortSignal): Promise<void> {
-    while (await sleep(this.#options.resyncMs, signal)) listener.lost();
+    while (await sleep(this.#options.resyncMs, signal)) {
+      this.#options.onForward();
+      listener.lost();
+    }
   }
 
   #report(place: ChainPlace, listener: TableListener<FoundIptablesChain>): void {

@@ -48,6 +48,7 @@ class Node implements AsyncDisposable {
         open: (desired) =>
           new NetfilterTables({
             desired,
+            log: this.log,
             inCluster: (cidr) =>
               Object.values(NETWORKS).some((network) => Cidr.parse(network).contains(cidr)),
             iptablesResyncMs: resyncMs,

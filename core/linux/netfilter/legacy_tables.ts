@@ -5,6 +5,8 @@
  * @module
  */
 
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
 import type { Family } from "../../ip.ts";
 import { throwDefect } from "../../errors.ts";
 import { addressFamily } from "../sys/address_family.ts";
@@ -52,20 +54,14 @@ const NAMES: Readonly<Record<Family, string>> = {
   6: "/proc/thread-self/net/ip6_tables_names",
 };
 
-/**
- * Of a larger table only the number and size of its entries are looked at, in bytes: kube-proxy's may have tens of
- * megabytes, and the kernel stops no packet for the copy, but the agent does.
- */
-const MAX_TABLE_BYTES = 1024 * 1024;
-
-/** What is known of a table at one moment. */
+/** What a table holds at one moment. */
 export interface LegacyTable {
   /** Differs if a rule, or a policy, is another than before; counters don't matter. */
   readonly fingerprint: string;
-  /** Whether the fingerprint is of all rules, and not of their number alone. */
-  readonly isWhole: boolean;
-  /** The policy of FORWARD, `NF_DROP` or `NF_ACCEPT`, if the table is `filter` and not too large. */
+  /** The policy of FORWARD, `NF_DROP` or `NF_ACCEPT`, if the table is `filter`. */
   readonly forwardPolicy: number | undefined;
+  /** Whether a chain's name, or a comment, is in it. */
+  mentions(text: string): boolean;
 }
 
 /** The tables of the network namespace of the thread that opens this. */
@@ -84,25 +80,28 @@ export class LegacyTables implements Disposable {
     return this.#namespace.runHere(fn);
   }
 
-  /** The names of the tables that there are; none if the kernel has no iptables-legacy. */
-  names(family: Family): readonly string[] {
+  /** Whether there is a table; no, if the kernel has no iptables-legacy. */
+  has(family: Family, table: string): boolean {
     try {
-      return this.inside(() => Deno.readTextFileSync(NAMES[family])).split("\n");
+      return this.inside(() => Deno.readTextFileSync(NAMES[family])).split("\n").includes(table);
     } catch (error) {
-      // The module is not loaded, or net.core's namespace lets nobody read it.
-      if (error instanceof Deno.errors.NotFound) return [];
-      throw error;
+      throwDefect(error);
+      return false;
     }
   }
 
-  /** Looks at a table; `undefined` if it is not there. Throws a LinuxError. */
-  look(family: Family, table: string): LegacyTable | undefined {
-    if (!this.names(family).includes(table)) return undefined;
+  /** The size of a table's rules, in bytes; `undefined` if it is not there. Throws a LinuxError. */
+  size(family: Family, table: string): number | undefined {
+    return this.has(family, table) ? this.#info(family, table).size : undefined;
+  }
+
+  /** Reads a table; `undefined` if it is not there. Throws a LinuxError. */
+  read(family: Family, table: string): LegacyTable | undefined {
+    if (!this.has(family, table)) return undefined;
     for (let attempt = 1;; attempt++) {
       try {
-        return this.#look(family, table);
+        return this.#read(family, table);
       } catch (error) {
-        throwDefect(error);
         // The size has changed between the two questions.
         const isRace = error instanceof LinuxError && error.errno === EAGAIN;
         if (!isRace || attempt === 3) throw error;
@@ -110,16 +109,19 @@ export class LegacyTables implements Disposable {
     }
   }
 
-  #look(family: Family, table: string): LegacyTable {
+  #info(family: Family, table: string): { readonly size: number; readonly lastOfForward: number } {
     const info = new Uint8Array(IPT_GETINFO_LEN);
     info.set(nameBytes(table));
     this.#ask(family, IPT_SO_GET_INFO, info);
-    const infoView = new DataView(info.buffer);
-    const size = infoView.getUint32(IPT_GETINFO_SIZE, true);
-    const frame = info.toHex();
-    if (size > MAX_TABLE_BYTES) {
-      return { fingerprint: frame, isWhole: false, forwardPolicy: undefined };
-    }
+    const view = new DataView(info.buffer);
+    return {
+      size: view.getUint32(IPT_GETINFO_SIZE, true),
+      lastOfForward: view.getUint32(IPT_GETINFO_UNDERFLOW + 4 * NF_INET_FORWARD, true),
+    };
+  }
+
+  #read(family: Family, table: string): LegacyTable {
+    const { size, lastOfForward } = this.#info(family, table);
     const entries = new Uint8Array(IPT_GET_ENTRIES_LEN + size);
     entries.set(nameBytes(table));
     const view = new DataView(entries.buffer);
@@ -132,15 +134,17 @@ export class LegacyTables implements Disposable {
       entries.fill(0, at + counters, at + counters + XT_COUNTERS_LEN);
       at += length;
     }
-    const underflow = infoView.getUint32(IPT_GETINFO_UNDERFLOW + 4 * NF_INET_FORWARD, true);
-    const last = IPT_GET_ENTRIES_LEN + underflow;
-    const forwardPolicy = table === "filter"
-      ? -1 - view.getInt32(
-        last + view.getUint16(last + target, true) + XT_STANDARD_TARGET_VERDICT,
-        true,
-      )
-      : undefined;
-    return { fingerprint: frame + entries.toHex(), isWhole: true, forwardPolicy };
+    const policy = () => {
+      const last = IPT_GET_ENTRIES_LEN + lastOfForward;
+      const verdict = last + view.getUint16(last + target, true) + XT_STANDARD_TARGET_VERDICT;
+      return -1 - view.getInt32(verdict, true);
+    };
+    const bytes = Buffer.from(entries.buffer);
+    return {
+      fingerprint: createHash("sha1").update(bytes).digest("hex"),
+      forwardPolicy: table === "filter" ? policy() : undefined,
+      mentions: (text) => bytes.includes(text),
+    };
   }
 
   #ask(family: Family, option: number, value: Uint8Array<ArrayBuffer>): void {

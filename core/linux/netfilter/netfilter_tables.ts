@@ -7,6 +7,7 @@
 
 import { RuntimeError } from "../../errors.ts";
 import type { Cidr } from "../../ip.ts";
+import type { Logger } from "../../log.ts";
 import type { Masquerade, PodForward } from "../../kernel_state.ts";
 import type {
   Derivation,
@@ -36,6 +37,8 @@ import { PodForwarding } from "./pod_forwarding.ts";
 export interface NetfilterOptions {
   /** What owners want. */
   readonly desired: DesiredView;
+  /** Takes what operators should know. */
+  readonly log: Logger;
   /** Whether a network lies in the cluster's. */
   readonly inCluster: (network: Cidr) => boolean;
   /** How often iptables' chains are compared in full, in milliseconds. */
@@ -67,7 +70,7 @@ export class NetfilterTables implements Disposable {
 
   /** Opens sockets; nothing is read yet. */
   constructor(options: NetfilterOptions) {
-    const { desired, inCluster, iptablesResyncMs, openNftables = openNft } = options;
+    const { desired, log, inCluster, iptablesResyncMs, openNftables = openNft } = options;
     this.#desired = desired;
     using open = new DisposableStack();
     const requireInPlace = (stays: string) => this.#requireMasquerade(stays);
@@ -90,6 +93,7 @@ export class NetfilterTables implements Disposable {
         replacesFlannel: (table) => isWanted(table === "nat" ? "masquerade" : "podForward"),
         requireInPlace,
         onForward: () => forwarding.look(),
+        log,
         resyncMs: iptablesResyncMs,
       });
     this.#iptables = { nft: tableOf("nft"), legacy: tableOf("legacy") };

@@ -8,6 +8,7 @@ import { RuntimeError } from "../../errors.ts";
 import { EINVAL, EOPNOTSUPP, EPROTONOSUPPORT, LinuxError } from "../sys/linux_error.ts";
 import type { Step, StepFailure } from "../reconciler/kernel_table.ts";
 import type { FoundNftTable, NftTable } from "./nft_table.ts";
+import { NO_CHAIN } from "./iptables_chain.ts";
 import type { IptablesPort } from "./iptables_table.ts";
 import { nftTableKey } from "./nft_connection.ts";
 import type { NftTableKeeper } from "./nftables.ts";
@@ -31,7 +32,7 @@ export function nftablesIfThere(open: () => NftTableKeeper): NftTableKeeper {
 
 /** iptables-nft on such a kernel: nothing is there, and nothing is asked of it. */
 export const NO_IPTABLES_NFT: IptablesPort = {
-  read: () => ({ inParent: [], rules: undefined, networks: [], isDenims: false }),
+  read: () => NO_CHAIN,
   contentOf: () => ({ inParent: [], rules: [] }),
   put: () => {
     throw new RuntimeError("the kernel has no nftables for iptables-nft's rules");

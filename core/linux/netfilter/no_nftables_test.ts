@@ -32,6 +32,7 @@ for (const errno of [EINVAL, EPROTONOSUPPORT]) {
         open: (desired) =>
           new NetfilterTables({
             desired,
+            log: new RecordingLog(),
             inCluster: () => true,
             iptablesResyncMs: 5_000,
             openNftables: () => kernelWithout(errno),

@@ -136,6 +136,7 @@ export class LinuxTables implements KernelTables {
     const netfilter = open.use(
       new NetfilterTables({
         desired,
+        log,
         inCluster: (cidr) => this.networks.some(({ network }) => network.contains(cidr)),
         iptablesResyncMs,
       }),
