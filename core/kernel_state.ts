@@ -189,6 +189,9 @@ export interface PodGateway {
   readonly prefixLength: number;
 }
 
+/** Which part of the kernel masquerades: nftables, or one of the two iptables. */
+export type MasqueradeEngine = "nftables" | "iptables";
+
 /**
  * Packets of pods leave the node under the node's own address, as those of the node to pods elsewhere do (NAT). Who is
  * masqueraded is said by masquerade.ts of core/linux/netfilter.
@@ -204,6 +207,18 @@ export interface Masquerade {
   readonly subnets: readonly Cidr[];
   /** Whether source ports are drawn at random (`--random-fully`), which is flannel's default. */
   readonly fullyRandom: boolean;
+  /** What does it; unless given nftables where the kernel has it, else iptables. */
+  readonly engine?: MasqueradeEngine | undefined;
+}
+
+/** Packets of pods pass where the policy of iptables' chain FORWARD drops what nobody lets pass, as Docker has it. */
+export interface PodForward {
+  /** Tells the kinds of object apart. */
+  readonly kind: "podForward";
+  /** Whose packets. */
+  readonly family: Family;
+  /** The cluster's networks of this family. */
+  readonly networks: readonly Cidr[];
 }
 
 /** One thing that the kernel should have. */
@@ -216,7 +231,8 @@ export type KernelObject =
   | Route
   | Forwarding
   | PodGateway
-  | Masquerade;
+  | Masquerade
+  | PodForward;
 
 /** All that an owner wants in the kernel, in any order. */
 export type KernelState = readonly KernelObject[];

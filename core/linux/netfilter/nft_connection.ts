@@ -9,7 +9,7 @@ import type { Family } from "../../ip.ts";
 import { Monitor } from "../netlink/monitor.ts";
 import { type MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import { NetlinkSocket, type RequestFailure } from "../netlink/netlink_socket.ts";
-import { ENOENT, LinuxError } from "../sys/linux_error.ts";
+import { EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT, LinuxError } from "../sys/linux_error.ts";
 import { NETLINK_NETFILTER } from "../uapi/netlink.ts";
 import {
   NFNETLINK_V0,
@@ -55,6 +55,14 @@ export function tableWords({ family, name }: TableId): string {
 /** A table as messages name it. */
 export function nftTableKey(id: TableId): string {
   return `nftables table ${tableWords(id)}`;
+}
+
+/** What the kernel says if it lacks nftables, or all of netfilter. */
+const NOT_THERE: readonly number[] = [EINVAL, EOPNOTSUPP, EPROTONOSUPPORT];
+
+/** Whether an error that nftables could not be opened with says that the kernel has none. */
+export function lacksNftables(error: unknown): error is LinuxError {
+  return error instanceof LinuxError && NOT_THERE.includes(error.errno);
 }
 
 /** Sockets for nftables in the network namespace of the thread that opens them. */

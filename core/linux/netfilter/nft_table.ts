@@ -119,7 +119,7 @@ function sameRules(wanted: readonly NftRule[], found: readonly NftRule[]): boole
 }
 
 /** The rule's steps and comment, as text by which two rules are compared. */
-function nftRuleText({ expressions, comment }: NftRule): string {
+export function nftRuleText({ expressions, comment }: NftRule): string {
   return [...expressions.map(expressionText), JSON.stringify(comment)].join("; ");
 }
 
@@ -208,12 +208,17 @@ export function writeRemovedTable(
     .stringAttribute(NFTA_TABLE_NAME, name).end();
 }
 
-/**
- * The networks that the table's rules ask packets' addresses about, whether denim wrote them or nft(8), which loads
- * only the octets that matter if the prefix ends with one.
- */
+/** The networks that the table's rules ask packets' addresses about. */
 export function networksOf({ family, chains }: NftTable): readonly Cidr[] {
-  const steps = chains.flatMap(({ rules }) => rules).flatMap(({ expressions }) => expressions);
+  return networksOfRules(family, chains.flatMap(({ rules }) => rules));
+}
+
+/**
+ * The networks that rules ask packets' addresses about, whether denim wrote them or nft(8), which loads only the
+ * octets that matter if the prefix ends with one.
+ */
+export function networksOfRules(family: Family, rules: readonly NftRule[]): readonly Cidr[] {
+  const steps = rules.flatMap(({ expressions }) => expressions);
   return steps.flatMap((step, at) => {
     if (step.name !== "cmp") return [];
     const before = steps[at - 1];

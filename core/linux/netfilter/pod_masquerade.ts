@@ -24,8 +24,7 @@ import {
   NFTA_TABLE_NAME,
 } from "../uapi/nf_tables.ts";
 import { KUBE_PROXY_MARK, MULTICAST } from "./masquerade.ts";
-import { NftConnection } from "./nft_connection.ts";
-import { lacksNftables } from "./no_nftables.ts";
+import { lacksNftables, NftConnection } from "./nft_connection.ts";
 import {
   beginNft,
   type FoundNftRule,

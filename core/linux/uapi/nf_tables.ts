@@ -33,11 +33,11 @@ export const NFTA_ANY_TABLE = NFTA_TABLE_NAME;
 // enum nft_registers: register 1 holds 16 bytes
 export const NFT_REG_VERDICT = 0, NFT_REG_1 = 1;
 // enum nft_verdicts
-export const NFT_RETURN = -5;
+export const NFT_JUMP = -3, NFT_RETURN = -5;
 
 export const NFTA_EXPR_NAME = 1, NFTA_EXPR_DATA = 2;
 export const NFTA_DATA_VALUE = 1, NFTA_DATA_VERDICT = 2;
-export const NFTA_VERDICT_CODE = 1;
+export const NFTA_VERDICT_CODE = 1, NFTA_VERDICT_CHAIN = 2;
 
 export const NFTA_IMMEDIATE_DREG = 1, NFTA_IMMEDIATE_DATA = 2;
 
@@ -56,3 +56,8 @@ export const NFTA_META_DREG = 1, NFTA_META_KEY = 2;
 export const NFT_META_MARK = 3;
 
 export const NFTA_MASQ_FLAGS = 1, NFTA_MASQ_REG_PROTO_MIN = 2, NFTA_MASQ_REG_PROTO_MAX = 3;
+
+export const NFTA_COUNTER_BYTES = 1, NFTA_COUNTER_PACKETS = 2;
+
+// linux/netfilter/nf_tables_compat.h: an extension of iptables' as an expression
+export const NFTA_TARGET_NAME = 1, NFTA_TARGET_REV = 2, NFTA_TARGET_INFO = 3;
