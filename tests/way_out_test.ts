@@ -14,7 +14,10 @@ import { sh, shIn } from "./support/sh.ts";
 import { eventually, NEVER } from "./support/wait.ts";
 
 /** What masquerades, as net-conf chooses it. */
-const ENGINES = [{ engine: "nftables", EnableNFTables: true }] as const;
+const ENGINES = [
+  { engine: "nftables", EnableNFTables: true },
+  { engine: "iptables", EnableNFTables: false },
+] as const;
 
 const NETWORKS: Readonly<Record<Family, string>> = { 4: "10.5.0.0/16", 6: "fc00:5::/48" };
 /** The node that masquerades, another one, and a host outside, on one wire. */
@@ -35,6 +38,8 @@ interface Sending {
   readonly port?: number;
   /** The device that it is sent by; the kernel's choice unless given. */
   readonly device?: string | undefined;
+  /** The device by which it arrives; eth0 unless given. */
+  readonly by?: string;
 }
 
 /** A cluster of two nodes with pods, and a host outside. */
@@ -105,11 +110,11 @@ class Town implements Disposable {
   async seen(
     [from, source]: readonly [Place, string],
     [to, destination]: readonly [Place, string],
-    { sentTo = 7000, port, device }: Sending = {},
+    { sentTo = 7000, port, device, by = "eth0" }: Sending = {},
   ): Promise<string[]> {
     using capture = this.run(to, () => {
       using socket = new NetlinkSocket();
-      return new PacketSocket(findLink(socket, "eth0")!.index);
+      return new PacketSocket(findLink(socket, by)!.index);
     });
     this.run(from, () => sendDatagram(source, destination, sentTo, device));
     let sources: string[] = [];
@@ -148,6 +153,8 @@ function rowsOf(town: Town, family: Family): readonly Row[] {
   return [
     ["pod → pod of this node", "pod", pod, "neighbour", neighbour, pod],
     ["pod → other node's pod", "pod", pod, "peerPod", peerPod, pod],
+    ["pod → this node", "pod", pod, "node", at.node, pod],
+    ["pod → the bridge", "pod", pod, "node", own.bridge, pod],
     ["pod → other node", "pod", pod, "peer", at.peer, at.node],
     ["pod → outside", "pod", pod, "outside", at.outside, at.node],
     ["pod → multicast", "pod", pod, "neighbour", group, pod],
@@ -208,13 +215,20 @@ for (const { engine, ...netConf } of ENGINES) {
     },
   }, async (lab, t) => {
     using town = await Town.create(lab);
+    await t.step("its rules are there, and not those of another engine", () => {
+      const tables = shIn(town.node, "nft list tables");
+      assert.equal(/^table ip6? denim$/m.test(tables), engine === "nftables");
+      const chains = shIn(town.node, "iptables-save -t nat; ip6tables-save -t nat");
+      assert.equal(/^:FLANNEL-POSTRTG /m.test(chains), engine === "iptables");
+    });
     shIn(town.node, MARKING);
     for (const family of FAMILIES) {
       await t.step(`IPv${family}`, async (t) => {
         for (const [what, from, source, to, destination, seen, port] of rowsOf(town, family)) {
           const device = destination === GROUPS[family] && from === "node" ? "eth0" : undefined;
           await t.step(what, async () => {
-            const options = { ...port && { sentTo: port }, device };
+            const by = to === "node" && from === "pod" ? "cni0" : "eth0";
+            const options = { ...port && { sentTo: port }, device, by };
             assert.deepEqual(await town.seen([from, source], [to, destination], options), [seen]);
           });
         }

@@ -34,7 +34,8 @@ export const IF_OPER_UP = 6;
 export const RTEXT_FILTER_SKIP_STATS = 8;
 
 export const IFLA_VXLAN_ID = 1, IFLA_VXLAN_LINK = 3, IFLA_VXLAN_LOCAL = 4, IFLA_VXLAN_LEARNING = 7;
-export const IFLA_VXLAN_PORT = 15, IFLA_VXLAN_LOCAL6 = 17, IFLA_VXLAN_GBP = 23;
+export const IFLA_VXLAN_PORT = 15, IFLA_VXLAN_LOCAL6 = 17, IFLA_VXLAN_UDP_CSUM = 18;
+export const IFLA_VXLAN_GBP = 23;
 
 // struct ifaddrmsg, IFA_*
 export const IFADDRMSG_LEN = 8;
