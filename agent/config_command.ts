@@ -118,7 +118,6 @@ async function checkAll(options: CheckOptions): Promise<number> {
   const config = check(file ?? store!.description, () =>
     checkNetConf(text, {
       backends,
-      masquerades: masquerade !== undefined,
       log: findings.log,
     }));
   const servers = isElsewhere && values.node

@@ -25,7 +25,7 @@ const RETRY = { minMs: 100, maxMs: 10_000 } as const;
 /** What a {@link DataPathAdapter} works with. */
 export interface DataPathAdapterOptions {
   /** The data paths. */
-  readonly paths: Pick<DataPathManager, "config" | "changeTo">;
+  readonly paths: Pick<DataPathManager, "config" | "changeTo" | "keepUnder">;
   /** The outer interface. `refresh` looks at it again. */
   readonly outer: { readonly current: OuterInterface; refresh(): void };
   /** See {@link Surroundings.hostNetwork}. */
@@ -59,14 +59,6 @@ export class DataPathAdapter {
   want(config: NetworkConfig): void {
     this.#wanted = config;
     this.#reasons.add();
-  }
-
-  /** Says why a net-conf is not followed. */
-  refuse(error: unknown): void {
-    this.#options.log.error(
-      "net-conf-refused",
-      `this node cannot follow the new net-conf and keeps the one before: ${messageOf(error)}`,
-    );
   }
 
   /** The outer interface may be another. */
@@ -129,13 +121,19 @@ export class DataPathAdapter {
     const fingerprint = fingerprintOf(this.#wanted, this.#options);
     if (fingerprint === this.#refused) return;
     this.#refused = "";
-    if (fingerprint === fingerprintOf(paths.config, this.#options)) return;
+    if (fingerprint === fingerprintOf(paths.config, this.#options)) {
+      paths.keepUnder(this.#wanted);
+      return;
+    }
     try {
       await paths.changeTo(this.#wanted);
     } catch (error) {
       throwDefect(error);
       if (signal.aborted) return;
-      this.refuse(error);
+      this.#options.log.error(
+        "net-conf-refused",
+        `this node cannot follow the new net-conf and keeps the one before: ${messageOf(error)}`,
+      );
       this.#refused = fingerprint;
     }
   }

@@ -6,9 +6,13 @@ import { tryInKernel } from "./kernel_trial.ts";
 import { masqueradeState } from "./host_state.ts";
 
 const network = Cidr.parse("10.5.0.0/16");
-const MASQUERADE = masqueradeState([{ family: 4, network }], [Cidr.parse("10.5.1.0/24")], {
-  fullyRandom: true,
-});
+const MASQUERADE = masqueradeState(
+  { families: [{ family: 4, network }], enableNFTables: undefined },
+  [Cidr.parse("10.5.1.0/24")],
+  {
+    fullyRandom: true,
+  },
+);
 
 function vxlan(mtuBytes: number): KernelState {
   return [{

@@ -41,24 +41,10 @@ export function readBackendOptions(backend: AnyBackend, config: NetworkConfig): 
   return readConfig(backend.options, config.backend.options, "net-conf", ["Backend"]);
 }
 
-/**
- * Checks that a node can masquerade as net-conf says. Throws a ConfigError if net-conf asks for iptables, which denim
- * does not do.
- */
-export function requireNftables({ enableNFTables }: NetworkConfig): void {
-  if (enableNFTables !== false) return;
-  throw new ConfigError(
-    "net-conf: EnableNFTables is false, and denim masquerades by nftables; iptables is not there " +
-      "yet: set it to true, leave it out, or start the agent without --ip-masq",
-  );
-}
-
 /** What {@link requireUsable} is given. */
 export interface UsableOptions {
   /** The backends that net-conf may name. */
   readonly backends: readonly AnyBackend[];
-  /** Whether the agent masquerades; it does not unless given. */
-  readonly masquerades?: boolean;
   /** Takes what a person should know of; nothing unless given. */
   readonly log?: Logger;
 }
@@ -69,11 +55,10 @@ export interface UsableOptions {
  */
 export function requireUsable(
   config: NetworkConfig,
-  { backends, masquerades = false, log = NO_LOG }: UsableOptions,
+  { backends, log = NO_LOG }: UsableOptions,
 ): void {
   const backend = findBackend(config, backends);
   backend.needs?.(bestNode(config), readBackendOptions(backend, config));
-  if (masquerades) requireNftables(config);
   if (!config.backend.defaulted) return;
   log.warn(
     "backend-defaulted",

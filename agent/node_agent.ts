@@ -22,7 +22,6 @@ import {
   RuntimeError,
   type SubnetEnv,
   SYSTEM_CLOCK,
-  throwDefect,
 } from "@denim/core";
 import { kernelReader, NetlinkSocket, Reconciler, type UnderlayNews } from "@denim/core/linux";
 import { DataPath, type DataPathContext } from "./data_path.ts";
@@ -30,6 +29,9 @@ import { DataPathAdapter } from "./data_path_adapter.ts";
 import { DataPathManager } from "./data_path_manager.ts";
 import { logFailures } from "./desired_kernel.ts";
 import {
+  blackholeState,
+  FORWARD_OWNER,
+  forwardState,
   HOST_OWNER,
   HOSTS_OWNER,
   hostState,
@@ -40,7 +42,7 @@ import {
 import { type HostNetworkFollower, routesToHosts } from "./host_network.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
-import { type AnyBackend, requireNftables, requireUsable } from "./net_conf.ts";
+import { type AnyBackend, requireUsable } from "./net_conf.ts";
 import { NetworkCondition } from "./network_condition.ts";
 import type { InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
@@ -61,6 +63,12 @@ export interface NodeOptions {
   readonly subnetFile: string;
   /** How pods' packets to the outside are masqueraded; `undefined` if the agent does not do it. */
   readonly masquerade?: MasqueradeChoice | undefined;
+  /** Whether packets to addresses of the node's subnet that no pod has are dropped. */
+  readonly blackholeRoute?: boolean;
+  /** Whether pods' packets pass where iptables' FORWARD drops what nobody lets pass. */
+  readonly forwardRules: boolean;
+  /** How often iptables' rules are compared in full, in milliseconds. */
+  readonly iptablesResyncMs: number;
   /** How long before its end the lease is renewed, in milliseconds. */
   readonly renewMarginMs: number;
   /** Where the node says what it does. */
@@ -88,7 +96,7 @@ const OBJECTION_MS = 500;
 export async function runNode(options: NodeOptions, signal: AbortSignal): Promise<void> {
   const { store, backends, log, metrics } = options;
   const config = await store.networkConfig(signal);
-  requireUsable(config, { backends, masquerades: options.masquerade !== undefined, log });
+  requireUsable(config, { backends, log });
   using socket = new NetlinkSocket();
   const start = await readStartState(options, config, socket, signal);
   const tasks = new TaskGroup(signal);
@@ -134,10 +142,10 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
 }
 
 function openReconciler(
-  { log, metrics }: NodeOptions,
+  { log, metrics, iptablesResyncMs }: NodeOptions,
   onUnderlay: (news: UnderlayNews) => void,
 ): Reconciler {
-  return new Reconciler({ log, metrics, onUnderlay });
+  return new Reconciler({ log, metrics, onUnderlay, iptablesResyncMs });
 }
 
 /** What a node starts from. */
@@ -247,6 +255,7 @@ class NodeAgent implements AsyncDisposable {
       subnetFile: start.subnetFile,
       env: () => this.#subnetEnv(),
       publicIps: () => leasePublicIps(this.#keeper.lease),
+      devices: () => this.dataPaths.devices,
       onReadiness: (unready) => {
         this.#condition.set(unready === undefined);
         onReadiness(unready);
@@ -417,23 +426,9 @@ class NodeAgent implements AsyncDisposable {
   /** Follows net-conf for as long as the node lives. */
   async #followNetConf(): Promise<void> {
     for await (const config of this.#options.store.watchNetworkConfig(this.#tasks.signal)) {
-      if (!this.#canFollow(config)) continue;
       this.adapter.want(config);
       // It may allow the subnets that the net-conf before did not.
       if (this.#readiness.taken) this.#tasks.add(this.#keeper.publish());
-    }
-  }
-
-  /** Whether the node can masquerade as a new net-conf says; the log says why not. */
-  #canFollow(config: NetworkConfig): boolean {
-    if (this.#options.masquerade === undefined) return true;
-    try {
-      requireNftables(config);
-      return true;
-    } catch (error) {
-      throwDefect(error);
-      this.adapter.refuse(error);
-      return false;
     }
   }
 
@@ -476,6 +471,7 @@ class NodeAgent implements AsyncDisposable {
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
     this.#reconciler.set(HOST_OWNER, hostState(families, devices, subnets));
     this.#reconciler.set(MASQUERADE_OWNER, this.#masqueradeState());
+    this.#reconciler.set(FORWARD_OWNER, this.#options.forwardRules ? forwardState(families) : []);
     logFailures(this.#reconciler.apply(), this.#options.log);
   }
 
@@ -491,12 +487,12 @@ class NodeAgent implements AsyncDisposable {
 
   #masqueradeState(): KernelState {
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
-    return masqueradeState(
-      this.dataPaths.config.families,
-      subnets,
-      this.#options.masquerade,
-      this.#start.hostNetwork.current,
-    );
+    const { masquerade, blackholeRoute } = this.#options;
+    const hosts = this.#start.hostNetwork.current;
+    return [
+      ...masqueradeState(this.dataPaths.config, subnets, masquerade, hosts),
+      ...blackholeRoute ? blackholeState(subnets) : [],
+    ];
   }
 
   #subnetEnv(): SubnetEnv {

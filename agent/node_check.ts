@@ -24,6 +24,7 @@ import {
   listRoutes,
   NetlinkSocket,
   portTaken,
+  readProcLink,
   readSysctl,
   requireSwitchable,
   requireWritable,
@@ -136,7 +137,7 @@ function checkPort(port: number, findings: Findings): void {
 
 function isThisProgram(pid: number): boolean {
   try {
-    return Deno.readLinkSync(`/proc/${pid}/exe`) === Deno.readLinkSync("/proc/self/exe");
+    return readProcLink(`/proc/${pid}/exe`) === readProcLink("/proc/self/exe");
   } catch (error) {
     throwDefect(error);
     return false;
@@ -212,7 +213,7 @@ function tryState(
   const subnets = families.map(({ subnetMin, subnetLength }) => new Cidr(subnetMin, subnetLength));
   const wanted = [
     ...state,
-    ...masqueradeState(families, subnets, masquerade, hostNetwork.current),
+    ...masqueradeState(config, subnets, masquerade, hostNetwork.current),
   ];
   try {
     for (const failure of tryInKernel(wanted, outer.current.name, findings.log)) {

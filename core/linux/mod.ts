@@ -5,6 +5,12 @@
  */
 
 export * from "./attach.ts";
+export {
+  clearNode,
+  type ClearNodeOptions,
+  type PodDevices,
+  podDevices,
+} from "./reconciler/clear_node.ts";
 export { kernelReader } from "./objects/kernel_reader.ts";
 export { listLinks } from "./objects/link.ts";
 export { MessageReader } from "./netlink/netlink_codec.ts";
@@ -25,6 +31,7 @@ export { udpPortHolder } from "./reconciler/udp_port_holder.ts";
 export { requireSwitchable } from "./objects/forwarding.ts";
 export { requireWritable } from "./sys/sysctl.ts";
 export { RTPROT_DENIM } from "./objects/object_kind.ts";
+export { readProcFile, readProcLink } from "./sys/proc_files.ts";
 export { replaceFile, type ReplaceFileOptions } from "./sys/replace_file.ts";
 export {
   type DefaultRoute,
@@ -33,4 +40,5 @@ export {
   type RouteState,
   routeTo,
 } from "./objects/route.ts";
+export { sendToServiceManager } from "./sys/service_socket.ts";
 export { TunPackets } from "./tunnel/tun_packets.ts";

@@ -5,6 +5,8 @@
  */
 
 import { throwDefect } from "../../errors.ts";
+import { ENOENT, LinuxError } from "../sys/linux_error.ts";
+import { listProcFolder, readProcFile, readProcLink } from "../sys/proc_files.ts";
 import type { Holder } from "./tun_holder.ts";
 
 /**
@@ -16,12 +18,12 @@ export function udpPortHolder(port: number): Holder | "kernel" | undefined {
   const inodes = new Set(["udp", "udp6"].flatMap((table) => inodesOf(table, port)));
   if (inodes.size === 0) return undefined;
   const sockets = new Set([...inodes].map((inode) => `socket:[${inode}]`));
-  for (const { name: pid } of Deno.readDirSync("/proc")) {
+  for (const pid of listProcFolder("/proc")) {
     if (!/^\d+$/.test(pid)) continue;
     try {
-      for (const { name: fd } of Deno.readDirSync(`/proc/${pid}/fd`)) {
-        if (!sockets.has(Deno.readLinkSync(`/proc/${pid}/fd/${fd}`))) continue;
-        return { pid: Number(pid), name: Deno.readTextFileSync(`/proc/${pid}/comm`).trim() };
+      for (const fd of listProcFolder(`/proc/${pid}/fd`)) {
+        if (!sockets.has(readProcLink(`/proc/${pid}/fd/${fd}`))) continue;
+        return { pid: Number(pid), name: readProcFile(`/proc/${pid}/comm`).trim() };
       }
     } catch (error) {
       throwDefect(error);
@@ -35,10 +37,10 @@ export function udpPortHolder(port: number): Holder | "kernel" | undefined {
 function inodesOf(table: string, port: number): string[] {
   let text: string;
   try {
-    text = Deno.readTextFileSync(`/proc/thread-self/net/${table}`);
+    text = readProcFile(`/proc/thread-self/net/${table}`);
   } catch (error) {
     // A kernel without IPv6.
-    if (error instanceof Deno.errors.NotFound) return [];
+    if (error instanceof LinuxError && error.errno === ENOENT) return [];
     throw error;
   }
   const suffix = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;

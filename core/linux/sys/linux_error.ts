@@ -76,6 +76,7 @@ const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> 
   [EINVAL]: ["EINVAL", "invalid argument"],
   24: ["EMFILE", "too many open files"],
   28: ["ENOSPC", "no space left"],
+  30: ["EROFS", "read-only file system"],
   34: ["ERANGE", "out of range"],
   [EBADFD]: ["EBADFD", "the device is gone"],
   [EMSGSIZE]: ["EMSGSIZE", "message too long"],
