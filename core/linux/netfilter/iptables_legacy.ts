@@ -20,6 +20,7 @@ import {
 } from "./iptables_chain.ts";
 import type { RunLegacy } from "./iptables_programs.ts";
 import type { IptablesPort } from "./iptables_table.ts";
+import type { BaseChain } from "./nft_connection.ts";
 import type { LegacyTables } from "./legacy_tables.ts";
 
 /** How often the kernel is asked whether the tables have changed, in milliseconds. */
@@ -104,6 +105,11 @@ export class IptablesLegacy implements IptablesPort {
   /** See {@link IptablesPort.forwardPolicy}. */
   forwardPolicy(family: Family): number | undefined {
     return this.#tables.read(family, "filter")?.forwardPolicy;
+  }
+
+  /** See {@link IptablesPort.foreignDrops}: of what others have here FORWARD's policy alone is read. */
+  foreignDrops(): readonly BaseChain[] {
+    return [];
   }
 
   /** Text that differs if a place's table is another than before. */
