@@ -6,6 +6,7 @@ import { SqliteStore } from "@denim/core/stores/sqlite";
 import { denimProgram, type Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import assert from "node:assert/strict";
 import { labTest } from "./support/lab_test.ts";
+import { RunningPing } from "./support/ping.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { sh, shIn } from "./support/sh.ts";
 import { eventually } from "./support/wait.ts";
@@ -211,6 +212,15 @@ labTest(
         assert.ok(performance.now() - since < 1000);
       });
     }
+    await t.step("a restart of the agent lets each packet pass", async () => {
+      using namespace = a.open();
+      const ping = new RunningPing(namespace, ["-i", "0.02", `${addressOf(b, 4)}`]);
+      await node.stopAgent();
+      await node.startAgent(NEVER);
+      const { sent, received } = await ping.stop();
+      assert.ok(received > 10);
+      assert.ok(sent - received <= 1, `${sent} sent, ${received} received`);
+    });
     await t.step("switched off they go, and nothing passes", async () => {
       await node.stopAgent();
       await node.startAgent(NEVER, ["--iptables-forward-rules=false"]);

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { messageOf, throwDefect } from "../../errors.ts";
 import { Cidr, type Family } from "../../ip.ts";
 import { sleep } from "../../sleep.ts";
 import {
@@ -114,9 +115,15 @@ export class IptablesLegacy implements IptablesPort {
 
   /** Text that differs if a place's table is another than before. */
   #look({ family, table }: ChainPlace): string {
-    const size = this.#tables.size(family, table) ?? 0;
-    if (size === 0 || size > MAX_TABLE_BYTES) return `${size}`;
-    return this.#tables.read(family, table)?.fingerprint ?? "";
+    try {
+      const size = this.#tables.size(family, table);
+      if (size > MAX_TABLE_BYTES) return `${size}`;
+      return this.#tables.read(family, table)?.fingerprint ?? "";
+    } catch (error) {
+      throwDefect(error);
+      // The comparison that follows meets the same error, and is tried again.
+      return messageOf(error);
+    }
   }
 
   /** See {@link IptablesPort.listen}. */
@@ -124,7 +131,12 @@ export class IptablesLegacy implements IptablesPort {
     onChange: (places: readonly ChainPlace[]) => void,
     signal: AbortSignal,
   ): Promise<void> {
-    const look = () => PLACES.map((place) => this.#look(place));
+    const look = () => {
+      const names = this.#tables.names();
+      return PLACES.map((place) =>
+        names.has(`${place.family} ${place.table}`) && this.#look(place)
+      );
+    };
     for (let before = look(); await sleep(LOOK_MS, signal);) {
       const now = look();
       const places = PLACES.filter((_, at) => now[at] !== before[at]);

@@ -177,8 +177,9 @@ export class IptablesNft implements IptablesPort {
    */
   foreignDrops(networks: readonly Cidr[]): readonly BaseChain[] {
     if (!this.#mayDrop) return [];
+    const chains = this.#nft.forwardChains();
     this.#mayDrop = false;
-    return this.#nft.forwardChains().filter((base) => {
+    return chains.filter((base) => {
       const rules = this.#nft.rules(base);
       const isLifted = base.name === "filter" && base.chain === "FORWARD";
       const families = base.family === "inet" ? FAMILIES : [base.family];

@@ -5,7 +5,8 @@
  */
 
 import { Complaints } from "../../complaints.ts";
-import type { Cidr } from "../../ip.ts";
+import { messageOf, throwDefect } from "../../errors.ts";
+import type { Cidr, Family } from "../../ip.ts";
 import type { PodForward } from "../../kernel_state.ts";
 import type { Logger } from "../../log.ts";
 import type { Derivation, Derived } from "../reconciler/kernel_table.ts";
@@ -39,6 +40,8 @@ export class PodForwarding implements Derivation {
   readonly kinds: readonly IptablesChain["kind"][] = Object.values(IPTABLES_KINDS);
   readonly #options: PodForwardingOptions;
   readonly #complaints = new Complaints();
+  /** Where FORWARD's policy is DROP: an iptables and a family. */
+  readonly #dropping = new Set<string>();
   #onChange = () => {};
 
   /** Nothing is wanted yet. */
@@ -58,14 +61,35 @@ export class PodForwarding implements Derivation {
 
   /** See {@link Derivation.derive}. */
   derive(wanted: readonly PodForward[]): Derived {
-    const { ports } = this.#options;
-    if (wanted.length > 0) this.#report(wanted.flatMap(({ networks }) => networks));
+    const networks = wanted.flatMap((forward) => forward.networks);
+    if (networks.length > 0) this.#ask(() => this.#report(networks));
     const objects = wanted.flatMap((forward) =>
-      VARIANTS.filter((variant) => ports[variant].forwardPolicy(forward.family) === NF_DROP).map((
-        variant,
-      ) => forwardChain(forward, variant))
+      VARIANTS.filter((variant) => this.#drops(variant, forward.family))
+        .map((variant) => forwardChain(forward, variant))
     );
     return { objects, compare: false };
+  }
+
+  /** Whether FORWARD's policy is DROP; what it was the last time, if it can't be read. */
+  #drops(variant: IptablesVariant, family: Family): boolean {
+    const key = `${variant} ${family}`;
+    this.#ask(() => {
+      const policy = this.#options.ports[variant].forwardPolicy(family);
+      if (policy === NF_DROP) this.#dropping.add(key);
+      else this.#dropping.delete(key);
+    });
+    return this.#dropping.has(key);
+  }
+
+  /** What can't be read, which the log says once, hinders nothing else. */
+  #ask(question: () => void): void {
+    try {
+      question();
+    } catch (error) {
+      throwDefect(error);
+      const message = `cannot tell whether iptables drops pods' packets: ${messageOf(error)}`;
+      if (this.#complaints.isNew(message)) this.#options.log.warn("forwarding-unknown", message);
+    }
   }
 
   /** Names each chain once that drops what denim cannot let pass. */
