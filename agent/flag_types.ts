@@ -40,6 +40,14 @@ export function optionalText(placeholder: string): FlagType<string | undefined> 
   return { placeholder, read: (texts) => texts.at(-1) || undefined };
 }
 
+/** A path from the root. */
+export function absolutePath(placeholder: string): FlagType<string | undefined> {
+  return single(placeholder, (text) => {
+    if (text.startsWith("/")) return text;
+    throw new ConfigError(`"${text}" is not an absolute path`);
+  });
+}
+
 /** One of some words. */
 export function oneOf<const Word extends string>(
   words: readonly Word[],

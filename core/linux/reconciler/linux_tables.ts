@@ -64,6 +64,8 @@ export interface LinuxTablesOptions {
   readonly log: Logger;
   /** Told of changes that are not denim's. */
   readonly onUnderlay: (news: UnderlayNews) => void;
+  /** The names of devices that earlier runs left and that go unless an owner wants them; none unless given. */
+  readonly left?: ReadonlySet<string>;
   /** How often iptables' rules are compared in full, in milliseconds; {@link IPTABLES_RESYNC_MS} unless given. */
   readonly iptablesResyncMs?: number | undefined;
   /** Opens the socket for requests, in the thread's namespace; a new {@link NetlinkSocket} unless given. */
@@ -105,7 +107,7 @@ export class LinuxTables implements KernelTables {
   /** Opens the sockets. Throws a LinuxError without CAP_NET_ADMIN. */
   constructor(options: LinuxTablesOptions) {
     const { desired, log, onUnderlay, iptablesResyncMs = IPTABLES_RESYNC_MS } = options;
-    const { openSocket = () => new NetlinkSocket() } = options;
+    const { left = new Set(), openSocket = () => new NetlinkSocket() } = options;
     this.#onUnderlay = onUnderlay;
     using open = new DisposableStack();
     this.#namespace = open.use(NetworkNamespace.current());
@@ -126,6 +128,7 @@ export class LinuxTables implements KernelTables {
       ...common,
       links,
       desired,
+      left,
       log,
       onChange,
       onLost: () => onUnderlay({}),
