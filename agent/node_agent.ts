@@ -295,6 +295,7 @@ class NodeAgent implements AsyncDisposable {
     } finally {
       if (isNew && !this.#readiness.wasReady) {
         this.#reconciler.delete(MASQUERADE_OWNER);
+        this.#reconciler.delete(FORWARD_OWNER);
         this.dataPaths.clear();
       }
     }
@@ -310,6 +311,7 @@ class NodeAgent implements AsyncDisposable {
     if (key !== leaseKey(lastRun.previousSubnets)) subnetFile.remove();
     await this.dataPaths.start();
     this.#masquerade();
+    this.#letPodsPass();
     await this.dataPaths.keepFormer(held);
     add(this.#watch.run((event) => this.#onLeases(event)));
     add(this.#keeper.run(signal));
@@ -416,8 +418,7 @@ class NodeAgent implements AsyncDisposable {
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
     this.#reconciler.set(HOST_OWNER, hostState(families, devices, subnets));
     this.#reconciler.set(MASQUERADE_OWNER, this.#masqueradeState());
-    this.#reconciler.set(FORWARD_OWNER, this.#options.forwardRules ? forwardState(families) : []);
-    logFailures(this.#reconciler.apply(), this.#options.log);
+    this.#letPodsPass();
   }
 
   /**
@@ -428,6 +429,13 @@ class NodeAgent implements AsyncDisposable {
     this.#reconciler.set(MASQUERADE_OWNER, this.#masqueradeState());
     const { failures } = this.#reconciler.apply();
     if (failures.length > 0) throw new RuntimeError(failures.join("; "));
+  }
+
+  /** As with masquerading, before any earlier run's rules are removed; but a node can do without. */
+  #letPodsPass(): void {
+    const { families } = this.dataPaths.config;
+    this.#reconciler.set(FORWARD_OWNER, this.#options.forwardRules ? forwardState(families) : []);
+    logFailures(this.#reconciler.apply(), this.#options.log);
   }
 
   #masqueradeState(): KernelState {

@@ -300,3 +300,57 @@ for (const variant of VARIANTS) {
     assert.deepEqual(chains(), []);
   });
 }
+
+/** Runs a function where no program is on PATH. */
+function withoutPrograms<T>(fn: () => T): T {
+  const path = Deno.env.get("PATH")!;
+  Deno.env.set("PATH", "/nonexistent");
+  try {
+    return fn();
+  } finally {
+    Deno.env.set("PATH", path);
+  }
+}
+
+const MISSING = /no program iptables-legacy-\S+ on PATH.* install the package iptables/;
+
+rootTest(
+  "iptables-legacy without its programs: what they'd do is named, and all else is done",
+  async () => {
+    await using node = new Node("legacy");
+    const [iptables, network] = ["iptables-legacy", NETWORKS[4]];
+    node.sh(`set -e; ${flannelRules(iptables, network).today}; ${iptables} -P FORWARD DROP`);
+    const left = node.sh(`${iptables}-save`);
+    node.reconciler.set("pods", [...masquerades(), ...forwards()]);
+    const { failures: [failure, ...more] } = withoutPrograms(() => node.reconciler.check());
+    assert.match(failure!, /^put iptables-legacy chain FLANNEL-FWD of table filter: /);
+    assert.match(failure!, MISSING);
+    assert.deepEqual(more, []);
+    assert.equal(node.sh("nft list tables").match(/ip6? denim/g)?.length, 2);
+    const named = node.log.records.filter(({ event }) => event === "iptables-rules-left");
+    assert.deepEqual(named.map(({ message }) => MISSING.test(message)), [true, true]);
+    assert.equal(node.sh(`${iptables}-save`), left);
+    // The programs are there again.
+    assert.deepEqual(node.reconciler.check().failures, []);
+    assert.deepEqual(node.saved("legacy", 4, "nat"), []);
+    assert.deepEqual(node.saved("legacy", 4, "filter"), forwardLines(4));
+  },
+);
+
+rootTest("an engine that can't take over leaves the one before in place", async () => {
+  await using node = new Node("legacy");
+  node.want("pods", masquerades("nftables"));
+  const before = node.sh("nft list ruleset");
+  node.reconciler.set("pods", masquerades("iptables"));
+  const { failures } = withoutPrograms(() => node.reconciler.apply());
+  assert.equal(failures.length, 4, failures.join("\n"));
+  assert.match(failures[0]!, MISSING);
+  assert.match(
+    failures[2]!,
+    /nftables table ip6? denim stays until denim's own rules are in place/,
+  );
+  assert.equal(node.sh("nft list ruleset"), before);
+  assert.deepEqual(node.reconciler.check().failures, []);
+  assert.equal(node.sh("nft list tables"), "");
+  assert.deepEqual(node.saved("legacy", 4, "nat"), masqueradeLines(4));
+});
