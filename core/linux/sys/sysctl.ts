@@ -6,6 +6,7 @@
  * @module
  */
 
+import { existsSync } from "node:fs";
 import { throwDefect } from "../../errors.ts";
 import type { Family } from "../../ip.ts";
 
@@ -31,13 +32,29 @@ export function readSysctl(name: string): string | undefined {
 }
 
 /**
- * Gives a setting a value, unless it has it already: a read-only `/proc/sys` with the right value is fine. Throws what
- * Deno throws, NotFound if the kernel has no such setting.
+ * Gives a setting a value, unless it has it already: a read-only `/proc/sys` with the right value is fine. In a
+ * container, whose `/proc/sys` is read-only, the host's `/proc/sys/net` is written if it is mounted at
+ * `/host/proc/sys/net`. Throws what Deno throws, NotFound if the kernel has no such setting.
+ *
+ * @param host where a container sees its host's files
  */
-export function writeSysctl(name: string, value: string): void {
+export function writeSysctl(name: string, value: string, host = "/host"): void {
   if (readSysctl(name) === value) return;
+  try {
+    write(sysctlPath(name), value);
+  } catch (error) {
+    if (!isReadOnly(error) || !existsSync(host + sysctlPath("net"))) throw error;
+    write(host + sysctlPath(name), value);
+  }
+}
+
+function write(path: string, value: string): void {
   // truncate: an open with O_CREAT would be refused on procfs.
-  Deno.writeTextFileSync(sysctlPath(name), value, { create: false });
+  Deno.writeTextFileSync(path, value, { create: false });
+}
+
+function isReadOnly(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "EROFS";
 }
 
 /** As {@link writeSysctl}, for a setting that denim can do without: kernels without IPv6 lack some. */
