@@ -5,7 +5,6 @@
  */
 
 import { formatColumns } from "./columns.ts";
-import config from "./deno.json" with { type: "json" };
 import type { AnyBackend } from "./net_conf.ts";
 import { denimProgram } from "./program.ts";
 
@@ -54,8 +53,8 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     run: async (args) => (await import("./uninstall_command.ts")).runUninstall(args),
   },
   version: {
-    summary: "print the version",
-    run: () => print(`denim ${config.version}`),
+    summary: "print the version; with --json also Deno's, and the commit that denim was built from",
+    run: async (args) => (await import("./version_command.ts")).runVersion(args),
   },
   help: { summary: "print this", run: () => print(help()) },
 };

@@ -56,8 +56,16 @@ const KLOG_FLAGS = [
 
 const IGNORED_FLAGS = [...FLANNEL_DETAILS, ...KLOG_FLAGS] as const;
 
-/** Every flag of `denim agent`. */
-export const AGENT_FLAGS = [
+/** Where subnet.env is. */
+export const SUBNET_FILE_FLAG = flag(
+  "subnet-file",
+  text("PATH"),
+  "where to write what the CNI plugin needs",
+  DEFAULT_SUBNET_FILE,
+);
+
+/** The agent's settings: its flags but for {@link COMMON_FLAGS} and questions. */
+export const SETTINGS = [
   ...STORE_FLAGS,
   flag(
     "net-config-path",
@@ -82,12 +90,7 @@ export const AGENT_FLAGS = [
   ),
   flag("public-ip", ipAddress(4), "IPv4 address at which other nodes reach this one"),
   flag("public-ipv6", ipAddress(6), "IPv6 address at which other nodes reach this one"),
-  flag(
-    "subnet-file",
-    text("PATH"),
-    "where to write what the CNI plugin needs",
-    DEFAULT_SUBNET_FILE,
-  ),
+  SUBNET_FILE_FLAG,
   flag(
     "subnet-lease-renew-margin",
     minutes(1, 1439),
@@ -107,11 +110,19 @@ export const AGENT_FLAGS = [
   flag("healthz-ip", ipAddress(), "address to serve /healthz and /readyz on", "127.0.0.1"),
   flag("healthz-port", wholeNumber(0, 65_535, "PORT"), "port to serve them on; 0: none", "0"),
   flag("log-format", oneOf(["text", "json"]), "form of log lines", "text"),
-  ...COMMON_FLAGS,
-  flag("version", request, "print the version and exit"),
   flag("iptables-forward-rules", notYet),
   flag("ip-blackhole-route", notYet),
   ...IGNORED_FLAGS,
+] as const;
+
+/** One of {@link SETTINGS}. */
+export type Setting = typeof SETTINGS[number];
+
+/** Every flag of `denim agent`. */
+export const AGENT_FLAGS = [
+  ...SETTINGS,
+  ...COMMON_FLAGS,
+  flag("version", request, "print the version and exit"),
 ] as const;
 
 /** One of {@link AGENT_FLAGS}. */

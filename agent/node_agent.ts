@@ -252,6 +252,7 @@ class NodeAgent implements AsyncDisposable {
       subnetFile: start.subnetFile,
       env: () => this.#subnetEnv(),
       publicIps: () => leasePublicIps(this.#keeper.lease),
+      devices: () => this.dataPaths.devices,
       onReadiness: (unready) => {
         this.#condition.set(unready === undefined);
         onReadiness(unready);

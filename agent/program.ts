@@ -20,9 +20,23 @@ export const BUILD: Build | undefined = (globalThis as { readonly denimBuild?: B
 export const AGENT_V8_FLAGS =
   "--max-semi-space-size=1,--optimize-for-size,--heap-growing-percent=10";
 
+/**
+ * What Deno lets each program do. None loads code from elsewhere. The plugin, which runs for
+ * each pod, has no use for the network but by netlink. Which files they read and write, configurations say.
+ */
+const PERMISSIONS = {
+  agent: ["read", "write", "net", "env", "run", "ffi"],
+  plugin: ["read", "write", "env", "run", "ffi", "sys=osUptime"],
+};
+
 /** Deno's flags for one of denim's programs. */
 export function denoFlags(part: "agent" | "plugin"): readonly string[] {
-  return ["-A", ...part === "agent" ? [`--v8-flags=${AGENT_V8_FLAGS}`] : []];
+  return [
+    "--no-prompt",
+    "--deny-import",
+    ...PERMISSIONS[part].map((name) => `--allow-${name}`),
+    ...part === "agent" ? [`--v8-flags=${AGENT_V8_FLAGS}`] : [],
+  ];
 }
 
 /**

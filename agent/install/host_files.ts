@@ -50,11 +50,12 @@ export class HostFiles {
    *
    * @param files what is wanted
    * @param trial is called before the renames with the way to where a file's text is now; what it throws stops them
+   * @returns the paths of the files that were not right
    */
   put(
     files: readonly WantedFile[],
     trial: (placeOf: (path: string) => string) => void = () => {},
-  ): void {
+  ): readonly string[] {
     const wrong = files.filter((file) => !isRight(file));
     const drafts = new Map(wrong.map(({ path }) => [path, draftOf(path)]));
     const folders = missingFolders(wrong);
@@ -79,6 +80,7 @@ export class HostFiles {
       if (drafts.has(path)) this.act("write", "wrote", path, () => {});
       else this.#say(`${path} is right already`);
     }
+    return [...drafts.keys()];
   }
 
   /** Removes a file, or a folder with all that is in it, if it is there. Throws a RuntimeError if it can't. */
@@ -121,7 +123,9 @@ export function textIfThere(path: string): string | undefined {
 }
 
 /** The folders that have to be made for files, outermost first. */
-export function missingFolders(files: readonly WantedFile[]): readonly string[] {
+export function missingFolders(
+  files: readonly Pick<WantedFile, "path">[],
+): readonly string[] {
   const missing = (folder: string): string[] =>
     isThere(folder) ? [] : [...missing(dirname(folder)), folder];
   return [...new Set(files.flatMap(({ path }) => missing(dirname(path))))];

@@ -38,9 +38,9 @@ export function homeFolder(binDir: string): string {
   return `${binDir}/.denim`;
 }
 
-/** Where it is recorded which folders were made for denim. */
-export function foldersRecord(binDir: string): string {
-  return `${homeFolder(binDir)}/folders.json`;
+/** Where it is recorded how the host was before. */
+export function hostRecordPath(binDir: string): string {
+  return `${homeFolder(binDir)}/before.json`;
 }
 
 /**
@@ -88,7 +88,7 @@ export function launcher(agent: boolean): string {
 self=$0
 [ ! -L "$self" ] || self=$(readlink -f "$self")
 home=\${self%/*}/.denim
-export DENO_DIR="$home/cache" DENO_NO_UPDATE_CHECK=1
+export DENO_DIR="\${DENO_DIR:-$home/cache}" DENO_NO_UPDATE_CHECK=1
 ${lines.join("\n")}
 `;
 }

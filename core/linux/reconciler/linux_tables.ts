@@ -62,6 +62,8 @@ export interface LinuxTablesOptions {
   readonly log: Logger;
   /** Told of changes that are not denim's. */
   readonly onUnderlay: (news: UnderlayNews) => void;
+  /** The names of devices that earlier runs left and that go unless an owner wants them; none unless given. */
+  readonly left?: ReadonlySet<string>;
   /** Opens the socket for requests, in the thread's namespace; a new {@link NetlinkSocket} unless given. */
   readonly openSocket?: () => NetlinkSocket;
 }
@@ -100,7 +102,8 @@ export class LinuxTables implements KernelTables {
 
   /** Opens the sockets. Throws a LinuxError without CAP_NET_ADMIN. */
   constructor(options: LinuxTablesOptions) {
-    const { desired, log, onUnderlay, openSocket = () => new NetlinkSocket() } = options;
+    const { desired, log, onUnderlay, left = new Set(), openSocket = () => new NetlinkSocket() } =
+      options;
     this.#onUnderlay = onUnderlay;
     using open = new DisposableStack();
     this.#namespace = open.use(NetworkNamespace.current());
@@ -121,6 +124,7 @@ export class LinuxTables implements KernelTables {
       ...common,
       links,
       desired,
+      left,
       log,
       onChange,
       onLost: () => onUnderlay({}),
