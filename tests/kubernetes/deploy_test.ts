@@ -129,7 +129,7 @@ helmTest("the chart says what the manifest says", async () => {
 });
 
 helmTest("the chart's hook does what uninstall.yml does, and waits for it", async () => {
-  const chart = objectsOf(await renderChart({ uninstall: { enabled: true, args: [] } }));
+  const chart = objectsOf(await renderChart({ uninstall: { enabled: true, args: ["--yes"] } }));
   const hooks = chart.filter(({ metadata }) => metadata.name === "denim-uninstall");
   const spec = (objects: readonly KubeObject[]) => find(objects, "DaemonSet")["spec"];
   assert.deepEqual(spec(hooks), spec(read("uninstall.yml")));

@@ -33,20 +33,13 @@ export function manifest(network: string, nodeSelector: Record<string, string> =
   return selecting(text.replace("10.244.0.0/16", network), nodeSelector);
 }
 
-/** `uninstall.yml`, for the nodes that have labels, with other arguments for `denim uninstall`. */
+/** `uninstall.yml`, for the nodes that have labels, with `how` in place of `--yes`. */
 export function uninstallManifest(
   nodeSelector: Record<string, string> = {},
-  args: readonly string[] = [],
+  how = "--yes",
 ): string {
   const text = Deno.readTextFileSync(`${ROOT}/deploy/kubernetes/uninstall.yml`);
-  return selecting(
-    text.replace("- uninstall\n", (line) =>
-      [
-        line,
-        ...args.map((arg) => `            - ${arg}\n`),
-      ].join("")),
-    nodeSelector,
-  );
+  return selecting(text.replace("- --yes\n", `- ${how}\n`), nodeSelector);
 }
 
 function selecting(text: string, nodeSelector: Record<string, string>): string {

@@ -102,7 +102,7 @@ async function proofOfChange(): Promise<void> {
     }
   });
   await cluster.kubectl("delete", "pod", pods.pop()!.name);
-  await cluster.apply(uninstallManifest({ [LABEL]: "flannel" }, ["--cni-only"]));
+  await cluster.apply(uninstallManifest({ [LABEL]: "flannel" }, "--cni-only"));
   await cluster.underPing(a, c, "denim's nodes become flannel's", async () => {
     for (const node of cluster.nodes) {
       await cluster.kubectl("label", "node", `n${node}`, `${LABEL}=flannel`, "--overwrite");

@@ -77,6 +77,7 @@ const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> 
   [EINVAL]: ["EINVAL", "invalid argument"],
   24: ["EMFILE", "too many open files"],
   28: ["ENOSPC", "no space left"],
+  [EROFS]: ["EROFS", "the file system is read-only"],
   34: ["ERANGE", "out of range"],
   [EBADFD]: ["EBADFD", "the device is gone"],
   [EMSGSIZE]: ["EMSGSIZE", "message too long"],
