@@ -26,6 +26,7 @@ const PACKAGES: readonly Package[] = [
   { name: "openssl", command: "openssl" },
   { name: "nftables", command: "nft" },
   { name: "iptables", command: "iptables-restore" },
+  { name: "ethtool", command: "ethtool" },
 ];
 
 /** No test takes this long without a word; one that does hangs. */
