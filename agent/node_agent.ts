@@ -10,6 +10,7 @@ import {
   type Lease,
   type LeaseEvent,
   leaseKey,
+  LeaseMovedError,
   leasePublicIps,
   type LeaseRequest,
   type LeaseStore,
@@ -89,6 +90,23 @@ const OBJECTION_MS = 500;
  * with a ConfigError, a RuntimeError, or with a defect of denim (see `isDefect`), which it never retries.
  */
 export async function runNode(options: NodeOptions, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    try {
+      return await runNodeOnce(options, signal);
+    } catch (error) {
+      if (!(error instanceof LeaseMovedError)) throw error;
+      const why = `${error.message}; this node changes over`;
+      options.onReadiness(why);
+      options.log.warn(
+        "lease-moved",
+        `${why}. Pods from before are cut off: delete them, unless Kubernetes does`,
+      );
+    }
+  }
+}
+
+/** A node with one lease. Rejects as {@link runNode} does, and with a LeaseMovedError if it has other subnets. */
+async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<void> {
   const { store, backends, log, metrics } = options;
   const config = await store.networkConfig(signal);
   findBackend(config, backends);

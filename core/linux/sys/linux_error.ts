@@ -47,6 +47,7 @@ export const EBUSY = 16;
 export const EEXIST = 17;
 export const ENODEV = 19;
 export const EINVAL = 22;
+export const EROFS = 30;
 export const EBADFD = 77;
 export const EMSGSIZE = 90;
 export const EPROTONOSUPPORT = 93;
@@ -76,6 +77,7 @@ const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> 
   [EINVAL]: ["EINVAL", "invalid argument"],
   24: ["EMFILE", "too many open files"],
   28: ["ENOSPC", "no space left"],
+  [EROFS]: ["EROFS", "the file system is read-only"],
   34: ["ERANGE", "out of range"],
   [EBADFD]: ["EBADFD", "the device is gone"],
   [EMSGSIZE]: ["EMSGSIZE", "message too long"],
