@@ -10,7 +10,7 @@
  */
 
 import { addressBits, Cidr, type Family, IpAddress } from "../../ip.ts";
-import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
+import { attributesOf, type MessageReader, type MessageWriter } from "../netlink/netlink_codec.ts";
 import { addressFamily } from "../sys/address_family.ts";
 import { NLM_F_APPEND, NLM_F_CREATE } from "../uapi/netlink.ts";
 import { NFGENMSG_LEN, NFNETLINK_V0, NFNL_SUBSYS_NFTABLES } from "../uapi/nfnetlink.ts";
@@ -37,7 +37,6 @@ import {
   NFTA_TABLE_USE,
 } from "../uapi/nf_tables.ts";
 import {
-  attributesOf,
   be32,
   type Expression,
   expressionText,

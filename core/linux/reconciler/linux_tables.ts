@@ -33,6 +33,7 @@ import { routeKind } from "../objects/route.ts";
 import { ENODEV, LinuxError } from "../sys/linux_error.ts";
 import { NetworkNamespace } from "../sys/namespace.ts";
 import { NETLINK_ROUTE } from "../uapi/netlink.ts";
+import { WireguardTable } from "../wireguard/wireguard_table.ts";
 import { DeviceTable } from "./device_table.ts";
 import type {
   AnyTable,
@@ -127,6 +128,7 @@ export class LinuxTables implements KernelTables {
     });
     const onDevices = new RtnetlinkTable<OnDevices>(ON_DEVICES, common);
     const betweenNodes = new RtnetlinkTable<BetweenNodes>(BETWEEN_NODES, common);
+    const wireguard = open.use(new WireguardTable({ links, context, desired }));
     const sysctls = new SysctlTable(common);
     const nftables = open.use(nftablesIfThere(() =>
       new Nftables({
@@ -142,6 +144,8 @@ export class LinuxTables implements KernelTables {
     this.tables = {
       link: devices,
       ...onDevices.byKind(),
+      wireguard,
+      wireguardPeer: wireguard,
       ...betweenNodes.byKind(),
       forwarding: sysctls,
       nftTable: nftables,
