@@ -18,9 +18,12 @@ backendContract("udp", { backend: { Type: "udp" }, outlivesAgent: false, publish
 /** By whichever of the two there is: the kernel's WireGuard, or wireguard-go. */
 backendContract("wireguard", {
   backend: { Type: "wireguard" },
+  program: "wireguard-go",
   publishes: true,
   changeData: (node) => Deno.remove(`${node.directory}/wgkey`),
 });
+
+backendContract("ipip", { backend: { Type: "ipip" }, linkType: "ipip", ipv6: false, routes: true });
 
 backendContract("alloc", { backend: { Type: "alloc" }, carries: false });
 
