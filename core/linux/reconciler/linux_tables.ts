@@ -113,8 +113,10 @@ export class LinuxTables implements KernelTables {
     const links = new Links();
     const podBridge = new PodBridge({ socket, monitor, links, networks: () => this.networks });
     const context = this.#context(links, podBridge, desired);
+    const wireguard = open.use(new WireguardTable({ links, context, desired }));
     const onChange = (before: LinkState | undefined, now: LinkState | undefined) => {
       podBridge.onLink(before, now);
+      wireguard.onLink(before, now);
       this.#reportDevice(before, now, context);
     };
     const common = { socket, monitor, context };
@@ -128,7 +130,6 @@ export class LinuxTables implements KernelTables {
     });
     const onDevices = new RtnetlinkTable<OnDevices>(ON_DEVICES, common);
     const betweenNodes = new RtnetlinkTable<BetweenNodes>(BETWEEN_NODES, common);
-    const wireguard = open.use(new WireguardTable({ links, context, desired }));
     const sysctls = new SysctlTable(common);
     const nftables = open.use(nftablesIfThere(() =>
       new Nftables({

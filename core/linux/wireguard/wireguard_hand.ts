@@ -24,6 +24,8 @@ export type FoundPeer = Omit<WireguardPeer, "endpoint"> & {
    * said of what denim has just written.
    */
   readonly isHeard?: boolean;
+  /** Whether the device was down, and so forgot what it had agreed on with the peer, without a word to it since. */
+  readonly isForgotten?: boolean;
 };
 
 /** What a device has. */

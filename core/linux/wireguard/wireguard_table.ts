@@ -9,6 +9,7 @@ import { throwDefect } from "../../errors.ts";
 import type { WireguardDevice, WireguardPeer } from "../../kernel_state.ts";
 import { sleep } from "../../sleep.ts";
 import { WireguardSecret } from "../../wireguard_key.ts";
+import type { LinkState } from "../objects/link.ts";
 import { deviceKey, type KernelContext } from "../objects/object_kind.ts";
 import type { DesiredView, KernelTable, TableListener } from "../reconciler/kernel_table.ts";
 import type { Links } from "../reconciler/links.ts";
@@ -25,7 +26,9 @@ import type {
 } from "./wireguard_hand.ts";
 
 /** WireGuard reports nothing: this is how often denim looks whether others have changed it, in milliseconds. */
-const LOOK_MS = 10_000;
+const LOOK_MS = 500;
+/** With many peers it looks less often: a wait takes this many times as long as a look. */
+const WAITS_TO_LOOK = 100;
 
 /** What a {@link WireguardTable} works with. */
 export interface WireguardTableOptions {
@@ -41,6 +44,8 @@ export interface WireguardTableOptions {
 export class WireguardTable implements KernelTable<WireguardObject, FoundWireguard>, Disposable {
   readonly #options: WireguardTableOptions;
   readonly #kernel = new KernelHand();
+  /** Devices that were down since they had a word with all their peers. */
+  readonly #wereDown = new Set<string>();
 
   /** A table of the devices that owners want. */
   constructor(options: WireguardTableOptions) {
@@ -50,6 +55,14 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
   /** Closes the socket. The devices stay. */
   [Symbol.dispose](): void {
     this.#kernel[Symbol.dispose]();
+  }
+
+  /**
+   * Told of a change of a device. One that goes down forgets what it agreed on with its peers. They don't, and would go on
+   * like that for 15 s: when it is up again its peers are put again, which makes a handshake; see `firstKeepalive`.
+   */
+  onLink(before: LinkState | undefined, now: LinkState | undefined): void {
+    if (before?.up && now?.up === false) this.#wereDown.add(now.name);
   }
 
   /** See {@link KernelTable.key}. */
@@ -92,7 +105,11 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
     const wanted = [...this.#options.desired.of("wireguard").values()];
     return wanted.flatMap(({ object }) => {
       const { device } = object as WireguardDevice;
-      return this.#options.links.named(device) === undefined ? [] : this.#hand(device).read(device);
+      if (this.#options.links.named(device) === undefined) return [];
+      const isForgotten = this.#wereDown.has(device);
+      return this.#hand(device).read(device).map((found) =>
+        isForgotten && found.kind === "wireguardPeer" ? { ...found, isForgotten } : found
+      );
     });
   }
 
@@ -101,14 +118,27 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
     const byDevice = Map.groupBy(steps, ({ object }) => object.device);
     return [...byDevice].flatMap(([device, steps]) => {
       try {
-        const hand = this.#hand(device);
-        return hand.apply(device, steps.filter((step) => !this.#isTaken(step, hand)));
+        return this.#applyTo(device, steps);
       } catch (error) {
         throwDefect(error);
         return steps.filter(({ action }) => action === "put")
           .map((step) => ({ step, error: error as Error }));
       }
     });
+  }
+
+  /** Without its key and its port a device has nothing to say to peers: then they wait. Throws a LinuxError. */
+  #applyTo(device: string, steps: readonly WireguardStep[]): readonly WireguardFailure[] {
+    const hand = this.#hand(device);
+    const { own = [], peers = [] } = Object.groupBy(
+      steps,
+      ({ object }) => object.kind === "wireguard" ? "own" : "peers",
+    );
+    const [failure] = hand.apply(device, own.filter((step) => !this.#isTaken(step, hand)));
+    if (failure !== undefined) throw failure.error;
+    const failures = hand.apply(device, peers);
+    if (failures.length === 0) this.#wereDown.delete(device);
+    return failures;
   }
 
   /** Whether a device is as wanted already: a program that is told its port again opens it again. */
@@ -126,8 +156,30 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
 
   /** See {@link KernelTable.listen}. */
   async listen(listener: TableListener<FoundWireguard>, signal: AbortSignal): Promise<void> {
-    while (await sleep(LOOK_MS, signal)) {
-      if (this.#options.desired.of("wireguard").size > 0) listener.lost();
+    for (let waitMs = LOOK_MS; await sleep(waitMs, signal);) {
+      const startMs = performance.now();
+      if (!this.#isAsWanted()) listener.lost();
+      waitMs = Math.max(LOOK_MS, WAITS_TO_LOOK * (performance.now() - startMs));
+    }
+  }
+
+  /** Whether the devices that there are have what is wanted, and no peer more. */
+  #isAsWanted(): boolean {
+    const { desired, links } = this.#options;
+    const kinds = ["wireguard", "wireguardPeer"].map((kind) => [...desired.of(kind).values()]);
+    const wanted = kinds.flat().filter(({ object }) =>
+      links.named((object as WireguardObject).device) !== undefined
+    );
+    try {
+      const found = this.dump();
+      return found.length === wanted.length && found.every((each) => {
+        const object = desired.get(each.kind, this.key(each))?.object;
+        return object !== undefined && this.equal(object as WireguardObject, each);
+      });
+    } catch (error) {
+      throwDefect(error);
+      // The comparison that follows meets the same error, and is tried again.
+      return false;
     }
   }
 }
@@ -142,7 +194,7 @@ function wireguardKey(device: string): string {
  */
 function peerEqual(wanted: WireguardPeer, found: FoundPeer): boolean {
   const { endpoint, allowedIps } = found;
-  return wanted.keepaliveSeconds === found.keepaliveSeconds &&
+  return !found.isForgotten && wanted.keepaliveSeconds === found.keepaliveSeconds &&
     WireguardSecret.equal(wanted.presharedKey, found.presharedKey) &&
     (found.isHeard || endpoint?.port === wanted.endpoint.port &&
         endpoint.address.equals(wanted.endpoint.address)) &&
