@@ -55,12 +55,15 @@ export async function wireguard(
   return { measures: samples.measures, comparison: compare(samples) };
 }
 
-/** As a person would with wireguard-go, wg and ip. */
+/**
+ * As a person would with wireguard-go, wg and ip. Each program has a session of its own, as an agent's has: the kernel
+ * shares processors between sessions (autogroup, sched(7)).
+ */
 function setUpByHand(nodes: readonly LabNode[]): void {
   for (const node of nodes) {
     inNode(
       node,
-      `wireguard-go flannel-wg; wg genkey >${node.directory}/key; ` +
+      `setsid --wait wireguard-go flannel-wg; wg genkey >${node.directory}/key; ` +
         `wg set flannel-wg private-key ${node.directory}/key listen-port 51820; ` +
         `ip addr add ${node.subnet().address}/32 dev flannel-wg; ` +
         "ip link set flannel-wg mtu 1420 up; ip route add 10.5.0.0/16 dev flannel-wg",

@@ -21,6 +21,18 @@ export function octets(number: number): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
+/** The public key of a private one, as base64: X25519 with the base point 9 (RFC 7748 section 6.1). */
+export async function publicKeyOf(privateKey: Uint8Array): Promise<string> {
+  const name = { name: "X25519" };
+  const pkcs8 = Uint8Array.fromHex(`302e020100300506032b656e04220420${privateKey.toHex()}`);
+  const key = await crypto.subtle.importKey("pkcs8", pkcs8, name, false, ["deriveBits"]);
+  const base = new Uint8Array(32);
+  base[0] = 9;
+  const point = await crypto.subtle.importKey("raw", base, name, false, []);
+  const bits = await crypto.subtle.deriveBits({ ...name, public: point }, key, 256);
+  return new Uint8Array(bits).toBase64();
+}
+
 /** A device of this name as a link of a node. */
 export function wireguardLink(name: string): Link {
   return {
