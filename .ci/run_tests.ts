@@ -28,6 +28,7 @@ const PACKAGES: readonly Package[] = [
   { name: "iptables", command: "iptables-restore" },
   { name: "wireguard-go", command: "wireguard-go" },
   { name: "wireguard-tools", command: "wg" },
+  { name: "ethtool", command: "ethtool" },
 ];
 
 /** No test takes this long without a word; one that does hangs. */

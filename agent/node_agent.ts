@@ -20,7 +20,6 @@ import {
   RuntimeError,
   type SubnetEnv,
   SYSTEM_CLOCK,
-  throwDefect,
 } from "@denim/core";
 import { kernelReader, NetlinkSocket, Reconciler, type UnderlayNews } from "@denim/core/linux";
 import { DataPath, type DataPathContext } from "./data_path.ts";
@@ -28,6 +27,9 @@ import { DataPathAdapter } from "./data_path_adapter.ts";
 import { DataPathManager } from "./data_path_manager.ts";
 import { logFailures } from "./desired_kernel.ts";
 import {
+  blackholeState,
+  FORWARD_OWNER,
+  forwardState,
   HOST_OWNER,
   hostState,
   MASQUERADE_OWNER,
@@ -36,7 +38,7 @@ import {
 } from "./host_state.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
-import { type AnyBackend, findBackend, requireNftables } from "./net_conf.ts";
+import { type AnyBackend, findBackend } from "./net_conf.ts";
 import { NetworkCondition } from "./network_condition.ts";
 import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
@@ -56,6 +58,12 @@ export interface NodeOptions {
   readonly subnetFile: string;
   /** How pods' packets to the outside are masqueraded; `undefined` if the agent does not do it. */
   readonly masquerade?: MasqueradeChoice | undefined;
+  /** Whether packets to addresses of the node's subnet that no pod has are dropped. */
+  readonly blackholeRoute?: boolean;
+  /** Whether pods' packets pass where iptables' FORWARD drops what nobody lets pass. */
+  readonly forwardRules: boolean;
+  /** How often iptables' rules are compared in full, in milliseconds. */
+  readonly iptablesResyncMs: number;
   /** How long before its end the lease is renewed, in milliseconds. */
   readonly renewMarginMs: number;
   /** Where the node says what it does. */
@@ -84,7 +92,6 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
   const { store, backends, log, metrics } = options;
   const config = await store.networkConfig(signal);
   findBackend(config, backends);
-  if (options.masquerade !== undefined) requireNftables(config);
   if (config.backend.defaulted) {
     log.warn(
       "backend-defaulted",
@@ -132,10 +139,10 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
 }
 
 function openReconciler(
-  { log, metrics }: NodeOptions,
+  { log, metrics, iptablesResyncMs }: NodeOptions,
   onUnderlay: (news: UnderlayNews) => void,
 ): Reconciler {
-  return new Reconciler({ log, metrics, onUnderlay });
+  return new Reconciler({ log, metrics, onUnderlay, iptablesResyncMs });
 }
 
 /** What a node starts from. */
@@ -234,6 +241,7 @@ class NodeAgent implements AsyncDisposable {
       subnetFile: start.subnetFile,
       env: () => this.#subnetEnv(),
       publicIps: () => leasePublicIps(this.#keeper.lease),
+      devices: () => this.dataPaths.devices,
       onReadiness: (unready) => {
         this.#condition.set(unready === undefined);
         onReadiness(unready);
@@ -363,23 +371,9 @@ class NodeAgent implements AsyncDisposable {
   /** Follows net-conf for as long as the node lives. */
   async #followNetConf(): Promise<void> {
     for await (const config of this.#options.store.watchNetworkConfig(this.#tasks.signal)) {
-      if (!this.#canFollow(config)) continue;
       this.adapter.want(config);
       // It may allow the subnets that the net-conf before did not.
       if (this.#readiness.taken) this.#tasks.add(this.#keeper.publish());
-    }
-  }
-
-  /** Whether the node can masquerade as a new net-conf says; the log says why not. */
-  #canFollow(config: NetworkConfig): boolean {
-    if (this.#options.masquerade === undefined) return true;
-    try {
-      requireNftables(config);
-      return true;
-    } catch (error) {
-      throwDefect(error);
-      this.adapter.refuse(error);
-      return false;
     }
   }
 
@@ -422,6 +416,7 @@ class NodeAgent implements AsyncDisposable {
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
     this.#reconciler.set(HOST_OWNER, hostState(families, devices, subnets));
     this.#reconciler.set(MASQUERADE_OWNER, this.#masqueradeState());
+    this.#reconciler.set(FORWARD_OWNER, this.#options.forwardRules ? forwardState(families) : []);
     logFailures(this.#reconciler.apply(), this.#options.log);
   }
 
@@ -437,7 +432,11 @@ class NodeAgent implements AsyncDisposable {
 
   #masqueradeState(): KernelState {
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
-    return masqueradeState(this.dataPaths.config.families, subnets, this.#options.masquerade);
+    const { masquerade, blackholeRoute } = this.#options;
+    return [
+      ...masqueradeState(this.dataPaths.config, subnets, masquerade),
+      ...blackholeRoute ? blackholeState(subnets) : [],
+    ];
   }
 
   #subnetEnv(): SubnetEnv {

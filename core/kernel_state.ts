@@ -205,8 +205,26 @@ export interface DeviceRoute {
   readonly source: IpAddress;
 }
 
+/**
+ * A route of the main table whose packets the kernel drops, without a word to their senders. Any other route to the
+ * same network goes before it.
+ */
+export interface BlackholeRoute {
+  /** Tells the kinds of object apart. */
+  readonly kind: "route";
+  /** What becomes of its packets, in the words of `ip route`. */
+  readonly type: "blackhole";
+  /** The network whose packets are dropped. */
+  readonly destination: Cidr;
+  /** {@link LAST_METRIC}: part of what tells routes apart. */
+  readonly metric: typeof LAST_METRIC;
+}
+
+/** The highest metric that a route can have: all others to the same network go before it. */
+export const LAST_METRIC = 0xffff_ffff;
+
 /** A route of the main table. */
-export type Route = NexthopRoute | DeviceRoute;
+export type Route = NexthopRoute | DeviceRoute | BlackholeRoute;
 
 /** The device that stands for all of them, under the kernel's name for it in `net.ipv4.conf`. */
 export const ALL_DEVICES = "all";
@@ -237,6 +255,9 @@ export interface PodGateway {
   readonly prefixLength: number;
 }
 
+/** Which part of the kernel masquerades: nftables, or one of the two iptables. */
+export type MasqueradeEngine = "nftables" | "iptables";
+
 /**
  * Packets of pods leave the node under the node's own address, as those of the node to pods elsewhere do (NAT). Who is
  * masqueraded is said by masquerade.ts of core/linux/netfilter.
@@ -252,6 +273,18 @@ export interface Masquerade {
   readonly subnets: readonly Cidr[];
   /** Whether source ports are drawn at random (`--random-fully`), which is flannel's default. */
   readonly fullyRandom: boolean;
+  /** What does it; unless given nftables where the kernel has it, else iptables. */
+  readonly engine?: MasqueradeEngine | undefined;
+}
+
+/** Packets of pods pass where the policy of iptables' chain FORWARD drops what nobody lets pass, as Docker has it. */
+export interface PodForward {
+  /** Tells the kinds of object apart. */
+  readonly kind: "podForward";
+  /** Whose packets. */
+  readonly family: Family;
+  /** The cluster's networks of this family. */
+  readonly networks: readonly Cidr[];
 }
 
 /** One thing that the kernel should have. */
@@ -266,7 +299,8 @@ export type KernelObject =
   | Route
   | Forwarding
   | PodGateway
-  | Masquerade;
+  | Masquerade
+  | PodForward;
 
 /** All that an owner wants in the kernel, in any order. */
 export type KernelState = readonly KernelObject[];

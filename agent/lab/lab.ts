@@ -21,6 +21,7 @@ import {
   FORWARDING,
   NetlinkSocket,
   NetworkNamespace,
+  readProcFile,
   writeLinkSettings,
   writeNewAddress,
   writeNewBridge,
@@ -220,7 +221,7 @@ interface LabState {
 /** Whether a process is an agent of the laboratory in this directory: its number may be another's now. */
 function isOurs(pid: number, directory: string): boolean {
   try {
-    return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(directory);
+    return readProcFile(`/proc/${pid}/cmdline`).includes(directory);
   } catch (error) {
     throwDefect(error);
     return false;
@@ -383,7 +384,7 @@ export class LabNode {
       },
     });
     this.#agent = agent;
-    const log = () => readText(this.logFile);
+    const log = () => ifPossible(() => Deno.readTextFileSync(this.logFile));
     let exit: number | undefined;
     agent.status.then(({ code }) => {
       exit = code;
@@ -559,10 +560,10 @@ export async function whileProgress(
   return false;
 }
 
-/** A file's text; "" if it can't be read. */
-function readText(path: string): string {
+/** What `read` returns; "" if the file can't be read. */
+function ifPossible(read: () => string): string {
   try {
-    return Deno.readTextFileSync(path);
+    return read();
   } catch (error) {
     throwDefect(error);
     return "";
@@ -572,7 +573,9 @@ function readText(path: string): string {
 /** How much processor time a process has used, in milliseconds; 0 if it is gone. See proc_pid_stat(5). */
 function processorMs(pid: number): number {
   // The name in parentheses may hold spaces. utime and stime are the 12th and 13th field behind it.
-  const fields = readText(`/proc/${pid}/stat`).replace(/^.*\) /s, "").split(" ");
+  const fields = ifPossible(() => readProcFile(`/proc/${pid}/stat`)).replace(/^.*\) /s, "").split(
+    " ",
+  );
   const ticks = Number(fields[11] ?? 0) + Number(fields[12] ?? 0);
   return ticks * 1000 / TICKS_PER_SECOND;
 }

@@ -30,6 +30,7 @@ import {
   NFTA_HOOK_PRIORITY,
   NFTA_RULE_CHAIN,
   NFTA_RULE_EXPRESSIONS,
+  NFTA_RULE_HANDLE,
   NFTA_RULE_TABLE,
   NFTA_RULE_USERDATA,
   NFTA_TABLE_FLAGS,
@@ -117,7 +118,7 @@ function sameRules(wanted: readonly NftRule[], found: readonly NftRule[]): boole
 }
 
 /** The rule's steps and comment, as text by which two rules are compared. */
-function nftRuleText({ expressions, comment }: NftRule): string {
+export function nftRuleText({ expressions, comment }: NftRule): string {
   return [...expressions.map(expressionText), JSON.stringify(comment)].join("; ");
 }
 
@@ -142,17 +143,26 @@ export function writeTable(writer: MessageWriter, { family, name, chains }: NftT
   table(NFT_MSG_DELTABLE, 0);
   table(NFT_MSG_NEWTABLE, NLM_F_CREATE);
   for (const chain of chains) {
-    beginNft(writer, NFT_MSG_NEWCHAIN, NLM_F_CREATE, family)
-      .stringAttribute(NFTA_CHAIN_TABLE, name)
-      .stringAttribute(NFTA_CHAIN_NAME, chain.name)
-      .stringAttribute(NFTA_CHAIN_TYPE, chain.type)
-      .bytesAttribute(NFTA_CHAIN_POLICY, be32(chain.policy))
-      .nested(NFTA_CHAIN_HOOK, () => {
-        writer.bytesAttribute(NFTA_HOOK_HOOKNUM, be32(chain.hook));
-        writer.bytesAttribute(NFTA_HOOK_PRIORITY, be32(chain.priority));
-      }).end();
-    writeRules(writer, family, name, chain);
+    writeBaseChain(writer, { family, name }, chain);
+    writeRules(writer, { family, name }, chain);
   }
+}
+
+/** Writes the message that makes a chain to which the kernel hands packets, without rules. */
+export function writeBaseChain(
+  writer: MessageWriter,
+  { family, name }: Pick<NftTable, "family" | "name">,
+  chain: Omit<NftChain, "rules">,
+): void {
+  beginNft(writer, NFT_MSG_NEWCHAIN, NLM_F_CREATE, family)
+    .stringAttribute(NFTA_CHAIN_TABLE, name)
+    .stringAttribute(NFTA_CHAIN_NAME, chain.name)
+    .stringAttribute(NFTA_CHAIN_TYPE, chain.type)
+    .bytesAttribute(NFTA_CHAIN_POLICY, be32(chain.policy))
+    .nested(NFTA_CHAIN_HOOK, () => {
+      writer.bytesAttribute(NFTA_HOOK_HOOKNUM, be32(chain.hook));
+      writer.bytesAttribute(NFTA_HOOK_PRIORITY, be32(chain.priority));
+    }).end();
 }
 
 /**
@@ -169,15 +179,15 @@ export function writeTableRules(
     beginNft(writer, NFT_MSG_DELRULE, 0, family)
       .stringAttribute(NFTA_RULE_TABLE, name)
       .stringAttribute(NFTA_RULE_CHAIN, chain.name).end();
-    writeRules(writer, family, name, chain);
+    writeRules(writer, { family, name }, chain);
   }
 }
 
-function writeRules(
+/** Writes the messages that put rules at a chain's end. */
+export function writeRules(
   writer: MessageWriter,
-  family: Family,
-  table: string,
-  { name, rules }: NftChain,
+  { family, name: table }: Pick<NftTable, "family" | "name">,
+  { name, rules }: Pick<NftChain, "name" | "rules">,
 ): void {
   for (const { expressions, comment } of rules) {
     beginNft(writer, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, family)
@@ -197,12 +207,17 @@ export function writeRemovedTable(
     .stringAttribute(NFTA_TABLE_NAME, name).end();
 }
 
-/**
- * The networks that the table's rules ask packets' addresses about, whether denim wrote them or nft(8), which loads
- * only the octets that matter if the prefix ends with one.
- */
+/** The networks that the table's rules ask packets' addresses about. */
 export function networksOf({ family, chains }: NftTable): readonly Cidr[] {
-  const steps = chains.flatMap(({ rules }) => rules).flatMap(({ expressions }) => expressions);
+  return networksOfRules(family, chains.flatMap(({ rules }) => rules));
+}
+
+/**
+ * The networks that rules ask packets' addresses about, whether denim wrote them or nft(8), which loads only the
+ * octets that matter if the prefix ends with one.
+ */
+export function networksOfRules(family: Family, rules: readonly NftRule[]): readonly Cidr[] {
+  const steps = rules.flatMap(({ expressions }) => expressions);
   return steps.flatMap((step, at) => {
     if (step.name !== "cmp") return [];
     const before = steps[at - 1];
@@ -242,10 +257,19 @@ export function parseChain(reader: MessageReader): Omit<NftChain, "rules"> {
   };
 }
 
-/** Reads a message about a rule, which says the chain's name too. */
-export function parseRule(reader: MessageReader): NftRule & { readonly chain: string } {
+/** A rule as the kernel has it. */
+export interface FoundNftRule extends NftRule {
+  /** The chain that it is in. */
+  readonly chain: string;
+  /** By what the kernel knows it in its table, in network order. */
+  readonly handle: Uint8Array;
+}
+
+/** Reads a message about a rule. */
+export function parseRule(reader: MessageReader): FoundNftRule {
   reader.readAttributes(NFGENMSG_LEN);
   return {
+    handle: reader.bytesAttribute(NFTA_RULE_HANDLE)?.slice() ?? new Uint8Array(),
     chain: reader.stringAttribute(NFTA_RULE_CHAIN) ?? "",
     expressions: readExpressions(reader.bytesAttribute(NFTA_RULE_EXPRESSIONS) ?? new Uint8Array()),
     comment: readComment(reader.bytesAttribute(NFTA_RULE_USERDATA) ?? new Uint8Array()),

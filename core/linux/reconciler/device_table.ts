@@ -64,6 +64,8 @@ export interface DeviceTableOptions {
   readonly desired: DesiredView;
   /** Takes what operators should know. */
   readonly log: Logger;
+  /** The names of devices that earlier runs left, as their record says. */
+  readonly left: ReadonlySet<string>;
   /** Told of every change of a device, denim's or not, that denim did not make itself. */
   readonly onChange: OnLinkChange;
   /** Told that events of devices, and so perhaps of all else, were lost. */
@@ -97,8 +99,8 @@ export class DeviceTable implements KernelTable<Link, Link | FoundLink> {
   }
 
   /** See {@link KernelTable.ours}. A device of unknown origin is never denim's to remove. */
-  ours(_found: Link | FoundLink, known: boolean): boolean {
-    return known;
+  ours({ name }: Link | FoundLink, known: boolean): boolean {
+    return known || this.#options.left.has(name);
   }
 
   /** See {@link KernelTable.find}. */

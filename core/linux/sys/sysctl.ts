@@ -8,6 +8,8 @@
 
 import { throwDefect } from "../../errors.ts";
 import type { Family } from "../../ip.ts";
+import { ENOENT, LinuxError } from "./linux_error.ts";
+import { readProcFile, writeProcFile } from "./proc_files.ts";
 
 /** The setting that makes a namespace a router, by family. */
 export const FORWARDING: Readonly<Record<Family, string>> = {
@@ -23,21 +25,20 @@ function sysctlPath(name: string): string {
 /** A setting's value; `undefined` if the kernel has no such setting. */
 export function readSysctl(name: string): string | undefined {
   try {
-    return Deno.readTextFileSync(sysctlPath(name)).trim();
+    return readProcFile(sysctlPath(name)).trim();
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
+    if (error instanceof LinuxError && error.errno === ENOENT) return undefined;
     throw error;
   }
 }
 
 /**
- * Gives a setting a value, unless it has it already: a read-only `/proc/sys` with the right value is fine. Throws what
- * Deno throws, NotFound if the kernel has no such setting.
+ * Gives a setting a value, unless it has it already: a read-only `/proc/sys` with the right value is fine. Throws a
+ * LinuxError, ENOENT if the kernel has no such setting.
  */
 export function writeSysctl(name: string, value: string): void {
   if (readSysctl(name) === value) return;
-  // truncate: an open with O_CREAT would be refused on procfs.
-  Deno.writeTextFileSync(sysctlPath(name), value, { create: false });
+  writeProcFile(sysctlPath(name), value);
 }
 
 /** As {@link writeSysctl}, for a setting that denim can do without: kernels without IPv6 lack some. */

@@ -23,7 +23,7 @@ export const SOL_UDP = 17, UDP_SEGMENT = 103, UDP_GRO = 104;
 // linux/if_ether.h
 export const ETH_P_ALL = 0x0003;
 // asm-generic/fcntl.h
-export const O_RDONLY = 0, O_RDWR = 2;
+export const O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2;
 export const O_NONBLOCK = 0x800, O_CLOEXEC = 0x80000;
 export const LOCK_SH = 1, LOCK_UN = 8;
 // linux/sched.h

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { report } from "../../../tests/support/report.ts";
-import { hasLinkType, rootTest } from "../../../tests/support/root_test.ts";
+import { rootTest } from "../../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
 import { sh } from "../../../tests/support/sh.ts";
 import { eventually } from "../../../tests/support/wait.ts";
