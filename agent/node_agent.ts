@@ -382,9 +382,9 @@ class NodeAgent implements AsyncDisposable {
   async #withdraw(conflict: string): Promise<never> {
     await this.#options.store.release(this.#keeper.lease.key, this.#tasks.signal);
     throw new RuntimeError(
-      `${conflict}: if this machine is a clone of that node, remove the devices that it was copied with ` +
-        "(ip link delete flannel.1) and start the agent again; if that lease is this machine's own from " +
-        "before, release it (denim leases release)",
+      `${conflict}: if this machine is a clone of that node, remove what it was copied with (VXLAN: ip link ` +
+        "delete flannel.1; WireGuard: the key file, /run/flannel/wgkey) and start the agent again; if that " +
+        "lease is this machine's own from before, release it (denim leases release)",
     );
   }
 
