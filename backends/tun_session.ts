@@ -117,7 +117,7 @@ class TunSession<PeerData> implements BackendSession<PeerData> {
   }
 
   peerState(peer: Peer<PeerData>): KernelState {
-    return tunPeerState(this.#node, this.#options.device, peer);
+    return tunPeerState(this.#node, () => this.#options.device, peer);
   }
 
   onLeased(): Promise<void> {

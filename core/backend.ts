@@ -126,6 +126,11 @@ export interface Backend<Options = unknown, PeerData = unknown> {
   readonly type: string;
   /** What `BackendType` in leases says: the type, but "" for those that flannel writes without one. */
   readonly leaseType: string;
+  /**
+   * Whether several nodes may be reached at one public IP, as behind NAT: what they publish tells them apart. Unless it
+   * says so, a node does not follow a peer that has its own public IP, as only a cloned machine's does.
+   */
+  readonly sharesPublicIp?: boolean;
   /** Reads net-conf's `Backend` object, whose keys come in any case; see `anyCase`. */
   readonly options: ZodType<Options>;
   /** Reads a half's `BackendData`. This node does not follow a lease that it refuses. */
@@ -239,48 +244,62 @@ export function subnetRoute(
 const TUN_QUEUE_LENGTH = 1000;
 
 /**
- * What a node needs if its packets to all others go by one TUN device: the device, and, once there is a lease, in each
- * family its address and one route for the whole network. Where that overlaps the hosts' network there is no such route:
- * see {@link tunPeerState}.
+ * What a node needs if its packets to all others go by one TUN device: the device, and what {@link wholeNetworkState}
+ * says.
  *
  * @param name the device's name, at most 15 octets
  * @param mtuBytes the largest packet that a pod may send
  * @param own the node's lease
  */
 export function tunState(
-  { config, overlapsHosts }: Pick<NodeContext, "config" | "overlapsHosts">,
+  node: Pick<NodeContext, "config" | "overlapsHosts">,
   { name, mtuBytes }: { readonly name: string; readonly mtuBytes: number },
   own: Lease | undefined,
 ): KernelState {
   const info = { type: "tun", queueLength: TUN_QUEUE_LENGTH } as const;
-  return [
-    { kind: "link", name, mtuBytes, info },
-    ...config.families.flatMap(({ family, network }): KernelState => {
-      const source = own && leaseHalf(own, family)?.subnet.address;
-      if (source === undefined) return [];
-      // A host's prefix: it names a source for the node's own packets, and makes no route.
-      const prefixLength = addressBits(family);
-      const address = { kind: "address", device: name, address: source, prefixLength } as const;
-      return overlapsHosts
-        ? [address]
-        : [address, { kind: "route", destination: network, device: name, source }];
-    }),
-  ];
+  return [{ kind: "link", name, mtuBytes, info }, ...wholeNetworkState(node, () => name, own)];
 }
 
 /**
- * What one peer adds to {@link tunState}: nothing, as one route leads to all of them. But if the pods' networks overlap
+ * What leads a node's packets to all others by a device, once there is a lease: in each family the device's address and
+ * one route for the whole network. Where that overlaps the hosts' network there is no such route: see
+ * {@link tunPeerState}.
+ *
+ * @param device the name of a family's device
+ * @param own the node's lease
+ */
+export function wholeNetworkState(
+  { config, overlapsHosts }: Pick<NodeContext, "config" | "overlapsHosts">,
+  device: (family: Family) => string,
+  own: Lease | undefined,
+): KernelState {
+  return config.families.flatMap(({ family, network }): KernelState => {
+    const source = own && leaseHalf(own, family)?.subnet.address;
+    if (source === undefined) return [];
+    // A host's prefix: it names a source for the node's own packets, and makes no route.
+    const prefixLength = addressBits(family);
+    const name = device(family);
+    const address = { kind: "address", device: name, address: source, prefixLength } as const;
+    return overlapsHosts
+      ? [address]
+      : [address, { kind: "route", destination: network, device: name, source }];
+  });
+}
+
+/**
+ * What one peer adds to {@link wholeNetworkState}: nothing, as one route leads to all of them. But if the pods' networks overlap
  * that of the hosts, the route would take the packets of hosts behind a router, and a network on the outer device's
  * link would take pods' packets: then each peer's subnet has a route of its own.
  *
- * @param device the TUN device's name
+ * @param device the name of a family's device
  */
 export function tunPeerState(
   { overlapsHosts }: Pick<NodeContext, "overlapsHosts">,
-  device: string,
+  device: (family: Family) => string,
   { halves }: Peer<unknown>,
 ): KernelState {
-  return overlapsHosts ? halves.flatMap(({ subnet }) => subnetRoute(subnet, device)) : [];
+  if (!overlapsHosts) return [];
+  return halves.flatMap(({ subnet }) => subnetRoute(subnet, device(subnet.family)));
 }
 
 /**

@@ -22,7 +22,7 @@ Deno.test("a tunnel in user space: a route for the network, or one for each subn
       .flatMap((object) => object.kind === "route" ? `${object.destination}` : []);
     assert.deepEqual(routes, overlapsHosts ? [] : ["10.5.0.0/16", "fc00:5::/48"]);
     assert.deepEqual(
-      tunPeerState(node, "tun0", PEER),
+      tunPeerState(node, () => "tun0", PEER),
       !overlapsHosts ? [] : PEER.halves.flatMap(({ subnet }) => {
         const id = nexthopId(subnet);
         return [

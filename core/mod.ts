@@ -66,12 +66,14 @@ export {
   tunnelMtuBytes,
   tunPeerState,
   tunState,
+  wholeNetworkState,
 } from "./backend.ts";
 export { NodeScope } from "./node_scope.ts";
 export { type PeerChanges, PeerTable } from "./peer_table.ts";
 
 // What the kernel should look like.
 export * from "./kernel_state.ts";
+export { parseWireguardKey, WireguardSecret } from "./wireguard_key.ts";
 
 // What goes wrong, and how it is told and counted.
 export * from "./errors.ts";

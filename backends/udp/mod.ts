@@ -128,7 +128,7 @@ class UdpSession implements BackendSession<UdpPeerData> {
   }
 
   peerState(peer: Peer<UdpPeerData>): KernelState {
-    return tunPeerState(this.#node, DEVICE, peer);
+    return tunPeerState(this.#node, () => DEVICE, peer);
   }
 
   onLeased(own: Lease): Promise<void> {
