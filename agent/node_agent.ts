@@ -10,6 +10,7 @@ import {
   type Lease,
   type LeaseEvent,
   leaseKey,
+  LeaseMovedError,
   leasePublicIps,
   type LeaseRequest,
   type LeaseStore,
@@ -89,6 +90,23 @@ const OBJECTION_MS = 500;
  * with a ConfigError, a RuntimeError, or with a defect of denim (see `isDefect`), which it never retries.
  */
 export async function runNode(options: NodeOptions, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    try {
+      return await runNodeOnce(options, signal);
+    } catch (error) {
+      if (!(error instanceof LeaseMovedError)) throw error;
+      const why = `${error.message}; this node changes over`;
+      options.onReadiness(why);
+      options.log.warn(
+        "lease-moved",
+        `${why}. Pods from before are cut off: delete them, unless Kubernetes does`,
+      );
+    }
+  }
+}
+
+/** A node with one lease. Rejects as {@link runNode} does, and with a LeaseMovedError if it has other subnets. */
+async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<void> {
   const { store, backends, log, metrics } = options;
   const config = await store.networkConfig(signal);
   findBackend(config, backends);
@@ -364,9 +382,9 @@ class NodeAgent implements AsyncDisposable {
   async #withdraw(conflict: string): Promise<never> {
     await this.#options.store.release(this.#keeper.lease.key, this.#tasks.signal);
     throw new RuntimeError(
-      `${conflict}: if this machine is a clone of that node, remove the devices that it was copied with ` +
-        "(ip link delete flannel.1) and start the agent again; if that lease is this machine's own from " +
-        "before, release it (denim leases release)",
+      `${conflict}: if this machine is a clone of that node, remove what it was copied with (VXLAN: ip link ` +
+        "delete flannel.1; WireGuard: the key file, /run/flannel/wgkey) and start the agent again; if that " +
+        "lease is this machine's own from before, release it (denim leases release)",
     );
   }
 

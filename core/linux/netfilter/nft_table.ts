@@ -10,7 +10,7 @@
  */
 
 import { addressBits, Cidr, type Family, IpAddress } from "../../ip.ts";
-import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
+import { attributesOf, type MessageReader, type MessageWriter } from "../netlink/netlink_codec.ts";
 import { addressFamily } from "../sys/address_family.ts";
 import { NFPROTO_INET } from "../uapi/netfilter.ts";
 import { NLM_F_APPEND, NLM_F_CREATE } from "../uapi/netlink.ts";
@@ -39,7 +39,6 @@ import {
   NFTA_TABLE_USE,
 } from "../uapi/nf_tables.ts";
 import {
-  attributesOf,
   be32,
   type Expression,
   expressionText,
