@@ -115,15 +115,6 @@ export const request: FlagType<never> = {
   },
 };
 
-/** A switch of flannel's that denim takes while it is off: silence about one that is on would be a false promise. */
-export const notYet: FlagType<false> = {
-  placeholder: undefined,
-  read: (texts) => {
-    if (toggle.read(texts)) throw new ConfigError("denim does not do this yet; leave it out");
-    return false;
-  },
-};
-
 /** A flag that denim takes and does not follow; the value says whether it was given. */
 export function ignored(placeholder?: string): FlagType<boolean> {
   return { placeholder, read: (texts) => texts.length > 0 };

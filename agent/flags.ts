@@ -12,7 +12,6 @@ import {
   ipAddress,
   list,
   minutes,
-  notYet,
   oneOf,
   request,
   single,
@@ -32,13 +31,8 @@ export const COMMON_FLAGS = [
 /** One of {@link COMMON_FLAGS}. */
 export type CommonFlag = typeof COMMON_FLAGS[number];
 
-/** Flags of flannel's that say how another one is followed: they harm nothing while that one is off. */
-const FLANNEL_DETAILS = [
-  flag("iptables-resync", ignored("SECONDS")),
-] as const;
-
-/** The flags of klog, flannel's logger. */
-const KLOG_FLAGS = [
+/** The flags of klog, flannel's logger, which denim takes and does not follow. */
+const IGNORED_FLAGS = [
   flag("add_dir_header", ignored()),
   flag("alsologtostderr", ignored()),
   flag("log_backtrace_at", ignored("TEXT")),
@@ -53,8 +47,6 @@ const KLOG_FLAGS = [
   flag("v", ignored("N")),
   flag("vmodule", ignored("TEXT")),
 ] as const;
-
-const IGNORED_FLAGS = [...FLANNEL_DETAILS, ...KLOG_FLAGS] as const;
 
 /** Where subnet.env is. */
 export const SUBNET_FILE_FLAG = flag(
@@ -107,11 +99,26 @@ export const SETTINGS = [
     toggle,
     "with --ip-masq: keep pods' source ports if they are free, rather than draw them at random",
   ),
+  flag(
+    "ip-blackhole-route",
+    toggle,
+    "drop packets to addresses of this node's subnet that no pod has, rather than let them leave the node",
+  ),
+  flag(
+    "iptables-forward-rules",
+    toggle,
+    "let pods' packets pass where iptables' FORWARD policy is DROP, as Docker sets it",
+    "true",
+  ),
+  flag(
+    "iptables-resync",
+    wholeNumber(1, 86_400, "SECONDS"),
+    "how often rules of iptables are compared in full; changes of nftables are noticed at once",
+    "5",
+  ),
   flag("healthz-ip", ipAddress(), "address to serve /healthz and /readyz on", "127.0.0.1"),
   flag("healthz-port", wholeNumber(0, 65_535, "PORT"), "port to serve them on; 0: none", "0"),
   flag("log-format", oneOf(["text", "json"]), "form of log lines", "text"),
-  flag("iptables-forward-rules", notYet),
-  flag("ip-blackhole-route", notYet),
   ...IGNORED_FLAGS,
 ] as const;
 

@@ -120,6 +120,9 @@ async function serve(
     masquerade: values["ip-masq"]
       ? { fullyRandom: !values["ip-masq-fully-random-disable"] }
       : undefined,
+    blackholeRoute: values["ip-blackhole-route"],
+    forwardRules: values["iptables-forward-rules"],
+    iptablesResyncMs: values["iptables-resync"] * 1000,
     renewMarginMs: values["subnet-lease-renew-margin"],
     log,
     metrics,

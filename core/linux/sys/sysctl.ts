@@ -6,9 +6,10 @@
  * @module
  */
 
+import { existsSync } from "node:fs";
 import { throwDefect } from "../../errors.ts";
 import type { Family } from "../../ip.ts";
-import { ENOENT, LinuxError } from "./linux_error.ts";
+import { ENOENT, EROFS, LinuxError } from "./linux_error.ts";
 import { readProcFile, writeProcFile } from "./proc_files.ts";
 
 /** The setting that makes a namespace a router, by family. */
@@ -33,12 +34,21 @@ export function readSysctl(name: string): string | undefined {
 }
 
 /**
- * Gives a setting a value, unless it has it already: a read-only `/proc/sys` with the right value is fine. Throws a
- * LinuxError, ENOENT if the kernel has no such setting.
+ * Gives a setting a value, unless it has it already: a read-only `/proc/sys` with the right value is fine. In a
+ * container, whose `/proc/sys` is read-only, the host's `/proc/sys/net` is written if it is mounted at
+ * `/host/proc/sys/net`. Throws a LinuxError, ENOENT if the kernel has no such setting.
+ *
+ * @param host where a container sees its host's files
  */
-export function writeSysctl(name: string, value: string): void {
+export function writeSysctl(name: string, value: string, host = "/host"): void {
   if (readSysctl(name) === value) return;
-  writeProcFile(sysctlPath(name), value);
+  try {
+    writeProcFile(sysctlPath(name), value);
+  } catch (error) {
+    const isReadOnly = error instanceof LinuxError && error.errno === EROFS;
+    if (!isReadOnly || !existsSync(host + sysctlPath("net"))) throw error;
+    writeProcFile(host + sysctlPath(name), value);
+  }
 }
 
 /** As {@link writeSysctl}, for a setting that denim can do without: kernels without IPv6 lack some. */
