@@ -104,6 +104,12 @@ export const AGENT_FLAGS = [
   ),
   flag("healthz-port", wholeNumber(0, 65_535, "PORT"), "port to serve them on; 0: none", "0"),
   API_SOCKET_FLAG,
+  flag(
+    "probe-peers",
+    toggle,
+    "ask the other nodes over the data path whether packets reach them, and say which are in trouble",
+    "true",
+  ),
   flag("log-format", oneOf(["text", "json"]), "form of log lines", "text"),
   ...COMMON_FLAGS,
   flag("version", request, "print the version and exit"),

@@ -38,6 +38,7 @@ import {
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
 import { type AnyBackend, findBackend, requireNftables } from "./net_conf.ts";
+import { Prober } from "./mesh/prober.ts";
 import { NetworkCondition } from "./network_condition.ts";
 import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
@@ -70,6 +71,8 @@ export interface NodeOptions {
    * a reason when they cannot any more.
    */
   readonly onReadiness: (unready: string | undefined) => void;
+  /** Whether peers are probed over the data path. */
+  readonly probePeers: boolean;
   /** Called once, with what those may see of the node who only look. */
   readonly onNode?: (view: NodeView) => void;
 }
@@ -218,7 +221,8 @@ class NodeAgent implements AsyncDisposable, NodeView {
   #isProven: boolean;
 
   /** The peers, as an operator sees them. */
-  readonly peers: PeerList = new PeerList();
+  readonly peers: PeerList;
+  readonly #prober: Prober | undefined;
   /** How packets reach the peers. */
   readonly dataPaths: DataPathManager;
   /** Changes the data paths. */
@@ -227,6 +231,10 @@ class NodeAgent implements AsyncDisposable, NodeView {
   constructor({ options, config, start, tasks, reconciler, context, first }: NodeParts) {
     const { store, renewMarginMs, log, metrics, onReadiness } = options;
     this.#options = options;
+    this.#prober = options.probePeers
+      ? new Prober({ clock: SYSTEM_CLOCK, log, metrics })
+      : undefined;
+    this.peers = new PeerList(this.#prober);
     this.#start = start;
     this.#isProven = start.isProven;
     this.#tasks = tasks;
@@ -304,6 +312,10 @@ class NodeAgent implements AsyncDisposable, NodeView {
     return this.#start.outer.current;
   }
 
+  health(key: string): ReturnType<NodeView["health"]> {
+    return this.#prober?.of(key) ?? [];
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dataPaths[Symbol.asyncDispose]();
   }
@@ -340,6 +352,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
     add(this.#reconcile());
     add(this.#becomeReady());
     add(subnetFile.keep(signal));
+    if (this.#prober !== undefined) add(this.#prober.run(signal));
   }
 
   #request(): LeaseRequest {

@@ -124,6 +124,7 @@ async function serve(
     renewMarginMs: values["subnet-lease-renew-margin"],
     log,
     metrics,
+    probePeers: values["probe-peers"],
     onReadiness: (unready) => state.unready = unready,
     onNode: (node) => state.node = node,
   }, signal);

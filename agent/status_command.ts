@@ -28,7 +28,7 @@ export function formatStatus(report: StatusReport, screen: Screen): string {
   const { ready, unready, store, node, lately, version, startedAt } = report;
   const rows = [
     ["node", ready ? screen.paint("good", "ready") : screen.paint("bad", `not ready: ${unready}`)],
-    ...node === null ? [] : nodeRows(node),
+    ...node === null ? [] : nodeRows(node, screen),
     ["store", storeText(store, screen)],
     ["agent", `denim ${version}, since ${short(startedAt)}`],
   ];
@@ -41,19 +41,22 @@ export function formatStatus(report: StatusReport, screen: Screen): string {
   return [formatColumns(rows), ...said.length === 0 ? [] : ["", formatColumns(said)]].join("\n");
 }
 
-function nodeRows(node: NodeReport): string[][] {
+function nodeRows(node: NodeReport, screen: Screen): string[][] {
   const { backend, formerBackends, devices, mtuBytes, networks, subnets, outer, peers } = node;
   const former = formerBackends.length === 0 ? "" : `, changing from ${formerBackends.join(" ")}`;
   const by = devices.length === 0 ? "" : ` by ${devices.join(" ")}`;
   const until = node.leaseEndsAt === null ? "" : ` until ${short(node.leaseEndsAt)}`;
   const refused = peers.refused === 0 ? "" : `, ${peers.refused} refused`;
+  const troubled = peers.troubled === 0
+    ? ""
+    : `, ${screen.paint("bad", `${peers.troubled} in trouble (denim peers)`)}`;
   const mended = Object.entries(node.repairs).map(([kind, times]) => `${kind} ${times}`);
   return [
     ["backend", `${backend}${by}, MTU ${mtuBytes}${former}`],
     ["network", networks.join(" ")],
     ["subnet", `${subnets.join(" ")}${until}`],
     ["outer", `${outer.name} ${outer.publicIps.join(" ")}, MTU ${outer.mtuBytes}`],
-    ["peers", `${peers.followed}${refused}`],
+    ["peers", `${peers.followed}${refused}${troubled}`],
     ["mended", mended.length === 0 ? "nothing" : mended.join(", ")],
   ];
 }

@@ -16,10 +16,11 @@ import {
   STORE_OUTAGE_SECONDS,
 } from "@denim/core";
 import config from "./deno.json" with { type: "json" };
+import type { ProbedHalf } from "./mesh/prober.ts";
 import type { PeerList } from "./peer_list.ts";
 import type { RecentLog } from "./recent_log.ts";
 import type { Routes } from "./status_server.ts";
-import type { NodeReport, PeersReport, StatusReport } from "./status_report.ts";
+import type { NodeReport, PeerHealthReport, PeersReport, StatusReport } from "./status_report.ts";
 
 /** A node as those see it who only look. */
 export interface NodeView {
@@ -42,6 +43,8 @@ export interface NodeView {
   readonly outer: OuterInterface;
   /** The peers that data paths reach. */
   readonly peers: PeerList;
+  /** How a peer's halves are, in their order; nothing of those that are not probed. */
+  health(key: string): readonly (ProbedHalf | undefined)[];
 }
 
 /** What the agent knows of itself; its parts fill it in. */
@@ -126,9 +129,16 @@ function nodeReport(node: NodeView, lease: Lease, repairs: NodeReport["repairs"]
       mtuBytes: outer.mtuBytes,
       publicIps: [...outer.publicIps.values()].map(String),
     },
-    peers: { followed: peers.size, refused: refusedOf(node).length },
+    peers: { followed: peers.size, refused: refusedOf(node).length, troubled: troubledOf(node) },
     repairs,
   };
+}
+
+/** How many peers probes find in trouble. */
+function troubledOf(node: NodeView): number {
+  return [...node.peers].filter(({ key }) =>
+    node.health(key).some((half) => half !== undefined && !["ok", "unknown"].includes(half.health))
+  ).length;
 }
 
 function refusedOf({ paths }: NodeView): PeersReport["refused"] {
@@ -140,17 +150,29 @@ function refusedOf({ paths }: NodeView): PeersReport["refused"] {
 function peersReport(node: NodeView | undefined): PeersReport {
   if (node === undefined) return { peers: [], refused: [] };
   return {
-    peers: [...node.peers].flatMap(({ way, halves, changedAtMs }) =>
-      halves.map(({ subnet, publicIp, device, isDirect }) => ({
+    peers: [...node.peers].flatMap(({ key, way, halves, changedAtMs }) => {
+      const probed = node.health(key);
+      return halves.map(({ subnet, publicIp, device, isDirect }, index) => ({
         subnet: `${subnet}`,
         publicIp: `${publicIp}`,
         backend: way.backend,
         device: device ?? null,
         direct: isDirect,
         changedAt: isoTime(changedAtMs),
-      }))
-    ),
+        ...healthReport(probed[index]),
+      }));
+    }),
     refused: refusedOf(node),
+  };
+}
+
+function healthReport(probed: ProbedHalf | undefined): PeerHealthReport {
+  return {
+    health: probed?.health ?? null,
+    healthSince: probed === undefined ? null : isoTime(probed.sinceMs),
+    roundTripMs: probed?.roundTripMs ?? null,
+    loss: probed?.loss ?? null,
+    pathMtuBytes: probed?.pathMtuBytes ?? null,
   };
 }
 

@@ -31,6 +31,7 @@ await runNode({
   interface: { iface: [], ifaceRegex: [], ifaceCanReach: undefined, publicIps: new Map() },
   subnetFile: flags.values["subnet-file"],
   renewMarginMs: LEASE_TTL_MS - 100,
+  probePeers: false,
   log,
   metrics: NO_METRICS,
   onReadiness: () => {},
