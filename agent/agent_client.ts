@@ -19,7 +19,7 @@ const LOOK_MS = 1000;
 /** The flags of the commands that ask the agent. */
 export const AGENT_CLIENT_FLAGS = [
   API_SOCKET_FLAG,
-  flag("json", toggle, "print JSON; with --watch, one line for each change"),
+  flag("json", toggle, "print JSON on one line; with --watch, a line for each change"),
   flag("watch", toggle, "go on, and print again what is different, until you stop it"),
 ] as const;
 
@@ -67,8 +67,7 @@ async function show<Answer>(
   const screen = new Screen(Deno.stdout, Deno.env.get("NO_COLOR") ?? "");
   const once = async () => {
     const text = await agent.ask(question.path, signal);
-    if (json) return watch ? text : JSON.stringify(JSON.parse(text), null, 2);
-    return question.format(JSON.parse(text), screen);
+    return json ? text : question.format(JSON.parse(text), screen);
   };
   if (!watch) return screen.print(await once());
   let shown = await once();

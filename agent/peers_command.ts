@@ -6,7 +6,7 @@
 
 import { askAgent } from "./agent_client.ts";
 import { formatColumns } from "./columns.ts";
-import type { Screen } from "./screen.ts";
+import { type Screen, shortTime } from "./screen.ts";
 import type { PeerReport, PeersReport } from "./status_report.ts";
 
 const HELP = `Usage: denim peers [flags]
@@ -60,7 +60,7 @@ function row(peer: PeerReport, screen: Screen): string[] {
     roundTripMs === null ? "-" : `${roundTripMs.toFixed(2)} ms`,
     loss === null ? "-" : `${Math.round(loss * 100)} %`,
     `${pathMtuBytes ?? "-"}`,
-    (healthSince ?? changedAt).replace(/\.\d+Z$/, "Z"),
+    shortTime(healthSince ?? changedAt),
     // Last, since colours have no width.
     health === null || health === "unknown"
       ? health ?? "not probed"

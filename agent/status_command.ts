@@ -6,7 +6,7 @@
 
 import { askAgent } from "./agent_client.ts";
 import { formatColumns } from "./columns.ts";
-import type { Screen } from "./screen.ts";
+import { type Screen, shortTime } from "./screen.ts";
 import type { NodeReport, StatusReport } from "./status_report.ts";
 
 const HELP = `Usage: denim status [flags]
@@ -30,10 +30,10 @@ export function formatStatus(report: StatusReport, screen: Screen): string {
     ["node", ready ? screen.paint("good", "ready") : screen.paint("bad", `not ready: ${unready}`)],
     ...node === null ? [] : nodeRows(node, screen),
     ["store", storeText(store, screen)],
-    ["agent", `denim ${version}, since ${short(startedAt)}`],
+    ["agent", `denim ${version}, since ${shortTime(startedAt)}`],
   ];
   const said = lately.map(({ at, level, event, message, times }) => [
-    short(at),
+    shortTime(at),
     screen.paint(level === "error" ? "bad" : "doubtful", level),
     event,
     times === 1 ? message : `${message} (${times} times)`,
@@ -45,7 +45,7 @@ function nodeRows(node: NodeReport, screen: Screen): string[][] {
   const { backend, formerBackends, devices, mtuBytes, networks, subnets, outer, peers } = node;
   const former = formerBackends.length === 0 ? "" : `, changing from ${formerBackends.join(" ")}`;
   const by = devices.length === 0 ? "" : ` by ${devices.join(" ")}`;
-  const until = node.leaseEndsAt === null ? "" : ` until ${short(node.leaseEndsAt)}`;
+  const until = node.leaseEndsAt === null ? "" : ` until ${shortTime(node.leaseEndsAt)}`;
   const refused = peers.refused === 0 ? "" : `, ${peers.refused} refused`;
   const troubled = peers.troubled === 0
     ? ""
@@ -69,9 +69,4 @@ function storeText(
   return reachable
     ? name
     : `${name}, ${screen.paint("bad", `out of reach for ${Math.round(outageSeconds)} s`)}`;
-}
-
-/** A time to the second: `2026-11-26T17:23:12Z`. */
-function short(time: string): string {
-  return time.replace(/\.\d+Z$/, "Z");
 }

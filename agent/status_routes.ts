@@ -149,6 +149,13 @@ function refusedOf({ paths }: NodeView): PeersReport["refused"] {
 
 function peersReport(node: NodeView | undefined): PeersReport {
   if (node === undefined) return { peers: [], refused: [] };
+  // Many peers share their times, and there may be thousands of peers.
+  const times = new Map<number, string>();
+  const time = (ms: number) => {
+    let text = times.get(ms);
+    if (text === undefined) times.set(ms, text = isoTime(ms));
+    return text;
+  };
   return {
     peers: [...node.peers].flatMap(({ key, way, halves, changedAtMs }) => {
       const probed = node.health(key);
@@ -158,18 +165,21 @@ function peersReport(node: NodeView | undefined): PeersReport {
         backend: way.backend,
         device: device ?? null,
         direct: isDirect,
-        changedAt: isoTime(changedAtMs),
-        ...healthReport(probed[index]),
+        changedAt: time(changedAtMs),
+        ...healthReport(probed[index], time),
       }));
     }),
     refused: refusedOf(node),
   };
 }
 
-function healthReport(probed: ProbedHalf | undefined): PeerHealthReport {
+function healthReport(
+  probed: ProbedHalf | undefined,
+  time: (ms: number) => string,
+): PeerHealthReport {
   return {
     health: probed?.health ?? null,
-    healthSince: probed === undefined ? null : isoTime(probed.sinceMs),
+    healthSince: probed === undefined ? null : time(probed.sinceMs),
     roundTripMs: probed?.roundTripMs ?? null,
     loss: probed?.loss ?? null,
     pathMtuBytes: probed?.pathMtuBytes ?? null,

@@ -42,7 +42,7 @@ export const MEANING: Readonly<Record<Exclude<Health, "unknown">, string>> = {
     "Backend.MTU, or let the underlay carry larger packets",
   "checksum":
     "refuses datagrams whose checksum a device did: checksum offload is broken; switch it off " +
-    "(ethtool -K DEVICE tx off)",
+    "(ethtool -K flannel.1 tx off)",
   "blocked":
     "answers on the underlay and not over the data path: a firewall drops the backend's packets, " +
     "or nobody takes them there",
@@ -174,7 +174,8 @@ export class PeerHealth {
     if (small > 0) return undefined;
     if (large >= MORE) return "mtu";
     if (udp >= MORE && plain === 0) return "checksum";
-    return large > 0 || this.#mayRefuseChecksums ? undefined : "ok";
+    const isDoubtful = large > 0 || this.#health === "checksum" && this.#mayRefuseChecksums;
+    return isDoubtful ? undefined : "ok";
   }
 }
 
