@@ -53,6 +53,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "list the other nodes, and how each is reached",
     run: async (args) => (await import("./peers_command.ts")).runPeers(args),
   },
+  mesh: {
+    summary: "list what all nodes together find wrong between them",
+    run: async (args) => (await import("./mesh_command.ts")).runMesh(args),
+  },
   version: {
     summary: "print the version",
     run: () => print(`denim ${config.version}`),

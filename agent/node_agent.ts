@@ -38,6 +38,8 @@ import {
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
 import { type AnyBackend, findBackend, requireNftables } from "./net_conf.ts";
+import { BadNews } from "./mesh/bad_news.ts";
+import { formatReport, type MeshReport, meshReport } from "./mesh/mesh_report.ts";
 import { Prober } from "./mesh/prober.ts";
 import { NetworkCondition } from "./network_condition.ts";
 import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
@@ -223,6 +225,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
   /** The peers, as an operator sees them. */
   readonly peers: PeerList;
   readonly #prober: Prober | undefined;
+  readonly #badNews: BadNews;
   /** How packets reach the peers. */
   readonly dataPaths: DataPathManager;
   /** Changes the data paths. */
@@ -232,8 +235,15 @@ class NodeAgent implements AsyncDisposable, NodeView {
     const { store, renewMarginMs, log, metrics, onReadiness } = options;
     this.#options = options;
     this.#prober = options.probePeers
-      ? new Prober({ clock: SYSTEM_CLOCK, log, metrics })
+      ? new Prober({ clock: SYSTEM_CLOCK, log, metrics, onChange: () => this.#badNews.changed() })
       : undefined;
+    this.#badNews = new BadNews({
+      store,
+      key: () => this.#keeper.lease.key,
+      troubles: () => this.#prober?.troubles() ?? [],
+      clock: SYSTEM_CLOCK,
+      log,
+    });
     this.peers = new PeerList(this.#prober);
     this.#start = start;
     this.#isProven = start.isProven;
@@ -316,6 +326,16 @@ class NodeAgent implements AsyncDisposable, NodeView {
     return this.#prober?.of(key) ?? [];
   }
 
+  async mesh(signal: AbortSignal): Promise<MeshReport> {
+    const { store } = this.#options;
+    const troubles = this.#prober?.troubles() ?? [];
+    const own = troubles.length === 0
+      ? []
+      : [[this.#keeper.lease.key, formatReport(troubles, Date.now())] as const];
+    const notes = await store.notes?.(signal);
+    return meshReport(notes ?? new Map(own), this.peers.size + 1, notes !== undefined);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dataPaths[Symbol.asyncDispose]();
   }
@@ -353,6 +373,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
     add(this.#becomeReady());
     add(subnetFile.keep(signal));
     if (this.#prober !== undefined) add(this.#prober.run(signal));
+    add(this.#badNews.run(signal));
   }
 
   #request(): LeaseRequest {

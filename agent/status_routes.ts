@@ -16,6 +16,8 @@ import {
   STORE_OUTAGE_SECONDS,
 } from "@denim/core";
 import config from "./deno.json" with { type: "json" };
+import { type MeshReport } from "./mesh/mesh_report.ts";
+import { isTrouble } from "./mesh/peer_health.ts";
 import type { ProbedHalf } from "./mesh/prober.ts";
 import type { PeerList } from "./peer_list.ts";
 import type { RecentLog } from "./recent_log.ts";
@@ -45,6 +47,8 @@ export interface NodeView {
   readonly peers: PeerList;
   /** How a peer's halves are, in their order; nothing of those that are not probed. */
   health(key: string): readonly (ProbedHalf | undefined)[];
+  /** What all nodes together find wrong between them. Rejects with a RuntimeError if the store cannot say. */
+  mesh(signal: AbortSignal): Promise<MeshReport>;
 }
 
 /** What the agent knows of itself; its parts fill it in. */
@@ -81,12 +85,19 @@ export function healthRoutes(state: Readonly<Pick<AgentState, "unready" | "metri
   };
 }
 
-/** All that the agent answers: {@link healthRoutes}, and `/status` and `/peers` in JSON. */
+/** How long the store may take to tell of the mesh. */
+const MESH_TIMEOUT_MS = 5_000;
+
+/** All that the agent answers: {@link healthRoutes}, and `/status`, `/peers` and `/mesh` in JSON. */
 export function apiRoutes(state: Readonly<AgentState>): Routes {
   return {
     ...healthRoutes(state),
     "/status": () => Response.json(statusReport(state)),
     "/peers": () => Response.json(peersReport(state.node)),
+    "/mesh": async () =>
+      state.node === undefined
+        ? new Response("the agent is starting", { status: 503 })
+        : Response.json(await state.node.mesh(AbortSignal.timeout(MESH_TIMEOUT_MS))),
   };
 }
 
@@ -137,7 +148,7 @@ function nodeReport(node: NodeView, lease: Lease, repairs: NodeReport["repairs"]
 /** How many peers probes find in trouble. */
 function troubledOf(node: NodeView): number {
   return [...node.peers].filter(({ key }) =>
-    node.health(key).some((half) => half !== undefined && !["ok", "unknown"].includes(half.health))
+    node.health(key).some((half) => half !== undefined && isTrouble(half.health))
   ).length;
 }
 

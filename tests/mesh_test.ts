@@ -6,6 +6,7 @@ import { NetworkNamespace } from "@denim/core/linux/namespace";
 import type { Lab, LabNode } from "@denim/agent/lab";
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
+import type { MeshReport } from "../agent/mesh/mesh_report.ts";
 import type { PeersReport } from "../agent/status_report.ts";
 import { CarelessWire } from "./support/careless_wire.ts";
 import { iproute } from "./support/iproute.ts";
@@ -14,11 +15,20 @@ import { report } from "./support/report.ts";
 import { sh } from "./support/sh.ts";
 import { eventually, NEVER } from "./support/wait.ts";
 
+async function ask<Answer>(node: LabNode, route: string): Promise<Answer> {
+  using client = Deno.createHttpClient({ proxy: { transport: "unix", path: node.apiSocket } });
+  return await (await fetch(`http://agent${route}`, { client })).json();
+}
+
+/** What all nodes tell of the mesh, as a node hears it: for each trouble the subnet, the health, and what follows. */
+async function mesh(node: LabNode): Promise<string[]> {
+  const { troubles } = await ask<MeshReport>(node, "/mesh");
+  return troubles.map(({ subnet, health, conclusion }) => `${subnet} ${health} ${conclusion}`);
+}
+
 /** How a node's agent finds the others, by their addresses on the underlay: `ok 1450`, the path MTU last. */
 async function healths(node: LabNode): Promise<Record<string, string>> {
-  using client = Deno.createHttpClient({ proxy: { transport: "unix", path: node.apiSocket } });
-  const response = await fetch("http://agent/peers", { client });
-  const { peers }: PeersReport = await response.json();
+  const { peers } = await ask<PeersReport>(node, "/peers");
   return Object.fromEntries(
     peers.map(({ publicIp, health, pathMtuBytes }) => [publicIp, `${health} ${pathMtuBytes}`]),
   );
@@ -79,7 +89,7 @@ labTest("every trouble with a peer is found and named, and so is its end", {
   nodes: 6,
   netConf: { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } },
 }, async (lab) => {
-  const [first, , third, fourth, , sixth] = lab.nodes as LabNode[] as [
+  const [first, second, third, fourth, fifth, sixth] = lab.nodes as LabNode[] as [
     LabNode,
     LabNode,
     LabNode,
@@ -93,6 +103,7 @@ labTest("every trouble with a peer is found and named, and so is its end", {
   await finds(first, { 2: well, 3: well, 4: well, 5: well, 6: well });
   let seconds: number;
   {
+    await second.stopAgent();
     // The second is gone, the third does not hear the first, the fourth has a firewall, the path to the fifth is narrow.
     iproute("ip", net, "link set node2 down");
     using _deaf = dropping(third, `ip saddr ${first.publicIp}`);
@@ -107,10 +118,22 @@ labTest("every trouble with a peer is found and named, and so is its end", {
       5: "mtu 1354",
       6: "checksum 1450",
     }) / 1000;
+    // Another node knows what the first finds, and that the second is not cut off from it alone.
+    const wanted = [
+      `${second.subnet()} no-answer node-down`,
+      `${first.subnet()} no-answer underlay-cut`,
+      `${third.subnet()} one-way null`,
+      `${sixth.subnet()} checksum null`,
+    ];
+    await eventually("the fifth node's view of the mesh", async () => {
+      const told = await mesh(fifth);
+      return wanted.every((text) => told.includes(text));
+    });
     iproute("ip", net, "link set node2 up");
     iproute("ip", net, "link set node5 mtu 1500");
   }
   await finds(first, { 2: well, 3: well, 4: well, 5: well, 6: well });
+  await eventually("a mesh without trouble", async () => (await mesh(fifth)).length === 0, 30_000);
   const log = Deno.readTextFileSync(first.logFile);
   const said = (event: string) =>
     [...log.matchAll(new RegExp(`health=(\\S+) event=${event}`, "g"))]

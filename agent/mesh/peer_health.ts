@@ -35,6 +35,11 @@ export const HEALTHS: readonly Health[] = [
   "no-answer",
 ];
 
+/** Whether a health is a trouble. */
+export function isTrouble(health: Health): boolean {
+  return health !== "ok" && health !== "unknown";
+}
+
 /** What each trouble means, as a sentence's end for operators: "peer 10.5.2.0/24 …". */
 export const MEANING: Readonly<Record<Exclude<Health, "unknown">, string>> = {
   "ok": "is well",
@@ -106,7 +111,7 @@ export class PeerHealth {
   get needsAttention(): boolean {
     const { small = 0, large = 0 } = this.#missing;
     return small > 0 || large > 0 || this.#mayRefuseChecksums ||
-      this.#health !== "ok" && this.#health !== "unknown";
+      isTrouble(this.#health);
   }
 
   /** Whether it was ever asked for a datagram and nothing says that it never answers those. */

@@ -29,7 +29,15 @@ import {
   ProbeSocket,
 } from "@denim/core/linux/probe-socket";
 import type { ListedHalf, ListedPeer, PeerListener } from "../peer_list.ts";
-import { type Health, HEALTHS, MEANING, PeerHealth, type Question } from "./peer_health.ts";
+import type { Trouble } from "./mesh_report.ts";
+import {
+  type Health,
+  HEALTHS,
+  isTrouble,
+  MEANING,
+  PeerHealth,
+  type Question,
+} from "./peer_health.ts";
 
 /** The time for answers, and between rounds, in milliseconds. */
 const TICK_MS = 1000;
@@ -76,6 +84,8 @@ export interface ProberOptions {
   readonly log: Logger;
   /** Takes round trips, losses, and how many peers are how. */
   readonly metrics: Metrics;
+  /** Told when peers are in trouble that were not, or the other way round. */
+  readonly onChange?: () => void;
   /** Opens what carries probes; sockets in this thread's network namespace unless given. */
   readonly open?: (family: Family) => ProbeWire;
 }
@@ -232,6 +242,7 @@ export class Prober implements PeerListener {
       }
       this.#attention.delete(target);
       this.#count(target.health.health, -1);
+      if (isTrouble(target.health.health)) this.#options.onChange?.();
     }
     this.#targets.delete(key);
   }
@@ -249,6 +260,16 @@ export class Prober implements PeerListener {
       const pathMtuBytes = health === "ok" || health === "checksum" ? mtuBytes : found;
       return { health, sinceMs, roundTripMs, loss, pathMtuBytes };
     });
+  }
+
+  /** The peers that are in trouble. */
+  troubles(): Trouble[] {
+    return [...this.#attention].filter(({ health: { health } }) => isTrouble(health))
+      .map(({ half, health: { health, sinceMs } }) => ({
+        subnet: `${half.subnet}`,
+        health,
+        sinceMs,
+      }));
   }
 
   /** Probes until the signal is aborted. If the kernel does not let it, the log says so, and it returns. */
@@ -333,7 +354,9 @@ export class Prober implements PeerListener {
       else this.#attention.delete(target);
       if (health.loss !== undefined) this.#losses.observe(health.loss);
     }
+    if (changed.length === 0) return;
     this.#log(changed);
+    this.#options.onChange?.();
   }
 
   #take({ target, question, probe, answeredAtMs }: Asked): void {
