@@ -88,10 +88,11 @@ async function show<Answer>(
 }
 
 /** Asks one agent, over one connection that lasts. */
-class AgentConnection implements Disposable {
+export class AgentConnection implements Disposable {
   readonly #path: string;
   readonly #client: Deno.HttpClient;
 
+  /** The agent that serves on this socket; it is asked with the first question. */
   constructor(path: string) {
     this.#path = path;
     this.#client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
@@ -128,6 +129,7 @@ class AgentConnection implements Disposable {
     return `${this.#path}: ${why}`;
   }
 
+  /** Ends the connection. */
   [Symbol.dispose](): void {
     this.#client.close();
   }

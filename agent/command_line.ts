@@ -57,6 +57,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "list what all nodes together find wrong between them",
     run: async (args) => (await import("./mesh_command.ts")).runMesh(args),
   },
+  doctor: {
+    summary: "say what is wrong with this host, and how to mend it",
+    run: async (args) => (await import("./doctor_command.ts")).runDoctor(args),
+  },
   version: {
     summary: "print the version",
     run: () => print(`denim ${config.version}`),
