@@ -5,7 +5,6 @@
  */
 
 import { formatColumns } from "./columns.ts";
-import config from "./deno.json" with { type: "json" };
 import type { AnyBackend } from "./net_conf.ts";
 import { denimProgram } from "./program.ts";
 
@@ -61,9 +60,17 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "say what is wrong with this host, and how to mend it",
     run: async (args) => (await import("./doctor_command.ts")).runDoctor(args),
   },
+  install: {
+    summary: "make this machine a node: the CNI plugin and its configuration",
+    run: async (args) => (await import("./install_command.ts")).runInstall(args, Deno.mainModule),
+  },
+  uninstall: {
+    summary: "take away what denim left on this machine",
+    run: async (args) => (await import("./uninstall_command.ts")).runUninstall(args),
+  },
   version: {
-    summary: "print the version",
-    run: () => print(`denim ${config.version}`),
+    summary: "print the version; with --json also Deno's, and the commit that denim was built from",
+    run: async (args) => (await import("./version_command.ts")).runVersion(args),
   },
   help: { summary: "print this", run: () => print(help()) },
 };

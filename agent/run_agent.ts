@@ -10,7 +10,9 @@ import {
   type IpAddress,
   isDefect,
   type Logger,
+  messageOf,
   MetricsRegistry,
+  SYSTEM_CLOCK,
 } from "@denim/core";
 import type { AnyBackend } from "./net_conf.ts";
 import config from "./deno.json" with { type: "json" };
@@ -28,6 +30,7 @@ import type { InterfaceChoice } from "./outer_interface.ts";
 import { requireRoot } from "./privileges.ts";
 import { observeProcess } from "./process_metrics.ts";
 import { RecentLog } from "./recent_log.ts";
+import { ServiceManager } from "./service_manager.ts";
 import { type AgentState, apiRoutes, healthRoutes } from "./status_routes.ts";
 import { StatusServer } from "./status_server.ts";
 import { chooseStore } from "./stores/mod.ts";
@@ -50,6 +53,7 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
   let log = createLogger({ format: "text" });
   let causes = false;
   let stopping: AbortSignal | undefined;
+  let manager: ServiceManager | undefined;
   try {
     const flags = parseAgentFlags(options.args ?? Deno.args, Deno.env.toObject());
     if (typeof flags === "string") {
@@ -58,15 +62,18 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
     }
     causes = flags.values.debug;
     log = createLogger({ format: flags.values["log-format"], debug: flags.values.debug });
+    const told = manager = new ServiceManager(Deno.env, log);
     await untilStopped("stopped", (signal) => {
       stopping = signal;
-      return serve(flags, options.backends, log, signal);
+      return serve(flags, options.backends, told, log, signal);
     });
+    manager.stop("stopped");
     log.info("stopped", "stopped; the data path stays as it is");
     return 0;
   } catch (error) {
     const defect = isDefect(error);
     if (stopping?.aborted && !defect) return 0;
+    manager?.stop(`failed: ${messageOf(error)}`);
     log.error(defect ? "defect" : "failed", errorReport(error, { causes }));
     return exitCode(error);
   }
@@ -75,6 +82,7 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
 async function serve(
   flags: ParsedFlags<AgentFlag>,
   backends: readonly AnyBackend[],
+  manager: ServiceManager,
   writtenLog: Logger,
   signal: AbortSignal,
 ): Promise<void> {
@@ -96,6 +104,12 @@ async function serve(
     metrics,
     recent: log,
   };
+  const status = () => {
+    if (state.unready !== undefined) return `not ready: ${state.unready}`;
+    return `ready; other nodes: ${metrics.value("denim_peers", { state: "current" })}`;
+  };
+  manager.tell(status(), false);
+  manager.beat(status, SYSTEM_CLOCK, signal);
   const port = values["healthz-port"];
   await using _health = port === 0
     ? undefined
@@ -121,11 +135,17 @@ async function serve(
     masquerade: values["ip-masq"]
       ? { fullyRandom: !values["ip-masq-fully-random-disable"] }
       : undefined,
+    blackholeRoute: values["ip-blackhole-route"],
+    forwardRules: values["iptables-forward-rules"],
+    iptablesResyncMs: values["iptables-resync"] * 1000,
     renewMarginMs: values["subnet-lease-renew-margin"],
     log,
     metrics,
     probePeers: values["probe-peers"],
-    onReadiness: (unready) => state.unready = unready,
+    onReadiness: (unready) => {
+      state.unready = unready;
+      manager.tell(status(), unready === undefined);
+    },
     onNode: (node) => state.node = node,
   }, signal);
 }

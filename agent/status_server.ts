@@ -6,6 +6,7 @@
  */
 
 import { isDefect, type Logger, messageOf, RuntimeError, throwDefect } from "@denim/core";
+import { withUmask } from "@denim/core/linux";
 
 /** Answers requests for one path. */
 export type Route = (request: Request) => Response | Promise<Response>;
@@ -86,12 +87,7 @@ export class StatusServer implements AsyncDisposable {
   ): Promise<StatusServer | undefined> {
     try {
       await makeRoom(path);
-      const before = Deno.umask(OWNER_ALONE);
-      try {
-        return new StatusServer({ path }, options);
-      } finally {
-        Deno.umask(before);
-      }
+      return withUmask(OWNER_ALONE, () => new StatusServer({ path }, options));
     } catch (error) {
       throwDefect(error);
       options.log.warn(

@@ -5,8 +5,14 @@
  */
 
 import { Cidr, FAMILIES, parseSubnetEnv, type SubnetEnv, throwDefect } from "@denim/core";
-import { type LinkState, listAddresses, listLinks, NetlinkSocket } from "@denim/core/linux";
-import { statfsSync } from "node:fs";
+import {
+  type LinkState,
+  listAddresses,
+  listLinks,
+  listProcFolder,
+  NetlinkSocket,
+  readProcFile,
+} from "@denim/core/linux";
 
 /** Where things are on a host. */
 export interface HostPaths {
@@ -89,11 +95,11 @@ export class ThisHost implements Host {
   }
 
   read(path: string): string | undefined {
-    return readable(() => Deno.readTextFileSync(path));
+    return readable(() => readProcFile(path));
   }
 
   list(path: string): readonly string[] {
-    return readable(() => [...Deno.readDirSync(path)].map(({ name }) => name).sort()) ?? [];
+    return readable(() => listProcFolder(path).sort()) ?? [];
   }
 
   run(program: string, ...args: readonly string[]): string | undefined {
@@ -108,10 +114,11 @@ export class ThisHost implements Host {
   }
 
   free(path: string): { readonly bytes: number; readonly share: number } | undefined {
-    return readable(() => {
-      const { bavail, blocks, bsize } = statfsSync(path);
-      return { bytes: bavail * bsize, share: blocks === 0 ? 1 : bavail / blocks };
-    });
+    // In the form that POSIX has: device, size, used and free in KiB.
+    const [, line] = this.run("df", "-P", "-k", path)?.split("\n") ?? [];
+    if (line === undefined) return undefined;
+    const [, size, , free] = line.trim().split(/\s+/).map(Number);
+    return { bytes: free! * 1024, share: size === 0 ? 1 : free! / size! };
   }
 }
 

@@ -14,9 +14,10 @@ import { converge, type ConvergeOptions, MAX_PEERS } from "./converge.ts";
 import { mesh } from "./mesh.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
 import { udp } from "./udp.ts";
+import { wireguard } from "./wireguard.ts";
 
 const MAX_SECONDS = 600;
-const HELP = `Usage: deno task bench [converge] [cni] [udp] [mesh] [flags]
+const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [flags]
 
   converge  leases of 1,000, 5,000 and 20,000 peers put into the store, until every neighbour, FDB
             entry, nexthop and route is in the kernel; then one more peer, until its route, and the
@@ -25,6 +26,8 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [mesh] [flags]
             containernetworking-plugins
   udp       the UDP backend's throughput, round trips and idle processor, in turns with kernel VXLAN's;
             needs iperf3
+  wireguard the WireGuard backend's throughput and round trips, in turns with wireguard-go set up by
+            hand; needs iperf3, wireguard-go and wg
   mesh      what an agent needs to probe its peers, which all answer, and how fast denim peers is
 
 converge and cni run unless one is named. Prints tables, and writes every sample to
@@ -32,7 +35,7 @@ tests/bench/results/NAME.json. Works in network namespaces of its own, and remov
 end. A busy machine is a slow one.
 `;
 
-const BENCHES = ["converge", "cni", "udp", "mesh"] as const;
+const BENCHES = ["converge", "cni", "udp", "wireguard", "mesh"] as const;
 /** What runs if none is named. */
 const USUAL: readonly typeof BENCHES[number][] = ["converge", "cni"];
 
@@ -59,7 +62,8 @@ const FLAGS = [
   flag(
     "seconds",
     wholeNumber(1, MAX_SECONDS),
-    `udp: how long each stream is sent; mesh: how long the agent is watched; at most ${MAX_SECONDS}`,
+    "udp, wireguard: how long each stream is sent; mesh: how long the agent is watched; at most " +
+      `${MAX_SECONDS}`,
     "4",
   ),
 ] as const;
@@ -68,7 +72,7 @@ const FLAGS = [
 export interface Plan extends ConvergeOptions, CniOptions {
   /** Which of them to run. */
   readonly benches: readonly typeof BENCHES[number][];
-  /** How long udp sends each stream, in seconds. */
+  /** How long udp and wireguard send each stream, in seconds. */
   readonly seconds: number;
 }
 
@@ -134,9 +138,10 @@ async function runOne(
   if (bench === "converge") {
     settings = { runs, peers };
     measures = await converge({ runs, peers }, say, signal);
-  } else if (bench === "udp") {
+  } else if (bench === "udp" || bench === "wireguard") {
     settings = { runs, seconds };
-    ({ measures, comparison } = await udp({ runs, seconds }, say, signal));
+    const run = bench === "udp" ? udp : wireguard;
+    ({ measures, comparison } = await run({ runs, seconds }, say, signal));
   } else if (bench === "mesh") {
     settings = { runs, peers, seconds };
     measures = await mesh({ runs, peers, seconds }, say, signal);

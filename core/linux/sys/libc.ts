@@ -12,6 +12,7 @@ const SIGNATURES = {
   __errno_location: { parameters: [], result: "pointer" },
   bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
+  closedir: { parameters: ["pointer"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
@@ -22,6 +23,7 @@ const SIGNATURES = {
   ioctl_value: { name: "ioctl", parameters: ["i32", "u64", "u64"], result: "i32" },
   mount: { parameters: ["buffer", "buffer", "pointer", "u64", "pointer"], result: "i32" },
   open: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  opendir: { parameters: ["buffer"], result: "pointer" },
   poll: { parameters: ["buffer", "u64", "i32"], result: "i32" },
   poll_blocking: {
     name: "poll",
@@ -30,6 +32,8 @@ const SIGNATURES = {
     nonblocking: true,
   },
   read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+  readdir: { parameters: ["pointer"], result: "pointer" },
+  readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
   recvfrom: {
     parameters: ["i32", "buffer", "usize", "i32", "buffer", "buffer"],
     result: "isize",
@@ -40,6 +44,7 @@ const SIGNATURES = {
   setns: { parameters: ["i32", "i32"], result: "i32" },
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  umask: { parameters: ["u32"], result: "u32" },
   umount2: { parameters: ["buffer", "i32"], result: "i32" },
   unshare: { parameters: ["i32"], result: "i32" },
   write: { parameters: ["i32", "buffer", "usize"], result: "isize" },
