@@ -179,10 +179,9 @@ export class DataPathManager implements AsyncDisposable {
 
   /**
    * Takes an event of the store's watch: says what the kernel needs for the peers in it, and tells the backends.
-   * Nothing happens in the kernel before the reconciler applies it. Returns what peers have that this node must
-   * have alone, as sentences for people.
+   * Nothing happens in the kernel before the reconciler applies it.
    */
-  apply(event: LeaseEvent): readonly string[] {
+  apply(event: LeaseEvent): void {
     const { reconciler, clock, log } = this.#options;
     const changes = [...this.#paths.apply(event, clock.nowMs())];
     const reached = new Set<string>();
@@ -203,7 +202,6 @@ export class DataPathManager implements AsyncDisposable {
         path.session.peersChanged?.(put, removed);
       }
     }
-    return changes.flatMap(([, { conflicts }]) => conflicts);
   }
 
   /** Whether any data path depends on the underlay's routes. */

@@ -5,6 +5,7 @@
  */
 
 import {
+  EventCounter,
   heldBefore,
   type KernelState,
   type Lease,
@@ -74,6 +75,8 @@ export interface NodeOptions {
  * milliseconds.
  */
 const OBJECTION_MS = 500;
+/** Of nodes that start at once with what each must have alone, all but one give it up within this long, in milliseconds. */
+const WITHDRAWAL_MS = 2_000;
 
 /**
  * Runs a node until the signal is aborted, in the network namespace of this thread. When it ends it leaves the data
@@ -117,7 +120,7 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
     fail: tasks.fail,
   };
   // What a running node publishes is not this node's to go on with, so that no two have one VTEP MAC.
-  const own = start.isProven ? start.held : undefined;
+  const own = start.wasOwn ? start.held : undefined;
   await using first = await DataPath.open(config, own, context);
   await using node: NodeAgent = new NodeAgent({
     options,
@@ -149,7 +152,7 @@ interface StartState {
   /** The lease that the store has for this node: that of the last run, or of its public IP. */
   readonly held: Lease | undefined;
   /** Whether that lease is this node's for certain. If not, a running node with the same public IP may hold it. */
-  readonly isProven: boolean;
+  readonly wasOwn: boolean;
 }
 
 async function readStartState(
@@ -179,8 +182,10 @@ async function readStartState(
   });
   const identity = { publicIps, ...lastRun };
   const held = await store.held(identity, signal);
-  const isProven = held === undefined || heldBefore(identity, held);
-  return { outer, subnetFile, lastRun, held, isProven };
+  // subnet.env alone proves nothing: the copy of a disk has it too.
+  const ranBefore = lastRun.previousPublicIps !== undefined;
+  const wasOwn = held !== undefined && ranBefore && heldBefore(identity, held);
+  return { outer, subnetFile, lastRun, held, wasOwn };
 }
 
 /** What a node is made of. */
@@ -208,7 +213,8 @@ class NodeAgent implements AsyncDisposable {
   /** Resolved when the kernel has what all peers need, or the node stops. */
   readonly #peersReached = Promise.withResolvers<void>();
   #sawPeers = false;
-  /** Whether no running node has objected to this node's lease. */
+  readonly #leasesSeen = new EventCounter();
+  /** Whether the lease may say what this node publishes. */
   #isProven: boolean;
 
   /** How packets reach the peers. */
@@ -220,7 +226,7 @@ class NodeAgent implements AsyncDisposable {
     const { store, renewMarginMs, log, metrics, onReadiness } = options;
     this.#options = options;
     this.#start = start;
-    this.#isProven = start.isProven;
+    this.#isProven = start.wasOwn || start.held === undefined;
     this.#tasks = tasks;
     this.#reconciler = reconciler;
     this.#watch = new LeaseWatch({
@@ -297,7 +303,7 @@ class NodeAgent implements AsyncDisposable {
     const { lastRun, subnetFile, held } = this.#start;
     const { add, signal } = this.#tasks;
     this.dataPaths.prepare();
-    const { key } = await this.#keeper.acquire(signal);
+    const { key } = await this.#keeper.acquire(this.#start.wasOwn, signal);
     // The last run's subnet may be another node's by now: no pod may get an address of it.
     if (key !== leaseKey(lastRun.previousSubnets)) subnetFile.remove();
     await this.dataPaths.start();
@@ -333,12 +339,11 @@ class NodeAgent implements AsyncDisposable {
     this.#readiness.update();
   }
 
-  async #onLeases(event: LeaseEvent): Promise<void> {
-    const [conflict] = this.dataPaths.apply(event);
+  #onLeases(event: LeaseEvent): void {
+    this.dataPaths.apply(event);
+    this.#leasesSeen.add();
     const isFirst = !this.#sawPeers;
     this.#sawPeers = true;
-    const isNewcomer = this.#start.held === undefined;
-    if (isFirst && isNewcomer && conflict !== undefined) await this.#withdraw(conflict);
     // With all peers known a check can tell what an earlier run left from what a peer needs.
     const result = isFirst ? this.#reconciler.check() : this.#reconciler.apply();
     logFailures(result, this.#options.log);
@@ -350,13 +355,30 @@ class NodeAgent implements AsyncDisposable {
     }
   }
 
-  /** Two nodes have something that each must have alone. This one came last: it gives up its lease. */
+  /** A newcomer that has what another node must have alone gives up its lease. */
+  async #yieldToRivals(): Promise<void> {
+    const { signal } = this.#tasks;
+    const { key } = this.#keeper.lease;
+    const rivals = this.dataPaths.current.peers.conflicts;
+    // Of nodes that start at once, the one whose lease has the first name waits for the others to withdraw.
+    const endMs = performance.now() + WITHDRAWAL_MS;
+    while (rivals.size > 0 && [...rivals.keys()].every((rival) => key < rival)) {
+      const leftMs = endMs - performance.now();
+      if (leftMs <= 0 || !await this.#leasesSeen.after(this.#leasesSeen.count, leftMs, signal)) {
+        break;
+      }
+    }
+    const [conflict] = rivals.values();
+    if (conflict !== undefined && !signal.aborted) await this.#withdraw(conflict);
+  }
+
   async #withdraw(conflict: string): Promise<never> {
     await this.#options.store.release(this.#keeper.lease.key, this.#tasks.signal);
     throw new RuntimeError(
-      `${conflict}: if this machine is a clone of that node, remove the devices that it was copied with ` +
-        "(ip link delete flannel.1) and start the agent again; if that lease is this machine's own from " +
-        "before, release it (denim leases release)",
+      `${conflict}: choose another outer device with --iface if many machines have that address, as behind ` +
+        "a virtual machine's NAT; if this machine is a clone of that node, remove the devices that it was " +
+        "copied with (ip link delete flannel.1) and start the agent again; if that lease is this machine's " +
+        "own from before, release it (denim leases release)",
     );
   }
 
@@ -393,7 +415,8 @@ class NodeAgent implements AsyncDisposable {
   async #becomeReady(): Promise<void> {
     await this.#peersReached.promise;
     const { signal } = this.#tasks;
-    if (!this.#isProven) {
+    if (this.#start.held === undefined) await this.#yieldToRivals();
+    if (!this.#keeper.isProven) {
       if (!await SYSTEM_CLOCK.sleep(OBJECTION_MS, signal)) return;
       this.#isProven = true;
       await this.#keeper.publish();

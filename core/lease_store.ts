@@ -80,7 +80,7 @@ export interface LeaseStore extends AsyncDisposable {
   /**
    * Gives a node its subnet: the one that it held in its last run, under the addresses that it had then; else
    * the one leased to its public IP; else that of its last run, if free; else a free one. A reservation
-   * (its expiry is "never") stays one. Rejects with a `RuntimeError` if the network is full, and with a
+   * (its expiry is "never") stays one. {@link Lease.wasHeld} tells whether there was one. Rejects with a `RuntimeError` if the network is full, and with a
    * `LeaseLostError` if no other subnet would do.
    */
   acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease>;
