@@ -37,6 +37,7 @@ import {
 } from "./host_state.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
+import { CNI_DIRECTORY, findLeftovers, type NodeView, viewNode } from "./leftovers.ts";
 import { type AnyBackend, findBackend, requireNftables } from "./net_conf.ts";
 import { NetworkCondition } from "./network_condition.ts";
 import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
@@ -130,6 +131,7 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
     reconciler,
     context,
     first,
+    view: () => viewNode(socket, CNI_DIRECTORY),
   });
   await node.run();
 }
@@ -198,6 +200,8 @@ interface NodeParts {
   readonly reconciler: Reconciler;
   readonly context: DataPathContext;
   readonly first: DataPath;
+  /** Looks at what is on the node. */
+  readonly view: () => Pick<NodeView, "links" | "addresses" | "cniConfs">;
 }
 
 /** One node at work. Its parts run side by side; the first that fails ends the node. */
@@ -206,6 +210,7 @@ class NodeAgent implements AsyncDisposable {
   readonly #start: StartState;
   readonly #tasks: TaskGroup;
   readonly #reconciler: Reconciler;
+  readonly #view: NodeParts["view"];
   readonly #keeper: LeaseKeeper;
   readonly #watch: LeaseWatch;
   readonly #readiness: Readiness;
@@ -222,13 +227,14 @@ class NodeAgent implements AsyncDisposable {
   /** Changes the data paths. */
   readonly adapter: DataPathAdapter;
 
-  constructor({ options, config, start, tasks, reconciler, context, first }: NodeParts) {
+  constructor({ options, config, start, tasks, reconciler, context, first, view }: NodeParts) {
     const { store, renewMarginMs, log, metrics, onReadiness } = options;
     this.#options = options;
     this.#start = start;
     this.#isProven = start.wasOwn || start.held === undefined;
     this.#tasks = tasks;
     this.#reconciler = reconciler;
+    this.#view = view;
     this.#watch = new LeaseWatch({
       store,
       needed: () => this.dataPaths.reachesPeers,
@@ -309,6 +315,7 @@ class NodeAgent implements AsyncDisposable {
     await this.dataPaths.start();
     this.#masquerade();
     await this.dataPaths.keepFormer(held);
+    this.#nameLeftovers();
     add(this.#watch.run((event) => this.#onLeases(event)));
     add(this.#keeper.run(signal));
     add(this.#condition.run(signal));
@@ -317,6 +324,22 @@ class NodeAgent implements AsyncDisposable {
     add(this.#reconcile());
     add(this.#becomeReady());
     add(subnetFile.keep(signal));
+  }
+
+  /** Says once what others left on the node that is in denim's way. */
+  #nameLeftovers(): void {
+    const { config: { backend, families }, devices } = this.dataPaths;
+    const view = this.#view();
+    // With these backends other programs carry the pods' packets, by devices of their own.
+    const othersCarry = ["alloc", "extension"].includes(backend.type);
+    const leftovers = findLeftovers({
+      ...view,
+      links: othersCarry ? [] : view.links,
+      networks: families.map(({ network }) => network),
+      subnets: this.#keeper.lease.halves.map(({ subnet }) => subnet),
+      devices: [this.#start.outer.current.name, ...devices],
+    });
+    for (const { event, message } of leftovers) this.#options.log.warn(event, message);
   }
 
   #request(): LeaseRequest {
