@@ -118,20 +118,35 @@ const network = (family: Family, example: string) =>
   textOf(family, Cidr.tryParse, `an IPv${family} network such as "${example}"`);
 const address = (family: Family) => textOf(family, IpAddress.tryParse, `an IPv${family} address`);
 
-const netConf = anyCase(z.object({
-  EnableIPv4: flag,
-  EnableIPv6: flag,
-  EnableNFTables: flag,
-  Network: network(4, "10.5.0.0/16"),
-  SubnetLen: length,
-  SubnetMin: address(4),
-  SubnetMax: address(4),
-  IPv6Network: network(6, "fc00:5::/48"),
-  IPv6SubnetLen: length,
-  IPv6SubnetMin: address(6),
-  IPv6SubnetMax: address(6),
-  Backend: z.unknown().optional(),
-}));
+const schema = z.object({
+  EnableIPv4: flag.describe("Whether pods have IPv4 addresses (true)."),
+  EnableIPv6: flag.describe("Whether pods have IPv6 addresses (false)."),
+  EnableNFTables: flag.describe(
+    "Whether masquerade rules are nftables' rather than iptables'; unless given, the node chooses.",
+  ),
+  Network: network(4, "10.5.0.0/16").describe("The cluster's IPv4 network, such as `10.5.0.0/16`."),
+  SubnetLen: length.describe(
+    "The prefix length of a node's IPv4 subnet (24, or longer if the network is small).",
+  ),
+  SubnetMin: address(4).describe("The first IPv4 subnet to lease (the network's second)."),
+  SubnetMax: address(4).describe("The last IPv4 subnet to lease (the network's last)."),
+  IPv6Network: network(6, "fc00:5::/48").describe(
+    "The cluster's IPv6 network, such as `fc00:5::/48`.",
+  ),
+  IPv6SubnetLen: length.describe(
+    "The prefix length of a node's IPv6 subnet (64, or longer if the network is small).",
+  ),
+  IPv6SubnetMin: address(6).describe("The first IPv6 subnet to lease (the network's second)."),
+  IPv6SubnetMax: address(6).describe("The last IPv6 subnet to lease (the network's last)."),
+  Backend: z.unknown().optional().describe(
+    "Which backend carries packets: its `Type`, and options of its own (`udp`).",
+  ),
+});
+const netConf = anyCase(schema);
+
+/** net-conf's keys and what each says, for a reference; in brackets what counts if it is absent. */
+export const NET_CONF_KEYS: readonly (readonly [key: string, description: string])[] = Object
+  .entries(schema.shape).map(([key, { description }]) => [key, description ?? ""] as const);
 
 const backendObject = z.record(z.string(), z.unknown());
 const backendType = anyCase(z.object({ Type: z.string().min(1, "expected a backend's name") }));

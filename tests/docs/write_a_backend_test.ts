@@ -1,10 +1,10 @@
-/** The README's guide to a backend of one's own, word for word, in an empty folder beside the checkout. */
+/** The guide to a backend of one's own, word for word, in an empty folder beside the checkout. */
 
 import assert from "node:assert/strict";
-import { findDenort } from "../.ci/denort.ts";
-import { ROOT } from "../.ci/source_files.ts";
-import { rootTest } from "./support/root_test.ts";
-import { TempFolder } from "./support/temp_folder.ts";
+import { findDenort } from "../../.ci/denort.ts";
+import { ROOT } from "../../.ci/source_files.ts";
+import { rootTest } from "../support/root_test.ts";
+import { TempFolder } from "../support/temp_folder.ts";
 
 /** A block of the guide; of a file the text before it says the name. */
 interface Block {
@@ -14,10 +14,8 @@ interface Block {
 }
 
 function guide(): readonly Block[] {
-  const [section] = /^## A backend of your own$[^]*?(?=^## )/m.exec(
-    Deno.readTextFileSync(`${ROOT}/README.md`),
-  )!;
-  const blocks = section.matchAll(/([^]*?)^```(\w+)\n([^]*?)^```$/gm);
+  const page = Deno.readTextFileSync(`${ROOT}/docs/write-a-backend.md`);
+  const blocks = page.matchAll(/([^]*?)^```(\w+)\n([^]*?)^```$/gm);
   return Array.from(blocks, ([, prose, language, text]) => {
     const [name] = [...prose!.matchAll(/`(\w+\.(?:ts|json))`/g)].at(-1)?.slice(1) ?? [];
     return { language: language!, text: text!, file: language === "sh" ? undefined : name };
