@@ -5,7 +5,7 @@
  * @module
  */
 
-import { type Cidr, FAMILIES, throwDefect } from "@denim/core";
+import { addressBits, type Cidr, FAMILIES, type Logger, throwDefect } from "@denim/core";
 import {
   type AddressState,
   type LinkState,
@@ -22,14 +22,6 @@ export const CNI_DIRECTORY = "/etc/cni/net.d";
 const DEFAULT_BRIDGE = "cni0";
 /** What flanneld, its backends and Docker make, as the kernel calls it: never hardware, nor a pod's device. */
 const LEFT_TYPES = ["bridge", "vxlan", "tun", "ipip", "wireguard"];
-
-/** One finding, for the log. */
-export interface Leftover {
-  /** The event's name. */
-  readonly event: string;
-  /** What is there, what it does, and what to do. */
-  readonly message: string;
-}
 
 /** What a node's leftovers are told by. */
 export interface NodeView {
@@ -114,25 +106,24 @@ function readPlugins(path: string): readonly CniPlugin[] | undefined {
   }
 }
 
-/** What is in denim's way on a node. */
-export function findLeftovers(view: NodeView): Leftover[] {
-  return [...shadowedConf(view.cniConfs), ...strangersDevices(view)];
+/** Warns once of each leftover that is in denim's way on a node. */
+export function logLeftovers(view: NodeView, log: Logger): void {
+  for (const message of shadowedConf(view.cniConfs)) log.warn("cni-conf-shadowed", message);
+  for (const message of strangersDevices(view)) log.warn("leftover-device", message);
 }
 
 /** Another configuration that the runtime takes in place of denim's, or of flannel's if that one is used. */
-function shadowedConf(confs: readonly CniConf[]): Leftover[] {
+function shadowedConf(confs: readonly CniConf[]): string[] {
   const own = chosenConf(confs);
   const [first] = confs;
   if (own === undefined || first === undefined || own === first) return [];
   const what = first.plugins === undefined
     ? "cannot be read as one"
     : `has the plugin ${first.plugins[0]?.type ?? "of nobody"}`;
-  return [{
-    event: "cni-conf-shadowed",
-    message:
-      `container runtimes take the first network configuration by name: ${first.path} comes before ` +
-      `${basename(own.path)} and ${what}; remove it, or give it a name behind that one`,
-  }];
+  return [
+    `container runtimes take the first network configuration by name: ${first.path} comes before ` +
+    `${basename(own.path)} and ${what}; remove it, or give it a name behind that one`,
+  ];
 }
 
 /** The configuration by which pods are to be attached here: denim's, else flannel's, whose chain works with denim. */
@@ -143,16 +134,21 @@ function chosenConf(confs: readonly CniConf[]): CniConf | undefined {
 }
 
 /** Devices with addresses of the cluster's networks that are not denim's: they draw packets that are not for them. */
-function strangersDevices(view: NodeView): Leftover[] {
+function strangersDevices(view: NodeView): string[] {
   const { links, addresses, networks, devices } = view;
   return links.flatMap((link) => {
     if (!LEFT_TYPES.includes(link.type ?? "") || devices.includes(link.name)) return [];
-    const held = addresses.find(({ index, address }) =>
-      index === link.index && networks.some((network) => network.contains(address))
+    const held = addresses.find(({ index, address, prefixLength }) =>
+      index === link.index &&
+      networks.some((network) =>
+        network.contains(address) && (link.type === "bridge" ||
+          // A tunnel between hosts, such as a VPN, has its own network's length.
+          [addressBits(address.family), network.prefixLength].includes(prefixLength))
+      )
     );
     const message = held &&
       (link.type === "bridge" ? bridgeInTheWay : tunnelInTheWay)(link, held, view);
-    return message === undefined ? [] : [{ event: "leftover-device", message }];
+    return message ?? [];
   });
 }
 

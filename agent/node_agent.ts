@@ -37,7 +37,7 @@ import {
 } from "./host_state.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
-import { CNI_DIRECTORY, findLeftovers, type NodeView, viewNode } from "./leftovers.ts";
+import { CNI_DIRECTORY, logLeftovers, type NodeView, viewNode } from "./leftovers.ts";
 import { type AnyBackend, findBackend, requireNftables } from "./net_conf.ts";
 import { NetworkCondition } from "./network_condition.ts";
 import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
@@ -332,14 +332,13 @@ class NodeAgent implements AsyncDisposable {
     const view = this.#view();
     // With these backends other programs carry the pods' packets, by devices of their own.
     const othersCarry = ["alloc", "extension"].includes(backend.type);
-    const leftovers = findLeftovers({
+    logLeftovers({
       ...view,
       links: othersCarry ? [] : view.links,
       networks: families.map(({ network }) => network),
       subnets: this.#keeper.lease.halves.map(({ subnet }) => subnet),
       devices: [this.#start.outer.current.name, ...devices],
-    });
-    for (const { event, message } of leftovers) this.#options.log.warn(event, message);
+    }, this.#options.log);
   }
 
   #request(): LeaseRequest {
