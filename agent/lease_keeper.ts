@@ -82,6 +82,8 @@ export class LeaseKeeper {
   #contestMs = 0;
   /** When that was last due. */
   #contestedAtMs = -Infinity;
+  /** When a newcomer was last answered, or is to be. */
+  #repliedAtMs = -Infinity;
   readonly #complaints = new Complaints();
   readonly #reasons = new EventCounter();
   readonly #renewals: Counter;
@@ -303,8 +305,7 @@ export class LeaseKeeper {
     const { log, onTaken } = this.#options;
     const { key } = this.#lease;
     const nowMs = this.#now();
-    const sinceMs = nowMs - this.#contestedAtMs;
-    const answered = claims && sinceMs <= 2 * this.#contestMs;
+    const answered = claims && nowMs - this.#contestedAtMs <= 2 * this.#contestMs;
     if (claims && !answered) {
       this.#contestMs = 0;
       this.#contest.reset();
@@ -319,7 +320,8 @@ export class LeaseKeeper {
       );
     }
     // At once the first time, so that the newcomer learns of it before it is ready.
-    const waitMs = claims ? this.#contestMs : Math.max(REPLY_MS - sinceMs, 0);
+    const sinceReplyMs = nowMs - this.#repliedAtMs;
+    const waitMs = claims ? this.#contestMs : Math.max(REPLY_MS - sinceReplyMs, 0);
     log.error(
       "lease-contested",
       `another program wrote this node's lease ${key}: look for another machine with the public IP ` +
@@ -327,8 +329,10 @@ export class LeaseKeeper {
       { waitMs },
     );
     this.#writeAtMs = performance.now() + waitMs;
-    this.#contestedAtMs = nowMs + waitMs;
-    if (claims) this.#contestMs = this.#contest.next();
+    if (claims) {
+      this.#contestedAtMs = nowMs + waitMs;
+      this.#contestMs = this.#contest.next();
+    } else this.#repliedAtMs = nowMs + waitMs;
   }
 
   /** Takes over the lease as the store has it now. A reservation is never renewed. */
