@@ -5,7 +5,6 @@
  */
 
 import { formatColumns } from "./columns.ts";
-import config from "./deno.json" with { type: "json" };
 import type { AnyBackend } from "./net_conf.ts";
 import { denimProgram } from "./program.ts";
 
@@ -45,9 +44,17 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "list the nodes' leases of subnets; reserve a subnet, release one",
     run: async (args) => (await import("./leases_command.ts")).runLeases(args),
   },
+  install: {
+    summary: "make this machine a node: the CNI plugin and its configuration",
+    run: async (args) => (await import("./install_command.ts")).runInstall(args, Deno.mainModule),
+  },
+  uninstall: {
+    summary: "take away what denim left on this machine",
+    run: async (args) => (await import("./uninstall_command.ts")).runUninstall(args),
+  },
   version: {
-    summary: "print the version",
-    run: () => print(`denim ${config.version}`),
+    summary: "print the version; with --json also Deno's, and the commit that denim was built from",
+    run: async (args) => (await import("./version_command.ts")).runVersion(args),
   },
   help: { summary: "print this", run: () => print(help()) },
 };

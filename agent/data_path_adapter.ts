@@ -25,7 +25,7 @@ const RETRY = { minMs: 100, maxMs: 10_000 } as const;
 /** What a {@link DataPathAdapter} works with. */
 export interface DataPathAdapterOptions {
   /** The data paths. */
-  readonly paths: Pick<DataPathManager, "config" | "changeTo">;
+  readonly paths: Pick<DataPathManager, "config" | "changeTo" | "keepUnder">;
   /** The outer interface. `refresh` looks at it again. */
   readonly outer: { readonly current: OuterInterface; refresh(): void };
   /** Called when the outer interface has other addresses: connections from the ones before are dead. */
@@ -57,14 +57,6 @@ export class DataPathAdapter {
   want(config: NetworkConfig): void {
     this.#wanted = config;
     this.#reasons.add();
-  }
-
-  /** Says why a net-conf is not followed. */
-  refuse(error: unknown): void {
-    this.#options.log.error(
-      "net-conf-refused",
-      `this node cannot follow the new net-conf and keeps the one before: ${messageOf(error)}`,
-    );
   }
 
   /** The outer interface may be another. */
@@ -127,13 +119,19 @@ export class DataPathAdapter {
     const fingerprint = fingerprintOf(this.#wanted, outer.current);
     if (fingerprint === this.#refused) return;
     this.#refused = "";
-    if (fingerprint === fingerprintOf(paths.config, outer.current)) return;
+    if (fingerprint === fingerprintOf(paths.config, outer.current)) {
+      paths.keepUnder(this.#wanted);
+      return;
+    }
     try {
       await paths.changeTo(this.#wanted);
     } catch (error) {
       throwDefect(error);
       if (signal.aborted) return;
-      this.refuse(error);
+      this.#options.log.error(
+        "net-conf-refused",
+        `this node cannot follow the new net-conf and keeps the one before: ${messageOf(error)}`,
+      );
       this.#refused = fingerprint;
     }
   }

@@ -94,6 +94,22 @@ adapterTest(
   },
 );
 
+adapterTest(
+  "another packet filter in net-conf costs no data path",
+  async (node, adapter, paths) => {
+    const { a } = node.backends;
+    const nft = (EnableNFTables: boolean) => netConf("a", "", "10.5.0.0/16", { EnableNFTables });
+    for (const wanted of [true, false]) {
+      node.story.length = 0;
+      adapter.want(nft(wanted));
+      await settled();
+      assert.equal(paths.config.enableNFTables, wanted);
+      assert.deepEqual(node.story, ["devices a"], "the host is told, and nobody else");
+    }
+    assert.equal(a.sessions.length, 1);
+  },
+);
+
 adapterTest("the outer interface is another one while a change is made", async (node, adapter) => {
   const { b } = node.backends;
   const opening = Promise.withResolvers<void>();

@@ -240,6 +240,13 @@ export class DataPathManager implements AsyncDisposable {
     }
   }
 
+  /** Goes on by a net-conf that asks for the data path that there is, and may ask for another packet filter. */
+  keepUnder(config: NetworkConfig): void {
+    if (config.enableNFTables === this.#config.enableNFTables) return;
+    this.#config = config;
+    this.#options.onChange();
+  }
+
   /**
    * If the backend is another one, the new data path is built, then it reaches the peers that have it already, and only
    * then the node publishes it. The old data path reaches the peers that have not changed yet. If the backend is the

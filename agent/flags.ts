@@ -12,7 +12,6 @@ import {
   ipAddress,
   list,
   minutes,
-  notYet,
   oneOf,
   request,
   single,
@@ -32,13 +31,8 @@ export const COMMON_FLAGS = [
 /** One of {@link COMMON_FLAGS}. */
 export type CommonFlag = typeof COMMON_FLAGS[number];
 
-/** Flags of flannel's that say how another one is followed: they harm nothing while that one is off. */
-const FLANNEL_DETAILS = [
-  flag("iptables-resync", ignored("SECONDS")),
-] as const;
-
-/** The flags of klog, flannel's logger. */
-const KLOG_FLAGS = [
+/** The flags of klog, flannel's logger, which denim takes and does not follow. */
+const IGNORED_FLAGS = [
   flag("add_dir_header", ignored()),
   flag("alsologtostderr", ignored()),
   flag("log_backtrace_at", ignored("TEXT")),
@@ -54,10 +48,16 @@ const KLOG_FLAGS = [
   flag("vmodule", ignored("TEXT")),
 ] as const;
 
-const IGNORED_FLAGS = [...FLANNEL_DETAILS, ...KLOG_FLAGS] as const;
+/** Where subnet.env is. */
+export const SUBNET_FILE_FLAG = flag(
+  "subnet-file",
+  text("PATH"),
+  "where to write what the CNI plugin needs",
+  DEFAULT_SUBNET_FILE,
+);
 
-/** Every flag of `denim agent`. */
-export const AGENT_FLAGS = [
+/** The agent's settings: its flags but for {@link COMMON_FLAGS} and questions. */
+export const SETTINGS = [
   ...STORE_FLAGS,
   flag(
     "net-config-path",
@@ -82,12 +82,7 @@ export const AGENT_FLAGS = [
   ),
   flag("public-ip", ipAddress(4), "IPv4 address at which other nodes reach this one"),
   flag("public-ipv6", ipAddress(6), "IPv6 address at which other nodes reach this one"),
-  flag(
-    "subnet-file",
-    text("PATH"),
-    "where to write what the CNI plugin needs",
-    DEFAULT_SUBNET_FILE,
-  ),
+  SUBNET_FILE_FLAG,
   flag(
     "subnet-lease-renew-margin",
     minutes(1, 1439),
@@ -104,14 +99,37 @@ export const AGENT_FLAGS = [
     toggle,
     "with --ip-masq: keep pods' source ports if they are free, rather than draw them at random",
   ),
+  flag(
+    "ip-blackhole-route",
+    toggle,
+    "drop packets to addresses of this node's subnet that no pod has, rather than let them leave the node",
+  ),
+  flag(
+    "iptables-forward-rules",
+    toggle,
+    "let pods' packets pass where iptables' FORWARD policy is DROP, as Docker sets it",
+    "true",
+  ),
+  flag(
+    "iptables-resync",
+    wholeNumber(1, 86_400, "SECONDS"),
+    "how often rules of iptables are compared in full; changes of nftables are noticed at once",
+    "5",
+  ),
   flag("healthz-ip", ipAddress(), "address to serve /healthz and /readyz on", "127.0.0.1"),
   flag("healthz-port", wholeNumber(0, 65_535, "PORT"), "port to serve them on; 0: none", "0"),
   flag("log-format", oneOf(["text", "json"]), "form of log lines", "text"),
+  ...IGNORED_FLAGS,
+] as const;
+
+/** One of {@link SETTINGS}. */
+export type Setting = typeof SETTINGS[number];
+
+/** Every flag of `denim agent`. */
+export const AGENT_FLAGS = [
+  ...SETTINGS,
   ...COMMON_FLAGS,
   flag("version", request, "print the version and exit"),
-  flag("iptables-forward-rules", notYet),
-  flag("ip-blackhole-route", notYet),
-  ...IGNORED_FLAGS,
 ] as const;
 
 /** One of {@link AGENT_FLAGS}. */

@@ -15,6 +15,7 @@ import {
   type Lease,
   type LeaseEvent,
   LeaseLostError,
+  LeaseMovedError,
   leasePublicIps,
   type LeaseRequest,
   type LeaseStore,
@@ -169,7 +170,7 @@ export class LeaseKeeper {
 
   /**
    * Keeps the lease until the signal is aborted. Rejects with a RuntimeError if the node turns out to be the newcomer
-   * of two with one public IP.
+   * of two with one public IP, and with a LeaseMovedError if the store has other subnets for it.
    */
   async run(signal: AbortSignal): Promise<void> {
     try {
@@ -192,7 +193,7 @@ export class LeaseKeeper {
       } catch (error) {
         if (error !== signal.reason) throwDefect(error);
         if (signal.aborted) return;
-        if (error instanceof NewcomerError) throw error;
+        if (error instanceof NewcomerError || error instanceof LeaseMovedError) throw error;
         this.#failures.add();
         const message = messageOf(error);
         if (this.#complaints.isNew(message)) {
@@ -219,7 +220,7 @@ export class LeaseKeeper {
     try {
       await this.#claim(signal);
     } catch (error) {
-      if (!(error instanceof LeaseLostError)) {
+      if (!(error instanceof LeaseLostError) || error instanceof LeaseMovedError) {
         this.#writeAtMs = 0;
         throw error;
       }

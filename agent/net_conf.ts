@@ -35,18 +35,6 @@ export function readBackendOptions(backend: AnyBackend, config: NetworkConfig): 
   return readConfig(backend.options, config.backend.options, "net-conf", ["Backend"]);
 }
 
-/**
- * Checks that a node can masquerade as net-conf says. Throws a ConfigError if net-conf asks for iptables, which denim
- * does not do.
- */
-export function requireNftables({ enableNFTables }: NetworkConfig): void {
-  if (enableNFTables !== false) return;
-  throw new ConfigError(
-    "net-conf: EnableNFTables is false, and denim masquerades by nftables; iptables is not there " +
-      "yet: set it to true, leave it out, or start the agent without --ip-masq",
-  );
-}
-
 /** Reads a net-conf with every check that a node makes before it uses one. Throws a ConfigError. */
 export function checkNetConf(text: string, backends: readonly AnyBackend[]): NetworkConfig {
   const config = parseNetworkConfig(text);

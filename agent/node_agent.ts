@@ -11,6 +11,7 @@ import {
   type Lease,
   type LeaseEvent,
   leaseKey,
+  LeaseMovedError,
   leasePublicIps,
   type LeaseRequest,
   type LeaseStore,
@@ -21,7 +22,6 @@ import {
   RuntimeError,
   type SubnetEnv,
   SYSTEM_CLOCK,
-  throwDefect,
 } from "@denim/core";
 import { kernelReader, NetlinkSocket, Reconciler, type UnderlayNews } from "@denim/core/linux";
 import { DataPath, type DataPathContext } from "./data_path.ts";
@@ -29,6 +29,9 @@ import { DataPathAdapter } from "./data_path_adapter.ts";
 import { DataPathManager } from "./data_path_manager.ts";
 import { logFailures } from "./desired_kernel.ts";
 import {
+  blackholeState,
+  FORWARD_OWNER,
+  forwardState,
   HOST_OWNER,
   hostState,
   MASQUERADE_OWNER,
@@ -38,7 +41,7 @@ import {
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
 import { CNI_DIRECTORY, logLeftovers, type NodeView, viewNode } from "./leftovers.ts";
-import { type AnyBackend, findBackend, requireNftables } from "./net_conf.ts";
+import { type AnyBackend, findBackend } from "./net_conf.ts";
 import { NetworkCondition } from "./network_condition.ts";
 import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
@@ -58,6 +61,12 @@ export interface NodeOptions {
   readonly subnetFile: string;
   /** How pods' packets to the outside are masqueraded; `undefined` if the agent does not do it. */
   readonly masquerade?: MasqueradeChoice | undefined;
+  /** Whether packets to addresses of the node's subnet that no pod has are dropped. */
+  readonly blackholeRoute?: boolean;
+  /** Whether pods' packets pass where iptables' FORWARD drops what nobody lets pass. */
+  readonly forwardRules: boolean;
+  /** How often iptables' rules are compared in full, in milliseconds. */
+  readonly iptablesResyncMs: number;
   /** How long before its end the lease is renewed, in milliseconds. */
   readonly renewMarginMs: number;
   /** Where the node says what it does. */
@@ -85,10 +94,26 @@ const WITHDRAWAL_MS = 2_000;
  * with a ConfigError, a RuntimeError, or with a defect of denim (see `isDefect`), which it never retries.
  */
 export async function runNode(options: NodeOptions, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    try {
+      return await runNodeOnce(options, signal);
+    } catch (error) {
+      if (!(error instanceof LeaseMovedError)) throw error;
+      const why = `${error.message}; this node changes over`;
+      options.onReadiness(why);
+      options.log.warn(
+        "lease-moved",
+        `${why}. Pods from before are cut off: delete them, unless Kubernetes does`,
+      );
+    }
+  }
+}
+
+/** A node with one lease. Rejects as {@link runNode} does, and with a LeaseMovedError if it has other subnets. */
+async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<void> {
   const { store, backends, log, metrics } = options;
   const config = await store.networkConfig(signal);
   findBackend(config, backends);
-  if (options.masquerade !== undefined) requireNftables(config);
   if (config.backend.defaulted) {
     log.warn(
       "backend-defaulted",
@@ -137,10 +162,10 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
 }
 
 function openReconciler(
-  { log, metrics }: NodeOptions,
+  { log, metrics, iptablesResyncMs }: NodeOptions,
   onUnderlay: (news: UnderlayNews) => void,
 ): Reconciler {
-  return new Reconciler({ log, metrics, onUnderlay });
+  return new Reconciler({ log, metrics, onUnderlay, iptablesResyncMs });
 }
 
 /** What a node starts from. */
@@ -246,6 +271,7 @@ class NodeAgent implements AsyncDisposable {
       subnetFile: start.subnetFile,
       env: () => this.#subnetEnv(),
       publicIps: () => leasePublicIps(this.#keeper.lease),
+      devices: () => this.dataPaths.devices,
       onReadiness: (unready) => {
         this.#condition.set(unready === undefined);
         onReadiness(unready);
@@ -299,6 +325,7 @@ class NodeAgent implements AsyncDisposable {
     } finally {
       if (isNew && !this.#readiness.wasReady) {
         this.#reconciler.delete(MASQUERADE_OWNER);
+        this.#reconciler.delete(FORWARD_OWNER);
         this.dataPaths.clear();
       }
     }
@@ -314,6 +341,7 @@ class NodeAgent implements AsyncDisposable {
     if (key !== leaseKey(lastRun.previousSubnets)) subnetFile.remove();
     await this.dataPaths.start();
     this.#masquerade();
+    this.#letPodsPass();
     await this.dataPaths.keepFormer(held);
     this.#nameLeftovers();
     add(this.#watch.run((event) => this.#onLeases(event)));
@@ -398,32 +426,18 @@ class NodeAgent implements AsyncDisposable {
     await this.#options.store.release(this.#keeper.lease.key, this.#tasks.signal);
     throw new RuntimeError(
       `${conflict}: choose another outer device with --iface if many machines have that address, as behind ` +
-        "a virtual machine's NAT; if this machine is a clone of that node, remove the devices that it was " +
-        "copied with (ip link delete flannel.1) and start the agent again; if that lease is this machine's " +
-        "own from before, release it (denim leases release)",
+        "a virtual machine's NAT; if this machine is a clone of that node, remove what it was copied with " +
+        "(VXLAN: ip link delete flannel.1; WireGuard: the key file, /run/flannel/wgkey) and start the agent " +
+        "again; if that lease is this machine's own from before, release it (denim leases release)",
     );
   }
 
   /** Follows net-conf for as long as the node lives. */
   async #followNetConf(): Promise<void> {
     for await (const config of this.#options.store.watchNetworkConfig(this.#tasks.signal)) {
-      if (!this.#canFollow(config)) continue;
       this.adapter.want(config);
       // It may allow the subnets that the net-conf before did not.
       if (this.#readiness.taken) this.#tasks.add(this.#keeper.publish());
-    }
-  }
-
-  /** Whether the node can masquerade as a new net-conf says; the log says why not. */
-  #canFollow(config: NetworkConfig): boolean {
-    if (this.#options.masquerade === undefined) return true;
-    try {
-      requireNftables(config);
-      return true;
-    } catch (error) {
-      throwDefect(error);
-      this.adapter.refuse(error);
-      return false;
     }
   }
 
@@ -467,7 +481,7 @@ class NodeAgent implements AsyncDisposable {
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
     this.#reconciler.set(HOST_OWNER, hostState(families, devices, subnets));
     this.#reconciler.set(MASQUERADE_OWNER, this.#masqueradeState());
-    logFailures(this.#reconciler.apply(), this.#options.log);
+    this.#letPodsPass();
   }
 
   /**
@@ -480,9 +494,20 @@ class NodeAgent implements AsyncDisposable {
     if (failures.length > 0) throw new RuntimeError(failures.join("; "));
   }
 
+  /** As with masquerading, before any earlier run's rules are removed; but a node can do without. */
+  #letPodsPass(): void {
+    const { families } = this.dataPaths.config;
+    this.#reconciler.set(FORWARD_OWNER, this.#options.forwardRules ? forwardState(families) : []);
+    logFailures(this.#reconciler.apply(), this.#options.log);
+  }
+
   #masqueradeState(): KernelState {
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
-    return masqueradeState(this.dataPaths.config.families, subnets, this.#options.masquerade);
+    const { masquerade, blackholeRoute } = this.#options;
+    return [
+      ...masqueradeState(this.dataPaths.config, subnets, masquerade),
+      ...blackholeRoute ? blackholeState(subnets) : [],
+    ];
   }
 
   #subnetEnv(): SubnetEnv {

@@ -10,7 +10,9 @@ import {
   type IpAddress,
   isDefect,
   type Logger,
+  messageOf,
   MetricsRegistry,
+  SYSTEM_CLOCK,
 } from "@denim/core";
 import type { AnyBackend } from "./net_conf.ts";
 import config from "./deno.json" with { type: "json" };
@@ -26,6 +28,7 @@ import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
 import type { InterfaceChoice } from "./outer_interface.ts";
 import { requireRoot } from "./privileges.ts";
+import { ServiceManager } from "./service_manager.ts";
 import { healthRoutes, type Readiness, StatusServer } from "./status_server.ts";
 import { chooseStore } from "./stores/mod.ts";
 import { exitCode, untilStopped } from "./until_stopped.ts";
@@ -47,6 +50,7 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
   let log = createLogger({ format: "text" });
   let causes = false;
   let stopping: AbortSignal | undefined;
+  let manager: ServiceManager | undefined;
   try {
     const flags = parseAgentFlags(options.args ?? Deno.args, Deno.env.toObject());
     if (typeof flags === "string") {
@@ -55,15 +59,18 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
     }
     causes = flags.values.debug;
     log = createLogger({ format: flags.values["log-format"], debug: flags.values.debug });
+    const told = manager = new ServiceManager(Deno.env, log);
     await untilStopped("stopped", (signal) => {
       stopping = signal;
-      return serve(flags, options.backends, log, signal);
+      return serve(flags, options.backends, told, log, signal);
     });
+    manager.stop("stopped");
     log.info("stopped", "stopped; the data path stays as it is");
     return 0;
   } catch (error) {
     const defect = isDefect(error);
     if (stopping?.aborted && !defect) return 0;
+    manager?.stop(`failed: ${messageOf(error)}`);
     log.error(defect ? "defect" : "failed", errorReport(error, { causes }));
     return exitCode(error);
   }
@@ -72,6 +79,7 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
 async function serve(
   flags: ParsedFlags<AgentFlag>,
   backends: readonly AnyBackend[],
+  manager: ServiceManager,
   log: Logger,
   signal: AbortSignal,
 ): Promise<void> {
@@ -84,6 +92,12 @@ async function serve(
   const { kind, spec } = chooseStore(flags);
   const metrics = new MetricsRegistry();
   const readiness: Readiness = { unready: "it is starting" };
+  const status = () => {
+    if (readiness.unready !== undefined) return `not ready: ${readiness.unready}`;
+    return `ready; other nodes: ${metrics.value("denim_peers", { state: "current" })}`;
+  };
+  manager.tell(status(), false);
+  manager.beat(status, SYSTEM_CLOCK, signal);
   const port = values["healthz-port"];
   await using _server = port === 0
     ? undefined
@@ -106,10 +120,16 @@ async function serve(
     masquerade: values["ip-masq"]
       ? { fullyRandom: !values["ip-masq-fully-random-disable"] }
       : undefined,
+    blackholeRoute: values["ip-blackhole-route"],
+    forwardRules: values["iptables-forward-rules"],
+    iptablesResyncMs: values["iptables-resync"] * 1000,
     renewMarginMs: values["subnet-lease-renew-margin"],
     log,
     metrics,
-    onReadiness: (unready) => readiness.unready = unready,
+    onReadiness: (unready) => {
+      readiness.unready = unready;
+      manager.tell(status(), unready === undefined);
+    },
   }, signal);
 }
 

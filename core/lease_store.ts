@@ -80,8 +80,9 @@ export interface LeaseStore extends AsyncDisposable {
   /**
    * Gives a node its subnet: the one that it held in its last run, under the addresses that it had then; else
    * the one leased to its public IP; else that of its last run, if free; else a free one. A reservation
-   * (its expiry is "never") stays one. {@link Lease.wasHeld} tells whether there was one. Rejects with a `RuntimeError` if the network is full, and with a
-   * `LeaseLostError` if no other subnet would do.
+   * (its expiry is "never") stays one. {@link Lease.wasHeld} tells whether there was one. Rejects with a `RuntimeError`
+   * if the network is full, and with a `LeaseLostError` if no other subnet would do: a `LeaseMovedError` if the node has
+   * others by now.
    */
   acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease>;
 
@@ -157,5 +158,14 @@ export interface LeaseAdmin extends AsyncDisposable {
 /** The lease is no longer this node's: it has ended, was deleted, or another node has it. */
 export class LeaseLostError extends ExpectedError {
   /** The class's name, for logs. */
-  override readonly name = "LeaseLostError";
+  override readonly name: string = "LeaseLostError";
+}
+
+/**
+ * The cluster gave this node other subnets, as one that was made again: it is no other node that has those of before,
+ * and waiting for them is in vain.
+ */
+export class LeaseMovedError extends LeaseLostError {
+  /** The class's name, for logs. */
+  override readonly name: string = "LeaseMovedError";
 }

@@ -4,7 +4,9 @@
  * @module
  */
 
+import type { Cidr } from "@denim/core/ip";
 import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
+import type { PodMasquerade } from "@denim/core/linux/pod-masquerade";
 import { AddressStore, type HeldAddress } from "./address_store.ts";
 import {
   configurePod,
@@ -26,6 +28,7 @@ import {
   readSubnetEnv,
   renderDelegate,
 } from "./delegate_conf.ts";
+import type { ConfObject } from "./conf_object.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
 import { type Dns, parseResolvConf } from "./host_local_conf.ts";
 import { openPod, refuseSecondAdd } from "./namespace.ts";
@@ -58,9 +61,37 @@ export function add(conf: NetworkConf, variables: CniVariables): string | Promis
   if (isDelegated(delegate)) {
     return import("./delegate.ts").then((it) => it.delegateAdd(conf, variables, delegate));
   }
-  const args = readArgs(variables.args);
-  const bridgeConf = readBridgeConf(delegate, args);
+  const bridgeConf = readBridgeConf(delegate, readArgs(variables.args));
   requireIpv6(bridgeConf);
+  const networks = env.halves.flatMap(({ networks }) => networks);
+  const work: Work = { conf, variables, delegate, bridgeConf, networks };
+  if (!bridgeConf.isMasqueraded) return attach(work);
+  return import("./masquerade.ts").then(({ openMasquerade }) => {
+    using masquerade = openMasquerade();
+    return attach(work, masquerade);
+  });
+}
+
+/** What an ADD by denim's own bridge goes by. */
+interface Work {
+  readonly conf: NetworkConf;
+  readonly variables: CniVariables;
+  /** The record for the pod's DEL. */
+  readonly delegate: ConfObject;
+  readonly bridgeConf: BridgeConf;
+  /** The cluster's networks. */
+  readonly networks: readonly Cidr[];
+}
+
+/**
+ * Attaches a container by denim's own bridge.
+ *
+ * @param masquerade what is to masquerade it, if the plugin has to see to that
+ */
+function attach(
+  { conf, variables, delegate, bridgeConf, networks }: Work,
+  masquerade?: PodMasquerade,
+): string {
   const dns = readPodDns(bridgeConf);
   using pod = openPod(variables);
   using socket = new NetlinkSocket();
@@ -76,13 +107,18 @@ export function add(conf: NetworkConf, variables: CniVariables): string | Promis
   // Before the bridge has its first port: from then on the agent would take it for one that lost its address.
   markGateway(socket, bridge, hasGateway(conf.dataDir, delegate));
   if (bridgeConf.isGateway) {
-    const networks = env.halves.flatMap((half) => half.networks);
     const isKnown = (name: string) => hasBridge(conf.dataDir, name);
     ensureGateway(socket, bridgeConf, bridge, networks, isKnown);
   }
   const veth = makeVeth(socket, pod, variables, bridgeConf, bridge);
   undo.defer(() => removeLink(socket, veth.host.name));
   configurePod(pod, veth.pod, bridgeConf, held, routes);
+  if (masquerade !== undefined) {
+    const device = veth.host.name, addresses = held.map(({ address }) => address);
+    // After the device is there: to GC, rules for a device that is not there are left from one that was.
+    masquerade.add({ device, addresses, networks });
+    undo.defer(() => masquerade.remove((other) => other === device));
+  }
   const host = waitForPort(socket, veth.host);
   saveConf(conf.dataDir, variables, delegate);
   undo.move();

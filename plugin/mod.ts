@@ -7,3 +7,6 @@
 
 export { type Answer, answer, runPlugin } from "./plugin.ts";
 export type { ReadVariable } from "./environment.ts";
+export { isCniName } from "./environment.ts";
+export { DEFAULT_NETWORKS_DIR } from "./host_local_conf.ts";
+export { DEFAULT_DATA_DIR } from "./network_conf.ts";

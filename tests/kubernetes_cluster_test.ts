@@ -299,12 +299,13 @@ kubeTest(
 );
 
 kubeTest(
-  "a node that is made again is as it was, or says that its pods have to go",
-  { nodes: 1, netConf: NET_CONF },
-  async (cluster, [node]) => {
+  "a node that is made again is as it was, or goes on with the subnet that it has now",
+  { nodes: 2, netConf: NET_CONF },
+  async (cluster, [node, other]) => {
     const { name } = node!;
     await cluster.register(name, ["10.5.1.0/24"]);
-    await node!.startAgent(NEVER);
+    await cluster.register(other!.name, ["10.5.9.0/24"]);
+    await cluster.lab.startAgents(NEVER);
     await eventually("the scheduler may use the node", () => cluster.isUsable(node!));
     const { annotations } = (await cluster.read(name)).metadata;
     await cluster.server.admin("DELETE", `${NODES}/${name}`);
@@ -314,13 +315,13 @@ kubeTest(
 
     await cluster.server.admin("DELETE", `${NODES}/${name}`);
     await cluster.register(name, ["10.5.2.0/24"]);
-    await eventually("it says so", () => count(node!, "lease-taken") === 1);
-    assert.match(log(node!), /drain its pods and start the agent again/);
-    await assert.rejects(Deno.stat(node!.subnetFile), Deno.errors.NotFound);
-    await node!.stopAgent();
-    await node!.startAgent(NEVER);
-    assert.equal(`${node!.subnet()}`, "10.5.2.0/24");
     await eventually("the scheduler may use it again", () => cluster.isUsable(node!));
+    assert.equal(count(node!, "lease-moved"), 1);
+    assert.equal(`${node!.subnet()}`, "10.5.2.0/24");
+    assert.match(ip(node!, "addr show flannel.1"), /inet 10\.5\.2\.0\/32/);
+    assert.doesNotMatch(ip(node!, "addr"), /10\.5\.1\./);
+    const [mine, theirs] = [await node!.addPod("mine"), await other!.addPod("theirs")];
+    assert.ok(await talk([mine, theirs]));
   },
 );
 

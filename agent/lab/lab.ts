@@ -21,6 +21,7 @@ import {
   FORWARDING,
   NetlinkSocket,
   NetworkNamespace,
+  readProcFile,
   writeLinkSettings,
   writeNewAddress,
   writeNewBridge,
@@ -47,6 +48,9 @@ const LOOKS_WITHOUT_PROGRESS = 3;
 const PROGRESS_MS = 500;
 /** How long an agent may take to stop before it is killed. */
 const STOP_PATIENCE_MS = 3_000;
+
+/** Where WireGuard programs have their sockets (wireguard-go(1)). */
+const WIREGUARD_SOCKETS = "/run/wireguard";
 
 /** For waits that only their own time ends. */
 const NEVER = new AbortController().signal;
@@ -217,7 +221,7 @@ interface LabState {
 /** Whether a process is an agent of the laboratory in this directory: its number may be another's now. */
 function isOurs(pid: number, directory: string): boolean {
   try {
-    return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(directory);
+    return readProcFile(`/proc/${pid}/cmdline`).includes(directory);
   } catch (error) {
     throwDefect(error);
     return false;
@@ -325,6 +329,22 @@ export class LabNode {
     return namespace.run(() => new Deno.Command(command!, { ...rest, args }).spawn());
   }
 
+  /**
+   * Gives a program a view of the file system in which the sockets of WireGuard programs are this node's own: they have
+   * names of devices, which all nodes share. A program that the agent started ends when the laboratory's folder goes.
+   */
+  #withOwnSockets(program: readonly [string, ...string[]]): readonly [string, ...string[]] {
+    const script =
+      `mkdir -p ${WIREGUARD_SOCKETS} "$0" && mount --bind "$0" ${WIREGUARD_SOCKETS} && exec "$@"`;
+    return ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script]
+      .concat([this.wireguardSockets, ...program]) as [string, ...string[]];
+  }
+
+  /** The folder that the agent has in the place of `/run/wireguard`. */
+  get wireguardSockets(): string {
+    return `${this.directory}/wireguard`;
+  }
+
   /** The agent's arguments that place it in the laboratory. */
   get agentArguments(): readonly string[] {
     return [
@@ -351,16 +371,20 @@ export class LabNode {
     // The last run's file stays, since the agent reads it. The new one is renamed into its place.
     const before = versionOf(this.subnetFile);
     const written = () => ![undefined, before].includes(versionOf(this.subnetFile));
-    const agent = this.spawn([...this.#lab.agentProgram, ...this.agentArguments, ...args], {
+    const program = [...this.#lab.agentProgram, ...this.agentArguments, ...args] as const;
+    const agent = this.spawn(this.#withOwnSockets(program), {
       stdin: "null",
       stdout: "null",
       logFile: this.logFile,
       detached: true,
-      // As a pod of Kubernetes is told.
-      env: { NODE_NAME: this.name },
+      env: {
+        // As a pod of Kubernetes is told.
+        NODE_NAME: this.name,
+        WIREGUARD_KEY_FILE: `${this.directory}/wgkey`,
+      },
     });
     this.#agent = agent;
-    const log = () => readText(this.logFile);
+    const log = () => ifPossible(() => Deno.readTextFileSync(this.logFile));
     let exit: number | undefined;
     agent.status.then(({ code }) => {
       exit = code;
@@ -536,10 +560,10 @@ export async function whileProgress(
   return false;
 }
 
-/** A file's text; "" if it can't be read. */
-function readText(path: string): string {
+/** What `read` returns; "" if the file can't be read. */
+function ifPossible(read: () => string): string {
   try {
-    return Deno.readTextFileSync(path);
+    return read();
   } catch (error) {
     throwDefect(error);
     return "";
@@ -549,7 +573,9 @@ function readText(path: string): string {
 /** How much processor time a process has used, in milliseconds; 0 if it is gone. See proc_pid_stat(5). */
 function processorMs(pid: number): number {
   // The name in parentheses may hold spaces. utime and stime are the 12th and 13th field behind it.
-  const fields = readText(`/proc/${pid}/stat`).replace(/^.*\) /s, "").split(" ");
+  const fields = ifPossible(() => readProcFile(`/proc/${pid}/stat`)).replace(/^.*\) /s, "").split(
+    " ",
+  );
   const ticks = Number(fields[11] ?? 0) + Number(fields[12] ?? 0);
   return ticks * 1000 / TICKS_PER_SECOND;
 }

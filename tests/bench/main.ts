@@ -13,9 +13,10 @@ import { cni, type CniOptions, MAX_PODS } from "./cni.ts";
 import { converge, type ConvergeOptions, MAX_PEERS } from "./converge.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
 import { udp } from "./udp.ts";
+import { wireguard } from "./wireguard.ts";
 
 const MAX_SECONDS = 600;
-const HELP = `Usage: deno task bench [converge] [cni] [udp] [flags]
+const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [flags]
 
   converge  leases of 1,000, 5,000 and 20,000 peers put into the store, until every neighbour, FDB
             entry, nexthop and route is in the kernel; then one more peer, until its route, and the
@@ -24,13 +25,15 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [flags]
             containernetworking-plugins
   udp       the UDP backend's throughput, round trips and idle processor, in turns with kernel VXLAN's;
             needs iperf3
+  wireguard the WireGuard backend's throughput and round trips, in turns with wireguard-go set up by
+            hand; needs iperf3, wireguard-go and wg
 
 converge and cni run unless one is named. Prints tables, and writes every sample to
 tests/bench/results/NAME.json. Works in network namespaces of its own, and removes everything at the
 end. A busy machine is a slow one.
 `;
 
-const BENCHES = ["converge", "cni", "udp"] as const;
+const BENCHES = ["converge", "cni", "udp", "wireguard"] as const;
 /** What runs if none is named. */
 const USUAL: readonly typeof BENCHES[number][] = ["converge", "cni"];
 
@@ -57,7 +60,7 @@ const FLAGS = [
   flag(
     "seconds",
     wholeNumber(1, MAX_SECONDS),
-    `udp: how long each stream is sent, at most ${MAX_SECONDS}`,
+    `udp, wireguard: how long each stream is sent, at most ${MAX_SECONDS}`,
     "4",
   ),
 ] as const;
@@ -66,7 +69,7 @@ const FLAGS = [
 export interface Plan extends ConvergeOptions, CniOptions {
   /** Which of them to run. */
   readonly benches: readonly typeof BENCHES[number][];
-  /** How long udp sends each stream, in seconds. */
+  /** How long udp and wireguard send each stream, in seconds. */
   readonly seconds: number;
 }
 
@@ -132,9 +135,10 @@ async function runOne(
   if (bench === "converge") {
     settings = { runs, peers };
     measures = await converge({ runs, peers }, say, signal);
-  } else if (bench === "udp") {
+  } else if (bench === "udp" || bench === "wireguard") {
     settings = { runs, seconds };
-    ({ measures, comparison } = await udp({ runs, seconds }, say, signal));
+    const run = bench === "udp" ? udp : wireguard;
+    ({ measures, comparison } = await run({ runs, seconds }, say, signal));
   } else {
     const result = await cni({ runs, pods, atOnce }, say, signal);
     settings = { runs, pods, atOnce, programs: result.programs };

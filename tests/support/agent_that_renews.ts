@@ -30,6 +30,8 @@ await runNode({
   backends: builtin,
   interface: { iface: [], ifaceRegex: [], ifaceCanReach: undefined, publicIps: new Map() },
   subnetFile: flags.values["subnet-file"],
+  forwardRules: true,
+  iptablesResyncMs: 5_000,
   renewMarginMs: LEASE_TTL_MS - 100,
   log,
   metrics: NO_METRICS,

@@ -22,7 +22,7 @@ import { type Rule, ruleExpressions, type Verdict } from "./rule.ts";
 export const KUBE_PROXY_MARK = 0x4000;
 
 /** Addresses of groups of hosts (RFC 5771, RFC 4291 section 2.7). */
-const MULTICAST: Readonly<Record<Family, Cidr>> = {
+export const MULTICAST: Readonly<Record<Family, Cidr>> = {
   4: Cidr.parse("224.0.0.0/4"),
   6: Cidr.parse("ff00::/8"),
 };

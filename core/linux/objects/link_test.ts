@@ -43,6 +43,7 @@ function found(changes: Partial<LinkState> = {}): LinkState {
     type: "vxlan",
     vxlan: { ...info, outerIndex: 9 },
     tun: undefined,
+    ipip: undefined,
     queueLength: 1000,
     ...changes,
   };
@@ -61,10 +62,11 @@ Deno.test("writeNewLink writes RTM_NEWLINK with all that a VXLAN device is made 
       "0e000300 666c616e 6e656c2e 31000000", // IFLA_IFNAME
       "08000400 aa050000", // IFLA_MTU
       "0a000100 020a0500 00020000", // IFLA_ADDRESS
-      "40001280 0a000100 76786c61 6e000000", // IFLA_LINKINFO, IFLA_INFO_KIND
-      "30000280 08000100 01000000", // IFLA_INFO_DATA, IFLA_VXLAN_ID
+      "48001280 0a000100 76786c61 6e000000", // IFLA_LINKINFO, IFLA_INFO_KIND
+      "38000280 08000100 01000000", // IFLA_INFO_DATA, IFLA_VXLAN_ID
       "06000f00 21180000", // IFLA_VXLAN_PORT
       "04001700", // IFLA_VXLAN_GBP
+      "05001200 00000000", // IFLA_VXLAN_UDP_CSUM
       "08000300 09000000", // IFLA_VXLAN_LINK
       "08000400 0a630001", // IFLA_VXLAN_LOCAL
       "05000700 00000000", // IFLA_VXLAN_LEARNING

@@ -11,6 +11,7 @@ import { EAGAIN, EBADF, EINTR, LinuxError } from "./linux_error.ts";
 const SIGNATURES = {
   __errno_location: { parameters: [], result: "pointer" },
   bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  closedir: { parameters: ["pointer"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
@@ -21,6 +22,7 @@ const SIGNATURES = {
   ioctl_value: { name: "ioctl", parameters: ["i32", "u64", "u64"], result: "i32" },
   mount: { parameters: ["buffer", "buffer", "pointer", "u64", "pointer"], result: "i32" },
   open: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  opendir: { parameters: ["buffer"], result: "pointer" },
   poll: { parameters: ["buffer", "u64", "i32"], result: "i32" },
   poll_blocking: {
     name: "poll",
@@ -29,6 +31,8 @@ const SIGNATURES = {
     nonblocking: true,
   },
   read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+  readdir: { parameters: ["pointer"], result: "pointer" },
+  readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
   recvfrom: {
     parameters: ["i32", "buffer", "usize", "i32", "buffer", "buffer"],
     result: "isize",

@@ -7,8 +7,8 @@
 
 // deno-fmt-ignore-file
 // linux/socket.h, asm-generic/socket.h
-export const AF_UNSPEC = 0, AF_INET = 2, AF_BRIDGE = 7, AF_INET6 = 10, AF_NETLINK = 16, AF_PACKET = 17;
-export const SOCK_DGRAM = 2, SOCK_RAW = 3, SOCK_CLOEXEC = 0x80000;
+export const AF_UNSPEC = 0, AF_UNIX = 1, AF_INET = 2, AF_BRIDGE = 7, AF_INET6 = 10, AF_NETLINK = 16, AF_PACKET = 17;
+export const SOCK_STREAM = 1, SOCK_DGRAM = 2, SOCK_RAW = 3, SOCK_CLOEXEC = 0x80000;
 export const SOL_SOCKET = 1;
 export const SO_REUSEPORT = 15, SO_RCVTIMEO = 20, SO_SNDTIMEO = 21, SO_ATTACH_FILTER = 26;
 export const SO_SNDBUFFORCE = 32, SO_RCVBUFFORCE = 33;
@@ -23,7 +23,7 @@ export const SOL_UDP = 17, UDP_SEGMENT = 103, UDP_GRO = 104;
 // linux/if_ether.h
 export const ETH_P_ALL = 0x0003;
 // asm-generic/fcntl.h
-export const O_RDONLY = 0, O_RDWR = 2;
+export const O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2;
 export const O_NONBLOCK = 0x800, O_CLOEXEC = 0x80000;
 export const LOCK_SH = 1, LOCK_UN = 8;
 // linux/sched.h

@@ -12,6 +12,7 @@ import {
   RuntimeError,
   sleep,
   type StoreMetrics,
+  throwDefect,
 } from "../../mod.ts";
 import type { Access, AccessSource } from "./access.ts";
 import { type Answer, Connection } from "./connection.ts";
@@ -131,6 +132,7 @@ export class KubernetesClient implements AsyncDisposable {
           );
         } else throw new RefusedError(answer.status, why);
       } catch (error) {
+        if (error !== ending.reason) throwDefect(error);
         ending.throwIfAborted();
         if (error instanceof RefusedError || !this.#waitsOut(error)) throw error;
         const at = error instanceof TransportError && this.#server !== ""

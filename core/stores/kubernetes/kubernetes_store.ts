@@ -15,6 +15,7 @@ import {
   type LeaseEvent,
   leaseKey,
   LeaseLostError,
+  LeaseMovedError,
   type LeaseRequest,
   type LeaseStore,
   type Logger,
@@ -171,7 +172,7 @@ export class KubernetesStore implements LeaseStore {
   /**
    * Gives the node its podCIDRs, waited for, and writes its annotations. A lease of one family alone comes of a
    * node that has only that family's podCIDR. Rejects with a ConfigError if net-conf does not allow the
-   * podCIDRs, and with a LeaseLostError if no other subnets will do than the node has now.
+   * podCIDRs, and with a LeaseMovedError if no other subnets will do than the node has now.
    */
   async acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
     for (;;) {
@@ -181,7 +182,7 @@ export class KubernetesStore implements LeaseStore {
       const subnets = this.#chooseSubnets(config, node);
       const key = leaseKey(subnets);
       if (request.only && key !== leaseKey(request.previousSubnets)) {
-        throw new LeaseLostError(
+        throw new LeaseMovedError(
           `node ${node.name} was made again in Kubernetes and has the podCIDR ${key} now, not ` +
             leaseKey(request.previousSubnets),
         );

@@ -9,6 +9,7 @@ import {
   kubeconfigText,
   type KubeServer,
   nodeManifest,
+  POD_RULE,
   RULES,
 } from "../../../tests/support/kube_server.ts";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
@@ -501,11 +502,16 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
       "patch nodes/status": (store) => store.acquire(request(1), world.signal),
       "get pods": () => world.open("", { node: { pod: { namespace: "default", name: "agent" } } }),
     };
+    const rules = [...RULES, POD_RULE];
+    const rights = rules.flatMap(({ resource, verbs }) =>
+      verbs.map((verb) => `${verb} ${resource}`)
+    );
+    assert.deepEqual(Object.keys(steps), rights, "the manifest's ClusterRole has what is needed");
     await (await world.open("n1")).acquire(request(1), world.signal);
     for (const [right, run] of Object.entries(steps)) {
       await world.annotate("n1", flannel({ "public-ip": "10.99.0.99" }));
       const [verb, resource] = right.split(" ");
-      await world.server.grant(RULES.map((rule) => ({
+      await world.server.grant(rules.map((rule) => ({
         ...rule,
         verbs: rule.verbs.filter((one) => one !== verb || rule.resource !== resource),
       })));
@@ -519,7 +525,7 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
         ),
       );
       if (right !== "watch nodes") assert.equal(done, false, right);
-      await world.server.grant(RULES);
+      await world.server.grant(rules);
       if (right === "get pods") await assert.rejects(running, /there is no pod default\/agent/);
       else await running;
     }
@@ -642,6 +648,7 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
       KUBERNETES_SERVICE_HOST: hostname,
       KUBERNETES_SERVICE_PORT: port,
     };
+    await world.server.grant([...RULES, POD_RULE]);
     await world.server.admin("POST", "/api/v1/namespaces/default/pods", {
       metadata: { name: "agent" },
       spec: {
