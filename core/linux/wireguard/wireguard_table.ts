@@ -95,6 +95,11 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
     ];
   }
 
+  /** See {@link KernelTable.hasPlace}. */
+  hasPlace({ device }: WireguardObject): boolean {
+    return this.#options.links.named(device) !== undefined;
+  }
+
   /** See {@link KernelTable.carrier}. */
   carrier({ device }: WireguardObject): string {
     return deviceKey(device);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
-import { rootTest } from "../../../tests/support/root_test.ts";
+import { hasLinkType, rootTest } from "../../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
 import { sh } from "../../../tests/support/sh.ts";
 import { eventually } from "../../../tests/support/wait.ts";
@@ -120,6 +120,20 @@ rootTest("WireGuard: a device that goes is made again with its peers", async () 
   stop.abort();
   await running;
 }, NEEDS);
+
+rootTest("WireGuard: without the kernel's and without a program, both remedies are named", () => {
+  if (hasLinkType("wireguard")) return; // it needs no program
+  using node = new WireguardNode();
+  const link = wireguardLink(node.device, "no-such-program");
+  node.reconciler.set("node", [link, wireguardDevice({ device: node.device })]);
+  const [failure, ...more] = node.reconciler.apply().failures;
+  assert.match(
+    failure!,
+    /no WireGuard, and the program no-such-program .* \(modprobe wireguard\), or install wireguard-go$/,
+  );
+  assert.deepEqual(more, []);
+  assert.deepEqual(node.ns.ipJson("link show").map(({ ifname }) => ifname), ["lo"]);
+});
 
 Deno.test("WireGuard: where a peer is heard from is right, whatever its lease says", () => {
   using table = new WireguardTable({
