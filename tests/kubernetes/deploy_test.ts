@@ -7,11 +7,10 @@ import { ROOT } from "../../.ci/source_files.ts";
 import agent from "../../agent/deno.json" with { type: "json" };
 import { parseAgentFlags } from "../../agent/flags.ts";
 import { runsDenim } from "../../agent/install/cni_conf.ts";
-import { helmProgram, renderChart } from "./helm.ts";
+import { CHART, helmProgram, renderChart } from "./helm.ts";
 import { DENIM_IMAGE } from "./image.ts";
 import { type KubeObject, objectsOf } from "./manifest.ts";
 
-const CHART = `${ROOT}/deploy/helm/denim`;
 /** The values of flannel's chart (v0.28.9), less those of what denim does not have: another image for the plugin, netpol. */
 const FLANNELS_VALUES = [
   ...["global.imagePullSecrets", "podCidr", "podCidrv6"],

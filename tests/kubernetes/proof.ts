@@ -10,8 +10,8 @@ import assert from "node:assert/strict";
 import { eventually } from "../support/wait.ts";
 import { Cluster, type ClusterPod } from "./cluster.ts";
 import { FLANNEL_IMAGE, flannelManifest, writeFlannelImage } from "./flannel.ts";
-import { renderChart } from "./helm.ts";
-import { DENIM_IMAGE, writeDenimImage } from "./image.ts";
+import { CHART } from "./helm.ts";
+import { DENIM_IMAGE, KUBECTL_IMAGE, writeDenimImage, writeKubectlImage } from "./image.ts";
 import { manifest, NAMESPACE, uninstallManifest } from "./manifest.ts";
 
 const NETWORK = "10.5.0.0/16";
@@ -21,20 +21,50 @@ const OUTAGE_MS = 60_000;
 /** Says of a node which network's agent it has, while a cluster changes from one to the other. */
 const LABEL = "pod-network";
 
+/** How denim gets onto a cluster, and away from it. */
+interface Way {
+  install(cluster: Cluster): Promise<void>;
+  uninstall(cluster: Cluster): Promise<void>;
+}
+
+const byManifest: Way = {
+  install: (cluster) => cluster.apply(manifest(NETWORK)),
+  async uninstall(cluster) {
+    await cluster.delete(manifest(NETWORK));
+    await cluster.apply(uninstallManifest());
+    await cluster.rolledOut(NAMESPACE, "denim-uninstall");
+    await cluster.delete(uninstallManifest());
+  },
+};
+
+const byHelm: Way = {
+  async install(cluster) {
+    await load(cluster, writeKubectlImage);
+    await cluster.helm(
+      ...["install", "denim", CHART, "--namespace", NAMESPACE, "--create-namespace"],
+      ...["--set", `podCidr=${NETWORK}`, "--set", "uninstall.enabled=true"],
+      ...["--set", "uninstall.args={--yes}", "--set", `uninstall.kubectl.image=${KUBECTL_IMAGE}`],
+    );
+  },
+  async uninstall(cluster) {
+    await cluster.helm("uninstall", "denim", "--namespace", NAMESPACE);
+  },
+};
+
 const PARTS: Readonly<Record<string, () => Promise<void>>> = {
-  manifest: () => proof(manifest(NETWORK), "iptables"),
-  "manifest-nftables": () => proof(manifest(NETWORK), "nftables"),
-  chart: async () => proof(await renderChart({ podCidr: NETWORK }), "iptables"),
+  manifest: () => proof(byManifest, "iptables"),
+  "manifest-nftables": () => proof(byManifest, "nftables"),
+  chart: () => proof(byHelm, "iptables"),
   flannel: () => proofOfChange(),
 };
 
-async function proof(denim: string, proxyMode: string): Promise<void> {
+async function proof(way: Way, proxyMode: string): Promise<void> {
   await using cluster = await Cluster.up(3, proxyMode);
   await load(cluster, writeDenimImage);
   const before = await Promise.all(cluster.nodes.map((node) => cluster.inventory(node)));
 
   const startMs = performance.now();
-  await cluster.apply(denim);
+  await way.install(cluster);
   await cluster.nodesReady();
   await cluster.rolledOut(NAMESPACE, "denim");
   say("nodes are Ready", startMs);
@@ -64,10 +94,7 @@ async function proof(denim: string, proxyMode: string): Promise<void> {
   await pairs(cluster, [...pods, late]);
 
   await cluster.kubectl("delete", "pods", "--all");
-  await cluster.delete(denim);
-  await cluster.apply(uninstallManifest());
-  await cluster.rolledOut(NAMESPACE, "denim-uninstall");
-  await cluster.delete(uninstallManifest());
+  await way.uninstall(cluster);
   for (const [index, node] of cluster.nodes.entries()) {
     assert.equal(await cluster.inventory(node), before[index], `what is left on node n${node}`);
   }
