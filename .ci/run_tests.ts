@@ -26,6 +26,8 @@ const PACKAGES: readonly Package[] = [
   { name: "openssl", command: "openssl" },
   { name: "nftables", command: "nft" },
   { name: "iptables", command: "iptables-restore" },
+  { name: "wireguard-go", command: "wireguard-go" },
+  { name: "wireguard-tools", command: "wg" },
   { name: "ethtool", command: "ethtool" },
 ];
 

@@ -66,7 +66,8 @@ export class DataPath implements AsyncDisposable {
       readBackendOptions(backend, config),
     );
     const conflict = (peer: Peer<unknown>) =>
-      sharedPublicIp(peer, outer.publicIps) ?? session.conflict?.(peer);
+      (backend.sharesPublicIp ? undefined : sharedPublicIp(peer, outer.publicIps)) ??
+        session.conflict?.(peer);
     const keep = session.followsUnderlay ?? false;
     const peers = new PeerTable<unknown>(backend, config, node.log, { keep, conflict });
     return new DataPath({ fingerprint: fingerprintOf(config, outer), backend, session, peers });

@@ -15,6 +15,8 @@ import { hostRecordPath, programFiles, tryPlugin } from "./install/program_files
 import {
   ENVIRONMENT_PATH,
   environmentFile,
+  FLANNELD_UNIT,
+  flanneldDropIn,
   givenSettings,
   isSystemdThere,
   readEnvironmentFile,
@@ -47,6 +49,11 @@ export const CNI_FLAGS = [
 const OWN_FLAGS = [
   flag("systemd", toggle, "the agent as a service, too, with the flags of denim agent given here"),
   flag(
+    "replace-flanneld",
+    toggle,
+    "have flanneld's own unit run denim, with flanneld's settings, in place of a unit of denim's",
+  ),
+  flag(
     "cni-conf",
     text("PATH"),
     `configuration to install as ${CONF_NAME}; denim's own unless given`,
@@ -58,12 +65,14 @@ const FLAGS = [...OWN_FLAGS, ...SETTINGS] as const;
 type InstallFlag = typeof FLAGS[number];
 
 const HELP = `Usage: denim install [--systemd] [flags] [flags of denim agent]
+       denim install --replace-flanneld [flags]
        denim install --cni-only [flags]
 
 Puts denim and its CNI configuration where the container runtime finds them. Each file is written beside its
 place and renamed, so that a running kubelet never sees half of it. What is right already stays.
 With --systemd the agent is a service, ${UNIT}, enabled and started. Its settings are in
 ${ENVIRONMENT_PATH}: the flags given here, or else those that are there already.
+With --replace-flanneld flanneld's own unit runs denim; what it does before and after, and what waits for it, stays.
 `;
 
 /**
@@ -92,7 +101,9 @@ export async function runInstall(args: readonly string[], main: string): Promise
       } finally {
         Deno.removeSync(scratch, { recursive: true });
       }
-      if (values.systemd) startService(files, changed.length > 0);
+      if (service.length > 0) {
+        startService(files, values.systemd ? UNIT : FLANNELD_UNIT, changed.length > 0);
+      }
       return Promise.resolve(0);
     },
   }, args);
@@ -105,15 +116,22 @@ function serviceFiles(
 ): readonly WantedFile[] {
   const { values } = flags;
   const given = givenSettings(flags);
+  if (values["replace-flanneld"]) {
+    const name = values.systemd
+      ? "systemd"
+      : given.find((name) => flags.source(name) === "argument");
+    if (name !== undefined) {
+      throw new ConfigError(`--${name} and --replace-flanneld: flanneld's own settings count`);
+    }
+    requireSystemd(values);
+    return [flanneldDropIn(`${values["cni-bin-dir"]}/denim`)];
+  }
   if (!values.systemd) {
     const name = given.find((name) => flags.source(name) === "argument");
     if (name === undefined) return [];
     throw new ConfigError(`--${name}: a flag of denim agent; --systemd installs the agent`);
   }
-  if (values["cni-only"]) throw new ConfigError("--cni-only and --systemd: leave one out");
-  if (!isSystemdThere()) {
-    throw new RuntimeError("--systemd: systemd does not run this machine (no /run/systemd/system)");
-  }
+  requireSystemd(values);
   const program = `${values["cni-bin-dir"]}/denim`;
   const unit = (settings: ParsedFlags<Setting>) =>
     unitFile({ program, first: chooseStore(settings).kind.name !== "kubernetes" });
@@ -128,21 +146,28 @@ function serviceFiles(
   }
 }
 
+function requireSystemd(values: FlagValues<typeof OWN_FLAGS[number]>): void {
+  if (values["cni-only"]) throw new ConfigError("--cni-only installs no service");
+  if (!isSystemdThere()) {
+    throw new RuntimeError("systemd does not run this machine: there is no /run/systemd/system");
+  }
+}
+
 /** Starts the service; again if anything of it is another now. */
-function startService(files: HostFiles, changed: boolean): void {
-  files.act("enable", "enabled", UNIT, () => {
+function startService(files: HostFiles, unit: string, changed: boolean): void {
+  files.act("enable", "enabled", unit, () => {
     systemctl("daemon-reload");
-    systemctl("enable", "--quiet", UNIT);
+    systemctl("enable", "--quiet", unit);
   });
-  files.act("start", "started", UNIT, () => {
+  files.act("start", "started", unit, () => {
     try {
-      systemctl(changed ? "restart" : "start", UNIT);
+      systemctl(changed ? "restart" : "start", unit);
     } catch (error) {
       if (!(error instanceof RuntimeError)) throw error;
-      const status = systemctl("show", "--property=StatusText", "--value", UNIT);
+      const status = systemctl("show", "--property=StatusText", "--value", unit);
       throw new RuntimeError(
-        `${UNIT} is enabled and not ready yet; systemd goes on trying. It says: ${status}. ` +
-          `More: journalctl -u ${UNIT}`,
+        `${unit} is enabled and not ready yet; systemd goes on trying. It says: ${status}. ` +
+          `More: journalctl -u ${unit}`,
         { cause: error },
       );
     }

@@ -1,7 +1,15 @@
 import assert from "node:assert/strict";
+import { bundle } from "../.ci/bundle.ts";
+import { rootTest } from "../tests/support/root_test.ts";
 import { TempFolder } from "../tests/support/temp_folder.ts";
 
-const MAIN = new URL("./main.ts", import.meta.url).href;
+/** denim as it is in a checkout, which is bundled each time. */
+const CHECKOUT = new URL("./main.ts", import.meta.url).pathname;
+/** denim as a bundle. */
+const bundled = new TempFolder();
+await bundle(bundled.path);
+addEventListener("unload", () => bundled[Symbol.dispose]());
+const BUNDLE = `${bundled.path}/agent.js`;
 
 interface Run {
   readonly code: number;
@@ -10,15 +18,22 @@ interface Run {
 
 /** A host's folders. */
 class Host extends TempFolder {
+  /** The main module of the denim that is run. */
+  readonly main: string;
   readonly binDir = `${this.path}/opt/cni/bin`;
   readonly confDir = `${this.path}/etc/cni/net.d`;
+  readonly folders = ["--cni-bin-dir", this.binDir, "--cni-conf-dir", this.confDir];
   readonly conf = `${this.confDir}/10-denim.conflist`;
+
+  constructor(main = BUNDLE) {
+    super();
+    this.main = main;
+  }
 
   /** Runs denim for this host. */
   denim(command: "install" | "uninstall", ...args: readonly string[]): Run {
-    const folders = ["--cni-bin-dir", this.binDir, "--cni-conf-dir", this.confDir];
     const { code, stdout, stderr } = new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", MAIN, command, "--cni-only", ...folders, ...args],
+      args: ["run", "-A", this.main, command, "--cni-only", ...this.folders, ...args],
       stdin: "null",
     }).outputSync();
     const decoder = new TextDecoder();
@@ -44,7 +59,7 @@ function pluginVersion(path: string): string {
 }
 
 Deno.test("install --cni-only puts a plugin that runs, and uninstall takes it away", () => {
-  using host = new Host();
+  using host = new Host(CHECKOUT);
   const dry = host.denim("install", "--dry-run");
   assert.equal(dry.code, 0, dry.lines.join("\n"));
   assert.ok(dry.lines.includes(`would write ${host.conf}`), dry.lines.join("\n"));
@@ -127,4 +142,23 @@ Deno.test("install refuses a folder that can't be written, and leaves nothing", 
   const relative = host.denim("install", "--cni-bin-dir", "opt");
   assert.equal(relative.code, 2);
   assert.match(relative.lines.join("\n"), /--cni-bin-dir: "opt" is not an absolute path/);
+});
+
+rootTest("install names a folder that is read-only, or on a file system without programs", () => {
+  using host = new Host();
+  Deno.mkdirSync(host.binDir, { recursive: true });
+  const install = (mountOptions: string) => {
+    const script = `mount -t tmpfs -o ${mountOptions} denim-test "$1" && shift && exec "$@"`;
+    const { code, stderr } = new Deno.Command("unshare", {
+      args: [
+        ...["--mount", "sh", "-c", script, "sh", host.binDir, Deno.execPath(), "run", "-A", BUNDLE],
+        ...["install", "--cni-only", ...host.folders],
+      ],
+      stdin: "null",
+    }).outputSync();
+    return `${code} ${new TextDecoder().decode(stderr)}`;
+  };
+  assert.match(install("ro"), /^1 .*bin\/\.denim: cannot write it: .*[Rr]ead-only/s);
+  assert.match(install("noexec"), /^1 .*no program can be run there .* --cni-bin-dir/s);
+  assert.deepEqual(host.tree(), ["/opt", "/opt/cni", "/opt/cni/bin"]);
 });

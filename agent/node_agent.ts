@@ -313,6 +313,7 @@ class NodeAgent implements AsyncDisposable {
     } finally {
       if (isNew && !this.#readiness.wasReady) {
         this.#reconciler.delete(MASQUERADE_OWNER);
+        this.#reconciler.delete(FORWARD_OWNER);
         this.dataPaths.clear();
       }
     }
@@ -328,6 +329,7 @@ class NodeAgent implements AsyncDisposable {
     if (key !== leaseKey(lastRun.previousSubnets)) subnetFile.remove();
     await this.dataPaths.start();
     this.#masquerade();
+    this.#letPodsPass();
     await this.dataPaths.keepFormer(held);
     add(this.#watch.run((event) => this.#onLeases(event)));
     add(this.#keeper.run(signal));
@@ -380,9 +382,9 @@ class NodeAgent implements AsyncDisposable {
   async #withdraw(conflict: string): Promise<never> {
     await this.#options.store.release(this.#keeper.lease.key, this.#tasks.signal);
     throw new RuntimeError(
-      `${conflict}: if this machine is a clone of that node, remove the devices that it was copied with ` +
-        "(ip link delete flannel.1) and start the agent again; if that lease is this machine's own from " +
-        "before, release it (denim leases release)",
+      `${conflict}: if this machine is a clone of that node, remove what it was copied with (VXLAN: ip link ` +
+        "delete flannel.1; WireGuard: the key file, /run/flannel/wgkey) and start the agent again; if that " +
+        "lease is this machine's own from before, release it (denim leases release)",
     );
   }
 
@@ -434,8 +436,7 @@ class NodeAgent implements AsyncDisposable {
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
     this.#reconciler.set(HOST_OWNER, hostState(families, devices, subnets));
     this.#reconciler.set(MASQUERADE_OWNER, this.#masqueradeState());
-    this.#reconciler.set(FORWARD_OWNER, this.#options.forwardRules ? forwardState(families) : []);
-    logFailures(this.#reconciler.apply(), this.#options.log);
+    this.#letPodsPass();
   }
 
   /**
@@ -446,6 +447,13 @@ class NodeAgent implements AsyncDisposable {
     this.#reconciler.set(MASQUERADE_OWNER, this.#masqueradeState());
     const { failures } = this.#reconciler.apply();
     if (failures.length > 0) throw new RuntimeError(failures.join("; "));
+  }
+
+  /** As with masquerading, before any earlier run's rules are removed; but a node can do without. */
+  #letPodsPass(): void {
+    const { families } = this.dataPaths.config;
+    this.#reconciler.set(FORWARD_OWNER, this.#options.forwardRules ? forwardState(families) : []);
+    logFailures(this.#reconciler.apply(), this.#options.log);
   }
 
   #masqueradeState(): KernelState {

@@ -16,12 +16,19 @@ import { homeFolder, hostRecordPath } from "./install/program_files.ts";
 import {
   CACHE_PATH,
   ENVIRONMENT_PATH,
+  FLANNELD_DROP_IN_PATH,
+  FLANNELD_UNIT,
   readEnvironmentFile,
   systemctl,
   UNIT,
   UNIT_PATH,
 } from "./install/service.ts";
-import { type PluginFolders, pluginFolders, recordedContainers } from "./install/traces.ts";
+import {
+  AGENT_SOCKET,
+  type PluginFolders,
+  pluginFolders,
+  recordedContainers,
+} from "./install/traces.ts";
 import { CNI_FLAGS } from "./install_command.ts";
 import { createLogger } from "./log.ts";
 import { requireRoot } from "./privileges.ts";
@@ -92,9 +99,10 @@ class Uninstall {
     const left = new SubnetFile(this.#values["subnet-file"], this.#log).leftovers();
     const folders = pluginFolders(textIfThere(this.#conf) ?? "");
     this.#askAboutPods(left, folders);
+    this.#stopService();
+    if (!this.#values["dry-run"]) await refuseRunningAgent();
     // First the configuration: without it the runtime attaches no pod any more.
     this.#removeConf();
-    this.#stopService();
     if (this.#values.purge) await this.#releaseLease(left, signal);
     this.#clearKernel(left);
     this.#restoreSettings(record);
@@ -122,15 +130,32 @@ class Uninstall {
   }
 
   #stopService(): void {
-    if (!isThere(UNIT_PATH)) return;
-    this.#files.act("stop and disable", "stopped and disabled", UNIT, () => {
-      systemctl("disable", "--now", "--quiet", UNIT);
-    });
-    this.#files.remove(UNIT_PATH);
+    if (isThere(UNIT_PATH)) {
+      this.#removeUnit("stop and disable", "stopped and disabled", UNIT, UNIT_PATH, [
+        ...["disable", "--now", "--quiet", UNIT],
+      ]);
+    }
+    if (isThere(FLANNELD_DROP_IN_PATH)) {
+      this.#removeUnit("stop", "stopped", FLANNELD_UNIT, FLANNELD_DROP_IN_PATH, [
+        ...["stop", FLANNELD_UNIT],
+      ]);
+      this.#say(`${FLANNELD_UNIT} runs flanneld again when it is started`);
+    }
+  }
+
+  #removeUnit(
+    would: string,
+    done: string,
+    unit: string,
+    path: string,
+    stop: readonly string[],
+  ): void {
+    this.#files.act(would, done, unit, () => void systemctl(...stop));
+    this.#files.remove(path);
     if (this.#values["dry-run"]) return;
     systemctl("daemon-reload");
     try {
-      systemctl("reset-failed", UNIT);
+      systemctl("reset-failed", unit);
     } catch (error) {
       // It has not failed.
       throwDefect(error);
@@ -213,4 +238,15 @@ class Uninstall {
       this.#say(`the container runtime takes ${confDir}/${next} from now on`);
     }
   }
+}
+
+/** An agent that goes on would make again what is taken away. Rejects with a RuntimeError if there is one. */
+async function refuseRunningAgent(): Promise<void> {
+  try {
+    using _connection = await Deno.connect({ transport: "unix", path: AGENT_SOCKET });
+  } catch (error) {
+    throwDefect(error);
+    return;
+  }
+  throw new RuntimeError(`an agent answers at ${AGENT_SOCKET}: stop it first`);
 }

@@ -116,6 +116,11 @@ export interface Backend<Options = unknown, PeerData = unknown> {
   readonly type: string;
   /** What `BackendType` in leases says: the type, but "" for those that flannel writes without one. */
   readonly leaseType: string;
+  /**
+   * Whether several nodes may be reached at one public IP, as behind NAT: what they publish tells them apart. Unless it
+   * says so, a node does not follow a peer that has its own public IP, as only a cloned machine's does.
+   */
+  readonly sharesPublicIp?: boolean;
   /** Reads net-conf's `Backend` object, whose keys come in any case; see `anyCase`. */
   readonly options: ZodType<Options>;
   /** Reads a half's `BackendData`. This node does not follow a lease that it refuses. */
@@ -210,32 +215,44 @@ export function directRoute(
 const TUN_QUEUE_LENGTH = 1000;
 
 /**
- * What a node needs if its packets to all others go by one TUN device: the device, and, once there is a lease, in each
- * family its address and one route for the whole network.
+ * What a node needs if its packets to all others go by one TUN device: the device, and what {@link wholeNetworkState}
+ * says.
  *
  * @param name the device's name, at most 15 octets
  * @param mtuBytes the largest packet that a pod may send
  * @param own the node's lease
  */
 export function tunState(
-  { config }: Pick<NodeContext, "config">,
+  node: Pick<NodeContext, "config">,
   { name, mtuBytes }: { readonly name: string; readonly mtuBytes: number },
   own: Lease | undefined,
 ): KernelState {
   const info = { type: "tun", queueLength: TUN_QUEUE_LENGTH } as const;
-  return [
-    { kind: "link", name, mtuBytes, info },
-    ...config.families.flatMap(({ family, network }): KernelState => {
-      const source = own && leaseHalf(own, family)?.subnet.address;
-      if (source === undefined) return [];
-      // A host's prefix: it names a source for the node's own packets, and makes no route.
-      const prefixLength = addressBits(family);
-      return [
-        { kind: "address", device: name, address: source, prefixLength },
-        { kind: "route", destination: network, device: name, source },
-      ];
-    }),
-  ];
+  return [{ kind: "link", name, mtuBytes, info }, ...wholeNetworkState(node, () => name, own)];
+}
+
+/**
+ * What leads a node's packets to all others by a device, once there is a lease: in each family the device's address and
+ * one route for the whole network.
+ *
+ * @param device the name of a family's device
+ * @param own the node's lease
+ */
+export function wholeNetworkState(
+  { config }: Pick<NodeContext, "config">,
+  device: (family: Family) => string,
+  own: Lease | undefined,
+): KernelState {
+  return config.families.flatMap(({ family, network }): KernelState => {
+    const source = own && leaseHalf(own, family)?.subnet.address;
+    if (source === undefined) return [];
+    // A host's prefix: it names a source for the node's own packets, and makes no route.
+    const prefixLength = addressBits(family);
+    return [
+      { kind: "address", device: device(family), address: source, prefixLength },
+      { kind: "route", destination: network, device: device(family), source },
+    ];
+  });
 }
 
 /**

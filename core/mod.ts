@@ -61,12 +61,14 @@ export {
   type PeerHalf,
   tunnelMtuBytes,
   tunState,
+  wholeNetworkState,
 } from "./backend.ts";
 export { NodeScope } from "./node_scope.ts";
 export { type PeerChanges, PeerTable } from "./peer_table.ts";
 
 // What the kernel should look like.
 export * from "./kernel_state.ts";
+export { parseWireguardKey, WireguardSecret } from "./wireguard_key.ts";
 
 // What goes wrong, and how it is told and counted.
 export * from "./errors.ts";

@@ -20,10 +20,27 @@ case "$*" in
     echo $! >/run/agent
     for i in $(seq 300); do [ ! -e /run/flannel/subnet.env ] || exit 0; sleep 0.1; done
     cat /run/agent.log >&2; exit 1 ;;
+  "cat flanneld.service") cat "$FLANNELD_UNIT" ;;
   "disable --now --quiet denim.service")
     agent=$(cat /run/agent); kill "$agent"; rm /run/agent /run/agent.log
     while [ -e "/proc/$agent/exe" ]; do sleep 0.1; done ;;
 esac
+`;
+
+/** What Fedora's package has. */
+const FLANNELD_UNIT = `# /usr/lib/systemd/system/flanneld.service
+[Unit]
+Description=Flanneld overlay address etcd agent
+Before=docker.service
+
+[Service]
+Type=notify
+EnvironmentFile=/etc/sysconfig/flanneld
+EnvironmentFile=-/etc/sysconfig/docker-network
+ExecStart=/usr/bin/flanneld-start \\
+    -iface=eth0 $FLANNEL_OPTIONS
+ExecStartPost=/usr/libexec/flannel/mk-docker-opts.sh -k DOCKER_NETWORK_OPTIONS -d /run/flannel/docker
+Restart=on-failure
 `;
 
 const SCRIPT = `
@@ -52,6 +69,9 @@ section before; list
 section bad; $DENIM install --systemd --iface wire --public-ip nonsense && exit 1
 section stranger; $DENIM install --iface wire && exit 1
 section after-bad; list
+section replace; $DENIM install --replace-flanneld; cat /etc/systemd/system/flanneld.service.d/denim.conf
+section replaced; $DENIM uninstall </dev/null
+section after-replaced; list
 section dry; $DENIM install --systemd --iface wire --iface eth0 --ip-masq --net-config-path $NET_CONF --dry-run
 section after-dry; list
 section install; $DENIM install --systemd --iface wire --iface eth0 --ip-masq --net-config-path $NET_CONF
@@ -71,6 +91,7 @@ rootTest("a machine is after uninstall as it was before install", async () => {
   using temp = new TempFolder();
   Deno.mkdirSync(`${temp.path}/bin`);
   Deno.writeTextFileSync(`${temp.path}/bin/systemctl`, SYSTEMCTL, { mode: 0o755 });
+  Deno.writeTextFileSync(`${temp.path}/flanneld.service`, FLANNELD_UNIT);
   const netConf = `${temp.path}/net-conf.json`;
   Deno.writeTextFileSync(netConf, '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}');
   await bundle(temp.path);
@@ -90,6 +111,7 @@ rootTest("a machine is after uninstall as it was before install", async () => {
       PATH: `${temp.path}/bin:${Deno.env.get("PATH")}`,
       DENIM: `${Deno.execPath()} run ${denoFlags("agent").join(" ")} ${temp.path}/agent.js`,
       NET_CONF: netConf,
+      FLANNELD_UNIT: `${temp.path}/flanneld.service`,
     },
     stdin: "null",
   }).outputSync();
@@ -105,6 +127,16 @@ rootTest("a machine is after uninstall as it was before install", async () => {
   const of = (name: string) => sections.get(name)!;
   assert.equal(of("after-bad"), of("before"));
   assert.equal(of("after-dry"), of("before"));
+  assert.equal(of("after-replaced"), of("before"));
+  assert.ok(
+    of("replace").includes(
+      `ExecStart=
+ExecStart=/opt/cni/bin/denim agent -etcd-endpoints=\${FLANNEL_ETCD_ENDPOINTS} ` +
+        "-etcd-prefix=${FLANNEL_ETCD_PREFIX} -iface=eth0 $FLANNEL_OPTIONS\n",
+    ),
+    of("replace"),
+  );
+  assert.match(of("replaced"), /^flanneld\.service runs flanneld again when it is started$/m);
   assert.match(of("dry"), /^would write \/etc\/denim\/denim\.env$/m);
   assert.match(of("install"), /^started denim\.service$/m);
   assert.match(of("environment"), /^600\n/);
@@ -117,5 +149,6 @@ rootTest("a machine is after uninstall as it was before install", async () => {
   assert.match(of("dry-uninstall"), /^would remove device flannel\.1$/m);
   assert.match(of("uninstall"), /^released the lease 10\.5\.\d+\.0-24$/m);
   assert.equal(of("after"), of("before"));
+  assert.match(of("asked"), /^restart flanneld\.service$/m);
   assert.match(of("asked"), /^enable --quiet denim\.service$/m);
 });

@@ -4,9 +4,9 @@
  * @module
  */
 
-import { messageOf, RuntimeError } from "@denim/core";
+import { ConfigError, messageOf, RuntimeError } from "@denim/core";
 import { environmentName, type ParsedFlags } from "../flag_table.ts";
-import { type Setting, SETTINGS } from "../flags.ts";
+import { parseAgentFlags, type Setting, SETTINGS } from "../flags.ts";
 import { isThere, textIfThere, type WantedFile } from "./host_files.ts";
 
 /** The unit's name. */
@@ -15,6 +15,10 @@ export const UNIT = "denim.service";
 export const UNIT_PATH = `/etc/systemd/system/${UNIT}`;
 /** Where the agent's settings are, which may have secrets. */
 export const ENVIRONMENT_PATH = "/etc/denim/denim.env";
+/** flanneld's unit. */
+export const FLANNELD_UNIT = "flanneld.service";
+/** What has flanneld's unit run denim. */
+export const FLANNELD_DROP_IN_PATH = `/etc/systemd/system/${FLANNELD_UNIT}.d/denim.conf`;
 /** Deno's cache, if the agent is run by Deno. */
 export const CACHE_PATH = "/var/cache/denim";
 
@@ -157,4 +161,52 @@ SystemCallErrorNumber=EPERM
 WantedBy=multi-user.target
 `;
   return { path: UNIT_PATH, mode: 0o644, content };
+}
+
+/**
+ * What has flanneld's unit run denim in flanneld's place, and leaves all else as it is: its settings, what it does
+ * after the start (mk-docker-opts.sh), and the units that wait for it. Throws a ConfigError if denim does not take the
+ * arguments, and a RuntimeError if there is no such unit.
+ *
+ * @param program denim
+ */
+export function flanneldDropIn(program: string): WantedFile {
+  const [, wrapper, args] = /^(\S+)\s*(.*)$/.exec(flanneldCommand())!;
+  // Fedora's unit runs a script that makes flags of two variables.
+  const words = wrapper!.endsWith("/flanneld-start")
+    ? `-etcd-endpoints=\${FLANNEL_ETCD_ENDPOINTS} -etcd-prefix=\${FLANNEL_ETCD_PREFIX} ${args}`
+    : args!;
+  const literal = words.split(/\s+/).filter((word) => word !== "" && !word.includes("$"));
+  try {
+    parseAgentFlags(literal.map(unquoted), {});
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    throw new ConfigError(`${FLANNELD_UNIT}: ${error.message}`, { cause: error });
+  }
+  const content = `# Made by denim install: flanneld's unit runs denim.
+[Service]
+Type=notify
+Environment=DENO_DIR=${CACHE_PATH}
+ExecStart=
+ExecStart=${program} agent ${words}
+Restart=always
+WatchdogSec=20
+WatchdogSignal=SIGKILL
+CacheDirectory=denim
+`;
+  return { path: FLANNELD_DROP_IN_PATH, mode: 0o644, content };
+}
+
+/** How flanneld's unit starts flanneld. */
+function flanneldCommand(): string {
+  // Each file begins with its path in a comment.
+  const files = systemctl("cat", FLANNELD_UNIT).split(/^(?=# \/)/m)
+    .filter((text) => !text.startsWith(`# ${FLANNELD_DROP_IN_PATH}`));
+  const text = files.join("").replaceAll(/\\\n\s*/g, " ");
+  const commands = [...text.matchAll(/^ExecStart=[-@:+!]*(.*)$/gm)].map(([, command]) =>
+    command!.trim()
+  );
+  const command = commands.at(-1);
+  if (command) return command;
+  throw new RuntimeError(`${FLANNELD_UNIT}: it has no ExecStart`);
 }

@@ -8,13 +8,16 @@ import { throwDefect } from "@denim/core";
 import { DEFAULT_DATA_DIR, DEFAULT_NETWORKS_DIR, isCniName } from "@denim/plugin";
 import { CACHE_PATH } from "./service.ts";
 
+/** Where an agent answers questions about itself. */
+export const AGENT_SOCKET = "/run/denim/agent.sock";
+
 /** Files in folders that denim makes when it runs. */
 export const MADE_BY_RUNNING = [
   `${DEFAULT_DATA_DIR}/record`,
   `${DEFAULT_NETWORKS_DIR}/name/address`,
   "/var/lib/denim/denim.db",
   "/run/flannel/subnet.env",
-  "/run/denim/agent.sock",
+  AGENT_SOCKET,
   `${CACHE_PATH}/cache`,
 ].map((path) => ({ path }));
 

@@ -49,6 +49,9 @@ const PROGRESS_MS = 500;
 /** How long an agent may take to stop before it is killed. */
 const STOP_PATIENCE_MS = 3_000;
 
+/** Where WireGuard programs have their sockets (wireguard-go(1)). */
+const WIREGUARD_SOCKETS = "/run/wireguard";
+
 /** For waits that only their own time ends. */
 const NEVER = new AbortController().signal;
 
@@ -326,6 +329,22 @@ export class LabNode {
     return namespace.run(() => new Deno.Command(command!, { ...rest, args }).spawn());
   }
 
+  /**
+   * Gives a program a view of the file system in which the sockets of WireGuard programs are this node's own: they have
+   * names of devices, which all nodes share. A program that the agent started ends when the laboratory's folder goes.
+   */
+  #withOwnSockets(program: readonly [string, ...string[]]): readonly [string, ...string[]] {
+    const script =
+      `mkdir -p ${WIREGUARD_SOCKETS} "$0" && mount --bind "$0" ${WIREGUARD_SOCKETS} && exec "$@"`;
+    return ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script]
+      .concat([this.wireguardSockets, ...program]) as [string, ...string[]];
+  }
+
+  /** The folder that the agent has in the place of `/run/wireguard`. */
+  get wireguardSockets(): string {
+    return `${this.directory}/wireguard`;
+  }
+
   /** The agent's arguments that place it in the laboratory. */
   get agentArguments(): readonly string[] {
     return [
@@ -352,13 +371,17 @@ export class LabNode {
     // The last run's file stays, since the agent reads it. The new one is renamed into its place.
     const before = versionOf(this.subnetFile);
     const written = () => ![undefined, before].includes(versionOf(this.subnetFile));
-    const agent = this.spawn([...this.#lab.agentProgram, ...this.agentArguments, ...args], {
+    const program = [...this.#lab.agentProgram, ...this.agentArguments, ...args] as const;
+    const agent = this.spawn(this.#withOwnSockets(program), {
       stdin: "null",
       stdout: "null",
       logFile: this.logFile,
       detached: true,
-      // As a pod of Kubernetes is told.
-      env: { NODE_NAME: this.name },
+      env: {
+        // As a pod of Kubernetes is told.
+        NODE_NAME: this.name,
+        WIREGUARD_KEY_FILE: `${this.directory}/wgkey`,
+      },
     });
     this.#agent = agent;
     const log = () => ifPossible(() => Deno.readTextFileSync(this.logFile));

@@ -14,11 +14,12 @@ import { kubernetes } from "./kubernetes.ts";
 import { converge, type ConvergeOptions, MAX_PEERS } from "./converge.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
 import { udp } from "./udp.ts";
+import { wireguard } from "./wireguard.ts";
 
 const MAX_SECONDS = 600;
 /** How long kubernetes' nodes write their status. */
 const WRITING_S = 60;
-const HELP = `Usage: deno task bench [converge] [cni] [udp] [kubernetes] [flags]
+const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [kubernetes] [flags]
 
   converge  leases of 1,000, 5,000 and 20,000 peers put into the store, until every neighbour, FDB
             entry, nexthop and route is in the kernel; then one more peer, until its route, and the
@@ -27,6 +28,8 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [kubernetes] [flags]
             containernetworking-plugins
   udp       the UDP backend's throughput, round trips and idle processor, in turns with kernel VXLAN's;
             needs iperf3
+  wireguard the WireGuard backend's throughput and round trips, in turns with wireguard-go set up by
+            hand; needs iperf3, wireguard-go and wg
   kubernetes  a cluster of 5,000 nodes on a real kube-apiserver (KUBE_APISERVER): from the agent's start to
             all routes, then 50 writes of nodes' status a second; flanneld's (FLANNELD) too, if there is one
 
@@ -35,7 +38,7 @@ tests/bench/results/NAME.json. Works in network namespaces of its own, and remov
 end. A busy machine is a slow one.
 `;
 
-const BENCHES = ["converge", "cni", "udp", "kubernetes"] as const;
+const BENCHES = ["converge", "cni", "udp", "wireguard", "kubernetes"] as const;
 /** What runs if none is named. */
 const USUAL: readonly typeof BENCHES[number][] = ["converge", "cni"];
 
@@ -62,7 +65,7 @@ const FLAGS = [
   flag(
     "seconds",
     wholeNumber(1, MAX_SECONDS),
-    `udp: how long each stream is sent, at most ${MAX_SECONDS}`,
+    `udp, wireguard: how long each stream is sent, at most ${MAX_SECONDS}`,
     "4",
   ),
   flag(
@@ -77,7 +80,7 @@ const FLAGS = [
 export interface Plan extends ConvergeOptions, CniOptions {
   /** Which of them to run. */
   readonly benches: readonly typeof BENCHES[number][];
-  /** How long udp sends each stream, in seconds. */
+  /** How long udp and wireguard send each stream, in seconds. */
   readonly seconds: number;
   /** How many nodes kubernetes' cluster has. */
   readonly nodes: number;
@@ -145,9 +148,10 @@ async function runOne(
   if (bench === "converge") {
     settings = { runs, peers };
     measures = await converge({ runs, peers }, say, signal);
-  } else if (bench === "udp") {
+  } else if (bench === "udp" || bench === "wireguard") {
     settings = { runs, seconds };
-    ({ measures, comparison } = await udp({ runs, seconds }, say, signal));
+    const run = bench === "udp" ? udp : wireguard;
+    ({ measures, comparison } = await run({ runs, seconds }, say, signal));
   } else if (bench === "kubernetes") {
     settings = { runs, nodes };
     measures = await kubernetes({ runs, nodes, seconds: WRITING_S }, say, signal);

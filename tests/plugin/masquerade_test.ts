@@ -9,7 +9,7 @@ import { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { sh } from "../support/sh.ts";
 import { all, eventually } from "../support/wait.ts";
 import { debianPlugin } from "../support/debian_plugins.ts";
-import { attachment, DONE, PluginNode, SUBNET, SUBNET6 } from "./plugin_node.ts";
+import { attachment, DONE, PluginNode, programOf, SUBNET, SUBNET6 } from "./plugin_node.ts";
 
 /** Where the node's packets go: another node with its pods, and the world. */
 const ADDRESSES: Readonly<Record<Family, Readonly<Record<string, string>>>> = {
@@ -195,6 +195,30 @@ rootTest("pods that come and go at the same time are in nobody's way", async () 
   assert.equal(place.rules().split(" masquerade ").length - 1, 4);
   await node.succeedAsProcess("DEL", first!, { conf });
 });
+
+for (const command of ["ADD", "DEL"] as const) {
+  for (const step of ["change nftables", "go on after nftables"]) {
+    rootTest(
+      `${command} killed when it was about to ${step}: DEL and GC leave no rule`,
+      async () => {
+        using place = new Place();
+        const { node } = place;
+        const conf = place.conf();
+        const program = programOf("killed_plugin.ts", step, `${node.directory}/step`);
+        for (const next of ["DEL", "GC"]) {
+          const pod = node.pod();
+          if (command === "DEL") await node.succeedAsProcess("ADD", pod, { conf });
+          assert.equal((await node.run(command, pod, { conf }, program)).code, 128 + 9);
+          node.age();
+          const none = next === "GC" ? { "cni.dev/valid-attachments": [] } : {};
+          assert.deepEqual(await node.run(next, pod, { conf: { ...conf, ...none } }), DONE);
+          assert.equal(place.rules(), "", next);
+          assert.deepEqual(place.leftovers(), []);
+        }
+      },
+    );
+  }
+}
 
 rootTest("an ADD that fails later leaves no rule", async () => {
   using place = new Place();

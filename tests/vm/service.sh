@@ -62,9 +62,9 @@ list >"$work/before"
 mkdir -p /tmp/other
 
 net_conf() { echo "{\"Network\":\"10.5.0.0/16\",\"Backend\":{\"Type\":\"$1\"}}"; }
-net_conf vxlan >/tmp/net-conf.json
+net_conf vxlan >/root/net-conf.json
 say "install"
-"${denim[@]}" install --systemd --iface wire --ip-masq --net-config-path /tmp/net-conf.json || fail "install"
+"${denim[@]}" install --systemd --iface wire --ip-masq --net-config-path /root/net-conf.json || fail "install"
 await 60 is_ready
 say "the service says: $(state StatusText)"
 systemctl --no-pager status denim | head -15

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { messageOf, throwDefect } from "../../errors.ts";
 import { Cidr, type Family } from "../../ip.ts";
 import { sleep } from "../../sleep.ts";
 import {
@@ -20,6 +21,7 @@ import {
 } from "./iptables_chain.ts";
 import type { RunLegacy } from "./iptables_programs.ts";
 import type { IptablesPort } from "./iptables_table.ts";
+import type { BaseChain } from "./nft_connection.ts";
 import type { LegacyTables } from "./legacy_tables.ts";
 
 /** How often the kernel is asked whether the tables have changed, in milliseconds. */
@@ -106,11 +108,22 @@ export class IptablesLegacy implements IptablesPort {
     return this.#tables.read(family, "filter")?.forwardPolicy;
   }
 
+  /** See {@link IptablesPort.foreignDrops}: of what others have here FORWARD's policy alone is read. */
+  foreignDrops(): readonly BaseChain[] {
+    return [];
+  }
+
   /** Text that differs if a place's table is another than before. */
   #look({ family, table }: ChainPlace): string {
-    const size = this.#tables.size(family, table) ?? 0;
-    if (size === 0 || size > MAX_TABLE_BYTES) return `${size}`;
-    return this.#tables.read(family, table)?.fingerprint ?? "";
+    try {
+      const size = this.#tables.size(family, table);
+      if (size > MAX_TABLE_BYTES) return `${size}`;
+      return this.#tables.read(family, table)?.fingerprint ?? "";
+    } catch (error) {
+      throwDefect(error);
+      // The comparison that follows meets the same error, and is tried again.
+      return messageOf(error);
+    }
   }
 
   /** See {@link IptablesPort.listen}. */
@@ -118,7 +131,12 @@ export class IptablesLegacy implements IptablesPort {
     onChange: (places: readonly ChainPlace[]) => void,
     signal: AbortSignal,
   ): Promise<void> {
-    const look = () => PLACES.map((place) => this.#look(place));
+    const look = () => {
+      const names = this.#tables.names();
+      return PLACES.map((place) =>
+        names.has(`${place.family} ${place.table}`) && this.#look(place)
+      );
+    };
     for (let before = look(); await sleep(LOOK_MS, signal);) {
       const now = look();
       const places = PLACES.filter((_, at) => now[at] !== before[at]);

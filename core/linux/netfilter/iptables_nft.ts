@@ -6,7 +6,7 @@
  * @module
  */
 
-import { FAMILIES, type Family } from "../../ip.ts";
+import { type Cidr, FAMILIES, type Family } from "../../ip.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import { addressFamily } from "../sys/address_family.ts";
 import { ENOENT, LinuxError } from "../sys/linux_error.ts";
@@ -45,8 +45,9 @@ import {
   PLACES,
 } from "./iptables_chain.ts";
 import type { IptablesPort } from "./iptables_table.ts";
+import { dropsTheRest } from "./forward_drops.ts";
 import { textOf } from "./nft_codec.ts";
-import type { NftConnection, TableId } from "./nft_connection.ts";
+import type { BaseChain, NftConnection } from "./nft_connection.ts";
 import {
   beginNft,
   type FoundNftRule,
@@ -54,6 +55,8 @@ import {
   type NftChain,
   type NftRule,
   nftRuleText,
+  parseChain,
+  type TableId,
   writeBaseChain,
   writeRules,
 } from "./nft_table.ts";
@@ -83,6 +86,8 @@ const LACKS_COMPAT =
 /** The chains of iptables-nft. */
 export class IptablesNft implements IptablesPort {
   readonly #nft: NftConnection;
+  /** Whether others may have made chains that drop what is forwarded. */
+  #mayDrop = true;
 
   /** Works over a connection of its own: its events leave out what that one changes. */
   constructor(nft: NftConnection) {
@@ -166,6 +171,26 @@ export class IptablesNft implements IptablesPort {
     return this.#nft.chain({ family, name: "filter" }, "FORWARD")?.policy;
   }
 
+  /**
+   * See {@link IptablesPort.foreignDrops}. A table that has rules about pods' networks is left out: its owner has thought
+   * of them, as with firewalld's trusted sources.
+   */
+  foreignDrops(networks: readonly Cidr[]): readonly BaseChain[] {
+    if (!this.#mayDrop) return [];
+    const chains = this.#nft.forwardChains();
+    this.#mayDrop = false;
+    return chains.filter((base) => {
+      const rules = this.#nft.rules(base);
+      const isLifted = base.name === "filter" && base.chain === "FORWARD";
+      const families = base.family === "inet" ? FAMILIES : [base.family];
+      const named = families.flatMap((family) => networksOfRules(family, rules));
+      if (!isLifted && networks.some((own) => named.some((it) => it.contains(own)))) return false;
+      // The policy of iptables' own chain is denim's to lift.
+      const policy = isLifted ? NF_ACCEPT : base.policy;
+      return dropsTheRest({ ...base, policy, rules }, "FLANNEL-FWD");
+    });
+  }
+
   /** See {@link IptablesPort.listen}. However many events there are at once, a place is reported once. */
   async listen(
     onChange: (places: readonly ChainPlace[]) => void,
@@ -174,10 +199,11 @@ export class IptablesNft implements IptablesPort {
     const touched = new Set<ChainPlace>();
     const onMessage = (reader: MessageReader) => {
       for (const place of placesOfEvent(reader)) touched.add(place);
+      this.#mayDrop ||= isForwardChain(reader);
     };
     const onLost = () => PLACES.forEach((place) => touched.add(place));
     while (await this.#nft.monitor.next(signal, onMessage, onLost)) {
-      if (touched.size > 0) onChange([...touched]);
+      if (touched.size > 0 || this.#mayDrop) onChange([...touched]);
       touched.clear();
     }
   }
@@ -254,6 +280,12 @@ function placesOfEvent(reader: MessageReader): readonly ChainPlace[] {
     default:
       return [];
   }
+}
+
+/** Whether an event is about a chain that the kernel hands forwarded packets. */
+function isForwardChain(reader: MessageReader): boolean {
+  return (reader.type & 0xff) === NFT_MSG_NEWCHAIN &&
+    parseChain(reader).hook === NF_INET_FORWARD;
 }
 
 function withChain(places: readonly ChainPlace[], chain: string | undefined): ChainPlace[] {

@@ -11,6 +11,7 @@ import type { Cidr, Family } from "../../ip.ts";
 import type { Logger } from "../../log.ts";
 import { sleep } from "../../sleep.ts";
 import type { KernelTable, Step, StepFailure, TableListener } from "../reconciler/kernel_table.ts";
+import type { BaseChain } from "./nft_connection.ts";
 import {
   type ChainContent,
   chainKey,
@@ -35,7 +36,9 @@ export interface IptablesPort {
   remove(place: ChainPlace): void;
   /** The policy of the chain FORWARD, `NF_DROP` or `NF_ACCEPT`; `undefined` if there is none. */
   forwardPolicy(family: Family): number | undefined;
-  /** Tells of changes at places, and of FORWARD's policy, until the signal is aborted. */
+  /** The chains that drop what is forwarded, whatever denim does, if they may be others than the last time. */
+  foreignDrops(networks: readonly Cidr[]): readonly BaseChain[];
+  /** Tells of changes at places, and of what drops what is forwarded, until the signal is aborted. */
   listen(onChange: (places: readonly ChainPlace[]) => void, signal: AbortSignal): Promise<void>;
 }
 

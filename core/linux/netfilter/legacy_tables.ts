@@ -7,7 +7,7 @@
 
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import type { Family } from "../../ip.ts";
+import { FAMILIES, type Family } from "../../ip.ts";
 import { throwDefect } from "../../errors.ts";
 import { addressFamily } from "../sys/address_family.ts";
 import type { FileDescriptor } from "../sys/libc.ts";
@@ -15,7 +15,7 @@ import { EAGAIN, LinuxError } from "../sys/linux_error.ts";
 import { NetworkNamespace } from "../sys/namespace.ts";
 import { getsockoptInto, socket } from "../sys/sockets.ts";
 import { NF_INET_FORWARD } from "../uapi/netfilter.ts";
-import { IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, SOCK_CLOEXEC, SOCK_RAW } from "../uapi/socket.ts";
+import { IPPROTO_IP, IPPROTO_IPV6, SOCK_CLOEXEC, SOCK_DGRAM } from "../uapi/socket.ts";
 import {
   IP6T_ENTRY_COUNTERS,
   IP6T_ENTRY_NEXT_OFFSET,
@@ -80,24 +80,21 @@ export class LegacyTables implements Disposable {
     return this.#namespace.runHere(fn);
   }
 
-  /** Whether there is a table; no, if the kernel has no iptables-legacy. */
-  has(family: Family, table: string): boolean {
-    try {
-      return this.inside(() => Deno.readTextFileSync(NAMES[family])).split("\n").includes(table);
-    } catch (error) {
-      throwDefect(error);
-      return false;
-    }
+  /** The tables that there are, as `4 nat`; none if the kernel has no iptables-legacy. */
+  names(): ReadonlySet<string> {
+    return this.inside(() =>
+      new Set(FAMILIES.flatMap((family) => namesOf(family).map((table) => `${family} ${table}`)))
+    );
   }
 
-  /** The size of a table's rules, in bytes; `undefined` if it is not there. Throws a LinuxError. */
-  size(family: Family, table: string): number | undefined {
-    return this.has(family, table) ? this.#info(family, table).size : undefined;
+  /** The size of a table's rules, in bytes. Throws a LinuxError; makes the table if it is not there. */
+  size(family: Family, table: string): number {
+    return this.#info(family, table).size;
   }
 
   /** Reads a table; `undefined` if it is not there. Throws a LinuxError. */
   read(family: Family, table: string): LegacyTable | undefined {
-    if (!this.has(family, table)) return undefined;
+    if (!this.names().has(`${family} ${table}`)) return undefined;
     for (let attempt = 1;; attempt++) {
       try {
         return this.#read(family, table);
@@ -150,10 +147,20 @@ export class LegacyTables implements Disposable {
   #ask(family: Family, option: number, value: Uint8Array<ArrayBuffer>): void {
     let fd = this.#sockets.get(family);
     if (fd === undefined) {
-      fd = this.inside(() => socket(addressFamily(family), SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW));
+      fd = this.inside(() => socket(addressFamily(family), SOCK_DGRAM | SOCK_CLOEXEC, 0));
       this.#sockets.set(family, fd);
     }
     getsockoptInto(fd, family === 4 ? IPPROTO_IP : IPPROTO_IPV6, option, value);
+  }
+}
+
+function namesOf(family: Family): readonly string[] {
+  try {
+    return Deno.readTextFileSync(NAMES[family]).split("\n");
+  } catch (error) {
+    // The module is not loaded: the file is not there.
+    throwDefect(error);
+    return [];
   }
 }
 

@@ -85,7 +85,7 @@ export class NetfilterTables implements Disposable {
         : NO_IPTABLES_NFT,
       legacy: new IptablesLegacy(open.use(new LegacyTables()), runLegacy),
     };
-    const forwarding = new PodForwarding(ports);
+    const forwarding = new PodForwarding({ ports, log });
     const tableOf = (variant: IptablesVariant) =>
       new IptablesTable(ports[variant], {
         variant,

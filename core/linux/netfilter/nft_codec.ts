@@ -6,8 +6,7 @@
  * @module
  */
 
-import type { MessageWriter } from "../netlink/netlink_codec.ts";
-import { NLA_TYPE_MASK } from "../uapi/netlink.ts";
+import { attributesOf, type MessageWriter } from "../netlink/netlink_codec.ts";
 import {
   NFT_BITWISE_MASK_XOR,
   NFT_CMP_EQ,
@@ -91,19 +90,6 @@ export function be32(value: number): Uint8Array {
 /** Reads a number of four bytes in network order, signed as verdicts and priorities are. */
 export function fromBe32(bytes: Uint8Array): number {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length).getInt32(0);
-}
-
-/** The attributes in a nested attribute, in order; of a type that comes again, each. */
-export function* attributesOf(
-  bytes: Uint8Array,
-): Generator<readonly [type: number, value: Uint8Array]> {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  for (let at = 0; at + 4 <= bytes.length;) {
-    const length = view.getUint16(at, true);
-    if (length < 4 || at + length > bytes.length) return;
-    yield [view.getUint16(at + 2, true) & NLA_TYPE_MASK, bytes.subarray(at + 4, at + length)];
-    at += (length + 3) & ~3;
-  }
 }
 
 /** Writes a rule's steps, in an attribute of this type. */

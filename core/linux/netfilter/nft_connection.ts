@@ -5,11 +5,11 @@
  * @module
  */
 
-import type { Family } from "../../ip.ts";
 import { Monitor } from "../netlink/monitor.ts";
 import { type MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import { NetlinkSocket, type RequestFailure } from "../netlink/netlink_socket.ts";
 import { EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT, LinuxError } from "../sys/linux_error.ts";
+import { NF_INET_FORWARD } from "../uapi/netfilter.ts";
 import { NETLINK_NETFILTER } from "../uapi/netlink.ts";
 import {
   NFNETLINK_V0,
@@ -18,6 +18,7 @@ import {
   NFNL_SUBSYS_NFTABLES,
   NFNLGRP_NFTABLES,
 } from "../uapi/nfnetlink.ts";
+import { AF_UNSPEC } from "../uapi/socket.ts";
 import {
   NFT_MSG_GETCHAIN,
   NFT_MSG_GETGEN,
@@ -33,23 +34,26 @@ import {
   beginNft,
   type FoundNftRule,
   type FoundNftTable,
+  nfProto,
+  NFT_FAMILIES,
   type NftChain,
   parseChain,
   parseRule,
   parseTable,
+  type TableId,
 } from "./nft_table.ts";
-
-/** By what the kernel knows a table. */
-export interface TableId {
-  /** Whose packets it sees. */
-  readonly family: Family;
-  /** Its name. */
-  readonly name: string;
-}
 
 /** A table as `nft` names it: `ip denim`. */
 export function tableWords({ family, name }: TableId): string {
-  return `${family === 4 ? "ip" : "ip6"} ${name}`;
+  return `${{ 4: "ip", 6: "ip6", inet: "inet" }[family]} ${name}`;
+}
+
+/** A chain to which the kernel hands packets. */
+export interface BaseChain extends TableId {
+  /** The chain's name; `name` is its table's. */
+  readonly chain: string;
+  /** What becomes of a packet about which no rule says anything: `NF_ACCEPT`. */
+  readonly policy: number;
 }
 
 /** A table as messages name it. */
@@ -124,6 +128,24 @@ export class NftConnection implements Disposable {
         writer.end();
       },
       parseRule,
+    );
+  }
+
+  /** The chains of all tables that filter what is forwarded, whoever made them. Throws a LinuxError. */
+  forwardChains(): BaseChain[] {
+    return this.#socket.dump(
+      "list nftables' chains",
+      (writer) =>
+        writer.begin(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN, 0)
+          .u8(AF_UNSPEC).u8(NFNETLINK_V0).u16(0).end(),
+      (reader) => {
+        const family = NFT_FAMILIES.find((family) => nfProto(family) === reader.u8(0));
+        const { name: chain, hook, type, policy } = parseChain(reader);
+        const name = reader.stringAttribute(NFTA_CHAIN_TABLE);
+        if (family === undefined || name === undefined) return undefined;
+        if (hook !== NF_INET_FORWARD || type !== "filter") return undefined;
+        return { family, name, chain, policy };
+      },
     );
   }
 

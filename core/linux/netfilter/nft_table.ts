@@ -10,8 +10,9 @@
  */
 
 import { addressBits, Cidr, type Family, IpAddress } from "../../ip.ts";
-import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
+import { attributesOf, type MessageReader, type MessageWriter } from "../netlink/netlink_codec.ts";
 import { addressFamily } from "../sys/address_family.ts";
+import { NFPROTO_INET } from "../uapi/netfilter.ts";
 import { NLM_F_APPEND, NLM_F_CREATE } from "../uapi/netlink.ts";
 import { NFGENMSG_LEN, NFNETLINK_V0, NFNL_SUBSYS_NFTABLES } from "../uapi/nfnetlink.ts";
 import {
@@ -38,7 +39,6 @@ import {
   NFTA_TABLE_USE,
 } from "../uapi/nf_tables.ts";
 import {
-  attributesOf,
   be32,
   type Expression,
   expressionText,
@@ -123,15 +123,34 @@ export function nftRuleText({ expressions, comment }: NftRule): string {
   return [...expressions.map(expressionText), JSON.stringify(comment)].join("; ");
 }
 
+/** Whose packets a table may see; of others' there are some that see both families'. */
+export type NftFamily = Family | "inet";
+
+/** All of them that denim knows. */
+export const NFT_FAMILIES = [4, 6, "inet"] as const satisfies readonly NftFamily[];
+
+/** The kernel's number for it (`NFPROTO_…`). */
+export function nfProto(family: NftFamily): number {
+  return family === "inet" ? NFPROTO_INET : addressFamily(family);
+}
+
+/** By what the kernel knows a table. */
+export interface TableId {
+  /** Whose packets it sees. */
+  readonly family: NftFamily;
+  /** Its name. */
+  readonly name: string;
+}
+
 /** Begins a message to nftables (`NFT_MSG_…`) about something of a family. */
 export function beginNft(
   writer: MessageWriter,
   type: number,
   flags: number,
-  family: Family,
+  family: NftFamily,
 ): MessageWriter {
   return writer.begin(NFNL_SUBSYS_NFTABLES << 8 | type, flags)
-    .u8(addressFamily(family)).u8(NFNETLINK_V0).u16(0);
+    .u8(nfProto(family)).u8(NFNETLINK_V0).u16(0);
 }
 
 /** Writes the messages that make the table whole, whatever is there under its name. */
@@ -152,7 +171,7 @@ export function writeTable(writer: MessageWriter, { family, name, chains }: NftT
 /** Writes the message that makes a chain to which the kernel hands packets, without rules. */
 export function writeBaseChain(
   writer: MessageWriter,
-  { family, name }: Pick<NftTable, "family" | "name">,
+  { family, name }: TableId,
   chain: Omit<NftChain, "rules">,
 ): void {
   beginNft(writer, NFT_MSG_NEWCHAIN, NLM_F_CREATE, family)
@@ -187,7 +206,7 @@ export function writeTableRules(
 /** Writes the messages that put rules at a chain's end. */
 export function writeRules(
   writer: MessageWriter,
-  { family, name: table }: Pick<NftTable, "family" | "name">,
+  { family, name: table }: TableId,
   { name, rules }: Pick<NftChain, "name" | "rules">,
 ): void {
   for (const { expressions, comment } of rules) {
@@ -202,7 +221,7 @@ export function writeRules(
 /** Writes the message that removes the table with all that is in it; the kernel says ENOENT if it is gone. */
 export function writeRemovedTable(
   writer: MessageWriter,
-  { family, name }: Pick<NftTable, "family" | "name">,
+  { family, name }: TableId,
 ): void {
   beginNft(writer, NFT_MSG_DELTABLE, 0, family)
     .stringAttribute(NFTA_TABLE_NAME, name).end();

@@ -14,7 +14,7 @@ import type { KernelTable, Step, StepFailure, TableListener } from "../reconcile
 import { addressFamily } from "../sys/address_family.ts";
 import { NFGENMSG_LEN, NFNL_SUBSYS_NFTABLES } from "../uapi/nfnetlink.ts";
 import { NFT_MSG_NEWGEN, NFTA_ANY_TABLE } from "../uapi/nf_tables.ts";
-import { NftConnection, nftTableKey, type TableId, tableWords } from "./nft_connection.ts";
+import { NftConnection, nftTableKey, tableWords } from "./nft_connection.ts";
 import {
   type FoundNftTable,
   networksOf,
@@ -186,7 +186,7 @@ export class Nftables implements NftTableKeeper {
    * can't list one table's chains alone, and kube-proxy may have tens of thousands: so this asks for the chains
    * that have rules, by name. `use` counts the others.
    */
-  #read(id: TableId): FoundNftTable | undefined {
+  #read(id: Pick<NftTable, "family" | "name">): FoundNftTable | undefined {
     const { family, name } = id;
     const table = this.#nft.table(id);
     if (table === undefined) return undefined;

@@ -36,6 +36,7 @@ export const NO_IPTABLES_NFT: IptablesPort = {
   },
   remove: () => {},
   forwardPolicy: () => undefined,
+  foreignDrops: () => [],
   listen: () => Promise.resolve(),
 };
 

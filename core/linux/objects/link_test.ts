@@ -43,6 +43,7 @@ function found(changes: Partial<LinkState> = {}): LinkState {
     type: "vxlan",
     vxlan: { ...info, outerIndex: 9 },
     tun: undefined,
+    ipip: undefined,
     queueLength: 1000,
     ...changes,
   };

@@ -32,6 +32,7 @@ import { routeKind } from "../objects/route.ts";
 import { ENODEV, LinuxError } from "../sys/linux_error.ts";
 import { NetworkNamespace } from "../sys/namespace.ts";
 import { NETLINK_ROUTE } from "../uapi/netlink.ts";
+import { WireguardTable } from "../wireguard/wireguard_table.ts";
 import { DeviceTable } from "./device_table.ts";
 import type {
   AnyTable,
@@ -119,8 +120,10 @@ export class LinuxTables implements KernelTables {
     const links = new Links();
     const podBridge = new PodBridge({ socket, monitor, links, networks: () => this.networks });
     const context = this.#context(links, podBridge, desired);
+    const wireguard = open.use(new WireguardTable({ links, context, desired }));
     const onChange = (before: LinkState | undefined, now: LinkState | undefined) => {
       podBridge.onLink(before, now);
+      wireguard.onLink(before, now);
       this.#reportDevice(before, now, context);
     };
     const common = { socket, monitor, context };
@@ -152,6 +155,8 @@ export class LinuxTables implements KernelTables {
     this.tables = {
       link: devices,
       ...onDevices.byKind(),
+      wireguard,
+      wireguardPeer: wireguard,
       ...betweenNodes.byKind(),
       forwarding: sysctls,
       ...netfilter.tables,

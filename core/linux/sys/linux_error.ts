@@ -57,6 +57,7 @@ export const EADDRNOTAVAIL = 99;
 export const ENETDOWN = 100;
 export const ENETUNREACH = 101;
 export const ENOBUFS = 105;
+export const ECONNREFUSED = 111;
 export const EHOSTUNREACH = 113;
 
 const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> = {
@@ -90,6 +91,6 @@ const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> 
   [ENETDOWN]: ["ENETDOWN", "the device is down"],
   [ENETUNREACH]: ["ENETUNREACH", "network unreachable"],
   [ENOBUFS]: ["ENOBUFS", "events were lost"],
-  111: ["ECONNREFUSED", "connection refused"],
+  [ECONNREFUSED]: ["ECONNREFUSED", "connection refused"],
   [EHOSTUNREACH]: ["EHOSTUNREACH", "host unreachable"],
 };

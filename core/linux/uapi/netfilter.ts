@@ -7,6 +7,7 @@
 
 // deno-fmt-ignore-file
 // linux/netfilter.h
+export const NFPROTO_INET = 1;
 export const NF_DROP = 0, NF_ACCEPT = 1;
 export const NF_INET_FORWARD = 2, NF_INET_POST_ROUTING = 4;
 // linux/netfilter_ipv4.h; linux/netfilter_ipv6.h has the same

@@ -7,6 +7,7 @@
 // deno-fmt-ignore-file
 export const NETLINK_ROUTE = 0;
 export const NETLINK_NETFILTER = 12;
+export const NETLINK_GENERIC = 16;
 
 export const NLMSG_HDRLEN = 16;
 export const NLMSG_ERROR = 2;

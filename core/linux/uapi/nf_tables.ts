@@ -33,7 +33,7 @@ export const NFTA_ANY_TABLE = NFTA_TABLE_NAME;
 // enum nft_registers: register 1 holds 16 bytes
 export const NFT_REG_VERDICT = 0, NFT_REG_1 = 1;
 // enum nft_verdicts
-export const NFT_JUMP = -3, NFT_RETURN = -5;
+export const NFT_JUMP = -3, NFT_GOTO = -4, NFT_RETURN = -5;
 
 export const NFTA_EXPR_NAME = 1, NFTA_EXPR_DATA = 2;
 export const NFTA_DATA_VALUE = 1, NFTA_DATA_VERDICT = 2;

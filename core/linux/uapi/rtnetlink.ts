@@ -1,5 +1,5 @@
 /**
- * linux/rtnetlink.h, if_link.h, if_addr.h, neighbour.h, netconf.h and nexthop.h (Linux 6.1), as far as denim
+ * linux/rtnetlink.h, if_link.h, if_tunnel.h, if_addr.h, neighbour.h, netconf.h and nexthop.h (Linux 6.1), as far as denim
  * uses them.
  *
  * @module
@@ -36,6 +36,8 @@ export const RTEXT_FILTER_SKIP_STATS = 8;
 export const IFLA_VXLAN_ID = 1, IFLA_VXLAN_LINK = 3, IFLA_VXLAN_LOCAL = 4, IFLA_VXLAN_LEARNING = 7;
 export const IFLA_VXLAN_PORT = 15, IFLA_VXLAN_LOCAL6 = 17, IFLA_VXLAN_UDP_CSUM = 18;
 export const IFLA_VXLAN_GBP = 23;
+
+export const IFLA_IPTUN_LOCAL = 2, IFLA_IPTUN_REMOTE = 3, IFLA_IPTUN_PMTUDISC = 10;
 
 // struct ifaddrmsg, IFA_*
 export const IFADDRMSG_LEN = 8;
