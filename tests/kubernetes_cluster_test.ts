@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { denimProgram, type LabNode, type Pod } from "@denim/agent/lab";
 import { KubeLab, type KubeLabOptions, NODES, PREFIX } from "./support/kube_lab.ts";
+import { kubeconfigText, POD_RULE, RULES } from "./support/kube_server.ts";
 import { RunningPing } from "./support/ping.ts";
 import { rootTest } from "./support/root_test.ts";
 import { sh } from "./support/sh.ts";
@@ -16,6 +17,12 @@ const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
 const DUAL = { ...NET_CONF, EnableIPv6: true, IPv6Network: "fc00:5::/48" };
 /** Beside denim's backends it has one on `tunSession`. */
 const WITH_TCP = denimProgram("agent", import.meta.resolve("../examples/tcp/main.ts"));
+
+/** As the pod of a DaemonSet is told that has no NODE_NAME. */
+const IN_A_POD = [
+  ...["env", "NODE_NAME=", "POD_NAME=agent", "POD_NAMESPACE=default"],
+  ...denimProgram("agent"),
+] as [string, ...string[]];
 
 function kubeTest(
   name: string,
@@ -180,6 +187,30 @@ kubeTest(
     await Promise.all([node!.startAgent(NEVER), give()]);
     assert.equal(`${node!.subnet()}`, "10.5.3.0/24");
     assert.equal(count(node!, "pod-cidr-awaited"), 1);
+  },
+);
+
+kubeTest(
+  "the agent's pod says which node it is, and a plugin gives the token",
+  { nodes: 1, netConf: NET_CONF, agentProgram: IN_A_POD },
+  async (cluster, [node]) => {
+    const { server, kubeconfig, way } = cluster;
+    await server.grant([...RULES, POD_RULE]);
+    await cluster.register(node!.name, ["10.5.1.0/24"]);
+    const containers = [{ name: "a", image: "a" }];
+    await server.admin("POST", "/api/v1/namespaces/default/pods", {
+      metadata: { name: "agent" },
+      spec: { nodeName: node!.name, containers, automountServiceAccountToken: false },
+    });
+    const apiVersion = "client.authentication.k8s.io/v1";
+    const status = { token: await server.token() };
+    const credential = JSON.stringify({ kind: "ExecCredential", apiVersion, status });
+    const exec = { apiVersion, command: "/bin/echo", args: [credential], interactiveMode: "Never" };
+    const reached = { "server": `https://${way.host}`, "certificate-authority": server.caFile };
+    Deno.writeTextFileSync(kubeconfig, kubeconfigText(reached, { exec }));
+    await node!.startAgent(NEVER);
+    assert.equal(`${node!.subnet()}`, "10.5.1.0/24");
+    await eventually("the scheduler may use the node", () => cluster.isUsable(node!));
   },
 );
 
