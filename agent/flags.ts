@@ -6,6 +6,7 @@
  */
 
 import { DEFAULT_SUBNET_FILE, type Family, type IpAddress } from "@denim/core";
+import { API_SOCKET_FLAG, COMMON_FLAGS } from "./common_flags.ts";
 import { flag, flagsHelp, type FlagValues, type ParsedFlags, parseFlags } from "./flag_table.ts";
 import {
   ignored,
@@ -23,15 +24,6 @@ import { goRegExp } from "./go_regexp.ts";
 import type { MasqueradeChoice } from "./host_state.ts";
 import type { InterfaceChoice } from "./outer_interface.ts";
 import { STORE_FLAGS, type StoreFlag } from "./stores/mod.ts";
-
-/** The flags of each command. */
-export const COMMON_FLAGS = [
-  flag("debug", toggle, "log more: what helps to find a fault, and the causes of errors"),
-  flag("help", request, "print this and exit"),
-] as const;
-
-/** One of {@link COMMON_FLAGS}. */
-export type CommonFlag = typeof COMMON_FLAGS[number];
 
 /** The flags of klog, flannel's logger, which denim takes and does not follow. */
 const IGNORED_FLAGS = [
@@ -118,8 +110,20 @@ export const SETTINGS = [
     "how often rules of iptables are compared in full; changes of nftables are noticed at once",
     "5",
   ),
-  flag("healthz-ip", ipAddress(), "address to serve /healthz and /readyz on", "127.0.0.1"),
+  flag(
+    "healthz-ip",
+    ipAddress(),
+    "address to serve /healthz, /readyz and /metrics on",
+    "127.0.0.1",
+  ),
   flag("healthz-port", wholeNumber(0, 65_535, "PORT"), "port to serve them on; 0: none", "0"),
+  API_SOCKET_FLAG,
+  flag(
+    "probe-peers",
+    toggle,
+    "ask the other nodes over the data path whether packets reach them, and say which are in trouble",
+    "true",
+  ),
   flag("log-format", oneOf(["text", "json"]), "form of log lines", "text"),
   ...IGNORED_FLAGS,
 ] as const;

@@ -19,6 +19,7 @@ import {
   type Metrics,
   type NetworkConfig,
   NodeScope,
+  type OuterInterface,
   RoutableLeases,
   RuntimeError,
   type SubnetEnv,
@@ -44,9 +45,14 @@ import { type HostNetworkFollower, routesToHosts } from "./host_network.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
 import { type AnyBackend, requireUsable } from "./net_conf.ts";
+import { BadNews } from "./mesh/bad_news.ts";
+import { formatReport, type MeshReport, meshReport } from "./mesh/mesh_report.ts";
+import { Prober } from "./mesh/prober.ts";
 import { NetworkCondition } from "./network_condition.ts";
 import type { InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
+import { PeerList } from "./peer_list.ts";
+import type { NodeView } from "./status_routes.ts";
 import { type LastRun, SubnetFile } from "./subnet_file.ts";
 import { findSurroundings } from "./surroundings.ts";
 import { TaskGroup } from "./task_group.ts";
@@ -81,6 +87,10 @@ export interface NodeOptions {
    * a reason when they cannot any more.
    */
   readonly onReadiness: (unready: string | undefined) => void;
+  /** Whether peers are probed over the data path. */
+  readonly probePeers: boolean;
+  /** Called once, with what those may see of the node who only look. */
+  readonly onNode?: (view: NodeView) => void;
 }
 
 /**
@@ -156,6 +166,7 @@ async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<v
     context,
     first,
   });
+  options.onNode?.(node);
   await node.run();
 }
 
@@ -228,7 +239,7 @@ interface NodeParts {
 }
 
 /** One node at work. Its parts run side by side; the first that fails ends the node. */
-class NodeAgent implements AsyncDisposable {
+class NodeAgent implements AsyncDisposable, NodeView {
   readonly #options: NodeOptions;
   readonly #start: StartState;
   readonly #tasks: TaskGroup;
@@ -244,6 +255,10 @@ class NodeAgent implements AsyncDisposable {
   /** Whether no running node has objected to this node's lease. */
   #isProven: boolean;
 
+  /** The peers, as an operator sees them. */
+  readonly peers: PeerList;
+  readonly #prober: Prober | undefined;
+  readonly #badNews: BadNews;
   /** How packets reach the peers. */
   readonly dataPaths: DataPathManager;
   /** Changes the data paths. */
@@ -252,6 +267,17 @@ class NodeAgent implements AsyncDisposable {
   constructor({ options, config, start, tasks, reconciler, context, first }: NodeParts) {
     const { store, renewMarginMs, log, metrics, onReadiness } = options;
     this.#options = options;
+    this.#prober = options.probePeers
+      ? new Prober({ clock: SYSTEM_CLOCK, log, metrics, onChange: () => this.#badNews.changed() })
+      : undefined;
+    this.#badNews = new BadNews({
+      store,
+      key: () => this.#keeper.lease.key,
+      troubles: () => this.#prober?.troubles() ?? [],
+      clock: SYSTEM_CLOCK,
+      log,
+    });
+    this.peers = new PeerList(this.#prober);
     this.#start = start;
     this.#isProven = start.isProven;
     this.#tasks = tasks;
@@ -301,6 +327,7 @@ class NodeAgent implements AsyncDisposable {
       },
       runInBackground: tasks.add,
       clock: SYSTEM_CLOCK,
+      peers: this.peers,
       metrics,
     });
     this.adapter = new DataPathAdapter({
@@ -315,6 +342,40 @@ class NodeAgent implements AsyncDisposable {
     // What the last run left is denim's to remove, even if net-conf's Network is another now.
     reconciler.networks = [...config.families, ...start.lastRun.networks];
     tasks.signal.addEventListener("abort", () => this.#peersReached.resolve());
+  }
+
+  get lease(): Lease | undefined {
+    return this.#keeper.lease;
+  }
+
+  get config(): NetworkConfig {
+    return this.dataPaths.config;
+  }
+
+  get paths(): readonly DataPath[] {
+    return this.dataPaths.all;
+  }
+
+  get devices(): readonly string[] {
+    return this.dataPaths.devices;
+  }
+
+  get outer(): OuterInterface {
+    return this.#start.outer.current;
+  }
+
+  health(key: string): ReturnType<NodeView["health"]> {
+    return this.#prober?.of(key) ?? [];
+  }
+
+  async mesh(signal: AbortSignal): Promise<MeshReport> {
+    const { store } = this.#options;
+    const troubles = this.#prober?.troubles() ?? [];
+    const own = troubles.length === 0
+      ? []
+      : [[this.#keeper.lease.key, formatReport(troubles, Date.now())] as const];
+    const notes = await store.notes?.(signal);
+    return meshReport(notes ?? new Map(own), this.peers.size + 1, notes !== undefined);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -355,6 +416,8 @@ class NodeAgent implements AsyncDisposable {
     add(this.#reconcile());
     add(this.#becomeReady());
     add(subnetFile.keep(signal));
+    if (this.#prober !== undefined) add(this.#prober.run(signal));
+    add(this.#badNews.run(signal));
   }
 
   #request(): LeaseRequest {

@@ -26,8 +26,11 @@ import {
 import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
 import { requireRoot } from "./privileges.ts";
+import { observeProcess } from "./process_metrics.ts";
+import { RecentLog } from "./recent_log.ts";
 import { ServiceManager } from "./service_manager.ts";
-import { healthRoutes, type Readiness, StatusServer } from "./status_server.ts";
+import { type AgentState, apiRoutes, healthRoutes } from "./status_routes.ts";
+import { StatusServer } from "./status_server.ts";
 import { chooseStore } from "./stores/mod.ts";
 import { exitCode, untilStopped } from "./until_stopped.ts";
 
@@ -78,10 +81,11 @@ async function serve(
   flags: ParsedFlags<AgentFlag>,
   backends: readonly AnyBackend[],
   manager: ServiceManager,
-  log: Logger,
+  writtenLog: Logger,
   signal: AbortSignal,
 ): Promise<void> {
   const { values } = flags;
+  const log = new RecentLog(writtenLog);
   const ignored = ignoredFlags(flags);
   if (ignored.length > 0) {
     log.debug("flags-ignored", `flags without effect: ${ignored.join(", ")}`);
@@ -89,17 +93,27 @@ async function serve(
   requireRoot("denim agent");
   const { kind, spec } = chooseStore(flags);
   const metrics = new MetricsRegistry();
-  const readiness: Readiness = { unready: "it is starting" };
+  observeProcess(metrics);
+  const state: AgentState = {
+    unready: "it is starting",
+    store: undefined,
+    node: undefined,
+    startedAtMs: Date.now(),
+    metrics,
+    recent: log,
+  };
   const status = () => {
-    if (readiness.unready !== undefined) return `not ready: ${readiness.unready}`;
+    if (state.unready !== undefined) return `not ready: ${state.unready}`;
     return `ready; other nodes: ${metrics.value("denim_peers", { state: "current" })}`;
   };
   manager.tell(status(), false);
   manager.beat(status, SYSTEM_CLOCK, signal);
   const port = values["healthz-port"];
-  await using _server = port === 0
+  await using _health = port === 0
     ? undefined
-    : StatusServer.serve(`${values["healthz-ip"]}`, port, healthRoutes(readiness), log);
+    : StatusServer.serve(`${values["healthz-ip"]}`, port, { routes: healthRoutes(state), log });
+  const local = { routes: apiRoutes(state), log };
+  await using _api = await StatusServer.serveLocally(values["api-socket"], local);
   await using store = await kind.open(spec, {
     netConfFile: {
       path: values["net-config-path"],
@@ -109,6 +123,7 @@ async function serve(
     metrics,
     signal,
   });
+  state.store = store.description;
   log.info("store-opened", `leases live in ${store.description}`);
   await runNode({
     store,
@@ -122,9 +137,11 @@ async function serve(
     renewMarginMs: values["subnet-lease-renew-margin"],
     log,
     metrics,
+    probePeers: values["probe-peers"],
     onReadiness: (unready) => {
-      readiness.unready = unready;
+      state.unready = unready;
       manager.tell(status(), unready === undefined);
     },
+    onNode: (node) => state.node = node,
   }, signal);
 }

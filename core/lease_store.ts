@@ -13,6 +13,9 @@ import type { NetworkConfig } from "./net_conf.ts";
 /** How long a lease lives unless it is renewed, in milliseconds: flannel's 24 hours. */
 export const LEASE_TTL_MS: number = 24 * 60 * 60 * 1000;
 
+/** How long a note stays unless it is written again, in milliseconds. */
+export const NOTE_TTL_MS: number = 10 * 60 * 1000;
+
 /** How a store recognises a node. */
 export interface NodeIdentity {
   /** The addresses at which other nodes reach this one, one for each enabled family. */
@@ -124,6 +127,17 @@ export interface LeaseStore extends AsyncDisposable {
    * store that has no scheduler lacks the method.
    */
   setNetworkUnavailable?(unavailable: boolean, signal: AbortSignal): Promise<void>;
+
+  /**
+   * Leaves a short note for all other nodes, in place of the one before; `undefined` takes it away. It stays for
+   * {@link NOTE_TTL_MS}. A store that has no room for notes lacks the method.
+   *
+   * @param key that of the node's lease
+   */
+  writeNote?(key: string, text: string | undefined, signal: AbortSignal): Promise<void>;
+
+  /** The notes that nodes have left, by the keys of their leases. A store that has no room for notes lacks the method. */
+  notes?(signal: AbortSignal): Promise<ReadonlyMap<string, string>>;
 }
 
 /** A place where leases live, as an administrator needs it: {@link LeaseStore}'s rules hold. */

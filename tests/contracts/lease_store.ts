@@ -163,6 +163,19 @@ export class Follower {
 }
 
 const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
+  "a note is every node's to read, until it is taken away": async ({ store, other, signal }) => {
+    const notes = async () => Object.fromEntries(await other.notes!(signal));
+    assert.deepEqual(await notes(), {});
+    await store.writeNote!("10.5.1.0-24", undefined, signal);
+    await store.writeNote!("10.5.1.0-24", "one", signal);
+    await other.writeNote!("10.5.2.0-24", "two", signal);
+    await store.writeNote!("10.5.1.0-24", "three", signal);
+    assert.deepEqual(await notes(), { "10.5.1.0-24": "three", "10.5.2.0-24": "two" });
+    await store.writeNote!("10.5.1.0-24", undefined, signal);
+    assert.deepEqual(await notes(), { "10.5.2.0-24": "two" });
+    assert.equal((await other.leases(signal)).length, 0);
+  },
+
   "net-conf is waited for, which is said once": async ({ store, other, log, signal }) => {
     const waiting = store.networkConfig(signal);
     await eventually("it says so", () => log.of("net-conf-awaited").length > 0);

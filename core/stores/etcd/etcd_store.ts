@@ -40,6 +40,7 @@ import {
   NO_METRICS,
   type NodeIdentity,
   noNetConf,
+  NOTE_TTL_MS,
   Outage,
   overlaps,
   parseNetworkConfig,
@@ -136,6 +137,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   readonly #reader: LeaseReader;
   readonly #configKey: Buffer;
   readonly #subnets: string;
+  readonly #notes: string;
   readonly #range: Required<KeyRange>;
   readonly #metrics: StoreMetrics;
   readonly #refused: Outage;
@@ -159,6 +161,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     );
     this.#configKey = Buffer.from(`${prefix}/config`);
     this.#subnets = `${prefix}/subnets/`;
+    this.#notes = `${prefix}/denim/notes/`;
     // The byte behind "/" is "0".
     this.#range = {
       key: Buffer.from(this.#subnets),
@@ -335,6 +338,32 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   /** See {@link LeaseStore.servers}: all that may have to be reached. */
   get servers(): readonly string[] {
     return this.#servers;
+  }
+
+  /** See {@link LeaseStore.writeNote}; its key is `<prefix>/denim/notes/<the lease's key>`. */
+  async writeNote(key: string, text: string | undefined, signal: AbortSignal): Promise<void> {
+    const note = Buffer.from(`${this.#notes}${key}`);
+    if (text === undefined) {
+      await this.#client.run(({ kv }, options) => kv.deleteRange({ key: note }, options), signal);
+      return;
+    }
+    // The etcd lease of the note before ends by itself.
+    const { id } = await this.#grant(signal, NOTE_TTL_MS);
+    const put = { key: note, value: Buffer.from(text), lease: id };
+    await this.#client.run(({ kv }, options) => kv.put(put, options), signal);
+  }
+
+  /** See {@link LeaseStore.notes}. */
+  async notes(signal: AbortSignal): Promise<ReadonlyMap<string, string>> {
+    const range = {
+      key: Buffer.from(this.#notes),
+      range_end: Buffer.from(`${this.#notes.slice(0, -1)}0`),
+    };
+    const { kvs } = await this.#client.run(
+      ({ kv }, options) => kv.range(range, options),
+      signal,
+    );
+    return new Map(kvs.map(({ key, value }) => [`${key}`.slice(this.#notes.length), `${value}`]));
   }
 
   /** See {@link LeaseStore.reconnect}. */
@@ -530,10 +559,10 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     return { revision: Number(header.revision), clusterId: header.cluster_id, ranges };
   }
 
-  async #grant(signal: AbortSignal): Promise<Grant> {
+  async #grant(signal: AbortSignal, ttlMs = LEASE_TTL_MS): Promise<Grant> {
     const askedAtMs = Date.now();
     const { ID, TTL } = await this.#client.run(
-      ({ leaseClient }, options) => leaseClient.leaseGrant({ TTL: LEASE_TTL_MS / 1000 }, options),
+      ({ leaseClient }, options) => leaseClient.leaseGrant({ TTL: ttlMs / 1000 }, options),
       signal,
     );
     return { id: ID, expiry: { atMs: askedAtMs + Number(TTL) * 1000 } };

@@ -40,6 +40,7 @@ import {
   NO_METRICS,
   type NodeIdentity,
   noNetConf,
+  NOTE_TTL_MS,
   Outage,
   overlaps,
   parseNetworkConfig,
@@ -309,6 +310,31 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     } catch (error) {
       throwUnlessAborted(error, ending);
     }
+  }
+
+  /** See {@link LeaseStore.writeNote}. The first note makes the table: most clusters have none for long. */
+  async writeNote(key: string, text: string | undefined, signal: AbortSignal): Promise<void> {
+    if (text === undefined && !(await this.notes(signal)).has(key)) return;
+    await this.#write(signal, () => {
+      this.#statement(MAKE_NOTES).run();
+      this.#statement("DELETE FROM notes WHERE key = ? OR expires_at_ms <= ?").run(
+        key,
+        this.#now(),
+      );
+      if (text === undefined) return;
+      this.#statement("INSERT INTO notes (key, text, expires_at_ms) VALUES (?, ?, ?)")
+        .run(key, text, this.#now() + NOTE_TTL_MS);
+    });
+  }
+
+  /** See {@link LeaseStore.notes}. */
+  async notes(signal: AbortSignal): Promise<ReadonlyMap<string, string>> {
+    return await this.#use("read", signal, () => {
+      if (this.#statement(HAS_NOTES).get() === undefined) return new Map();
+      const rows = this.#statement("SELECT key, text FROM notes WHERE expires_at_ms > ?")
+        .all(this.#now()) as unknown as readonly { key: string; text: string }[];
+      return new Map(rows.map(({ key, text }) => [key, text]));
+    });
   }
 
   /** See {@link LeaseAdmin.networkConfigText}. */
@@ -665,6 +691,11 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     return this.#database!.statement(text);
   }
 }
+
+/** Beside the tables that every file has. */
+const MAKE_NOTES = "CREATE TABLE IF NOT EXISTS notes " +
+  "(key TEXT PRIMARY KEY, text TEXT NOT NULL, expires_at_ms INTEGER NOT NULL) STRICT";
+const HAS_NOTES = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'notes'";
 
 /** Replaces leases by traces. Takes when the trace ends; conditions may follow. */
 const LEAVE_TRACE = "INSERT OR REPLACE INTO leases (key, value, expires_at_ms) " +
