@@ -45,6 +45,14 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "list the nodes' leases of subnets; reserve a subnet, release one",
     run: async (args) => (await import("./leases_command.ts")).runLeases(args),
   },
+  status: {
+    summary: "show how this node is",
+    run: async (args) => (await import("./status_command.ts")).runStatus(args),
+  },
+  peers: {
+    summary: "list the other nodes, and how each is reached",
+    run: async (args) => (await import("./peers_command.ts")).runPeers(args),
+  },
   version: {
     summary: "print the version",
     run: () => print(`denim ${config.version}`),

@@ -6,6 +6,7 @@
  */
 
 import { DEFAULT_SUBNET_FILE } from "@denim/core";
+import { API_SOCKET_FLAG, COMMON_FLAGS } from "./common_flags.ts";
 import { flag, flagsHelp, type FlagValues, type ParsedFlags, parseFlags } from "./flag_table.ts";
 import {
   ignored,
@@ -22,15 +23,6 @@ import {
 } from "./flag_types.ts";
 import { goRegExp } from "./go_regexp.ts";
 import { STORE_FLAGS } from "./stores/mod.ts";
-
-/** The flags of each command. */
-export const COMMON_FLAGS = [
-  flag("debug", toggle, "log more: what helps to find a fault, and the causes of errors"),
-  flag("help", request, "print this and exit"),
-] as const;
-
-/** One of {@link COMMON_FLAGS}. */
-export type CommonFlag = typeof COMMON_FLAGS[number];
 
 /** Flags of flannel's that say how another one is followed: they harm nothing while that one is off. */
 const FLANNEL_DETAILS = [
@@ -104,8 +96,14 @@ export const AGENT_FLAGS = [
     toggle,
     "with --ip-masq: keep pods' source ports if they are free, rather than draw them at random",
   ),
-  flag("healthz-ip", ipAddress(), "address to serve /healthz and /readyz on", "127.0.0.1"),
+  flag(
+    "healthz-ip",
+    ipAddress(),
+    "address to serve /healthz, /readyz and /metrics on",
+    "127.0.0.1",
+  ),
   flag("healthz-port", wholeNumber(0, 65_535, "PORT"), "port to serve them on; 0: none", "0"),
+  API_SOCKET_FLAG,
   flag("log-format", oneOf(["text", "json"]), "form of log lines", "text"),
   ...COMMON_FLAGS,
   flag("version", request, "print the version and exit"),

@@ -105,6 +105,11 @@ export class LeaseKeeper {
       "denim_lease_failures_total",
       "Attempts to renew or write this node's lease that failed.",
     );
+    metrics.gauge(
+      "denim_lease_end_timestamp_seconds",
+      "When this node's lease ends unless it is renewed, in seconds since 1970; missing if it never ends.",
+      () => (expiryMs(this.#lease?.expiry ?? "unknown") ?? NaN) / 1000,
+    );
   }
 
   /** The lease; there is one once {@link LeaseKeeper.acquire} has resolved. */

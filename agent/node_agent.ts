@@ -17,6 +17,7 @@ import {
   type Metrics,
   type NetworkConfig,
   NodeScope,
+  type OuterInterface,
   RuntimeError,
   type SubnetEnv,
   SYSTEM_CLOCK,
@@ -40,6 +41,8 @@ import { type AnyBackend, findBackend, requireNftables } from "./net_conf.ts";
 import { NetworkCondition } from "./network_condition.ts";
 import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
+import { PeerList } from "./peer_list.ts";
+import type { NodeView } from "./status_routes.ts";
 import { type LastRun, SubnetFile } from "./subnet_file.ts";
 import { TaskGroup } from "./task_group.ts";
 import { Underlay } from "./underlay.ts";
@@ -67,6 +70,8 @@ export interface NodeOptions {
    * a reason when they cannot any more.
    */
   readonly onReadiness: (unready: string | undefined) => void;
+  /** Called once, with what those may see of the node who only look. */
+  readonly onNode?: (view: NodeView) => void;
 }
 
 /**
@@ -128,6 +133,7 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
     context,
     first,
   });
+  options.onNode?.(node);
   await node.run();
 }
 
@@ -196,7 +202,7 @@ interface NodeParts {
 }
 
 /** One node at work. Its parts run side by side; the first that fails ends the node. */
-class NodeAgent implements AsyncDisposable {
+class NodeAgent implements AsyncDisposable, NodeView {
   readonly #options: NodeOptions;
   readonly #start: StartState;
   readonly #tasks: TaskGroup;
@@ -211,6 +217,8 @@ class NodeAgent implements AsyncDisposable {
   /** Whether no running node has objected to this node's lease. */
   #isProven: boolean;
 
+  /** The peers, as an operator sees them. */
+  readonly peers: PeerList = new PeerList();
   /** How packets reach the peers. */
   readonly dataPaths: DataPathManager;
   /** Changes the data paths. */
@@ -261,6 +269,7 @@ class NodeAgent implements AsyncDisposable {
       },
       runInBackground: tasks.add,
       clock: SYSTEM_CLOCK,
+      peers: this.peers,
       metrics,
     });
     this.adapter = new DataPathAdapter({
@@ -273,6 +282,26 @@ class NodeAgent implements AsyncDisposable {
     // What the last run left is denim's to remove, even if net-conf's Network is another now.
     reconciler.networks = [...config.families, ...start.lastRun.networks];
     tasks.signal.addEventListener("abort", () => this.#peersReached.resolve());
+  }
+
+  get lease(): Lease | undefined {
+    return this.#keeper.lease;
+  }
+
+  get config(): NetworkConfig {
+    return this.dataPaths.config;
+  }
+
+  get paths(): readonly DataPath[] {
+    return this.dataPaths.all;
+  }
+
+  get devices(): readonly string[] {
+    return this.dataPaths.devices;
+  }
+
+  get outer(): OuterInterface {
+    return this.#start.outer.current;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

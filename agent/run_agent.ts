@@ -26,7 +26,10 @@ import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
 import type { InterfaceChoice } from "./outer_interface.ts";
 import { requireRoot } from "./privileges.ts";
-import { healthRoutes, type Readiness, StatusServer } from "./status_server.ts";
+import { observeProcess } from "./process_metrics.ts";
+import { RecentLog } from "./recent_log.ts";
+import { type AgentState, apiRoutes, healthRoutes } from "./status_routes.ts";
+import { StatusServer } from "./status_server.ts";
 import { chooseStore } from "./stores/mod.ts";
 import { exitCode, untilStopped } from "./until_stopped.ts";
 
@@ -72,10 +75,11 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
 async function serve(
   flags: ParsedFlags<AgentFlag>,
   backends: readonly AnyBackend[],
-  log: Logger,
+  writtenLog: Logger,
   signal: AbortSignal,
 ): Promise<void> {
   const { values } = flags;
+  const log = new RecentLog(writtenLog);
   const ignored = ignoredFlags(flags);
   if (ignored.length > 0) {
     log.debug("flags-ignored", `flags without effect: ${ignored.join(", ")}`);
@@ -83,11 +87,21 @@ async function serve(
   requireRoot("denim agent");
   const { kind, spec } = chooseStore(flags);
   const metrics = new MetricsRegistry();
-  const readiness: Readiness = { unready: "it is starting" };
+  observeProcess(metrics);
+  const state: AgentState = {
+    unready: "it is starting",
+    store: undefined,
+    node: undefined,
+    startedAtMs: Date.now(),
+    metrics,
+    recent: log,
+  };
   const port = values["healthz-port"];
-  await using _server = port === 0
+  await using _health = port === 0
     ? undefined
-    : StatusServer.serve(`${values["healthz-ip"]}`, port, healthRoutes(readiness), log);
+    : StatusServer.serve(`${values["healthz-ip"]}`, port, { routes: healthRoutes(state), log });
+  const local = { routes: apiRoutes(state), log };
+  await using _api = await StatusServer.serveLocally(values["api-socket"], local);
   await using store = await kind.open(spec, {
     netConfFile: {
       path: values["net-config-path"],
@@ -97,6 +111,7 @@ async function serve(
     metrics,
     signal,
   });
+  state.store = store.description;
   log.info("store-opened", `leases live in ${store.description}`);
   await runNode({
     store,
@@ -109,7 +124,8 @@ async function serve(
     renewMarginMs: values["subnet-lease-renew-margin"],
     log,
     metrics,
-    onReadiness: (unready) => readiness.unready = unready,
+    onReadiness: (unready) => state.unready = unready,
+    onNode: (node) => state.node = node,
   }, signal);
 }
 

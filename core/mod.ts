@@ -74,13 +74,15 @@ export { Complaints } from "./complaints.ts";
 export { type Log, type LogFields, type Logger } from "./log.ts";
 export {
   type Counter,
+  type Histogram,
   type Labels,
   type Metrics,
   MetricsRegistry,
   NO_METRICS,
   type Sample,
 } from "./metrics.ts";
-export { Outage } from "./outage.ts";
+export { formatMetrics, METRICS_MEDIA_TYPE } from "./metrics_text.ts";
+export { Outage, OutageCount } from "./outage.ts";
 
 // Waiting.
 export { Backoff, type BackoffOptions } from "./backoff.ts";

@@ -24,8 +24,8 @@ export interface PeerChanges<PeerData> {
 interface Seen<PeerData> {
   /** The lease's value, to compare the next one with. */
   readonly text: string;
-  /** The peer if the table keeps peers; otherwise whether this lease is a peer. */
-  readonly peer: Peer<PeerData> | boolean;
+  /** The peer if the table keeps peers, else `true`; why it is none if this lease is refused. */
+  readonly peer: Peer<PeerData> | true | string;
 }
 
 /**
@@ -77,6 +77,11 @@ export class PeerTable<PeerData> {
     for (const { peer } of this.#seen.values()) if (typeof peer === "object") yield peer;
   }
 
+  /** The keys of the leases that are refused, and why. */
+  *refused(): Generator<readonly [key: string, reason: string], void, void> {
+    for (const [key, { peer }] of this.#seen) if (typeof peer === "string") yield [key, peer];
+  }
+
   /** The keys of all leases that the table knows, also of those that are not peers. */
   keys(): Iterable<string> {
     return this.#seen.keys();
@@ -84,7 +89,7 @@ export class PeerTable<PeerData> {
 
   /** Whether there is a peer whose lease has this key. */
   has(key: string): boolean {
-    return (this.#seen.get(key)?.peer ?? false) !== false;
+    return typeof (this.#seen.get(key)?.peer ?? "") !== "string";
   }
 
   /** The key of this node's own lease, which is never a peer. Set it before the first event. */
@@ -107,8 +112,9 @@ export class PeerTable<PeerData> {
       if (this.#seen.get(lease.key)?.text === text) continue;
       const peer = this.#read(lease, conflicts);
       const wasPeer = this.#remove(lease.key);
-      this.#seen.set(lease.key, { text, peer: this.#keep && peer || peer !== undefined });
-      if (peer !== undefined) {
+      const isPeer = typeof peer !== "string";
+      this.#seen.set(lease.key, { text, peer: isPeer && !this.#keep ? true : peer });
+      if (isPeer) {
         put.push(peer);
         this.#size++;
       } else if (wasPeer) gone.push(lease.key);
@@ -128,12 +134,13 @@ export class PeerTable<PeerData> {
     return peer;
   }
 
-  #read(lease: Lease, conflicts: string[]): Peer<PeerData> | undefined {
+  /** The peer; or why it is none. */
+  #read(lease: Lease, conflicts: string[]): Peer<PeerData> | string {
     const skip = (reason: string) => {
       this.#log.warn("peer-refused", `lease ${lease.key} is not followed: ${reason}`, {
         lease: lease.key,
       });
-      return undefined;
+      return reason;
     };
     if (lease.backendType !== this.#backend.leaseType) {
       const say = (type: string) => type === "" ? "no type" : type;

@@ -288,6 +288,11 @@ export class LabNode {
     return `${this.directory}/agent.log`;
   }
 
+  /** Where its agent serves its API. */
+  get apiSocket(): string {
+    return `${this.directory}/agent.sock`;
+  }
+
   /** Opens its namespace. */
   open(): NetworkNamespace {
     return NetworkNamespace.open(`/run/netns/${this.namespaceName}`);
@@ -333,6 +338,8 @@ export class LabNode {
       `${this.#lab.directory}/net-conf.json`,
       "--subnet-file",
       this.subnetFile,
+      "--api-socket",
+      this.apiSocket,
     ];
   }
 

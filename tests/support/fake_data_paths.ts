@@ -28,6 +28,7 @@ import { z } from "zod";
 import { DataPath, type DataPathContext } from "../../agent/data_path.ts";
 import { DataPathManager } from "../../agent/data_path_manager.ts";
 import type { Attempt, DesiredKernel } from "../../agent/desired_kernel.ts";
+import { PeerList } from "../../agent/peer_list.ts";
 import { TaskGroup } from "../../agent/task_group.ts";
 import { FakeClock } from "./fake_clock.ts";
 import { RecordingLog } from "./recording_log.ts";
@@ -240,6 +241,8 @@ export class FakeNode implements AsyncDisposable {
   readonly #stopping = new AbortController();
   /** What runs in the background. */
   readonly tasks: TaskGroup = new TaskGroup(this.#stopping.signal);
+  /** The peers, as an operator sees them. */
+  readonly peers: PeerList = new PeerList();
   /** What data paths are made from. */
   readonly context: DataPathContext = {
     backends: Object.values(this.backends),
@@ -277,6 +280,7 @@ export class FakeNode implements AsyncDisposable {
         onChange: () => this.story.push(`devices ${manager.devices.join(" ")}`),
         runInBackground: this.tasks.add,
         clock: this.clock,
+        peers: this.peers,
         metrics: this.metrics,
       },
     );
