@@ -13,6 +13,7 @@ import type { ConfObject } from "./conf_object.ts";
 import { askedOf, BUILT_IN, isDelegated, typeOf } from "./delegate_conf.ts";
 import { type CniVariables, isCniName } from "./environment.ts";
 import { addressDirectory } from "./host_local_conf.ts";
+import type { LaterWork } from "./later_work.ts";
 import { openNamespace, PodNamespace } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import { readSavedConf, removeDraft, removeSavedConf } from "./saved_conf.ts";
@@ -24,7 +25,7 @@ import { readSavedConf, removeDraft, removeSavedConf } from "./saved_conf.ts";
  * may need it. If a file can't be read or deleted, DEL still removes everything else, the interface first, and then
  * fails with that error; the next DEL, or GC, does what is left.
  */
-export function del(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
+export function del(conf: NetworkConf, variables: CniVariables): string | LaterWork {
   const failures = new Failures();
   removeDraft(conf.dataDir, variables);
   const saved = failures.attempt(() => readSavedConf(conf.dataDir, variables));
@@ -33,12 +34,13 @@ export function del(conf: NetworkConf, variables: CniVariables): string | Promis
   const takeDown = () => takeDownPod(conf, variables, saved, failures);
   if (!isDelegated(delegate)) return takeDown();
   failures.rethrow();
-  return import("./delegate.ts").then((it) =>
+  return async () => {
+    const { delegateDel, hasPlugin } = await import("./delegate.ts");
     // If the bridge plugin is no longer installed, denim removes what that plugin made.
-    typeOf(delegate) !== BUILT_IN || it.hasPlugin(delegate, variables)
-      ? it.delegateDel(conf, variables, own)
-      : takeDown()
-  );
+    return typeOf(delegate) !== BUILT_IN || hasPlugin(delegate, variables)
+      ? await delegateDel(conf, variables, own)
+      : takeDown();
+  };
 }
 
 /** DEL of what denim's own bridge made, or flannel's chain of bridge and host-local. */

@@ -5,5 +5,6 @@
  * @module
  */
 
-export { type Answer, answer, runPlugin } from "./plugin.ts";
+export { type Answer, answer, type Question } from "./plugin.ts";
+export { type ServedCall, servePlugin } from "./serve_plugin.ts";
 export type { ReadVariable } from "./environment.ts";
