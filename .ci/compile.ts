@@ -1,57 +1,72 @@
 /**
- * `deno task compile [OUTPUT [MAIN]]`: makes denim one binary, `dist/denim` unless another path is given; or
- * a denim of one's own, by its main module, with the `*_worker.ts` beside and below it.
+ * `deno task compile [OUTPUT [MAIN [TARGET]]]`: makes denim one binary, `dist/denim` unless another path is given; or
+ * a denim of one's own, by its main module; for this machine, or for `x86_64-unknown-linux-gnu` or
+ * `aarch64-unknown-linux-gnu`.
  *
  * @module
  */
 
 import { existsSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { dirname } from "node:path";
+import { bundle, MAIN, pathOfArgument } from "./bundle.ts";
 import { denortMissing, findDenort } from "./denort.ts";
-import { filesUnder, ROOT } from "./source_files.ts";
+import { ROOT } from "./source_files.ts";
 
-/** Where the task was called, whose paths its arguments are: tasks run where their `deno.json` is. */
-const calledIn = Deno.env.get("INIT_CWD") ?? Deno.cwd();
-const [output = `${ROOT}/dist/denim`, main = `${ROOT}/agent/main.ts`] = Deno.args;
-Deno.exit(compile(resolve(calledIn, output), resolve(calledIn, main)));
+/** The kinds of machines that denim knows the system calls of. */
+const TARGETS = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
+
+/** The binary is the plugin or all else; a pod's start waits for the plugin alone. */
+const PROGRAM =
+  `await import(Deno.env.get("CNI_COMMAND") === undefined ? "./agent.js" : "./plugin.js");\n`;
+
+const [output = `${ROOT}/dist/denim`, main = MAIN] = Deno.args.slice(0, 2).map(pathOfArgument);
+Deno.exit(await compile(output, main, Deno.args[2] ?? Deno.build.target));
 
 /** Compiles and returns the exit code. */
-function compile(output: string, main: string): number {
-  const denort = findDenort();
+async function compile(output: string, main: string, target: string): Promise<number> {
+  if (!TARGETS.includes(target)) {
+    console.error(`${target}: not one of ${TARGETS.join(", ")}`);
+    return 1;
+  }
+  const denort = findDenort(target);
   if (!denort.found && denort.named !== undefined) {
     console.error(denortMissing(denort));
     return 1;
   }
   const folder = dirname(output);
   const folderIsNew = !existsSync(folder);
-  const result = new Deno.Command(Deno.execPath(), {
-    args: ["compile", "-A", ...v8Flags(), ...workers(main).flatMap((file) => ["--include", file])]
-      .concat("--output", output, main),
-    cwd: ROOT,
-    stdin: "null",
-    stdout: "inherit",
-  }).outputSync();
-  const stderr = new TextDecoder().decode(result.stderr);
-  console.error(stderr);
-  if (result.success) return 0;
-  // deno removes its half-written program itself, but not the folder that it made for it.
-  if (folderIsNew && existsSync(folder)) Deno.removeSync(folder);
-  // Other failures, a type error say, come with words enough.
-  if (stderr.includes("denort")) console.error(denortMissing(denort));
-  return 1;
+  const parts = Deno.makeTempDirSync({ prefix: "denim-compile-" });
+  try {
+    await bundle(parts, main);
+    Deno.writeTextFileSync(`${parts}/denim.js`, PROGRAM);
+    const included = ["agent.js", "plugin.js"].flatMap((name) => ["--include", `${parts}/${name}`]);
+    const result = new Deno.Command(Deno.execPath(), {
+      args: ["compile", "--no-config", ...flags(), ...included, "--target", target]
+        .concat("--output", output, `${parts}/denim.js`),
+      cwd: ROOT,
+      stdin: "null",
+      stdout: "inherit",
+    }).outputSync();
+    const stderr = new TextDecoder().decode(result.stderr);
+    console.error(stderr);
+    if (result.success) return 0;
+    // deno removes its half-written program itself, but not the folder that it made for it.
+    if (folderIsNew && existsSync(folder)) Deno.removeSync(folder);
+    // Other failures, a type error say, come with words enough.
+    if (stderr.includes("denort")) console.error(denortMissing(denort));
+    return 1;
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    return 1;
+  } finally {
+    Deno.removeSync(parts, { recursive: true });
+  }
 }
 
-/** V8's flags, as the `denim` task has them for a checkout. */
-function v8Flags(): string[] {
+/** What the program may do, and V8's flags, as the `denim` task has them for a checkout. */
+function flags(): string[] {
   const { tasks } = JSON.parse(Deno.readTextFileSync(`${ROOT}/deno.json`));
-  return /--v8-flags=\S+/.exec(tasks.denim.command)?.slice(0, 1) ?? [];
-}
-
-/** The modules that run in workers: deno can't see from the imports that the program needs them. */
-function workers(main: string): string[] {
-  const folders = ["agent", "backends", "core", "plugin"].map((name) => `${ROOT}/${name}`);
-  const files = [...folders, dirname(main)].flatMap((folder) =>
-    filesUnder(folder).map((file) => `${folder}/${file}`)
-  );
-  return [...new Set(files)].filter((file) => file.endsWith("_worker.ts"));
+  const [, , ...words] = tasks.denim.command.split(" ");
+  // The plugin is in it, too, which asks how long the machine has been up.
+  return [...words.slice(0, -1), "--allow-sys=osUptime"];
 }

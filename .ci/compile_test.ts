@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { findDenort } from "./denort.ts";
-import { filesUnder, ROOT } from "./source_files.ts";
+import { ROOT } from "./source_files.ts";
 import { TempFolder } from "../tests/support/temp_folder.ts";
 
 interface Run {
@@ -35,10 +35,16 @@ Deno.test("compile says where DENORT_BIN points to nothing, and makes nothing", 
 
 Deno.test("compile says where to put denort if it can't be fetched, and leaves nothing", () => {
   // All of Deno's cache but denort, and a proxy that refuses.
-  assert.equal(deno(["cache", "agent/main.ts"]).code, 0);
   using temp = new TempFolder();
   const cache = temp.path;
-  Deno.symlinkSync(findDenort().archive.replace(/dl\/.*/, "npm"), `${cache}/npm`);
+  assert.equal(deno(["run", "-A", ".ci/bundle.ts", `${cache}/bundle`]).code, 0);
+  const [own = ""] = /^.*(?=\/dl\/)/.exec(findDenort().archive) ?? [];
+  Deno.symlinkSync(`${own}/npm`, `${cache}/npm`);
+  Deno.mkdirSync(`${cache}/dl`);
+  for (const { name } of Deno.readDirSync(`${own}/dl`)) {
+    // What `deno bundle` bundles with.
+    if (name.startsWith("esbuild")) Deno.symlinkSync(`${own}/dl/${name}`, `${cache}/dl/${name}`);
+  }
   const env = { DENO_DIR: cache, DENORT_BIN: "", HTTPS_PROXY: "http://127.0.0.1:1" };
   compile(env, ({ code, stderr }, folder) => {
     assert.equal(code, 1, stderr);
@@ -49,16 +55,35 @@ Deno.test("compile says where to put denort if it can't be fetched, and leaves n
   });
 });
 
-Deno.test("compile puts every worker and the parts loaded on demand into the binary", () => {
+Deno.test("compile puts the bundle into the binary, with the permissions that denim needs", () => {
   // Any ELF program can carry the modules; only running them takes denort.
   compile({ DENORT_BIN: Deno.realPathSync("/bin/true") }, ({ code, stderr }, folder) => {
     assert.equal(code, 0, stderr);
     const binary = Buffer.from(Deno.readFileSync(`${folder}/dist/denim`));
-    const workers = filesUnder(ROOT).filter((file) => /^[a-z].*_worker\.ts$/.test(file));
-    for (const file of ["agent/command_line.ts", "plugin/mod.ts", ...workers]) {
-      assert.ok(binary.includes(Deno.readTextFileSync(`${ROOT}/${file}`)), `${file} is not in it`);
-    }
+    assert.ok(binary.includes("globalThis.denimBuild"), "no bundle is in it");
+    assert.ok(binary.includes("supportedVersions"), "no plugin is in it");
+    const [, permissions = ""] = /"permissions":(\{.*?\})/.exec(binary.toString("latin1")) ?? [];
+    const allowed = Object.entries(JSON.parse(permissions))
+      .filter(([name, value]) => name.startsWith("allow_") && value !== null)
+      .map(([name, value]) => `${name.slice(6)} ${value}`.trim());
+    assert.deepEqual(allowed.filter((name) => !name.startsWith("import")).sort(), [
+      "env",
+      "ffi",
+      "net",
+      "read",
+      "run",
+      "sys osUptime",
+      "write",
+    ]);
   });
+});
+
+Deno.test("compile refuses a kind of machine that denim does not run on", () => {
+  const { code, stderr } = deno([
+    ...["run", "-A", ".ci/compile.ts", "dist/denim", "agent/main.ts", "riscv64-unknown-linux-gnu"],
+  ]);
+  assert.equal(code, 1);
+  assert.match(stderr, /not one of x86_64-unknown-linux-gnu, aarch64-unknown-linux-gnu/);
 });
 
 const denort = findDenort();

@@ -17,9 +17,9 @@ export interface Denort {
 }
 
 /** Looks for denort where `deno compile` looks before it asks the network. */
-export function findDenort(): Denort {
+export function findDenort(target: string = Deno.build.target): Denort {
   const named = Deno.env.get("DENORT_BIN") || undefined;
-  const archive = `${denoDir()}/dl/release/v${Deno.version.deno}/denort-${Deno.build.target}.zip`;
+  const archive = `${denoDir()}/dl/release/v${Deno.version.deno}/denort-${target}.zip`;
   return { found: existsSync(named ?? archive), named, archive };
 }
 

@@ -26,6 +26,9 @@ const PACKAGES: readonly Package[] = [
   { name: "openssl", command: "openssl" },
   { name: "nftables", command: "nft" },
   { name: "iptables", command: "iptables-restore" },
+  { name: "wireguard-go", command: "wireguard-go" },
+  { name: "wireguard-tools", command: "wg" },
+  { name: "ethtool", command: "ethtool" },
 ];
 
 /** No test takes this long without a word; one that does hangs. */

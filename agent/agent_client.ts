@@ -19,7 +19,7 @@ const LOOK_MS = 1000;
 /** The flags of the commands that ask the agent. */
 export const AGENT_CLIENT_FLAGS = [
   API_SOCKET_FLAG,
-  flag("json", toggle, "print JSON; with --watch, one line for each change"),
+  flag("json", toggle, "print JSON on one line; with --watch, a line for each change"),
   flag("watch", toggle, "go on, and print again what is different, until you stop it"),
 ] as const;
 
@@ -67,8 +67,7 @@ async function show<Answer>(
   const screen = new Screen(Deno.stdout, Deno.env.get("NO_COLOR") ?? "");
   const once = async () => {
     const text = await agent.ask(question.path, signal);
-    if (json) return watch ? text : JSON.stringify(JSON.parse(text), null, 2);
-    return question.format(JSON.parse(text), screen);
+    return json ? text : question.format(JSON.parse(text), screen);
   };
   if (!watch) return screen.print(await once());
   let shown = await once();
@@ -89,10 +88,11 @@ async function show<Answer>(
 }
 
 /** Asks one agent, over one connection that lasts. */
-class AgentConnection implements Disposable {
+export class AgentConnection implements Disposable {
   readonly #path: string;
   readonly #client: Deno.HttpClient;
 
+  /** The agent that serves on this socket; it is asked with the first question. */
   constructor(path: string) {
     this.#path = path;
     this.#client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
@@ -129,6 +129,7 @@ class AgentConnection implements Disposable {
     return `${this.#path}: ${why}`;
   }
 
+  /** Ends the connection. */
   [Symbol.dispose](): void {
     this.#client.close();
   }

@@ -5,7 +5,6 @@
  */
 
 import { formatColumns } from "./columns.ts";
-import config from "./deno.json" with { type: "json" };
 import type { AnyBackend } from "./net_conf.ts";
 import { denimProgram } from "./program.ts";
 
@@ -53,9 +52,25 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "list the other nodes, and how each is reached",
     run: async (args) => (await import("./peers_command.ts")).runPeers(args),
   },
+  mesh: {
+    summary: "list what all nodes together find wrong between them",
+    run: async (args) => (await import("./mesh_command.ts")).runMesh(args),
+  },
+  doctor: {
+    summary: "say what is wrong with this host, and how to mend it",
+    run: async (args) => (await import("./doctor_command.ts")).runDoctor(args),
+  },
+  install: {
+    summary: "make this machine a node: the CNI plugin and its configuration",
+    run: async (args) => (await import("./install_command.ts")).runInstall(args, Deno.mainModule),
+  },
+  uninstall: {
+    summary: "take away what denim left on this machine",
+    run: async (args) => (await import("./uninstall_command.ts")).runUninstall(args),
+  },
   version: {
-    summary: "print the version",
-    run: () => print(`denim ${config.version}`),
+    summary: "print the version; with --json also Deno's, and the commit that denim was built from",
+    run: async (args) => (await import("./version_command.ts")).runVersion(args),
   },
   help: { summary: "print this", run: () => print(help()) },
 };

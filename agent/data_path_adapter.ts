@@ -16,7 +16,7 @@ import {
   type OuterInterface,
   throwDefect,
 } from "@denim/core";
-import { fingerprintOf } from "./data_path.ts";
+import { fingerprintOf, type Surroundings } from "./data_path.ts";
 import type { DataPathManager } from "./data_path_manager.ts";
 
 /** The waits before a change that failed is tried again, in milliseconds. */
@@ -25,9 +25,11 @@ const RETRY = { minMs: 100, maxMs: 10_000 } as const;
 /** What a {@link DataPathAdapter} works with. */
 export interface DataPathAdapterOptions {
   /** The data paths. */
-  readonly paths: Pick<DataPathManager, "config" | "changeTo">;
+  readonly paths: Pick<DataPathManager, "config" | "changeTo" | "keepUnder">;
   /** The outer interface. `refresh` looks at it again. */
   readonly outer: { readonly current: OuterInterface; refresh(): void };
+  /** See {@link Surroundings.hostNetwork}. */
+  readonly hostNetwork: Surroundings["hostNetwork"];
   /** Called when the outer interface has other addresses: connections from the ones before are dead. */
   readonly onAddresses: () => void;
   /** By which failed changes are tried again. */
@@ -57,14 +59,6 @@ export class DataPathAdapter {
   want(config: NetworkConfig): void {
     this.#wanted = config;
     this.#reasons.add();
-  }
-
-  /** Says why a net-conf is not followed. */
-  refuse(error: unknown): void {
-    this.#options.log.error(
-      "net-conf-refused",
-      `this node cannot follow the new net-conf and keeps the one before: ${messageOf(error)}`,
-    );
   }
 
   /** The outer interface may be another. */
@@ -123,17 +117,23 @@ export class DataPathAdapter {
 
   /** Changes to the net-conf that is wanted. If that fails it says so, and the one before goes on. */
   async #followNetConf(signal: AbortSignal): Promise<void> {
-    const { paths, outer } = this.#options;
-    const fingerprint = fingerprintOf(this.#wanted, outer.current);
+    const { paths } = this.#options;
+    const fingerprint = fingerprintOf(this.#wanted, this.#options);
     if (fingerprint === this.#refused) return;
     this.#refused = "";
-    if (fingerprint === fingerprintOf(paths.config, outer.current)) return;
+    if (fingerprint === fingerprintOf(paths.config, this.#options)) {
+      paths.keepUnder(this.#wanted);
+      return;
+    }
     try {
       await paths.changeTo(this.#wanted);
     } catch (error) {
       throwDefect(error);
       if (signal.aborted) return;
-      this.refuse(error);
+      this.#options.log.error(
+        "net-conf-refused",
+        `this node cannot follow the new net-conf and keeps the one before: ${messageOf(error)}`,
+      );
       this.#refused = fingerprint;
     }
   }

@@ -183,10 +183,9 @@ export class DataPathManager implements AsyncDisposable {
 
   /**
    * Takes an event of the store's watch: says what the kernel needs for the peers in it, and tells the backends.
-   * Nothing happens in the kernel before the reconciler applies it. Returns what peers have that this node must
-   * have alone, as sentences for people.
+   * Nothing happens in the kernel before the reconciler applies it.
    */
-  apply(event: LeaseEvent): readonly string[] {
+  apply(event: LeaseEvent): void {
     const { clock, log } = this.#options;
     const changes = [...this.#paths.apply(event, clock.nowMs())];
     const reached = new Set<string>();
@@ -208,7 +207,6 @@ export class DataPathManager implements AsyncDisposable {
         path.session.peersChanged?.(put, removed);
       }
     }
-    return changes.flatMap(([, { conflicts }]) => conflicts);
   }
 
   /** Whether any data path depends on the underlay's routes. */
@@ -259,7 +257,7 @@ export class DataPathManager implements AsyncDisposable {
    * it again with {@link DataPathManager.config}.
    */
   async changeTo(config: NetworkConfig): Promise<void> {
-    const fingerprint = fingerprintOf(config, this.#options.outer.current);
+    const fingerprint = fingerprintOf(config, this.#options);
     if (this.current.fingerprint === fingerprint && !this.current.closed) return;
     try {
       await this.#changeTo(config, fingerprint);
@@ -268,6 +266,13 @@ export class DataPathManager implements AsyncDisposable {
       this.#failed.add();
       throw error;
     }
+  }
+
+  /** Goes on by a net-conf that asks for the data path that there is, and may ask for another packet filter. */
+  keepUnder(config: NetworkConfig): void {
+    if (config.enableNFTables === this.#config.enableNFTables) return;
+    this.#config = config;
+    this.#options.onChange();
   }
 
   /**

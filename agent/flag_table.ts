@@ -58,6 +58,8 @@ export interface ParsedFlags<F extends Flag = Flag> {
   readonly values: FlagValues<F>;
   /** The arguments that are not flags. */
   readonly operands: readonly string[];
+  /** What was given, or stands in for it, as text. */
+  texts(name: F["name"]): readonly string[];
   /** Where a flag's value comes from. */
   source(name: F["name"]): "argument" | "environment" | "default";
   /** How messages name a flag: as the operator gave it, `--iface` or `FLANNELD_IFACE`. */
@@ -146,15 +148,17 @@ export function parseFlags<F extends Flag>(
       : "default";
   const label = (name: string) =>
     source(name) === "environment" ? environmentName(name) : `--${name}`;
-  const textsOf = ({ name, fallback }: Flag): readonly string[] =>
-    ({
+  const texts: ParsedFlags["texts"] = (name) => {
+    const fallback = table.find((one) => one.name === name)?.fallback;
+    return ({
       argument: () => given(name),
       environment: () => [environment[environmentName(name)]!],
       default: () => fallback === undefined ? [] : [fallback],
     })[source(name)]();
+  };
   const read = (one: Flag): readonly [string, unknown] => {
     try {
-      return [one.name, one.type.read(textsOf(one))];
+      return [one.name, one.type.read(texts(one.name))];
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error;
       throw new ConfigError(`${label(one.name)}: ${messageOf(error)}`, { cause: error });
@@ -164,11 +168,11 @@ export function parseFlags<F extends Flag>(
   const values = Object.fromEntries(
     table.filter(({ type }) => !type.isRequest).map(read),
   ) as FlagValues<F>;
-  return { values, operands, source, label };
+  return { values, operands, texts, source, label };
 }
 
 /** The variable that stands for a flag. */
-function environmentName(name: string): string {
+export function environmentName(name: string): string {
   return `FLANNELD_${name.toUpperCase().replaceAll("-", "_")}`;
 }
 

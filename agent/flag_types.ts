@@ -41,6 +41,14 @@ export function optionalText(placeholder: string): FlagType<string | undefined> 
   return { placeholder, read: (texts) => texts.at(-1) || undefined };
 }
 
+/** A path from the root. */
+export function absolutePath(placeholder: string): FlagType<string | undefined> {
+  return single(placeholder, (text) => {
+    if (text.startsWith("/")) return text;
+    throw new ConfigError(`"${text}" is not an absolute path`);
+  });
+}
+
 /** One of some words. */
 export function oneOf<const Word extends string>(
   words: readonly Word[],
@@ -105,15 +113,6 @@ export const request: FlagType<never> = {
   isRequest: true,
   read() {
     throw new Error("a question has no value");
-  },
-};
-
-/** A switch of flannel's that denim takes while it is off: silence about one that is on would be a false promise. */
-export const notYet: FlagType<false> = {
-  placeholder: undefined,
-  read: (texts) => {
-    if (toggle.read(texts)) throw new ConfigError("denim does not do this yet; leave it out");
-    return false;
   },
 };
 

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { DEFAULT_SUBNET_FILE } from "@denim/core";
+import { DEFAULT_SUBNET_FILE, type Family, type IpAddress } from "@denim/core";
 import { DEFAULT_CNI_SOCKET } from "@denim/plugin/socket";
 import { API_SOCKET_FLAG, COMMON_FLAGS } from "./common_flags.ts";
 import { flag, flagsHelp, type FlagValues, type ParsedFlags, parseFlags } from "./flag_table.ts";
@@ -14,7 +14,6 @@ import {
   ipAddress,
   list,
   minutes,
-  notYet,
   oneOf,
   request,
   single,
@@ -23,15 +22,12 @@ import {
   wholeNumber,
 } from "./flag_types.ts";
 import { goRegExp } from "./go_regexp.ts";
-import { STORE_FLAGS } from "./stores/mod.ts";
+import type { MasqueradeChoice } from "./host_state.ts";
+import type { InterfaceChoice } from "./outer_interface.ts";
+import { STORE_FLAGS, type StoreFlag } from "./stores/mod.ts";
 
-/** Flags of flannel's that say how another one is followed: they harm nothing while that one is off. */
-const FLANNEL_DETAILS = [
-  flag("iptables-resync", ignored("SECONDS")),
-] as const;
-
-/** The flags of klog, flannel's logger. */
-const KLOG_FLAGS = [
+/** The flags of klog, flannel's logger, which denim takes and does not follow. */
+const IGNORED_FLAGS = [
   flag("add_dir_header", ignored()),
   flag("alsologtostderr", ignored()),
   flag("log_backtrace_at", ignored("TEXT")),
@@ -47,10 +43,16 @@ const KLOG_FLAGS = [
   flag("vmodule", ignored("TEXT")),
 ] as const;
 
-const IGNORED_FLAGS = [...FLANNEL_DETAILS, ...KLOG_FLAGS] as const;
+/** Where subnet.env is. */
+export const SUBNET_FILE_FLAG = flag(
+  "subnet-file",
+  text("PATH"),
+  "where to write what the CNI plugin needs",
+  DEFAULT_SUBNET_FILE,
+);
 
-/** Every flag of `denim agent`. */
-export const AGENT_FLAGS = [
+/** The agent's settings: its flags but for {@link COMMON_FLAGS} and questions. */
+export const SETTINGS = [
   ...STORE_FLAGS,
   flag(
     "net-config-path",
@@ -75,12 +77,7 @@ export const AGENT_FLAGS = [
   ),
   flag("public-ip", ipAddress(4), "IPv4 address at which other nodes reach this one"),
   flag("public-ipv6", ipAddress(6), "IPv6 address at which other nodes reach this one"),
-  flag(
-    "subnet-file",
-    text("PATH"),
-    "where to write what the CNI plugin needs",
-    DEFAULT_SUBNET_FILE,
-  ),
+  SUBNET_FILE_FLAG,
   flag(
     "subnet-lease-renew-margin",
     minutes(1, 1439),
@@ -98,6 +95,23 @@ export const AGENT_FLAGS = [
     "with --ip-masq: keep pods' source ports if they are free, rather than draw them at random",
   ),
   flag(
+    "ip-blackhole-route",
+    toggle,
+    "drop packets to addresses of this node's subnet that no pod has, rather than let them leave the node",
+  ),
+  flag(
+    "iptables-forward-rules",
+    toggle,
+    "let pods' packets pass where iptables' FORWARD policy is DROP, as Docker sets it",
+    "true",
+  ),
+  flag(
+    "iptables-resync",
+    wholeNumber(1, 86_400, "SECONDS"),
+    "how often rules of iptables are compared in full; changes of nftables are noticed at once",
+    "5",
+  ),
+  flag(
     "healthz-ip",
     ipAddress(),
     "address to serve /healthz, /readyz and /metrics on",
@@ -111,13 +125,52 @@ export const AGENT_FLAGS = [
     "where the agent attaches pods for the CNI plugin, whose start is what takes most of the time",
     DEFAULT_CNI_SOCKET,
   ),
+  flag(
+    "probe-peers",
+    toggle,
+    "ask the other nodes over the data path whether packets reach them, and say which are in trouble",
+    "true",
+  ),
   flag("log-format", oneOf(["text", "json"]), "form of log lines", "text"),
-  ...COMMON_FLAGS,
-  flag("version", request, "print the version and exit"),
-  flag("iptables-forward-rules", notYet),
-  flag("ip-blackhole-route", notYet),
   ...IGNORED_FLAGS,
 ] as const;
+
+/** One of {@link SETTINGS}. */
+export type Setting = typeof SETTINGS[number];
+
+/** Every flag of `denim agent`. */
+export const AGENT_FLAGS = [
+  ...SETTINGS,
+  ...COMMON_FLAGS,
+  flag("version", request, "print the version and exit"),
+] as const;
+
+/** Those of {@link SETTINGS} that say what an agent makes of its node, not where leases live. */
+export const NODE_FLAGS: readonly NodeFlag[] = SETTINGS.filter((one): one is NodeFlag =>
+  !STORE_FLAGS.some(({ name }) => name === one.name)
+);
+
+/** One of {@link NODE_FLAGS}. */
+export type NodeFlag = Exclude<Setting, { readonly name: StoreFlag["name"] }>;
+
+/** The outer interface that flags choose. */
+export function interfaceChoice(values: FlagValues<NodeFlag>): InterfaceChoice {
+  const publicIps = [values["public-ip"], values["public-ipv6"]]
+    .flatMap((address): (readonly [Family, IpAddress])[] =>
+      address === undefined ? [] : [[address.family, address]]
+    );
+  return {
+    iface: values.iface,
+    ifaceRegex: values["iface-regex"],
+    ifaceCanReach: values["iface-can-reach"],
+    publicIps: new Map(publicIps),
+  };
+}
+
+/** How flags have pods' packets masqueraded; `undefined` if they don't. */
+export function masqueradeChoice(values: FlagValues<NodeFlag>): MasqueradeChoice | undefined {
+  return values["ip-masq"] ? { fullyRandom: !values["ip-masq-fully-random-disable"] } : undefined;
+}
 
 /** One of {@link AGENT_FLAGS}. */
 export type AgentFlag = typeof AGENT_FLAGS[number];

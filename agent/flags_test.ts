@@ -84,11 +84,13 @@ const CASES: readonly Case[] = [
   }],
   [[], { FLANNELD_IP_MASQ: "true" }, { "ip-masq": true }],
   [["--ip-masq=false"], { FLANNELD_IP_MASQ: "true" }, { "ip-masq": false }],
-  // What denim does not do yet harms nothing while it is off …
-  [["--iptables-forward-rules=0"], {}, {}],
-  [[], { FLANNELD_IP_BLACKHOLE_ROUTE: "F" }, {}],
-  // … nor does what only says how to do it.
-  [["--iptables-resync=5"], {}, {}],
+  [["--ip-blackhole-route"], {}, { "ip-blackhole-route": true }],
+  [[], { FLANNELD_IP_BLACKHOLE_ROUTE: "F" }, { "ip-blackhole-route": false }],
+  [[], {}, { "iptables-forward-rules": true, "iptables-resync": 5 }],
+  [["--iptables-forward-rules=0", "--iptables-resync=30"], {}, {
+    "iptables-forward-rules": false,
+    "iptables-resync": 30,
+  }],
   // Kubernetes is followed if it is chosen, and its other flags harm nothing if it is not.
   [["--kube-subnet-mgr", "--kubeconfig-file", "", "--kube-api-url="], {}, {
     "kube-subnet-mgr": true,
@@ -131,9 +133,9 @@ Deno.test("--iface-regex is Go's, and may be repeated", () => {
 
 Deno.test("flags without effect are told by the names that they were given under", () => {
   const flags = parse(["-v=4", "--logtostderr", "--ip-masq"], {
-    FLANNELD_IPTABLES_RESYNC: "5",
+    FLANNELD_ONE_OUTPUT: "true",
   });
-  assert.deepEqual(ignoredFlags(flags), ["FLANNELD_IPTABLES_RESYNC", "--logtostderr", "--v"]);
+  assert.deepEqual(ignoredFlags(flags), ["--logtostderr", "FLANNELD_ONE_OUTPUT", "--v"]);
 });
 
 const WRONG: readonly (readonly [readonly string[], Environment, message: string | RegExp])[] = [
@@ -144,12 +146,7 @@ const WRONG: readonly (readonly [readonly string[], Environment, message: string
   [["stray"], {}, "stray: not a flag: denim agent takes no operands"],
   [["--debug", "false"], {}, "false: not a flag: denim agent takes no operands"],
   [["--", "-v"], {}, "-v: not a flag: denim agent takes no operands"],
-  [["--ip-blackhole-route=t"], {}, /^--ip-blackhole-route: denim does not do this yet/],
-  [
-    [],
-    { FLANNELD_IP_BLACKHOLE_ROUTE: "true" },
-    /^FLANNELD_IP_BLACKHOLE_ROUTE: denim does not do this yet/,
-  ],
+  [["--ip-blackhole-route=2"], {}, '--ip-blackhole-route: "2" is neither true nor false'],
   [["--ip-masq=yes"], {}, '--ip-masq: "yes" is neither true nor false'],
   [["--debug=maybe"], {}, '--debug: "maybe" is neither true nor false'],
   [["--iface="], {}, "--iface: the value is empty"],

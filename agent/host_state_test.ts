@@ -1,6 +1,6 @@
 import { Cidr, type Family } from "@denim/core";
 import assert from "node:assert/strict";
-import { hostState, masqueradeState } from "./host_state.ts";
+import { forwardState, hostState, masqueradeState } from "./host_state.ts";
 
 Deno.test("a node forwards by each device in IPv4, and as a whole in IPv6", () => {
   const state = hostState([{ family: 4 }, { family: 6 }], ["eth0", "flannel.1"]);
@@ -34,6 +34,7 @@ const wantedOf = (family: Family, fullyRandom: boolean) => ({
   family,
   networks: [NETWORKS[family]],
   subnets: [SUBNETS[family]],
+  engine: undefined,
   fullyRandom,
 });
 
@@ -56,10 +57,31 @@ const MASQUERADES: readonly (readonly [
 for (const [what, families, subnets, fullyRandom, wanted] of MASQUERADES) {
   Deno.test(`masquerade: ${what}`, () => {
     const state = masqueradeState(
-      families.map(configOf),
+      { families: families.map(configOf), enableNFTables: undefined },
       subnets.map((family) => SUBNETS[family]),
       fullyRandom === undefined ? undefined : { fullyRandom },
     );
     assert.deepEqual(state, wanted.map((family) => wantedOf(family, fullyRandom!)));
   });
 }
+
+Deno.test("net-conf may choose what masquerades", () => {
+  for (const [enableNFTables, engine] of [[true, "nftables"], [false, "iptables"]] as const) {
+    const families = [configOf(4)];
+    const state = masqueradeState({ families, enableNFTables }, [SUBNETS[4]], {
+      fullyRandom: true,
+    });
+    assert.deepEqual(state, [{ ...wantedOf(4, true), engine }]);
+  }
+});
+
+Deno.test("pods' packets pass in each family that net-conf enables", () => {
+  assert.deepEqual(
+    forwardState([6, 4].map((family) => configOf(family as Family))),
+    [4, 6].map((family) => ({
+      kind: "podForward",
+      family,
+      networks: [configOf(family as Family).network],
+    })),
+  );
+});

@@ -5,6 +5,7 @@
  */
 
 import { RuntimeError, throwDefect } from "@denim/core/errors";
+import { withUmask } from "@denim/core/linux/umask";
 
 /** Keeps others than the socket's owner from opening it, from the moment it is there. */
 const OWNER_ALONE = 0o177;
@@ -18,12 +19,7 @@ export async function listenLocally<Listener>(
   listen: () => Listener,
 ): Promise<Listener> {
   await makeRoom(path);
-  const before = Deno.umask(OWNER_ALONE);
-  try {
-    return listen();
-  } finally {
-    Deno.umask(before);
-  }
+  return withUmask(OWNER_ALONE, listen);
 }
 
 /** Makes the socket's folder, and removes a socket on which nobody listens. */

@@ -1,34 +1,22 @@
 import { builtin } from "@denim/backends";
 import assert from "node:assert/strict";
-import { checkNetConf, findBackend, requireNftables } from "./net_conf.ts";
+import { checkNetConf, findBackend } from "./net_conf.ts";
 
 const conf = (type: string) => JSON.stringify({ Network: "10.5.0.0/16", Backend: { type } });
 
 Deno.test("net-conf names a backend in any case, as in flannel", () => {
   for (const [named, type] of [["vxlan", "vxlan"], ["VXLAN", "vxlan"], ["Host-gw", "host-gw"]]) {
-    assert.equal(findBackend(checkNetConf(conf(named!), builtin), builtin).type, type);
+    assert.equal(
+      findBackend(checkNetConf(conf(named!), { backends: builtin }), builtin).type,
+      type,
+    );
   }
 });
 
 Deno.test("an unknown backend is refused, and the known ones are named", () => {
-  assert.throws(() => checkNetConf(conf("ipip"), builtin), {
+  assert.throws(() => checkNetConf(conf("ipip"), { backends: builtin }), {
     name: "ConfigError",
     message: 'net-conf: denim has no Backend.Type "ipip"; it has "vxlan", "host-gw", "udp", ' +
       '"alloc", "extension"',
-  });
-});
-
-Deno.test("a node that masquerades does so by nftables, unless net-conf forbids it", () => {
-  const read = (more: object) =>
-    checkNetConf(
-      JSON.stringify({ Network: "10.5.0.0/16", Backend: { Type: "vxlan" }, ...more }),
-      builtin,
-    );
-  for (const more of [{}, { EnableNFTables: null }, { EnableNFTables: true }]) {
-    requireNftables(read(more));
-  }
-  assert.throws(() => requireNftables(read({ enableNfTables: false })), {
-    name: "ConfigError",
-    message: /EnableNFTables is false.*iptables is not there yet.*--ip-masq/,
   });
 });

@@ -5,6 +5,7 @@
  */
 
 import { RuntimeError } from "@denim/core";
+import { readProcFile } from "@denim/core/linux";
 
 // linux/capability.h
 const CAP_NET_ADMIN = 12n;
@@ -25,7 +26,7 @@ const NAMES: ReadonlyMap<bigint, string> = new Map([
  */
 export function requireRoot(who: string, options: { readonly namespaces?: boolean } = {}): void {
   const needed = options.namespaces ? [CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN] : [CAP_NET_ADMIN];
-  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(Deno.readTextFileSync("/proc/self/status"))![1];
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readProcFile("/proc/self/status"))![1];
   const missing = needed.filter((bit) => !(BigInt(`0x${effective}`) >> bit & 1n));
   if (missing.length === 0) return;
   const names = missing.map((bit) => NAMES.get(bit)).join(", ");

@@ -5,6 +5,7 @@
  */
 
 import type { Metrics } from "@denim/core";
+import { listProcFolder, readProcFile } from "@denim/core/linux";
 
 /** The unit of processor times in /proc, of which there are 100 a second on every machine that Linux runs on. */
 const TICKS_PER_SECOND = 100;
@@ -18,7 +19,7 @@ export function observeProcess(metrics: Metrics): void {
     "process_cpu_seconds_total",
     "Processor time that the agent has used, in seconds.",
     () => {
-      const stat = Deno.readTextFileSync("/proc/self/stat");
+      const stat = readProcFile("/proc/self/stat");
       const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
       return (Number(fields[UTIME]) + Number(fields[STIME])) / TICKS_PER_SECOND;
     },
@@ -31,7 +32,7 @@ export function observeProcess(metrics: Metrics): void {
   metrics.gauge(
     "process_open_fds",
     "File descriptors that the agent has open.",
-    () => [...Deno.readDirSync("/proc/self/fd")].length,
+    () => listProcFolder("/proc/self/fd").length,
   );
   metrics.gauge(
     "process_start_time_seconds",

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { AGENT_V8_FLAGS, denimProgram } from "./program.ts";
+import { denimProgram, denoFlags } from "./program.ts";
 
-Deno.test("the denim task and the laboratory start the agent with the same V8 flags", async () => {
+Deno.test("the denim task, the laboratory and an installed denim run the agent with the same flags", async () => {
   const config = JSON.parse(await Deno.readTextFile(new URL("../deno.json", import.meta.url)));
-  const flags = `--v8-flags=${AGENT_V8_FLAGS}`;
-  assert.ok(config.tasks.denim.command.split(" ").includes(flags));
-  assert.ok(denimProgram("agent").includes(flags));
+  const flags = denoFlags("agent");
+  assert.equal(config.tasks.denim.command, `deno run ${flags.join(" ")} agent/main.ts`);
+  assert.deepEqual(denimProgram("agent").slice(2, -2), flags);
 });

@@ -22,6 +22,8 @@ export interface ReadinessOptions {
   readonly env: () => SubnetEnv;
   /** The addresses under which the node holds its lease now. */
   readonly publicIps: () => NodeIdentity["publicIps"];
+  /** The names of the devices that are denim's own now. */
+  readonly devices: () => readonly string[];
   /** Told `undefined` when the node is ready, and why when it is not any more. */
   readonly onReadiness: (unready: string | undefined) => void;
   /** Told when subnet.env cannot be written. */
@@ -85,9 +87,9 @@ export class Readiness {
   }
 
   #write(): void {
-    const { subnetFile, env, publicIps, log } = this.#options;
+    const { subnetFile, env, publicIps, devices, log } = this.#options;
     try {
-      subnetFile.write(env(), publicIps());
+      subnetFile.write(env(), publicIps(), devices());
     } catch (error) {
       throwDefect(error);
       if (!this.#wasReady) throw error;

@@ -23,6 +23,7 @@ class ReadinessStory {
       return { halves, mtuBytes: this.mtuBytes, ipMasq: false };
     },
     publicIps: () => new Map(),
+    devices: () => [],
     onReadiness: (unready) => this.lines.push(unready ?? "ready"),
     log: this.log,
     metrics: this.metrics,

@@ -6,29 +6,30 @@
 
 import {
   errorReport,
-  type Family,
-  type IpAddress,
   isDefect,
   type Logger,
+  messageOf,
   MetricsRegistry,
+  SYSTEM_CLOCK,
 } from "@denim/core";
 import type { AnyBackend } from "./net_conf.ts";
 import config from "./deno.json" with { type: "json" };
 import type { ParsedFlags } from "./flag_table.ts";
 import {
   type AgentFlag,
-  type AgentFlags,
   agentHelp,
   ignoredFlags,
+  interfaceChoice,
+  masqueradeChoice,
   parseAgentFlags,
 } from "./flags.ts";
 import { CniServer } from "./cni_server.ts";
 import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
-import type { InterfaceChoice } from "./outer_interface.ts";
 import { requireRoot } from "./privileges.ts";
 import { observeProcess } from "./process_metrics.ts";
 import { RecentLog } from "./recent_log.ts";
+import { ServiceManager } from "./service_manager.ts";
 import { type AgentState, apiRoutes, healthRoutes } from "./status_routes.ts";
 import { StatusServer } from "./status_server.ts";
 import { chooseStore } from "./stores/mod.ts";
@@ -51,6 +52,7 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
   let log = createLogger({ format: "text" });
   let causes = false;
   let stopping: AbortSignal | undefined;
+  let manager: ServiceManager | undefined;
   try {
     const flags = parseAgentFlags(options.args ?? Deno.args, Deno.env.toObject());
     if (typeof flags === "string") {
@@ -59,15 +61,18 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
     }
     causes = flags.values.debug;
     log = createLogger({ format: flags.values["log-format"], debug: flags.values.debug });
+    const told = manager = new ServiceManager(Deno.env, log);
     await untilStopped("stopped", (signal) => {
       stopping = signal;
-      return serve(flags, options.backends, log, signal);
+      return serve(flags, options.backends, told, log, signal);
     });
+    manager.stop("stopped");
     log.info("stopped", "stopped; the data path stays as it is");
     return 0;
   } catch (error) {
     const defect = isDefect(error);
     if (stopping?.aborted && !defect) return 0;
+    manager?.stop(`failed: ${messageOf(error)}`);
     log.error(defect ? "defect" : "failed", errorReport(error, { causes }));
     return exitCode(error);
   }
@@ -76,6 +81,7 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
 async function serve(
   flags: ParsedFlags<AgentFlag>,
   backends: readonly AnyBackend[],
+  manager: ServiceManager,
   writtenLog: Logger,
   signal: AbortSignal,
 ): Promise<void> {
@@ -97,6 +103,12 @@ async function serve(
     metrics,
     recent: log,
   };
+  const status = () => {
+    if (state.unready !== undefined) return `not ready: ${state.unready}`;
+    return `ready; other nodes: ${metrics.value("denim_peers", { state: "current" })}`;
+  };
+  manager.tell(status(), false);
+  manager.beat(status, SYSTEM_CLOCK, signal);
   const port = values["healthz-port"];
   await using _health = port === 0
     ? undefined
@@ -120,26 +132,18 @@ async function serve(
     backends,
     interface: interfaceChoice(values),
     subnetFile: values["subnet-file"],
-    masquerade: values["ip-masq"]
-      ? { fullyRandom: !values["ip-masq-fully-random-disable"] }
-      : undefined,
+    masquerade: masqueradeChoice(values),
+    blackholeRoute: values["ip-blackhole-route"],
+    forwardRules: values["iptables-forward-rules"],
+    iptablesResyncMs: values["iptables-resync"] * 1000,
     renewMarginMs: values["subnet-lease-renew-margin"],
     log,
     metrics,
-    onReadiness: (unready) => state.unready = unready,
+    probePeers: values["probe-peers"],
+    onReadiness: (unready) => {
+      state.unready = unready;
+      manager.tell(status(), unready === undefined);
+    },
     onNode: (node) => state.node = node,
   }, signal);
-}
-
-function interfaceChoice(values: AgentFlags): InterfaceChoice {
-  const publicIps = [values["public-ip"], values["public-ipv6"]]
-    .flatMap((address): (readonly [Family, IpAddress])[] =>
-      address === undefined ? [] : [[address.family, address]]
-    );
-  return {
-    iface: values.iface,
-    ifaceRegex: values["iface-regex"],
-    ifaceCanReach: values["iface-can-reach"],
-    publicIps: new Map(publicIps),
-  };
 }

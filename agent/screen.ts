@@ -12,6 +12,11 @@ const SGR: Readonly<Record<Mood, string>> = { good: "32", bad: "31", doubtful: "
 /** To the upper left corner; and clear from there. */
 const HOME = "\x1b[H", CLEAR = "\x1b[J";
 
+/** An ISO 8601 time in UTC, to the second: `2026-11-26T17:23:12Z`. */
+export function shortTime(time: string): string {
+  return `${time.slice(0, "2026-11-26T17:23:12".length)}Z`;
+}
+
 const encoder = new TextEncoder();
 
 /** Where {@link Screen} writes: standard output. */

@@ -6,7 +6,7 @@
 
 import { askAgent } from "./agent_client.ts";
 import { formatColumns } from "./columns.ts";
-import type { Screen } from "./screen.ts";
+import { type Screen, shortTime } from "./screen.ts";
 import type { NodeReport, StatusReport } from "./status_report.ts";
 
 const HELP = `Usage: denim status [flags]
@@ -28,12 +28,12 @@ export function formatStatus(report: StatusReport, screen: Screen): string {
   const { ready, unready, store, node, lately, version, startedAt } = report;
   const rows = [
     ["node", ready ? screen.paint("good", "ready") : screen.paint("bad", `not ready: ${unready}`)],
-    ...node === null ? [] : nodeRows(node),
+    ...node === null ? [] : nodeRows(node, screen),
     ["store", storeText(store, screen)],
-    ["agent", `denim ${version}, since ${short(startedAt)}`],
+    ["agent", `denim ${version}, since ${shortTime(startedAt)}`],
   ];
   const said = lately.map(({ at, level, event, message, times }) => [
-    short(at),
+    shortTime(at),
     screen.paint(level === "error" ? "bad" : "doubtful", level),
     event,
     times === 1 ? message : `${message} (${times} times)`,
@@ -41,19 +41,22 @@ export function formatStatus(report: StatusReport, screen: Screen): string {
   return [formatColumns(rows), ...said.length === 0 ? [] : ["", formatColumns(said)]].join("\n");
 }
 
-function nodeRows(node: NodeReport): string[][] {
+function nodeRows(node: NodeReport, screen: Screen): string[][] {
   const { backend, formerBackends, devices, mtuBytes, networks, subnets, outer, peers } = node;
   const former = formerBackends.length === 0 ? "" : `, changing from ${formerBackends.join(" ")}`;
   const by = devices.length === 0 ? "" : ` by ${devices.join(" ")}`;
-  const until = node.leaseEndsAt === null ? "" : ` until ${short(node.leaseEndsAt)}`;
+  const until = node.leaseEndsAt === null ? "" : ` until ${shortTime(node.leaseEndsAt)}`;
   const refused = peers.refused === 0 ? "" : `, ${peers.refused} refused`;
+  const troubled = peers.troubled === 0
+    ? ""
+    : `, ${screen.paint("bad", `${peers.troubled} in trouble (denim peers)`)}`;
   const mended = Object.entries(node.repairs).map(([kind, times]) => `${kind} ${times}`);
   return [
     ["backend", `${backend}${by}, MTU ${mtuBytes}${former}`],
     ["network", networks.join(" ")],
     ["subnet", `${subnets.join(" ")}${until}`],
     ["outer", `${outer.name} ${outer.publicIps.join(" ")}, MTU ${outer.mtuBytes}`],
-    ["peers", `${peers.followed}${refused}`],
+    ["peers", `${peers.followed}${refused}${troubled}`],
     ["mended", mended.length === 0 ? "nothing" : mended.join(", ")],
   ];
 }
@@ -66,9 +69,4 @@ function storeText(
   return reachable
     ? name
     : `${name}, ${screen.paint("bad", `out of reach for ${Math.round(outageSeconds)} s`)}`;
-}
-
-/** A time to the second: `2026-11-26T17:23:12Z`. */
-function short(time: string): string {
-  return time.replace(/\.\d+Z$/, "Z");
 }

@@ -74,6 +74,8 @@ export interface NodeReport {
     readonly followed: number;
     /** Those that this node does not follow. */
     readonly refused: number;
+    /** Those that probes find in trouble. */
+    readonly troubled: number;
   };
   /** How often others changed the kernel's state and denim put it right, by kind of object. */
   readonly repairs: Readonly<Record<string, number>>;
@@ -87,8 +89,22 @@ export interface PeersReport {
   readonly refused: readonly { readonly key: string; readonly reason: string }[];
 }
 
+/** How another node is, as probes over the data path show; all `null` if it is not probed. */
+export interface PeerHealthReport {
+  /** `ok`, `unknown`, or what the trouble is: see `Health` of `mesh/peer_health.ts`. */
+  readonly health: string | null;
+  /** Since when. */
+  readonly healthSince: string | null;
+  /** How long an answer takes, in milliseconds; `null` before the first one. */
+  readonly roundTripMs: number | null;
+  /** Which share of the latest probes was lost, from 0 to 1; `null` before the first one. */
+  readonly loss: number | null;
+  /** The largest packet that reaches it, in bytes; `null` if that is not known. */
+  readonly pathMtuBytes: number | null;
+}
+
 /** One family's half of another node. */
-export interface PeerReport {
+export interface PeerReport extends PeerHealthReport {
   /** The subnet of its pods. */
   readonly subnet: string;
   /** Its address on the underlay. */

@@ -16,10 +16,13 @@ import {
   STORE_OUTAGE_SECONDS,
 } from "@denim/core";
 import config from "./deno.json" with { type: "json" };
+import { type MeshReport } from "./mesh/mesh_report.ts";
+import { isTrouble } from "./mesh/peer_health.ts";
+import type { ProbedHalf } from "./mesh/prober.ts";
 import type { PeerList } from "./peer_list.ts";
 import type { RecentLog } from "./recent_log.ts";
 import type { Routes } from "./status_server.ts";
-import type { NodeReport, PeersReport, StatusReport } from "./status_report.ts";
+import type { NodeReport, PeerHealthReport, PeersReport, StatusReport } from "./status_report.ts";
 
 /** A node as those see it who only look. */
 export interface NodeView {
@@ -42,6 +45,10 @@ export interface NodeView {
   readonly outer: OuterInterface;
   /** The peers that data paths reach. */
   readonly peers: PeerList;
+  /** How a peer's halves are, in their order; nothing of those that are not probed. */
+  health(key: string): readonly (ProbedHalf | undefined)[];
+  /** What all nodes together find wrong between them. Rejects with a RuntimeError if the store cannot say. */
+  mesh(signal: AbortSignal): Promise<MeshReport>;
 }
 
 /** What the agent knows of itself; its parts fill it in. */
@@ -78,12 +85,19 @@ export function healthRoutes(state: Readonly<Pick<AgentState, "unready" | "metri
   };
 }
 
-/** All that the agent answers: {@link healthRoutes}, and `/status` and `/peers` in JSON. */
+/** How long the store may take to tell of the mesh. */
+const MESH_TIMEOUT_MS = 5_000;
+
+/** All that the agent answers: {@link healthRoutes}, and `/status`, `/peers` and `/mesh` in JSON. */
 export function apiRoutes(state: Readonly<AgentState>): Routes {
   return {
     ...healthRoutes(state),
     "/status": () => Response.json(statusReport(state)),
     "/peers": () => Response.json(peersReport(state.node)),
+    "/mesh": async () =>
+      state.node === undefined
+        ? new Response("the agent is starting", { status: 503 })
+        : Response.json(await state.node.mesh(AbortSignal.timeout(MESH_TIMEOUT_MS))),
   };
 }
 
@@ -126,9 +140,16 @@ function nodeReport(node: NodeView, lease: Lease, repairs: NodeReport["repairs"]
       mtuBytes: outer.mtuBytes,
       publicIps: [...outer.publicIps.values()].map(String),
     },
-    peers: { followed: peers.size, refused: refusedOf(node).length },
+    peers: { followed: peers.size, refused: refusedOf(node).length, troubled: troubledOf(node) },
     repairs,
   };
+}
+
+/** How many peers probes find in trouble. */
+function troubledOf(node: NodeView): number {
+  return [...node.peers].filter(({ key }) =>
+    node.health(key).some((half) => half !== undefined && isTrouble(half.health))
+  ).length;
 }
 
 function refusedOf({ paths }: NodeView): PeersReport["refused"] {
@@ -139,18 +160,40 @@ function refusedOf({ paths }: NodeView): PeersReport["refused"] {
 
 function peersReport(node: NodeView | undefined): PeersReport {
   if (node === undefined) return { peers: [], refused: [] };
+  // Many peers share their times, and there may be thousands of peers.
+  const times = new Map<number, string>();
+  const time = (ms: number) => {
+    let text = times.get(ms);
+    if (text === undefined) times.set(ms, text = isoTime(ms));
+    return text;
+  };
   return {
-    peers: [...node.peers].flatMap(({ way, halves, changedAtMs }) =>
-      halves.map(({ subnet, publicIp, device, isDirect }) => ({
+    peers: [...node.peers].flatMap(({ key, way, halves, changedAtMs }) => {
+      const probed = node.health(key);
+      return halves.map(({ subnet, publicIp, device, isDirect }, index) => ({
         subnet: `${subnet}`,
         publicIp: `${publicIp}`,
         backend: way.backend,
         device: device ?? null,
         direct: isDirect,
-        changedAt: isoTime(changedAtMs),
-      }))
-    ),
+        changedAt: time(changedAtMs),
+        ...healthReport(probed[index], time),
+      }));
+    }),
     refused: refusedOf(node),
+  };
+}
+
+function healthReport(
+  probed: ProbedHalf | undefined,
+  time: (ms: number) => string,
+): PeerHealthReport {
+  return {
+    health: probed?.health ?? null,
+    healthSince: probed === undefined ? null : time(probed.sinceMs),
+    roundTripMs: probed?.roundTripMs ?? null,
+    loss: probed?.loss ?? null,
+    pathMtuBytes: probed?.pathMtuBytes ?? null,
   };
 }
 

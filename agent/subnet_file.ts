@@ -6,6 +6,7 @@
  */
 
 import {
+  Cidr,
   Complaints,
   FAMILIES,
   formatSubnetEnv,
@@ -22,7 +23,7 @@ import {
   type SubnetEnv,
   throwDefect,
 } from "@denim/core";
-import { replaceFile } from "@denim/core/linux";
+import { readProcFile, replaceFile } from "@denim/core/linux";
 import { dirname } from "node:path";
 import { z } from "zod";
 
@@ -30,6 +31,16 @@ import { z } from "zod";
 export interface LastRun extends Omit<NodeIdentity, "publicIps"> {
   /** The cluster's networks of that time; empty if subnet.env does not say. */
   readonly networks: readonly PodNetwork[];
+}
+
+/** What a run has left in the kernel. */
+export interface Leftovers {
+  /** The node's subnets. */
+  readonly subnets: LastRun["previousSubnets"];
+  /** The cluster's networks. */
+  readonly networks: readonly PodNetwork[];
+  /** The names of denim's own devices. */
+  readonly devices: readonly string[];
 }
 
 /** How often the file is compared with what it should say, in milliseconds. */
@@ -48,8 +59,12 @@ export class SubnetFile {
     this.#log = log;
   }
 
-  /** What the last run left. A file that is missing or cannot be read counts as empty; the log says the latter. */
+  /**
+   * What the last run left. A file that is missing or cannot be read counts as empty; the log says the latter. Throws a
+   * RuntimeError if a directory has the file's name: it could not be written.
+   */
   lastRun(): LastRun {
+    for (const path of [this.#path, this.#recordPath]) refuseDirectory(path);
     const env = this.#read(this.#path, (text) => parseSubnetEnv(text, this.#path).halves);
     const record = this.#read(this.#recordPath, parseRecord);
     if (env === undefined) return { previousSubnets: [], ...record, networks: [] };
@@ -62,14 +77,44 @@ export class SubnetFile {
     return { previousSubnets, networks, ...(same ? record : {}) };
   }
 
-  /** Writes it. Throws a RuntimeError that names the file if that fails; {@link SubnetFile.keep} tries again. */
-  write(env: SubnetEnv, publicIps: NodeIdentity["publicIps"]): void {
+  /** What the last run left in the kernel, if that still runs; nothing of it need be there. */
+  leftovers(): Leftovers {
+    const { previousSubnets, networks } = this.lastRun();
+    const { boot, devices = [], networks: recorded = [] } =
+      this.#read(this.#recordPath, readRecord) ?? {};
+    return {
+      subnets: previousSubnets,
+      networks: [
+        ...networks,
+        ...recorded.flatMap(({ network, subnetLength }) => {
+          const cidr = Cidr.tryParse(network);
+          return cidr === undefined ? [] : [{ network: cidr, subnetLength }];
+        }),
+      ],
+      devices: boot === bootId() ? devices : [],
+    };
+  }
+
+  /**
+   * Writes it. Throws a RuntimeError that names the file if that fails; {@link SubnetFile.keep} tries again.
+   *
+   * @param devices the names of denim's own devices
+   */
+  write(
+    env: SubnetEnv,
+    publicIps: NodeIdentity["publicIps"],
+    devices: readonly string[] = [],
+  ): void {
     this.#text = formatSubnetEnv(env);
     const subnets = env.halves.map(({ subnet }) => subnet);
     const record = JSON.stringify({
       lease: leaseKey(subnets),
       publicIps: [...publicIps.values()].map(String),
       boot: bootId(),
+      devices,
+      networks: env.halves.flatMap(({ networks, subnet }) =>
+        networks.map((network) => ({ network: `${network}`, subnetLength: subnet.prefixLength }))
+      ),
     });
     writeWhole(this.#recordPath, record, 0o600);
     writeWhole(this.#path, this.#text, 0o644);
@@ -127,10 +172,25 @@ export class SubnetFile {
   }
 }
 
+function refuseDirectory(path: string): void {
+  try {
+    if (!Deno.statSync(path).isDirectory) return;
+  } catch (error) {
+    throwDefect(error);
+    return;
+  }
+  throw new RuntimeError(
+    `${path} is a directory, as a container runtime makes one to mount a file that is not there: remove it, or ` +
+      "choose another --subnet-file",
+  );
+}
+
 const recordSchema = z.object({
   lease: z.string(),
   publicIps: z.array(z.string()),
   boot: z.string().optional(),
+  devices: z.array(z.string()).optional(),
+  networks: z.array(z.object({ network: z.string(), subnetLength: z.number() })).optional(),
 });
 
 /** Reads the record of a run. Throws a RuntimeError that says what is wrong with it. */
@@ -160,7 +220,7 @@ function readRecord(text: string): z.output<typeof recordSchema> {
 
 /** Tells this run of the kernel from all others (random(4)). */
 function bootId(): string {
-  return Deno.readTextFileSync("/proc/sys/kernel/random/boot_id").trim();
+  return readProcFile("/proc/sys/kernel/random/boot_id").trim();
 }
 
 function readIfThere(path: string): string | undefined {

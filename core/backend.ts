@@ -48,6 +48,8 @@ export interface NodeContext {
   readonly config: NetworkConfig;
   /** The device by which packets to other nodes leave. */
   readonly outer: OuterInterface;
+  /** Whether the pods' networks overlap that of the hosts: then a route to a whole network would take hosts' packets. */
+  readonly overlapsHosts: boolean;
   /** The lease that this node certainly held in its last run, so that it can go on as it was. */
   readonly held: Lease | undefined;
   /** Questions to the kernel. */
@@ -85,6 +87,14 @@ export interface Peer<PeerData> {
   readonly halves: readonly PeerHalf<PeerData>[];
 }
 
+/** What a backend has of a node before the node has a lease. */
+export interface NodeNeeds {
+  /** What the kernel has then: a session's `nodeState` without a lease. */
+  readonly state: KernelState;
+  /** The UDP port on which the agent itself listens; none unless given. */
+  readonly udpPort?: number;
+}
+
 /**
  * A kind of network between nodes, as net-conf's `Backend.Type` names it.
  *
@@ -116,10 +126,21 @@ export interface Backend<Options = unknown, PeerData = unknown> {
   readonly type: string;
   /** What `BackendType` in leases says: the type, but "" for those that flannel writes without one. */
   readonly leaseType: string;
+  /**
+   * Whether several nodes may be reached at one public IP, as behind NAT: what they publish tells them apart. Unless it
+   * says so, a node does not follow a peer that has its own public IP, as only a cloned machine's does.
+   */
+  readonly sharesPublicIp?: boolean;
   /** Reads net-conf's `Backend` object, whose keys come in any case; see `anyCase`. */
   readonly options: ZodType<Options>;
   /** Reads a half's `BackendData`. This node does not follow a lease that it refuses. */
   readonly peerData: ZodType<PeerData>;
+  /**
+   * What the backend has of a node before it has a lease, without starting: no port is taken, no command is run. For
+   * `denim config check`, which can't tell beforehand what the node says to a backend that lacks it. Throws as
+   * `open` does.
+   */
+  needs?(node: NodeContext, options: Options): NodeNeeds;
   /**
    * Starts the backend on this node. It may ask the kernel, but changes nothing in it.
    *
@@ -199,9 +220,22 @@ export function directRoute(
 ): KernelState | undefined {
   const route = kernel.routeTo(publicIp);
   if (route?.device !== outer.name || route.gateway !== undefined) return undefined;
+  return subnetRoute(subnet, outer.name, publicIp);
+}
+
+/**
+ * The route to a peer's subnet by a device and a gateway.
+ *
+ * @param via the gateway; the subnet's first address, unless given, which stands for the peer on a tunnel's device
+ */
+export function subnetRoute(
+  subnet: Cidr,
+  device: string,
+  via: IpAddress = subnet.address,
+): KernelState {
   const id = nexthopId(subnet);
   return [
-    { kind: "nexthop", id, device: outer.name, via: publicIp },
+    { kind: "nexthop", id, device, via },
     { kind: "route", destination: subnet, nexthopId: id },
   ];
 }
@@ -210,32 +244,62 @@ export function directRoute(
 const TUN_QUEUE_LENGTH = 1000;
 
 /**
- * What a node needs if its packets to all others go by one TUN device: the device, and, once there is a lease, in each
- * family its address and one route for the whole network.
+ * What a node needs if its packets to all others go by one TUN device: the device, and what {@link wholeNetworkState}
+ * says.
  *
  * @param name the device's name, at most 15 octets
  * @param mtuBytes the largest packet that a pod may send
  * @param own the node's lease
  */
 export function tunState(
-  { config }: Pick<NodeContext, "config">,
+  node: Pick<NodeContext, "config" | "overlapsHosts">,
   { name, mtuBytes }: { readonly name: string; readonly mtuBytes: number },
   own: Lease | undefined,
 ): KernelState {
   const info = { type: "tun", queueLength: TUN_QUEUE_LENGTH } as const;
-  return [
-    { kind: "link", name, mtuBytes, info },
-    ...config.families.flatMap(({ family, network }): KernelState => {
-      const source = own && leaseHalf(own, family)?.subnet.address;
-      if (source === undefined) return [];
-      // A host's prefix: it names a source for the node's own packets, and makes no route.
-      const prefixLength = addressBits(family);
-      return [
-        { kind: "address", device: name, address: source, prefixLength },
-        { kind: "route", destination: network, device: name, source },
-      ];
-    }),
-  ];
+  return [{ kind: "link", name, mtuBytes, info }, ...wholeNetworkState(node, () => name, own)];
+}
+
+/**
+ * What leads a node's packets to all others by a device, once there is a lease: in each family the device's address and
+ * one route for the whole network. Where that overlaps the hosts' network there is no such route: see
+ * {@link tunPeerState}.
+ *
+ * @param device the name of a family's device
+ * @param own the node's lease
+ */
+export function wholeNetworkState(
+  { config, overlapsHosts }: Pick<NodeContext, "config" | "overlapsHosts">,
+  device: (family: Family) => string,
+  own: Lease | undefined,
+): KernelState {
+  return config.families.flatMap(({ family, network }): KernelState => {
+    const source = own && leaseHalf(own, family)?.subnet.address;
+    if (source === undefined) return [];
+    // A host's prefix: it names a source for the node's own packets, and makes no route.
+    const prefixLength = addressBits(family);
+    const name = device(family);
+    const address = { kind: "address", device: name, address: source, prefixLength } as const;
+    return overlapsHosts
+      ? [address]
+      : [address, { kind: "route", destination: network, device: name, source }];
+  });
+}
+
+/**
+ * What one peer adds to {@link wholeNetworkState}: nothing, as one route leads to all of them. But if the pods' networks overlap
+ * that of the hosts, the route would take the packets of hosts behind a router, and a network on the outer device's
+ * link would take pods' packets: then each peer's subnet has a route of its own.
+ *
+ * @param device the name of a family's device
+ */
+export function tunPeerState(
+  { overlapsHosts }: Pick<NodeContext, "overlapsHosts">,
+  device: (family: Family) => string,
+  { halves }: Peer<unknown>,
+): KernelState {
+  if (!overlapsHosts) return [];
+  return halves.flatMap(({ subnet }) => subnetRoute(subnet, device(subnet.family)));
 }
 
 /**

@@ -96,6 +96,13 @@ export class IpAddress {
     return this.family === 4 ? this.value >> 16n === 0xa9fen : this.value >> 118n === 0x3fan;
   }
 
+  /** Whether networks that are nobody's else may have the address too (RFC 1918), or fc00::/7 (RFC 4193). */
+  get isPrivate(): boolean {
+    if (this.family === 6) return this.value >> 121n === 0x7en;
+    return this.value >> 24n === 10n || this.value >> 20n === 0xac1n ||
+      this.value >> 16n === 0xc0a8n;
+  }
+
   /** Whether both are the same address. */
   equals(other: IpAddress): boolean {
     return this.family === other.family && this.value === other.value;

@@ -7,6 +7,7 @@
 
 import { Cidr, type Family, IpAddress } from "./ip.ts";
 import type { MacAddress } from "./mac.ts";
+import type { WireguardSecret } from "./wireguard_key.ts";
 
 /** What a VXLAN device is made with (`IFLA_VXLAN_*` in linux/if_link.h). */
 export interface VxlanInfo {
@@ -32,6 +33,25 @@ export interface TunInfo {
   readonly type: "tun";
   /** How many packets may wait for the program that reads them; the kernel drops what exceeds it. */
   readonly queueLength: number;
+}
+
+/** What a WireGuard device is made with; its keys and peers are objects of their own. */
+export interface WireguardInfo {
+  /** Which kind of device this is. */
+  readonly type: "wireguard";
+  /**
+   * The program that makes the device where the kernel has no WireGuard: called with the device's name, it makes a TUN
+   * device, listens at `/var/run/wireguard/NAME.sock`, and goes on in the background (wireguard-go(1)).
+   */
+  readonly program: string;
+}
+
+/** What an IPIP device is made with (`IFLA_IPTUN_*` in linux/if_tunnel.h): packets go to their route's gateway. */
+export interface IpipInfo {
+  /** Which kind of device this is. */
+  readonly type: "ipip";
+  /** The source address of the tunnel's packets. */
+  readonly local: IpAddress;
 }
 
 /** What every network device that denim makes has. denim keeps them all up. */
@@ -63,8 +83,16 @@ export interface TunLink extends LinkBase {
   readonly info: TunInfo;
 }
 
+/** A device of a tunnel that carries IP packets alone: it has no Ethernet address. */
+export interface PlainTunnelLink extends LinkBase {
+  /** It has none. */
+  readonly mac?: undefined;
+  /** What the device is made with. */
+  readonly info: WireguardInfo | IpipInfo;
+}
+
 /** A network device that denim makes. */
-export type Link = VxlanLink | TunLink;
+export type Link = VxlanLink | TunLink | PlainTunnelLink;
 
 /** An address of a device of ours. */
 export interface DeviceAddress {
@@ -100,6 +128,44 @@ export interface FdbEntry {
   readonly mac: MacAddress;
   /** The address of the VTEP that they are tunnelled to. */
   readonly remote: IpAddress;
+}
+
+/** What a WireGuard device is, to its peers. */
+export interface WireguardDevice {
+  /** Tells the kinds of object apart. */
+  readonly kind: "wireguard";
+  /** The device's name. */
+  readonly device: string;
+  /** The node's private key. */
+  readonly privateKey: WireguardSecret;
+  /** The UDP port that it listens on. */
+  readonly listenPort: number;
+}
+
+/** A peer of a WireGuard device. Its key tells it apart: of two with the same the device has one. */
+export interface WireguardPeer {
+  /** Tells the kinds of object apart. */
+  readonly kind: "wireguardPeer";
+  /** The device's name. */
+  readonly device: string;
+  /** The peer's public key, as base64. */
+  readonly publicKey: string;
+  /** A secret that both sides share beside their keys; `undefined` for none. */
+  readonly presharedKey: WireguardSecret | undefined;
+  /** Where its packets go until one of its own, which only it can make, comes from elsewhere. */
+  readonly endpoint: WireguardEndpoint;
+  /** How often it is sent a packet if there is nothing else to send, in seconds; 0 for never. */
+  readonly keepaliveSeconds: number;
+  /** The networks whose packets go to it, and may come from it. */
+  readonly allowedIps: readonly Cidr[];
+}
+
+/** The UDP address of a WireGuard device. */
+export interface WireguardEndpoint {
+  /** Its host. */
+  readonly address: IpAddress;
+  /** Its UDP port. */
+  readonly port: number;
 }
 
 /**
@@ -139,8 +205,26 @@ export interface DeviceRoute {
   readonly source: IpAddress;
 }
 
+/**
+ * A route of the main table whose packets the kernel drops, without a word to their senders. Any other route to the
+ * same network goes before it.
+ */
+export interface BlackholeRoute {
+  /** Tells the kinds of object apart. */
+  readonly kind: "route";
+  /** What becomes of its packets, in the words of `ip route`. */
+  readonly type: "blackhole";
+  /** The network whose packets are dropped. */
+  readonly destination: Cidr;
+  /** {@link LAST_METRIC}: part of what tells routes apart. */
+  readonly metric: typeof LAST_METRIC;
+}
+
+/** The highest metric that a route can have: all others to the same network go before it. */
+export const LAST_METRIC = 0xffff_ffff;
+
 /** A route of the main table. */
-export type Route = NexthopRoute | DeviceRoute;
+export type Route = NexthopRoute | DeviceRoute | BlackholeRoute;
 
 /** The device that stands for all of them, under the kernel's name for it in `net.ipv4.conf`. */
 export const ALL_DEVICES = "all";
@@ -171,6 +255,9 @@ export interface PodGateway {
   readonly prefixLength: number;
 }
 
+/** Which part of the kernel masquerades: nftables, or one of the two iptables. */
+export type MasqueradeEngine = "nftables" | "iptables";
+
 /**
  * Packets of pods leave the node under the node's own address, as those of the node to pods elsewhere do (NAT). Who is
  * masqueraded is said by masquerade.ts of core/linux/netfilter.
@@ -184,8 +271,22 @@ export interface Masquerade {
   readonly networks: readonly Cidr[];
   /** This node's subnets of these networks: addresses of its own pods. */
   readonly subnets: readonly Cidr[];
+  /** Addresses in the cluster's networks that are hosts' and not pods'; none unless given. */
+  readonly hosts?: readonly IpAddress[];
   /** Whether source ports are drawn at random (`--random-fully`), which is flannel's default. */
   readonly fullyRandom: boolean;
+  /** What does it; unless given nftables where the kernel has it, else iptables. */
+  readonly engine?: MasqueradeEngine | undefined;
+}
+
+/** Packets of pods pass where the policy of iptables' chain FORWARD drops what nobody lets pass, as Docker has it. */
+export interface PodForward {
+  /** Tells the kinds of object apart. */
+  readonly kind: "podForward";
+  /** Whose packets. */
+  readonly family: Family;
+  /** The cluster's networks of this family. */
+  readonly networks: readonly Cidr[];
 }
 
 /** One thing that the kernel should have. */
@@ -194,11 +295,14 @@ export type KernelObject =
   | DeviceAddress
   | Neighbour
   | FdbEntry
+  | WireguardDevice
+  | WireguardPeer
   | Nexthop
   | Route
   | Forwarding
   | PodGateway
-  | Masquerade;
+  | Masquerade
+  | PodForward;
 
 /** All that an owner wants in the kernel, in any order. */
 export type KernelState = readonly KernelObject[];

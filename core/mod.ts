@@ -40,7 +40,9 @@ export {
   type SubnetEnvHalf,
 } from "./subnet_env.ts";
 
-// Leases, and where they live.
+// Leases, where they live, and which subnets hosts are in.
+export * from "./host_network.ts";
+export * from "./routable_leases.ts";
 export * from "./lease.ts";
 export * from "./lease_policy.ts";
 export * from "./lease_reader.ts";
@@ -55,18 +57,23 @@ export {
   directRoute,
   type KernelReader,
   type NodeContext,
+  type NodeNeeds,
   type OuterInterface,
   outerMtuBytes,
   type Peer,
   type PeerHalf,
+  subnetRoute,
   tunnelMtuBytes,
+  tunPeerState,
   tunState,
+  wholeNetworkState,
 } from "./backend.ts";
 export { NodeScope } from "./node_scope.ts";
 export { type PeerChanges, PeerTable } from "./peer_table.ts";
 
 // What the kernel should look like.
 export * from "./kernel_state.ts";
+export { parseWireguardKey, WireguardSecret } from "./wireguard_key.ts";
 
 // What goes wrong, and how it is told and counted.
 export * from "./errors.ts";

@@ -4,7 +4,9 @@
  * @module
  */
 
+import type { Cidr } from "@denim/core/ip";
 import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
+import type { PodMasquerade } from "@denim/core/linux/pod-masquerade";
 import { AddressStore, type HeldAddress } from "./address_store.ts";
 import {
   configurePod,
@@ -26,13 +28,21 @@ import {
   readSubnetEnv,
   renderDelegate,
 } from "./delegate_conf.ts";
+import type { ConfObject } from "./conf_object.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
 import { type Dns, parseResolvConf } from "./host_local_conf.ts";
 import type { LaterWork } from "./later_work.ts";
 import { openPod, refuseSecondAdd } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import { type AttachmentResult, formatResult } from "./result.ts";
-import { hasGateway, hasRecords, lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
+import {
+  hasBridge,
+  hasGateway,
+  hasRecords,
+  lockRecords,
+  readSavedConf,
+  saveConf,
+} from "./saved_conf.ts";
 
 /**
  * Attaches a container and returns the result as JSON. Checks everything before it makes anything. If a later step
@@ -56,9 +66,38 @@ export function add(
   if (isDelegated(delegate)) {
     return async () => (await import("./delegate.ts")).delegateAdd(conf, variables, delegate);
   }
-  const args = readArgs(variables.args);
-  const bridgeConf = readBridgeConf(delegate, args);
+  const bridgeConf = readBridgeConf(delegate, readArgs(variables.args));
   requireIpv6(bridgeConf);
+  const networks = env.halves.flatMap(({ networks }) => networks);
+  const work: Work = { conf, variables, delegate, bridgeConf, networks };
+  if (!bridgeConf.isMasqueraded) return attach(work);
+  return async () => {
+    const { openMasquerade } = await import("./masquerade.ts");
+    using masquerade = openMasquerade();
+    return attach(work, masquerade);
+  };
+}
+
+/** What an ADD by denim's own bridge goes by. */
+interface Work {
+  readonly conf: NetworkConf;
+  readonly variables: CniVariables;
+  /** The record for the pod's DEL. */
+  readonly delegate: ConfObject;
+  readonly bridgeConf: BridgeConf;
+  /** The cluster's networks. */
+  readonly networks: readonly Cidr[];
+}
+
+/**
+ * Attaches a container by denim's own bridge.
+ *
+ * @param masquerade what is to masquerade it, if the plugin has to see to that
+ */
+function attach(
+  { conf, variables, delegate, bridgeConf, networks }: Work,
+  masquerade?: PodMasquerade,
+): string {
   const dns = readPodDns(bridgeConf);
   using pod = openPod(variables);
   using socket = new NetlinkSocket();
@@ -74,11 +113,18 @@ export function add(
   // Before the bridge has its first port: from then on the agent would take it for one that lost its address.
   markGateway(socket, bridge, hasGateway(conf.dataDir, delegate));
   if (bridgeConf.isGateway) {
-    ensureGateway(socket, bridgeConf, bridge, env.halves.flatMap(({ networks }) => networks));
+    const isKnown = (name: string) => hasBridge(conf.dataDir, name);
+    ensureGateway(socket, bridgeConf, bridge, networks, isKnown);
   }
   const veth = makeVeth(socket, pod, variables, bridgeConf, bridge);
   undo.defer(() => removeLink(socket, veth.host.name));
   configurePod(pod, veth.pod, bridgeConf, held, routes);
+  if (masquerade !== undefined) {
+    const device = veth.host.name, addresses = held.map(({ address }) => address);
+    // After the device is there: to GC, rules for a device that is not there are left from one that was.
+    masquerade.add({ device, addresses, networks });
+    undo.defer(() => masquerade.remove((other) => other === device));
+  }
   const host = waitForPort(socket, veth.host);
   saveConf(conf.dataDir, variables, delegate);
   undo.move();

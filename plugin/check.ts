@@ -73,7 +73,18 @@ export function check(conf: NetworkConf, variables: CniVariables): string | Prom
   if (isDelegated(record)) {
     return import("./delegate.ts").then((it) => it.delegateCheck(conf, variables, delegate));
   }
-  const problems = problemsOf(readBridgeConf(record, readArgs("")), variables, previous);
+  const bridgeConf = readBridgeConf(record, readArgs(""));
+  const problems = problemsOf(bridgeConf, variables, previous);
+  if (!bridgeConf.isMasqueraded) return verdict(problems);
+  return import("./masquerade.ts").then(({ masqueradeProblems }) => {
+    const addresses = previous.addresses.map(({ address }) => address)
+      .filter((address) => bridgeConf.ipam.ranges.some(({ subnet }) => subnet.contains(address)))
+      .map(String);
+    return verdict([...problems, ...masqueradeProblems(hostInterfaceName(variables), addresses)]);
+  });
+}
+
+function verdict(problems: readonly string[]): string {
   if (problems.length > 0) throw new CniError(CNI_CODE.missing, problems.join("; "));
   return "";
 }

@@ -4,13 +4,22 @@
  * @module
  */
 
+import { throwDefect } from "@denim/core/errors";
 import { FAMILIES } from "@denim/core/ip";
 import { findLink, type LinkState, listAddresses, NetlinkSocket } from "@denim/core/linux/attach";
 import { AddressStore } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
 import { CniError, Failures } from "./cni_error.ts";
 import type { ConfObject } from "./conf_object.ts";
-import { askedOf, BUILT_IN, isDelegated, typeOf } from "./delegate_conf.ts";
+import {
+  askedOf,
+  BUILT_IN,
+  isDelegated,
+  isMasqueradedBy,
+  readSubnetEnv,
+  typeOf,
+  wantsMasquerade,
+} from "./delegate_conf.ts";
 import { type CniVariables, isCniName } from "./environment.ts";
 import { addressDirectory } from "./host_local_conf.ts";
 import type { LaterWork } from "./later_work.ts";
@@ -31,8 +40,12 @@ export function del(conf: NetworkConf, variables: CniVariables): string | LaterW
   const saved = failures.attempt(() => readSavedConf(conf.dataDir, variables));
   const own = saved?.get("name") === conf.name ? saved : undefined;
   const delegate = own ?? askedOf(conf);
-  const takeDown = () => takeDownPod(conf, variables, saved, failures);
-  if (!isDelegated(delegate)) return takeDown();
+  const takeDown = (stopMasquerade?: StopMasquerade) =>
+    takeDownPod(conf, variables, saved, failures, stopMasquerade);
+  if (!isDelegated(delegate)) {
+    if (!mayBeMasqueraded(conf, own)) return takeDown();
+    return async () => takeDown((await import("./masquerade.ts")).stopMasquerade);
+  }
   failures.rethrow();
   return async () => {
     const { delegateDel, hasPlugin } = await import("./delegate.ts");
@@ -43,16 +56,31 @@ export function del(conf: NetworkConf, variables: CniVariables): string | LaterW
   };
 }
 
+type StopMasquerade = (isGone: (device: string) => boolean) => void;
+
+/** Whether denim may masquerade the pod: as its record says, or else as an ADD would do it now. */
+function mayBeMasqueraded(conf: NetworkConf, record: ConfObject | undefined): boolean {
+  if (record !== undefined) return isMasqueradedBy(record);
+  try {
+    return wantsMasquerade(conf, readSubnetEnv(conf.subnetFile)) === true;
+  } catch (error) {
+    throwDefect(error);
+    return wantsMasquerade(conf, undefined) !== false;
+  }
+}
+
 /** DEL of what denim's own bridge made, or flannel's chain of bridge and host-local. */
 function takeDownPod(
   conf: NetworkConf,
   variables: CniVariables,
   saved: ConfObject | undefined,
   failures: Failures,
+  stopMasquerade?: StopMasquerade,
 ): string {
   const savedDirectory = saved && savedAddressDirectory(saved);
   const directories = new Set([addressDirectory(conf.json), savedDirectory]);
   removeInterface(variables, directories);
+  failures.attempt(() => stopMasquerade?.((device) => device === hostInterfaceName(variables)));
   let needed = false;
   for (const directory of directories) {
     failures.attempt(() => {

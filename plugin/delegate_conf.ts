@@ -37,6 +37,15 @@ const HOST_LOCAL = "host-local";
  */
 export const MAX_MTU_BYTES = 65_535;
 
+/**
+ * The key of a record of denim's that says that denim masquerades the pod. The bridge plugin's own key, `ipMasq`, would
+ * have that plugin look for rules that do not exist, if it is the one to take the pod down.
+ */
+const MASQUERADED = "denimMasquerade";
+
+/** The value of `ipMasqBackend` with which the bridge plugin masquerades by iptables. denim does it by nftables. */
+const IPTABLES = "iptables";
+
 /** The keys of `delegate` that flannel overwrites, and refuses in a user's configuration. */
 const FILLED_IN = ["name", "ipam"];
 
@@ -62,6 +71,8 @@ export interface BridgeConf {
   readonly mtuBytes: number | undefined;
   /** The Ethernet address for the pod's interface; `undefined` leaves it to the kernel. */
   readonly mac: MacAddress | undefined;
+  /** Whether denim has the pod's packets to the outside leave under the node's address. */
+  readonly isMasqueraded: boolean;
   /** Which addresses and routes the pod gets. */
   readonly ipam: HostLocalConf;
   /** The folder with the network's address files. */
@@ -113,6 +124,28 @@ export function isGatewayOf(delegate: ConfObject): boolean {
   return ["isGateway", "isDefaultGateway"].some((key) => delegate.get(key) === true);
 }
 
+/** Whether denim masquerades the pod that a record is of. */
+export function isMasqueradedBy(record: ConfObject): boolean {
+  return record.get(MASQUERADED) === true;
+}
+
+/** What a configuration says under a key: `delegate`, or else the configuration itself. */
+function saidOf({ json }: NetworkConf, key: string): unknown {
+  return json.object("delegate")?.get(key) ?? json.get(key);
+}
+
+/**
+ * Whether pods are to be masqueraded by the plugin: as the configuration says, or else, as with flannel, if the agent
+ * does not do it. `undefined` if that is for the agent's subnet.env to say, and it is not there.
+ */
+export function wantsMasquerade(
+  conf: NetworkConf,
+  env: Pick<SubnetEnv, "ipMasq"> | undefined,
+): boolean | undefined {
+  const said = saidOf(conf, "ipMasq");
+  return said === undefined ? env && !env.ipMasq : said === true;
+}
+
 /**
  * Makes what flannel hands to the plugin that does the work: the user's `delegate` with the network's name, the
  * node's subnets and MTU, and routes to the cluster's networks filled in. ADD keeps it for the pod's DEL. Throws a
@@ -136,14 +169,16 @@ export function renderDelegate(conf: NetworkConf, env: SubnetEnv): ConfObject {
     const value = delegate.get(key) ?? conf.json.get(key);
     return value === undefined ? {} : { [key]: value };
   };
-  const asked = askedOf(conf);
+  for (const object of [delegate, conf.json]) object.boolean("ipMasq");
+  const asked = askedOf(conf, env);
+  const isOwn = !isDelegated(asked), masquerade = wantsMasquerade(conf, env);
+  if (isOwn && masquerade) requireKnownBackend(conf);
   return new ConfObject({
     mtu: Math.min(env.mtuBytes, MAX_MTU_BYTES),
     ...(type === BUILT_IN ? { isGateway: true } : {}),
-    // If the agent does not masquerade, another plugin does, as with flannel. denim's own bridge does not: a record
-    // that said so would make flannel's DEL look for rules that do not exist.
-    ipMasq: isDelegated(asked) && !env.ipMasq,
     ...asked.json,
+    ...(isOwn && masquerade ? { [MASQUERADED]: true } : {}),
+    ipMasq: !isOwn && masquerade,
     ...passedOn("args"),
     ...passedOn("dns"),
     type,
@@ -153,18 +188,36 @@ export function renderDelegate(conf: NetworkConf, env: SubnetEnv): ConfObject {
   }, "delegate");
 }
 
+/** Throws a CniError if a configuration asks for a way to masquerade that there is none of. */
+function requireKnownBackend({ json }: NetworkConf): void {
+  const delegate = json.object("delegate");
+  const said = delegate?.get("ipMasqBackend") === undefined ? json : delegate;
+  const backend = said.get("ipMasqBackend") ?? "nftables";
+  if (backend !== "nftables") said.fail("ipMasqBackend", `"nftables" or "${IPTABLES}"`);
+}
+
 /**
  * What a configuration asks of the plugin that does the work, without what {@link renderDelegate} fills in: enough
  * to tell which plugin that is, also without the agent's subnet.env.
  */
-export function askedOf({ json }: NetworkConf): ConfObject {
+export function askedOf(
+  conf: NetworkConf,
+  env?: Pick<SubnetEnv, "ipMasq">,
+): ConfObject {
+  const { json } = conf;
   // What the runtime asks for in this call goes before what `delegate` says.
   const ofRuntime = ["runtimeConfig", "ipam"].flatMap((key) => {
     const value = json.get(key);
     return value === undefined ? [] : [[key, value] as const];
   });
+  const delegate = json.object("delegate") ?? new ConfObject({}, "delegate");
+  const backend = saidOf(conf, "ipMasqBackend");
+  const byIptables = typeOf(delegate) === BUILT_IN && backend === IPTABLES &&
+    wantsMasquerade(conf, env) !== false;
   return new ConfObject({
-    ...withoutNulls(json.object("delegate")?.json ?? {}),
+    ...withoutNulls(delegate.json, "ipMasq"),
+    ...(backend === undefined ? {} : { ipMasqBackend: backend }),
+    ...(byIptables ? { ipMasq: true } : {}),
     ...Object.fromEntries(ofRuntime),
   }, "delegate");
 }
@@ -182,9 +235,15 @@ function renderIpam(ipam: ConfObject | undefined, env: SubnetEnv): JsonObject {
   };
 }
 
-/** Without the keys whose value is `null`: they count as left out, and must not hide a default. */
-function withoutNulls(json: JsonObject): JsonObject {
-  return Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
+/**
+ * Without the keys whose value is `null`, which count as left out and must not hide a default, and without the key
+ * `except`, if it is given.
+ */
+function withoutNulls(json: JsonObject, except?: string): JsonObject {
+  const left = Object.entries(json).filter(([key, value]) =>
+    value !== null && key.toLowerCase() !== except?.toLowerCase()
+  );
+  return Object.fromEntries(left);
 }
 
 /**
@@ -202,7 +261,8 @@ const NOT_BUILT_IN: readonly (readonly [object: string | undefined, keys: readon
   // host-local's older way to give a range, beside the node's subnets.
   ["ipam", ["subnet", "rangeStart", "rangeEnd", "gateway"]],
   ["runtimeConfig", ["ipRanges"]],
-  // Last, so that errors name what the user wrote: renderDelegate fills this one in.
+  // Of the bridge plugin's records, and of configurations that ask for iptables; see askedOf. Last, so that errors name
+  // what the user wrote.
   [undefined, ["ipMasq"]],
 ];
 
@@ -217,7 +277,9 @@ export function notBuiltIn(conf: ConfObject): CniError | undefined {
     const object = name === undefined ? conf : conf.object(name);
     for (const key of object === undefined ? [] : keys) {
       const value = object!.get(key);
-      if (value && !(Array.isArray(value) && value.length === 0)) return unsupported(object!, key);
+      if (!value || Array.isArray(value) && value.length === 0) continue;
+      const isBackend = key === "ipMasq" && object!.get("ipMasqBackend") === IPTABLES;
+      return unsupported(object!, isBackend ? "ipMasqBackend" : key);
     }
   }
   return undefined;
@@ -269,6 +331,7 @@ export function readBridgeConf(conf: ConfObject, args: CniArgs): BridgeConf {
     enableDad: conf.boolean("enabledad"),
     mtuBytes: conf.integer("mtu", 0, MAX_MTU_BYTES) || undefined,
     mac: readMac(conf, args),
+    isMasqueraded: isMasqueradedBy(conf),
     ipam: readHostLocalConf(conf, args.ip),
     addressDirectory: addressDirectory(conf),
     dns: readDns(conf.object("dns")),

@@ -35,6 +35,7 @@ Deno.test("renderDelegate fills in what flannel fills in", () => {
     cniVersion: "1.0.0",
     mtu: 1450,
     isGateway: true,
+    denimMasquerade: true,
     ipMasq: false,
     ipam: {
       type: "host-local",
@@ -58,6 +59,7 @@ Deno.test("renderDelegate keeps the user's own, and both families", () => {
     cniVersion: "1.0.0",
     mtu: 1400,
     isGateway: false,
+    denimMasquerade: true,
     ipMasq: false,
     bridge: "br1",
     runtimeConfig: { mac: "02:00:00:00:00:01" },
@@ -90,8 +92,50 @@ Deno.test("renderDelegate asks another plugin to masquerade if the agent does no
   assert.equal(delegateOf({ type: "ptp" }, true).ipMasq, false);
   assert.equal(delegateOf({ type: "ptp", ipMasq: true }, true).ipMasq, true);
   assert.equal(delegateOf({}, false).ipMasq, true, "the bridge plugin's, for an ipam of its own");
-  assert.equal(render({}, { ...ENV, ipMasq: false }).json.ipMasq, false, "denim's own bridge");
 });
+
+/** What becomes of `ipMasq` and `ipMasqBackend`, if the agent masquerades and if it does not. */
+const MASQUERADES: readonly (readonly [
+  conf: JsonObject,
+  agentDoes: boolean,
+  who: "denim" | "bridge" | "nobody",
+])[] = [
+  [{}, false, "denim"],
+  [{}, true, "nobody"],
+  [{ delegate: { ipMasq: true } }, true, "denim"],
+  [{ delegate: { ipMasq: false } }, false, "nobody"],
+  [{ delegate: { ipMasq: null } }, false, "denim"],
+  [{ delegate: { IPMasq: true } }, true, "denim"],
+  [{ delegate: { ipmasq: false } }, false, "nobody"],
+  // flannel knows the keys of `delegate` alone, and those of the bridge plugin are beside each other.
+  [{ ipMasq: true }, true, "denim"],
+  [{ ipMasq: false }, false, "nobody"],
+  [{ ipMasq: false, delegate: { ipMasq: true } }, true, "denim"],
+  [{ delegate: { ipMasqBackend: "nftables" } }, false, "denim"],
+  [{ delegate: { ipMasqBackend: "nftables" } }, true, "nobody"],
+  [{ delegate: { ipMasqBackend: "iptables" } }, false, "bridge"],
+  [{ delegate: { ipMasqBackend: "iptables" } }, true, "nobody"],
+  [{ delegate: { ipMasqBackend: "iptables", ipMasq: true } }, true, "bridge"],
+  [{ delegate: { ipMasqBackend: "iptables", ipMasq: false } }, false, "nobody"],
+  [{ ipMasqBackend: "iptables", ipMasq: true }, true, "bridge"],
+  [{ ipMasqBackend: "iptables", delegate: { ipMasqBackend: "nftables" } }, false, "denim"],
+  [{ delegate: { vlan: 5 } }, false, "bridge"],
+];
+for (const [conf, agentDoes, who] of MASQUERADES) {
+  const agent = agentDoes ? "beside an agent that does" : "without the agent";
+  Deno.test(`who masquerades ${agent}: ${JSON.stringify(conf)}`, () => {
+    const rendered = render(conf, { ...ENV, ipMasq: agentDoes });
+    const { ipMasq, denimMasquerade } = rendered.json;
+    assert.deepEqual(
+      { ipMasq, denimMasquerade },
+      { ipMasq: who === "bridge", denimMasquerade: who === "denim" ? true : undefined },
+    );
+    assert.equal(isDelegated(rendered), who === "bridge");
+    if (who !== "bridge") {
+      assert.equal(readBridgeConf(rendered, readArgs("")).isMasqueraded, who === "denim");
+    }
+  });
+}
 
 Deno.test("readBridgeConf has the bridge plugin's defaults", () => {
   const { ipam, ...conf } = read({});
@@ -106,6 +150,7 @@ Deno.test("readBridgeConf has the bridge plugin's defaults", () => {
     enableDad: false,
     mtuBytes: 1450,
     mac: undefined,
+    isMasqueraded: true,
     addressDirectory: "/var/lib/cni/networks/cbr0",
     dns: undefined,
   });
@@ -179,6 +224,14 @@ for (
       7,
       /ipam\.routes\[0\]\.gw is "fc00::1"; it must be an IPv4 address/,
     ],
+    ["ipMasq in words", { delegate: { ipMasq: "true" } }, 7, /delegate\.ipMasq is "true"/],
+    [
+      "a way to masquerade that there is none of",
+      { delegate: { ipMasqBackend: "ebtables" } },
+      7,
+      /delegate\.ipMasqBackend is "ebtables"; it must be "nftables" or "iptables"/,
+    ],
+    ["the same at the top", { ipMasqBackend: 5 }, 7, /^ipMasqBackend is 5; it must be "nftables"/],
     ["a name that is a path", { name: "../x" }, 7, /name is "\.\.\/x"/],
     ["no name", { name: null }, 7, /name is missing|name is null/],
     ["a bridge with a name for many", { delegate: { bridge: "br%d" } }, 7, /delegate\.bridge/],
@@ -204,7 +257,7 @@ const BEYOND: readonly (readonly [JsonObject, RegExp])[] = [
     { delegate: { disableContainerInterface: true } },
     /delegate\.disableContainerInterface is true/,
   ],
-  [{ delegate: { ipMasq: true } }, /delegate\.ipMasq is true/],
+  [{ delegate: { ipMasqBackend: "iptables" } }, /delegate\.ipMasqBackend is "iptables"/],
   [{ ipam: { type: "dhcp" } }, /delegate\.ipam\.type is "dhcp"/],
   [{ ipam: { subnet: "10.0.0.0/8" } }, /delegate\.ipam\.subnet is "10\.0\.0\.0\/8"/],
   [{ ipam: { rangeStart: "10.5.38.9" } }, /delegate\.ipam\.rangeStart is/],

@@ -84,6 +84,11 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
       await delegateGc(conf, variables, delegate, attachments);
     });
   }
+  await attempt(BUILT_IN, async () => {
+    const { stopMasquerade } = await import("./masquerade.ts");
+    using socket = new NetlinkSocket();
+    stopMasquerade((device) => findLink(socket, device) === undefined);
+  });
   await attempt(BUILT_IN, () => {
     for (const record of staleRecords) {
       if (!pending.has(typeOf(record.conf))) removeSavedConf(conf.dataDir, record);

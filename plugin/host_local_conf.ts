@@ -10,7 +10,7 @@ import { ConfObject } from "./conf_object.ts";
 import { parseHostAddress } from "./environment.ts";
 
 /** The folder in which host-local keeps a folder for each network, unless `ipam.dataDir` names another. */
-const DEFAULT_NETWORKS_DIR = "/var/lib/cni/networks";
+export const DEFAULT_NETWORKS_DIR = "/var/lib/cni/networks";
 
 /** The addresses that pods may have in one subnet. */
 export interface AddressRange {

@@ -42,19 +42,12 @@ export function openNamespace(variables: CniVariables): NetworkNamespace | CniEr
     const hint = cause.code === "EPERM" ? "; the plugin needs root" : "";
     throw new CniError(CNI_CODE.kernel, `${what}: ${cause.message}${hint}`, { cause });
   }
-  if (netnsOverride || !isOwn(namespace)) return namespace;
+  if (netnsOverride || !namespace.isHere) return namespace;
   namespace[Symbol.dispose]();
   return new CniError(
     CNI_CODE.invalidNamespace,
     `${what} is the plugin's own network namespace, not a container's`,
   );
-}
-
-/** Whether this thread is in a namespace. Asks by its descriptor: the path may lead elsewhere by now. */
-function isOwn(namespace: NetworkNamespace): boolean {
-  const theirs = Deno.statSync(`/proc/self/fd/${namespace.fd}`);
-  const ours = Deno.statSync("/proc/thread-self/ns/net");
-  return theirs.dev === ours.dev && theirs.ino === ours.ino;
 }
 
 /** A pod's namespace, with a socket in it. */

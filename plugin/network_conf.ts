@@ -45,7 +45,7 @@ export function requireVersion(conf: NetworkConf, command: string, since: CniVer
 const UNSAID_CNI_VERSION: CniVersion = "0.1.0";
 
 /** The folder in which flannel keeps each container's delegate configuration. */
-const DEFAULT_DATA_DIR = "/var/lib/cni/flannel";
+export const DEFAULT_DATA_DIR = "/var/lib/cni/flannel";
 
 /** A network configuration, as far as every command needs it. */
 export interface NetworkConf {

@@ -9,7 +9,13 @@ import { throwDefect } from "@denim/core/errors";
 import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
 import { notABridge, requireIpv6 } from "./bridge.ts";
 import { CNI_CODE, CniError, toCniError } from "./cni_error.ts";
-import { isDelegated, readBridgeConf, readSubnetEnv, renderDelegate } from "./delegate_conf.ts";
+import {
+  type BridgeConf,
+  isDelegated,
+  readBridgeConf,
+  readSubnetEnv,
+  renderDelegate,
+} from "./delegate_conf.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
 import { type NetworkConf, requireVersion } from "./network_conf.ts";
 
@@ -25,6 +31,14 @@ export function status(conf: NetworkConf, variables: CniVariables): string | Pro
   }
   const bridgeConf = readBridgeConf(delegate, readArgs(""));
   orNotReady(() => requireIpv6(bridgeConf));
+  if (!bridgeConf.isMasqueraded) return bridgeReady(bridgeConf);
+  return import("./masquerade.ts").then(({ openMasquerade }) => {
+    orNotReady(openMasquerade)[Symbol.dispose]();
+    return bridgeReady(bridgeConf);
+  });
+}
+
+function bridgeReady(bridgeConf: BridgeConf): string {
   using socket = new NetlinkSocket();
   const bridge = findLink(socket, bridgeConf.bridge);
   if (bridge === undefined || bridge.type === "bridge") return "";

@@ -13,6 +13,15 @@ import { ScratchNamespace } from "./support/scratch_namespace.ts";
 const OPTIONS: Readonly<Record<string, readonly string[]>> = {
   vxlan: ["VNI", "Port", "MTU", "GBP", "Learning", "DirectRouting"],
   "host-gw": [],
+  wireguard: [
+    "PSK",
+    "ListenPort",
+    "ListenPortV6",
+    "MTU",
+    "Mode",
+    "PersistentKeepaliveInterval",
+  ],
+  ipip: ["DirectRouting"],
   udp: ["Port", "MTU", "Offloads", "PartialChecksums"],
   alloc: [],
   extension: [

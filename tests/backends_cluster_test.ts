@@ -152,28 +152,18 @@ const EXTENSION = {
   SubnetRemoveCommand: 'ip route del "$SUBNET" via "$PUBLIC_IP"',
 };
 
-labTest("the backend changes while all pairs ping: no pod notices", {
-  nodes: 3,
-  netConf: netConf({ Type: "vxlan" }),
-}, async (lab, t) => {
+/** Changes the backend of a cluster, which begins with VXLAN, to one after the other. */
+async function changeBackends(
+  lab: Lab,
+  t: Deno.TestContext,
+  backends: readonly (readonly [{ readonly Type: string }, device: string, mtuBytes: string])[],
+): Promise<void> {
   const pods = await addPods(lab);
   await using store = openStore(lab);
   await allReach(lab, pods);
   const subnets = lab.nodes.map((node) => `${node.subnet()}`);
   let carried = true;
-  for (
-    const [backend, device, mtuBytes] of [
-      [{ Type: "host-gw" }, "eth0", "1500"],
-      [{ Type: "vxlan" }, "flannel.1", "1450"],
-      [{ Type: "udp" }, "", "1472"],
-      [{ Type: "host-gw" }, "eth0", "1500"],
-      [EXTENSION, "eth0", "1490"],
-      [{ Type: "host-gw" }, "eth0", "1500"],
-      [EXTENSION, "eth0", "1490"],
-      [{ Type: "alloc" }, "", "1500"],
-      [{ Type: "vxlan" }, "flannel.1", "1450"],
-    ] as const
-  ) {
+  for (const [backend, device, mtuBytes] of backends) {
     const type = backend.Type, carries = type !== "alloc";
     await t.step(`to ${type}`, async () => {
       const changed = () =>
@@ -195,6 +185,34 @@ labTest("the backend changes while all pairs ping: no pod notices", {
     });
   }
   assert.deepEqual(lab.nodes.map((node) => `${node.subnet()}`), subnets);
+}
+
+labTest("the backend changes while all pairs ping: no pod notices", {
+  nodes: 3,
+  netConf: netConf({ Type: "vxlan" }),
+}, async (lab, t) => {
+  await changeBackends(lab, t, [
+    [{ Type: "host-gw" }, "eth0", "1500"],
+    [{ Type: "vxlan" }, "flannel.1", "1450"],
+    [{ Type: "udp" }, "", "1472"],
+    [{ Type: "host-gw" }, "eth0", "1500"],
+    [EXTENSION, "eth0", "1490"],
+    [{ Type: "host-gw" }, "eth0", "1500"],
+    [EXTENSION, "eth0", "1490"],
+    [{ Type: "alloc" }, "", "1500"],
+    [{ Type: "vxlan" }, "flannel.1", "1450"],
+  ]);
+});
+
+labTest("a change to WireGuard, which takes no stranger's packet, and back: no pod notices", {
+  nodes: 3,
+  netConf: netConf({ Type: "vxlan" }),
+  program: "wireguard-go",
+}, async (lab, t) => {
+  await changeBackends(lab, t, [
+    [{ Type: "wireguard" }, "", "1420"],
+    [{ Type: "vxlan" }, "flannel.1", "1450"],
+  ]);
 });
 
 const TCP_PROGRAM = denimProgram("agent", import.meta.resolve("../examples/tcp/main.ts"));

@@ -15,6 +15,16 @@ backendContract("host-gw", { backend: { Type: "host-gw" }, routes: true });
 
 backendContract("udp", { backend: { Type: "udp" }, outlivesAgent: false, publishes: true });
 
+/** By whichever of the two there is: the kernel's WireGuard, or wireguard-go. */
+backendContract("wireguard", {
+  backend: { Type: "wireguard" },
+  program: "wireguard-go",
+  publishes: true,
+  changeData: (node) => Deno.remove(`${node.directory}/wgkey`),
+});
+
+backendContract("ipip", { backend: { Type: "ipip" }, linkType: "ipip", ipv6: false, routes: true });
+
 backendContract("alloc", { backend: { Type: "alloc" }, carries: false });
 
 /** What flannel's documentation has as its simple example, in both families. */

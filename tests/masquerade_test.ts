@@ -6,6 +6,7 @@ import { SqliteStore } from "@denim/core/stores/sqlite";
 import { denimProgram, type Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import assert from "node:assert/strict";
 import { labTest } from "./support/lab_test.ts";
+import { RunningPing } from "./support/ping.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { sh, shIn } from "./support/sh.ts";
 import { eventually } from "./support/wait.ts";
@@ -145,17 +146,32 @@ labTest("pods reach the outside under their node's address, and each other under
     await eventually("the old network", () => wanted() === before);
   });
 
-  await t.step("a net-conf that asks for iptables is refused", async () => {
+  await t.step("FORWARD's policy is DROP: pods' packets pass within a second", async () => {
+    shIn(node, "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP");
+    const since = performance.now();
+    for (const family of FAMILIES) await reaches(a, addressOf(b, family));
+    assert.ok(performance.now() - since < 1000);
+    await looksRight();
+    assert.match(shIn(node, "iptables-nft -S"), /^-A FLANNEL-FWD -s 10\.5\.0\.0\/16 .*-j ACCEPT$/m);
+    shIn(node, "iptables-nft -P FORWARD ACCEPT; ip6tables-nft -P FORWARD ACCEPT");
+    await eventually("the chains are gone", () => !/FLANNEL/.test(shIn(node, "iptables-nft -S")));
+  });
+
+  await t.step("net-conf asks for iptables, and for nftables again", async () => {
     await setNetConf(lab, { ...NET_CONF, EnableNFTables: false });
-    await eventually("the log says so", () => occurrences(node, "net-conf-refused") > 0);
-    assert.equal(wanted(), before);
+    await eventually("nftables' tables are gone", () => tables(node) === "");
+    await looksRight();
     await node.stopAgent();
-    await assert.rejects(node.startAgent(NEVER, ["--ip-masq"]), /EnableNFTables is false/);
+    await setNetConf(lab, NET_CONF);
+    await node.startAgent(NEVER, ["--ip-masq"]);
     assert.equal(wanted(), before);
+    assert.doesNotMatch(shIn(node, "iptables-save; ip6tables-save"), /denim/);
+    await looksRight();
   });
 
   await t.step("switched off at a restart they go, and nobody else's do", async () => {
     const foreign = others();
+    await node.stopAgent();
     await node.startAgent(NEVER);
     assert.equal(tables(node), "");
     assert.equal(others(), foreign);
@@ -163,6 +179,56 @@ labTest("pods reach the outside under their node's address, and each other under
     assert.ok(tables(other).includes("ip denim"), "the other node's stay");
   });
 });
+
+async function reaches(from: Pod, to: IpAddress): Promise<void> {
+  await eventually(
+    `${from.name} reaches ${to}`,
+    async () => (await from.ping(to, { timeoutMs: 100 })).timeMs !== undefined,
+  );
+}
+
+labTest(
+  "pods reach each other though FORWARD drops: iptables-nft's or -legacy's, before or while",
+  {
+    nodes: 2,
+    netConf: NET_CONF,
+  },
+  async (lab, t) => {
+    const [node, other] = lab.nodes as [LabNode, LabNode];
+    const policy = (on: LabNode, variant: string, to: string) =>
+      shIn(on, `iptables-${variant} -P FORWARD ${to}; ip6tables-${variant} -P FORWARD ${to}`);
+    policy(node, "nft", "DROP");
+    policy(other, "legacy", "DROP");
+    await Promise.all(lab.nodes.map((each) => each.startAgent(NEVER)));
+    const [a, b] = [await node.addPod("a"), await other.addPod("b")];
+    await t.step("before the agent runs", async () => {
+      for (const family of FAMILIES) await reaches(a, addressOf(b, family));
+    });
+    for (const [on, variant] of [[other, "nft"], [node, "legacy"]] as const) {
+      await t.step(`while it runs, iptables-${variant}`, async () => {
+        policy(on, variant, "DROP");
+        const since = performance.now();
+        for (const family of FAMILIES) await reaches(a, addressOf(b, family));
+        assert.ok(performance.now() - since < 1000);
+      });
+    }
+    await t.step("a restart of the agent lets each packet pass", async () => {
+      using namespace = a.open();
+      const ping = new RunningPing(namespace, ["-i", "0.02", `${addressOf(b, 4)}`]);
+      await node.stopAgent();
+      await node.startAgent(NEVER);
+      const { sent, received } = await ping.stop();
+      assert.ok(received > 10);
+      assert.ok(sent - received <= 1, `${sent} sent, ${received} received`);
+    });
+    await t.step("switched off they go, and nothing passes", async () => {
+      await node.stopAgent();
+      await node.startAgent(NEVER, ["--iptables-forward-rules=false"]);
+      assert.doesNotMatch(shIn(node, "iptables-nft-save; iptables-legacy-save"), /FLANNEL/);
+      assert.equal((await a.ping(addressOf(b, 4), { timeoutMs: 300 })).timeMs, undefined);
+    });
+  },
+);
 
 /** What flanneld has by nftables (nftables.go at cdf7605): it makes IPv6's table in a cluster without, too. */
 const FLANNEL = `
@@ -188,7 +254,7 @@ const FLANNEL = `
 const FLANNEL_IPTABLES = `iptables -w -t nat -N FLANNEL-POSTRTG
   iptables -w -t nat -A POSTROUTING -m comment --comment "flanneld masq" -j FLANNEL-POSTRTG`;
 
-labTest("what flanneld left goes, or is named; another cluster's stays", {
+labTest("what flanneld left goes; another cluster's stays", {
   nodes: 1,
   netConf: { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } },
 }, async (lab, t) => {
@@ -199,18 +265,13 @@ labTest("what flanneld left goes, or is named; another cluster's stays", {
   await t.step("an agent that does not masquerade leaves all of it", async () => {
     await node.startAgent(NEVER);
     assert.deepEqual(listed(), LEFT);
-    assert.doesNotMatch(logOf(node), /event=flannel-rules-left/);
+    assert.match(shIn(node, "iptables-save"), /FLANNEL-POSTRTG/);
     await node.stopAgent();
   });
   await t.step("one that does puts its own in flanneld's place", async () => {
     await node.startAgent(NEVER, ["--ip-masq"]);
     assert.deepEqual(listed(), ["table ip denim", "table ip nat"]);
-  });
-  await t.step("the log names what is left, and the commands that it names remove it", () => {
-    const [, commands] = / remove them: (.*?) event=flannel-rules-left/.exec(logOf(node))!;
-    shIn(node, commands!);
-    assert.doesNotMatch(shIn(node, "iptables-save -t nat"), /FLANNEL/);
-    assert.equal(occurrences(node, "flannel-rules-left"), 1);
+    assert.doesNotMatch(shIn(node, "iptables-save"), /FLANNEL/);
   });
   await t.step(
     "the table of an agent of another cluster stays, and both can't masquerade",

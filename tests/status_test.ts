@@ -90,6 +90,24 @@ labTest("denim status and denim peers show a node and its peers", {
   );
 });
 
+labTest("denim doctor finds an agent that is gone, with exit code 1", {
+  nodes: 1,
+  netConf: NET_CONF,
+}, async (lab) => {
+  const [node] = lab.nodes as [LabNode];
+  await lab.startAgents(NEVER);
+  const doctor = async () => {
+    const { code, out } = await denim(node, "doctor", "--json", "--subnet-file", node.subnetFile);
+    const names: string[] = JSON.parse(out).map(({ name }: { name: string }) => name);
+    assert.equal(code, names.length > 0 ? 1 : 0);
+    // The rest is this machine's.
+    return names.filter((name) => name.startsWith("agent-"));
+  };
+  assert.deepEqual(await doctor(), []);
+  await node.stopAgent();
+  assert.deepEqual(await doctor(), ["agent-silent"]);
+});
+
 labTest("denim status --watch prints what is different, and goes on through a restart", {
   nodes: 1,
   netConf: NET_CONF,

@@ -52,11 +52,13 @@ export class PacketPath implements Disposable {
     });
   }
 
-  /** The echo request with this identifier, at each hop that saw it. */
+  /** The echo request with this identifier, at each hop that saw it; encrypted, the first packet that may be it. */
   sightings(echoId: number): Sighting[] {
     return this.#hops.flatMap(({ hop, socket, read }) => {
-      const seen = socket.frames().map(read)
-        .find((headers) => headers.at(-1)?.startsWith(`ICMP echo request ${echoId}/`));
+      const packets = socket.frames().map(read);
+      const seen = packets.find((headers) =>
+        headers.at(-1)?.startsWith(`ICMP echo request ${echoId}/`)
+      ) ?? packets.find((headers) => headers.at(-1)?.startsWith(ENCRYPTED));
       return seen === undefined ? [] : [{ ...hop, headers: seen }];
     });
   }
@@ -67,11 +69,14 @@ export class PacketPath implements Disposable {
   }
 }
 
-/** The names of a namespace's VXLAN and TUN devices, which encapsulate packets to other nodes. */
+/** What carries packets to other nodes inside others. */
+const TUNNEL_TYPES: readonly (string | undefined)[] = ["vxlan", "tun", "wireguard", "ipip"];
+
+/** The names of a namespace's devices that encapsulate packets to other nodes. */
 export function overlayDevices(namespace: NetworkNamespace): string[] {
   return namespace.run(() => {
     using netlink = new NetlinkSocket();
-    return listLinks(netlink).filter(({ type }) => type === "vxlan" || type === "tun")
+    return listLinks(netlink).filter(({ type }) => TUNNEL_TYPES.includes(type))
       .map(({ name }) => name);
   });
 }
@@ -80,16 +85,20 @@ export function overlayDevices(namespace: NetworkNamespace): string[] {
 const ETH_HLEN = 14;
 const ETH_P_IP = 0x0800;
 const IPPROTO_ICMP = 1;
+const IPPROTO_IPIP = 4;
 const IPPROTO_UDP = 17;
 const UDP_HLEN = 8;
 /** The last of a tunnel's own headers; those of the packet that it carries follow. */
-export const TUNNEL_HEADER: RegExp = /^(VXLAN|IP in UDP)/;
+export const TUNNEL_HEADER: RegExp = /^(VXLAN|IP in UDP|IP in IP|WireGuard)/;
 
 /** VXLAN's ports: Linux's default and IANA's. */
 const VXLAN_PORTS: readonly number[] = [8472, 4789];
 const VXLAN_HLEN = 8;
 /** The default port of flannel's UDP backend, whose datagrams are IP packets. */
 const FLANNEL_UDP_PORT = 8285;
+/** The default port of flannel's WireGuard, the type of a message with a packet in it, and what it adds to that. */
+const FLANNEL_WG_PORT = 51820, WG_DATA = 4, WG_OVERHEAD = 32;
+const ENCRYPTED = "WireGuard, encrypted";
 const ICMP_ECHO = 8;
 
 /** Reads an Ethernet frame's headers, and those of the packet inside a VXLAN packet. */
@@ -109,6 +118,8 @@ function readIpv4(packet: Uint8Array<ArrayBuffer>): string[] {
   switch (packet[9]) {
     case IPPROTO_UDP:
       return [line, ...readUdp(payload)];
+    case IPPROTO_IPIP:
+      return [line, "IP in IP", ...readIpv4(payload)];
     case IPPROTO_ICMP:
       return [line, ...readIcmp(payload)];
     default:
@@ -123,6 +134,11 @@ function readUdp(datagram: Uint8Array<ArrayBuffer>): string[] {
   const line = `UDP ${view.getUint16(0)} → ${port}`;
   if (port === FLANNEL_UDP_PORT) {
     return [line, "IP in UDP", ...readIpv4(datagram.subarray(UDP_HLEN))];
+  }
+  const bytes = datagram.length - UDP_HLEN - WG_OVERHEAD;
+  // A message without a packet keeps a connection alive.
+  if (port === FLANNEL_WG_PORT && datagram[UDP_HLEN] === WG_DATA && bytes > 0) {
+    return [line, `${ENCRYPTED}: ${bytes} bytes`];
   }
   if (!VXLAN_PORTS.includes(port)) return [line];
   const vni = view.getUint32(UDP_HLEN + 4) >>> 8;

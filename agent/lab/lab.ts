@@ -9,6 +9,7 @@
 import {
   type Cidr,
   FAMILIES,
+  type Family,
   IpAddress,
   messageOf,
   parseSubnetEnv,
@@ -21,6 +22,7 @@ import {
   FORWARDING,
   NetlinkSocket,
   NetworkNamespace,
+  readProcFile,
   writeLinkSettings,
   writeNewAddress,
   writeNewBridge,
@@ -31,14 +33,22 @@ import {
 import { Pod } from "./pod.ts";
 import { denimProgram } from "../program.ts";
 
+/** The network between the nodes, in one family. */
+export interface LabUnderlay {
+  /** The address of a host by its number, on one of the links between the nodes, which count from 0. */
+  readonly host: (segment: number, number: number) => string;
+  /** The prefix length of each link. */
+  readonly prefixLength: number;
+}
+
 /** The networks between the nodes, by segment: in each family hosts by number, and a router. */
-const UNDERLAY = {
+const UNDERLAY: Readonly<Record<Family, LabUnderlay>> = {
   4: { host: (segment: number, number: number) => `10.99.${segment}.${number}`, prefixLength: 24 },
   6: {
     host: (segment: number, number: number) => `fd99:0:0:${segment}::${number}`,
     prefixLength: 64,
   },
-} as const;
+};
 const ROUTER = 254;
 /** How often an agent that is not ready yet is looked at, and how many looks without progress are too many. */
 const LOOK_MS = 5_000;
@@ -47,6 +57,9 @@ const LOOKS_WITHOUT_PROGRESS = 3;
 const PROGRESS_MS = 500;
 /** How long an agent may take to stop before it is killed. */
 const STOP_PATIENCE_MS = 3_000;
+
+/** Where WireGuard programs have their sockets (wireguard-go(1)). */
+const WIREGUARD_SOCKETS = "/run/wireguard";
 
 /** For waits that only their own time ends. */
 const NEVER = new AbortController().signal;
@@ -64,6 +77,8 @@ export interface LabOptions {
    * unless given.
    */
   readonly segments?: number;
+  /** The networks between the nodes, if others than 10.99.0.0/24 and fd99::/64 and those after them. */
+  readonly underlay?: Partial<Readonly<Record<Family, LabUnderlay>>>;
   /** The words that start an agent; denim's own unless given. */
   readonly agentProgram?: readonly [string, ...string[]];
   /** The agents' flags that say where leases live; a file of the laboratory's unless given. */
@@ -84,6 +99,8 @@ export class Lab implements AsyncDisposable {
   readonly agentProgram: readonly [string, ...string[]];
   /** @internal The agents' flags that say where leases live. */
   readonly storeFlags: readonly string[];
+  /** @internal The networks between the nodes. */
+  readonly underlay: Readonly<Record<Family, LabUnderlay>>;
   readonly #namespaces: string[] = [];
   #kept = false;
 
@@ -92,6 +109,7 @@ export class Lab implements AsyncDisposable {
     this.directory = directory;
     this.agentProgram = options.agentProgram ?? denimProgram("agent");
     this.storeFlags = options.storeFlags ?? ["--store", `sqlite:${directory}/denim.db`];
+    this.underlay = { ...UNDERLAY, ...options.underlay };
     const { nodes, segments = 1 } = options;
     this.nodes = Array.from(
       { length: nodes },
@@ -161,7 +179,7 @@ export class Lab implements AsyncDisposable {
         const name = `br${segment}`;
         socket.request(`make ${name}`, (writer) => writeNewBridge(writer, name, { up: true }));
         const bridge = findLink(socket, name)!.index;
-        addAddresses(socket, bridge, segment, ROUTER);
+        addAddresses(socket, bridge, this.underlay, segment, ROUTER);
         bridges.set(segment, bridge);
       }
       for (const node of this.nodes) {
@@ -217,7 +235,7 @@ interface LabState {
 /** Whether a process is an agent of the laboratory in this directory: its number may be another's now. */
 function isOurs(pid: number, directory: string): boolean {
   try {
-    return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(directory);
+    return readProcFile(`/proc/${pid}/cmdline`).includes(directory);
   } catch (error) {
     throwDefect(error);
     return false;
@@ -264,7 +282,7 @@ export class LabNode {
     this.#number = number;
     this.name = `node${number}`;
     this.segment = segment;
-    this.publicIp = IpAddress.parse(UNDERLAY[4].host(segment, number));
+    this.publicIp = IpAddress.parse(lab.underlay[4].host(segment, number));
     this.directory = `${lab.directory}/${this.name}`;
   }
 
@@ -314,9 +332,9 @@ export class LabNode {
         (writer) => writeLinkSettings(writer, index(name), { up: true }),
       );
     }
-    addAddresses(socket, index("eth0"), this.segment, this.#number);
+    addAddresses(socket, index("eth0"), this.#lab.underlay, this.segment, this.#number);
     for (const family of FAMILIES) {
-      const gateway = IpAddress.parse(UNDERLAY[family].host(this.segment, ROUTER));
+      const gateway = IpAddress.parse(this.#lab.underlay[family].host(this.segment, ROUTER));
       socket.request("default route", (writer) => writeNewRoute(writer, { gateway }));
     }
   }
@@ -333,6 +351,22 @@ export class LabNode {
       : ["sh", "-c", `exec "$@" 2>>"$0"`, logFile, ...program];
     using namespace = this.open();
     return namespace.run(() => new Deno.Command(command!, { ...rest, args }).spawn());
+  }
+
+  /**
+   * Gives a program a view of the file system in which the sockets of WireGuard programs are this node's own: they have
+   * names of devices, which all nodes share. A program that the agent started ends when the laboratory's folder goes.
+   */
+  #withOwnSockets(program: readonly [string, ...string[]]): readonly [string, ...string[]] {
+    const script =
+      `mkdir -p ${WIREGUARD_SOCKETS} "$0" && mount --bind "$0" ${WIREGUARD_SOCKETS} && exec "$@"`;
+    return ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script]
+      .concat([this.wireguardSockets, ...program]) as [string, ...string[]];
+  }
+
+  /** The folder that the agent has in the place of `/run/wireguard`. */
+  get wireguardSockets(): string {
+    return `${this.directory}/wireguard`;
   }
 
   /** The agent's arguments that place it in the laboratory. */
@@ -365,16 +399,20 @@ export class LabNode {
     // The last run's file stays, since the agent reads it. The new one is renamed into its place.
     const before = versionOf(this.subnetFile);
     const written = () => ![undefined, before].includes(versionOf(this.subnetFile));
-    const agent = this.spawn([...this.#lab.agentProgram, ...this.agentArguments, ...args], {
+    const program = [...this.#lab.agentProgram, ...this.agentArguments, ...args] as const;
+    const agent = this.spawn(this.#withOwnSockets(program), {
       stdin: "null",
       stdout: "null",
       logFile: this.logFile,
       detached: true,
-      // As a pod of Kubernetes is told.
-      env: { NODE_NAME: this.name },
+      env: {
+        // As a pod of Kubernetes is told.
+        NODE_NAME: this.name,
+        WIREGUARD_KEY_FILE: `${this.directory}/wgkey`,
+      },
     });
     this.#agent = agent;
-    const log = () => readText(this.logFile);
+    const log = () => ifPossible(() => Deno.readTextFileSync(this.logFile));
     let exit: number | undefined;
     agent.status.then(({ code }) => {
       exit = code;
@@ -484,11 +522,12 @@ export class LabNode {
 function addAddresses(
   socket: NetlinkSocket,
   index: number,
+  underlay: Lab["underlay"],
   segment: number,
   number: number,
 ): void {
   for (const family of FAMILIES) {
-    const { host, prefixLength } = UNDERLAY[family];
+    const { host, prefixLength } = underlay[family];
     const address = IpAddress.parse(host(segment, number));
     socket.request(
       `address ${address}`,
@@ -551,10 +590,10 @@ export async function whileProgress(
   return false;
 }
 
-/** A file's text; "" if it can't be read. */
-function readText(path: string): string {
+/** What `read` returns; "" if the file can't be read. */
+function ifPossible(read: () => string): string {
   try {
-    return Deno.readTextFileSync(path);
+    return read();
   } catch (error) {
     throwDefect(error);
     return "";
@@ -564,7 +603,9 @@ function readText(path: string): string {
 /** How much processor time a process has used, in milliseconds; 0 if it is gone. See proc_pid_stat(5). */
 function processorMs(pid: number): number {
   // The name in parentheses may hold spaces. utime and stime are the 12th and 13th field behind it.
-  const fields = readText(`/proc/${pid}/stat`).replace(/^.*\) /s, "").split(" ");
+  const fields = ifPossible(() => readProcFile(`/proc/${pid}/stat`)).replace(/^.*\) /s, "").split(
+    " ",
+  );
   const ticks = Number(fields[11] ?? 0) + Number(fields[12] ?? 0);
   return ticks * 1000 / TICKS_PER_SECOND;
 }

@@ -32,6 +32,9 @@ export const sqlite = {
     const { SqliteStore } = await import("@denim/core/stores/sqlite");
     return SqliteStore.open(path, { log, patient: false });
   },
+  files({ path }) {
+    return ["", "-wal", "-shm", "-journal", "-signal"].map((ending) => `${path}${ending}`);
+  },
   async missing({ path }) {
     try {
       await Deno.stat(path);

@@ -60,6 +60,8 @@ export interface StoreKind<F extends Flag = Flag, Spec = unknown> {
   openAdmin?(spec: Spec, options: { readonly log: Logger }): Promise<LeaseAdmin>;
   /** What an administrator uses if there is no `openAdmin`, as a sentence. */
   readonly administeredBy?: string;
+  /** The store's files on this machine; missing if it lives elsewhere. */
+  files?(spec: Spec): readonly string[];
   /** Where the store would be made, if it does not exist yet; missing if denim never makes such a store. */
   missing?(spec: Spec): Promise<string | undefined>;
 }

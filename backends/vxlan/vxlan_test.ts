@@ -86,7 +86,7 @@ function lines(state: KernelState): string[] {
         return `nexthop ${object.id} ${object.device} via ${object.via}`;
       case "route":
         return `route ${object.destination} ` +
-          ("nexthopId" in object ? `nexthop ${object.nexthopId}` : `dev ${object.device}`);
+          ("nexthopId" in object ? `nexthop ${object.nexthopId}` : "without a nexthop");
       default:
         return object.kind;
     }

@@ -13,7 +13,13 @@ export {
 } from "./objects/address.ts";
 export { FileDescriptor } from "./sys/libc.ts";
 export { LinuxError } from "./sys/linux_error.ts";
-export { findLink, type LinkState, type TunState, writeRemovedLink } from "./objects/link.ts";
+export {
+  findLink,
+  type IpipState,
+  type LinkState,
+  type TunState,
+  writeRemovedLink,
+} from "./objects/link.ts";
 export { NetworkNamespace } from "./sys/namespace.ts";
 export { MessageWriter } from "./netlink/netlink_codec.ts";
 export { NetlinkSocket, type RequestFailure } from "./netlink/netlink_socket.ts";

@@ -10,12 +10,18 @@ import { single, wholeNumber } from "../../agent/flag_types.ts";
 import { requireRoot } from "../../agent/privileges.ts";
 import { runCommand } from "../../agent/run_command.ts";
 import { cni, type CniOptions, MAX_PODS } from "./cni.ts";
+import { kubernetes } from "./kubernetes.ts";
 import { converge, type ConvergeOptions, MAX_PEERS } from "./converge.ts";
+import { mesh } from "./mesh.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
 import { udp } from "./udp.ts";
+import { wireguard } from "./wireguard.ts";
 
 const MAX_SECONDS = 600;
-const HELP = `Usage: deno task bench [converge] [cni] [udp] [flags]
+/** How long kubernetes' nodes write their status. */
+const WRITING_S = 60;
+const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [kubernetes]
+                       [flags]
 
   converge  leases of 1,000, 5,000 and 20,000 peers put into the store, until every neighbour, FDB
             entry, nexthop and route is in the kernel; then one more peer, until its route, and the
@@ -24,13 +30,18 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [flags]
             containernetworking-plugins
   udp       the UDP backend's throughput, round trips and idle processor, in turns with kernel VXLAN's;
             needs iperf3
+  wireguard the WireGuard backend's throughput and round trips, in turns with wireguard-go set up by
+            hand; needs iperf3, wireguard-go and wg
+  mesh      what an agent needs to probe its peers, which all answer, and how fast denim peers is
+  kubernetes  a cluster of 5,000 nodes on a real kube-apiserver (KUBE_APISERVER): from the agent's start to
+            all routes, then 50 writes of nodes' status a second; flanneld's (FLANNELD) too, if there is one
 
 converge and cni run unless one is named. Prints tables, and writes every sample to
 tests/bench/results/NAME.json. Works in network namespaces of its own, and removes everything at the
 end. A busy machine is a slow one.
 `;
 
-const BENCHES = ["converge", "cni", "udp"] as const;
+const BENCHES = ["converge", "cni", "udp", "wireguard", "mesh", "kubernetes"] as const;
 /** What runs if none is named. */
 const USUAL: readonly typeof BENCHES[number][] = ["converge", "cni"];
 
@@ -39,7 +50,7 @@ const FLAGS = [
   flag(
     "peers",
     wholeNumbers(1, MAX_PEERS),
-    `converge: the numbers of peers, comma-separated, each at most ${MAX_PEERS}`,
+    `converge, mesh: the numbers of peers, comma-separated, each at most ${MAX_PEERS}`,
     "1000,5000,20000",
   ),
   flag(
@@ -57,8 +68,15 @@ const FLAGS = [
   flag(
     "seconds",
     wholeNumber(1, MAX_SECONDS),
-    `udp: how long each stream is sent, at most ${MAX_SECONDS}`,
+    "udp, wireguard: how long each stream is sent; mesh: how long the agent is watched; at most " +
+      `${MAX_SECONDS}`,
     "4",
+  ),
+  flag(
+    "nodes",
+    wholeNumber(1, MAX_PEERS),
+    `kubernetes: the number of nodes, at most ${MAX_PEERS}`,
+    "5000",
   ),
 ] as const;
 
@@ -66,8 +84,10 @@ const FLAGS = [
 export interface Plan extends ConvergeOptions, CniOptions {
   /** Which of them to run. */
   readonly benches: readonly typeof BENCHES[number][];
-  /** How long udp sends each stream, in seconds. */
+  /** How long udp and wireguard send each stream, in seconds. */
   readonly seconds: number;
+  /** How many nodes kubernetes' cluster has. */
+  readonly nodes: number;
 }
 
 /** Whole numbers within bounds, separated by commas; each counts once. */
@@ -79,14 +99,14 @@ function wholeNumbers(min: number, max: number): FlagType<readonly number[] | un
 }
 
 function plan({ values, operands }: ParsedFlags<typeof FLAGS[number]>): Plan {
-  const { runs, peers, pods, "at-once": atOnce, seconds } = values;
+  const { runs, peers, pods, "at-once": atOnce, seconds, nodes } = values;
   const named = operands.map((name) => {
     const bench = BENCHES.find((candidate) => candidate === name);
     if (bench !== undefined) return bench;
     throw new ConfigError(`${name}: no such bench; there are ${BENCHES.join(", ")}`);
   });
   const benches = named.length > 0 ? [...new Set(named)] : USUAL;
-  return { benches, runs, peers, pods, atOnce, seconds };
+  return { benches, runs, peers, pods, atOnce, seconds, nodes };
 }
 
 /**
@@ -125,16 +145,23 @@ async function runOne(
   const where = machine();
   console.log(`\n${bench}: ${describe(where)}`);
   const say = (line: string) => console.log(`· ${line}`);
-  const { runs, peers, pods, atOnce, seconds } = plan;
+  const { runs, peers, pods, atOnce, seconds, nodes } = plan;
   let comparison: readonly string[] = [];
   let measures: readonly Measure[];
   let settings: Record<string, unknown>;
   if (bench === "converge") {
     settings = { runs, peers };
     measures = await converge({ runs, peers }, say, signal);
-  } else if (bench === "udp") {
+  } else if (bench === "udp" || bench === "wireguard") {
     settings = { runs, seconds };
-    ({ measures, comparison } = await udp({ runs, seconds }, say, signal));
+    const run = bench === "udp" ? udp : wireguard;
+    ({ measures, comparison } = await run({ runs, seconds }, say, signal));
+  } else if (bench === "mesh") {
+    settings = { runs, peers, seconds };
+    measures = await mesh({ runs, peers, seconds }, say, signal);
+  } else if (bench === "kubernetes") {
+    settings = { runs, nodes };
+    measures = await kubernetes({ runs, nodes, seconds: WRITING_S }, say, signal);
   } else {
     const result = await cni({ runs, pods, atOnce }, say, signal);
     settings = { runs, pods, atOnce, programs: result.programs };

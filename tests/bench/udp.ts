@@ -5,8 +5,8 @@
  * @module
  */
 
-import { RuntimeError } from "@denim/core";
-import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
+import { Lab, type LabNode } from "@denim/agent/lab";
+import { type Bench, datagrams, pings, requireIperf, tcp } from "./pair.ts";
 import { type Measure, Samples, summarize } from "./stats.ts";
 
 /** How the bench is run. */
@@ -33,19 +33,9 @@ const SUBJECTS = {
 } as const;
 type Subject = keyof typeof SUBJECTS;
 
-const PAYLOAD_BYTES = 1400;
-/** Pings go in turns of so many, since a processor is in one mood for a while. */
-const PING_TURNS = 10, PINGS_A_TURN = 50;
 const IDLE_MS = 10_000;
 /** What is offered for a comparison of loss: this part of what VXLAN delivers when nobody holds back. */
 const OFFERED_SHARE = 2 / 3;
-
-/** A laboratory of two nodes, with a pod on each. */
-interface Bench {
-  readonly lab: Lab;
-  readonly from: Pod;
-  readonly to: Pod;
-}
 
 /** Measures. Rejects with a RuntimeError without `iperf3`. */
 export async function udp(
@@ -69,11 +59,11 @@ export async function udp(
     say(`round ${run} of ${options.runs}`);
     for (const [subject, bench] of benches) {
       signal.throwIfAborted();
-      samples.add(`TCP, one stream: ${subject}`, "Mbit/s", await tcp(bench, options));
+      samples.add(`TCP, one stream: ${subject}`, "Mbit/s", await tcp(bench, options.seconds));
     }
     for (const [subject, bench] of benches) {
       signal.throwIfAborted();
-      const { delivered, lost } = await datagrams(bench, options, 0);
+      const { delivered, lost } = await datagrams(bench, options.seconds, 0);
       samples.add(`UDP, unthrottled, delivered: ${subject}`, "Mbit/s", delivered);
       samples.add(`UDP, unthrottled, lost: ${subject}`, "%", lost);
     }
@@ -81,7 +71,7 @@ export async function udp(
     const offered = Math.round(yardstick * OFFERED_SHARE);
     for (const [subject, bench] of benches) {
       signal.throwIfAborted();
-      const { delivered, lost } = await datagrams(bench, options, offered);
+      const { delivered, lost } = await datagrams(bench, options.seconds, offered);
       samples.add(`UDP, two thirds offered, delivered: ${subject}`, "Mbit/s", delivered);
       samples.add(`UDP, two thirds offered, lost: ${subject}`, "%", lost);
     }
@@ -127,89 +117,6 @@ function compare(samples: Samples): string[] {
     line("ping at most 100 µs above VXLAN's", `${slower.toFixed(0)} µs`, slower <= 100),
     line("an idle tunnel under 0.1% of a core", `${idleShare.toFixed(3)}%`, idleShare < 0.1),
   ];
-}
-
-async function requireIperf(): Promise<void> {
-  try {
-    await new Deno.Command("iperf3", { args: ["--version"], stdout: "null" }).output();
-  } catch {
-    throw new RuntimeError(
-      "the bench of UDP measures with iperf3, which is not here: apt-get install iperf3",
-    );
-  }
-}
-
-/** Sends a stream with iperf3, and reads its report. */
-// deno-lint-ignore no-explicit-any -- iperf3's JSON
-async function iperf({ from, to }: Bench, args: readonly string[]): Promise<any> {
-  using toNamespace = to.open();
-  using fromNamespace = from.open();
-  const server = toNamespace.run(() =>
-    new Deno.Command("iperf3", {
-      args: ["-s", "-1", "--forceflush", "-B", `${to.address}`],
-      stdin: "null",
-      stdout: "piped",
-      stderr: "null",
-    }).spawn()
-  );
-  // It says when it listens.
-  const output = server.stdout.getReader();
-  await output.read();
-  output.releaseLock();
-  const draining = server.stdout.pipeTo(new WritableStream());
-  const client = new Deno.Command("iperf3", {
-    args: ["-J", "-c", `${to.address}`, ...args],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "null",
-  });
-  const { stdout } = await fromNamespace.run(() => client.spawn()).output();
-  const report = JSON.parse(new TextDecoder().decode(stdout));
-  if (report.error !== undefined) {
-    server.kill("SIGKILL");
-    throw new RuntimeError(`iperf3: ${report.error}`);
-  }
-  await draining;
-  await server.status;
-  return report.end;
-}
-
-async function tcp(bench: Bench, { seconds }: UdpOptions): Promise<number> {
-  const end = await iperf(bench, ["-t", `${seconds}`]);
-  return end.sum_received.bits_per_second / 1e6;
-}
-
-/** Sends datagrams, so many Mbit/s of payload, or as many as can be if that is 0. */
-async function datagrams(
-  bench: Bench,
-  { seconds }: UdpOptions,
-  offered: number,
-): Promise<{ readonly delivered: number; readonly lost: number }> {
-  const rate = offered === 0 ? "0" : `${offered}M`;
-  const { sum } = await iperf(bench, [
-    ...["-u", "-l", `${PAYLOAD_BYTES}`, "-b", rate],
-    ...["-t", `${seconds}`],
-  ]);
-  const lost = sum.lost_percent;
-  return { delivered: sum.bits_per_second / 1e6 * (1 - lost / 100), lost };
-}
-
-/** The median time of a ping's way there and back, in microseconds. */
-async function pings(
-  benches: ReadonlyMap<Subject, Bench>,
-  signal: AbortSignal,
-): Promise<Map<Subject, number>> {
-  const timesUs = new Map([...benches.keys()].map((subject) => [subject, [] as number[]]));
-  for (let turn = 0; turn < PING_TURNS; turn++) {
-    signal.throwIfAborted();
-    for (const [subject, { from, to }] of benches) {
-      for (let count = 0; count < PINGS_A_TURN; count++) {
-        const { timeMs } = await from.ping(to.address);
-        if (timeMs !== undefined) timesUs.get(subject)!.push(timeMs * 1000);
-      }
-    }
-  }
-  return new Map([...timesUs].map(([subject, times]) => [subject, summarize(times).median]));
 }
 
 /** What the threads that carry packets take of one core on a node on which no packet travels, in percent. */

@@ -12,12 +12,12 @@ import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { ip, ipJson } from "../support/ip.ts";
 import { RunningPing } from "../support/ping.ts";
 import { RecordingLog } from "../support/recording_log.ts";
-import { rootTest } from "../support/root_test.ts";
+import { rootTest, type TestNeeds } from "../support/root_test.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
 import { eventually, NEVER } from "../support/wait.ts";
 
-/** A backend, as the contract has to know it. */
-export interface BackendSubject {
+/** A backend, as the contract has to know it, and the program that it needs. */
+export interface BackendSubject extends TestNeeds {
   /** net-conf's `Backend` object. */
   readonly backend: Readonly<Record<string, unknown>>;
   /** The words that start an agent which has the backend; denim's own unless given. */
@@ -45,7 +45,7 @@ export function backendContract(name: string, subject: BackendSubject): void {
       const ignore = needs !== undefined && !subject[needs];
       await t.step({ name, ignore, fn: () => run(cluster) });
     }
-  });
+  }, subject);
   if (subject.carries === false || subject.ipv6 === false) return;
   const ipv6 = { EnableIPv6: true, IPv6Network: "fc00:5::/48" };
   for (
@@ -59,7 +59,7 @@ export function backendContract(name: string, subject: BackendSubject): void {
       const [a, b] = await Promise.all([cluster.start(0), cluster.start(1)]);
       assert.deepEqual(a.addresses.map(({ family }) => family), families);
       await cluster.talk(a, b, DAD_MS);
-    });
+    }, subject);
   }
 }
 

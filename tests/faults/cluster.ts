@@ -18,7 +18,7 @@ import { openStore, type StoreAtFault, storeFlags, type StoreName } from "./stor
 const MEMORY_DIRECTORY = "/dev/shm";
 
 /** The backends whose faults are tested. */
-export const BACKENDS = ["vxlan", "host-gw", "udp"] as const;
+export const BACKENDS = ["vxlan", "host-gw", "udp", "wireguard"] as const;
 /** One of them. */
 export type BackendName = typeof BACKENDS[number];
 

@@ -6,6 +6,7 @@
 
 import { nexthopId } from "@denim/core";
 import { shIn } from "../support/sh.ts";
+import { wg } from "../support/wg.ts";
 import type { BackendName, Cluster, Member } from "./cluster.ts";
 import { OUTAGES, type StoreName } from "./store_at_fault.ts";
 import { INTERVAL_MS } from "./steady_ping.ts";
@@ -62,11 +63,17 @@ const NOWHERE = "10.99.0.77";
 const NO_GATEWAY = "10.5.0.1/24";
 const NO_MAC = "02:00:00:00:00:77";
 /** What is no packet's affair. */
-export const NONE_LOST: Readonly<Record<BackendName, number>> = { vxlan: 0, "host-gw": 0, udp: 0 };
+export const NONE_LOST: Readonly<Record<BackendName, number>> = {
+  vxlan: 0,
+  "host-gw": 0,
+  udp: 0,
+  wireguard: 0,
+};
 /** How long UDP, whose packets the agent itself carries, may be silent while it starts again. */
 const UDP_RESTART_MS = 300;
 const VXLAN: readonly BackendName[] = ["vxlan"];
-const WITH_DEVICE: readonly BackendName[] = ["vxlan", "udp"];
+const WITH_DEVICE: readonly BackendName[] = ["vxlan", "udp", "wireguard"];
+const WIREGUARD: readonly BackendName[] = ["wireguard"];
 const WITH_NEXTHOPS: readonly BackendName[] = ["vxlan", "host-gw"];
 
 /** Words that scripts are made of. */
@@ -96,8 +103,13 @@ export function wordsOf({ cluster, at, peer }: Site): Words {
   const vtep = new RegExp(`^${peer.name}: link flannel\\.1 .* address (\\S+)`);
   const mac = expected.map((line) => vtep.exec(line)?.[1]).find((found) => found !== undefined);
   return {
-    route: backend === "udp" ? "10.5.0.0/16" : `${peer.subnet}`,
-    device: { vxlan: "flannel.1", udp: "flannel0", "host-gw": at.outer }[backend],
+    route: backend === "udp" || backend === "wireguard" ? "10.5.0.0/16" : `${peer.subnet}`,
+    device: {
+      vxlan: "flannel.1",
+      udp: "flannel0",
+      wireguard: "flannel-wg",
+      "host-gw": at.outer,
+    }[backend],
     address: `${at.subnet.address}/32`,
     peer: {
       via: `${peer.subnet.address}`,
@@ -113,6 +125,14 @@ export function wordsOf({ cluster, at, peer }: Site): Words {
 /** A script in the struck node. */
 function script(text: (words: Words, site: Site) => string): (site: Site) => void {
   return (site) => void shIn(site.at.node, text(wordsOf(site), site));
+}
+
+/** Changes the struck node's device by wg(8), which is told the key of the peer. */
+function wireguardChange(change: (key: string) => string): (site: Site) => void {
+  return ({ at, peer }) => {
+    const key = wg(peer.node, "show flannel-wg public-key").trim();
+    wg(at.node, `set flannel-wg ${change(key)}`);
+  };
 }
 
 /** Whatever manages a host's network puts its default routes back. */
@@ -234,6 +254,24 @@ const ENTRIES: readonly Fault[] = [
       `bridge fdb replace ${peer.mac} dev ${device} dst ${NOWHERE} self permanent`
     ),
     shows: /^- fdb/,
+  },
+  {
+    name: "WireGuard peer deleted",
+    backends: WIREGUARD,
+    strike: wireguardChange((key) => `peer ${key} remove`),
+    shows: /^- wireguard/,
+  },
+  {
+    name: "WireGuard peer's networks changed",
+    backends: WIREGUARD,
+    strike: wireguardChange((key) => `peer ${key} allowed-ips 10.77.0.0/24`),
+    shows: /^- wireguard/,
+  },
+  {
+    name: "WireGuard port changed",
+    backends: WIREGUARD,
+    strike: wireguardChange(() => "listen-port 7777"),
+    shows: /^- wireguard/,
   },
   {
     name: "nftables flushed",

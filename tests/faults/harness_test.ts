@@ -108,7 +108,7 @@ Deno.test("deno task faults says which flag is wrong", () => {
     const [args, complaint] of [
       [["--count", "0"], /--count: "0" is not a whole number/],
       [["--seed", "0x7"], /--seed: "0x7" is not a whole number/],
-      [["--backend", "ipip"], /--backend: "ipip" is not one of vxlan, host-gw, udp/],
+      [["--backend", "ipsec"], /--backend: "ipsec" is not one of vxlan, host-gw, udp, wireguard/],
       [["--store", "file"], /--store: "file" is not one of sqlite, etcd/],
       [["--cuont=7"], /--cuont: deno task faults has no such flag/],
     ] as const

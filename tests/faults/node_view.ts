@@ -1,5 +1,5 @@
 /**
- * What a node looks like from outside: all that denim answers for, a line an object, told by iproute2 and nft, which
+ * What a node looks like from outside: all that denim answers for, a line an object, told by iproute2, nft and wg, which
  * share no code with denim.
  *
  * @module
@@ -7,6 +7,7 @@
 
 import type { LabNode } from "@denim/agent/lab";
 import { sh } from "../support/sh.ts";
+import { wg } from "../support/wg.ts";
 
 /** What is asked of `ip` for each family; of the rest IPv4 and IPv6 are told together. */
 const BOTH = ["link", "nexthop", "addr"] as const;
@@ -18,8 +19,8 @@ type Shown = any;
 
 /**
  * The lines of one node, sorted: devices, addresses beyond the link and forwarding of all but pods' devices;
- * permanent neighbours; nexthops; routes of the main table; FDB entries of VXLAN devices; nftables' tables, chains and
- * rules; subnet.env; whether the agent runs.
+ * permanent neighbours; nexthops; routes of the main table; FDB entries of VXLAN devices; WireGuard's port and peers;
+ * nftables' tables, chains and rules; subnet.env; whether the agent runs.
  */
 export function viewNode(node: LabNode): string[] {
   const { namespaceName: name } = node;
@@ -71,9 +72,19 @@ export function viewNode(node: LabNode): string[] {
     ) =>
       words("nftables", JSON.stringify(entry, (key, value) => key === "handle" ? undefined : value))
     ),
+    ...lines.some((line) => line.startsWith("link flannel-wg ")) ? wireguardLines(node) : [],
     words("subnet.env", readSubnetEnv(node)),
     ...(node.agentPid === undefined ? [] : ["agent runs"]),
   ].sort();
+}
+
+/** The device's port, and each peer with its place and its networks. */
+function wireguardLines(node: LabNode): string[] {
+  const [own, ...peers] = wg(node, "show flannel-wg dump").trim().split("\n");
+  return [
+    words("wireguard", "port", own!.split("\t")[2]),
+    ...peers.map((peer) => words("wireguard", "peer", ...peer.split("\t").slice(0, 4))),
+  ];
 }
 
 function routeWords({ nhid, gateway, dev, protocol, prefsrc, metric }: Shown): unknown[] {

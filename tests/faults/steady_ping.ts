@@ -43,7 +43,7 @@ export class SteadyPing implements AsyncDisposable {
   }
 
   /** Starts one, and waits until it is steady. */
-  static async start(from: Pod, to: IpAddress): Promise<SteadyPing> {
+  static async start(from: Pick<Pod, "open">, to: IpAddress): Promise<SteadyPing> {
     using namespace = from.open();
     const command = new Deno.Command("ping", {
       args: ["-D", "-i", `${INTERVAL_MS / 1000}`, `${to}`],

@@ -1,6 +1,6 @@
 /**
  * denim's CNI plugin, which kills itself before the Nth thing that it does to the disk, the kernel or another
- * process, N being its first argument. A file's text is two things: half of it is there in between. What it was
+ * process, N being its first argument, or before the first thing of that name. A file's text is two things: half of it is there in between. What it was
  * about to do it leaves in the file that its second argument names.
  *
  * @module
@@ -18,7 +18,7 @@ function replace<T, K extends keyof T>(object: T, name: K, by: (real: T[K]) => T
 
 const realWrite = Deno.writeTextFileSync;
 function step(what: string): void {
-  if (++done !== Number(at)) return;
+  if (++done !== Number(at) && what !== at) return;
   realWrite(log!, what);
   Deno.kill(Deno.pid, "SIGKILL");
 }
@@ -48,6 +48,13 @@ replace(NetlinkSocket.prototype, "send", (real) =>
   function (this: NetlinkSocket, batch) {
     step("send to the kernel");
     return real.call(this, batch);
+  });
+replace(NetlinkSocket.prototype, "transact", (real) =>
+  function (this: NetlinkSocket, batch) {
+    step("change nftables");
+    const failures = real.call(this, batch);
+    step("go on after nftables");
+    return failures;
   });
 replace(Deno.Command.prototype, "spawn", (real) =>
   function (this: Deno.Command) {

@@ -79,13 +79,13 @@ export class PluginNode implements Disposable {
   readonly #pods: ScratchNamespace[] = [];
   #agent: Deno.ChildProcess | undefined;
 
-  /** Makes a node of one family, or with both. */
-  constructor(options: { readonly dualStack?: boolean } = {}) {
+  /** Makes a node of one family, or with both. Its agent masquerades, unless `ipMasq` says otherwise. */
+  constructor(options: { readonly dualStack?: boolean; readonly ipMasq?: boolean } = {}) {
     const halves = [{ networks: [NETWORK], subnet: SUBNET }];
     if (options.dualStack) {
       halves.push({ networks: [NETWORK6], subnet: SUBNET6 });
     }
-    const env = formatSubnetEnv({ halves, mtuBytes: MTU_BYTES, ipMasq: true });
+    const env = formatSubnetEnv({ halves, mtuBytes: MTU_BYTES, ipMasq: options.ipMasq ?? true });
     Deno.writeTextFileSync(this.subnetFile, env);
   }
 

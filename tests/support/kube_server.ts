@@ -4,6 +4,8 @@
  * @module
  */
 
+import { parseAllDocuments } from "yaml";
+
 /** A rule of a ClusterRole. */
 export interface Rule {
   /** `nodes`, `nodes/status` or `pods`. */
@@ -12,12 +14,22 @@ export interface Rule {
   readonly verbs: readonly string[];
 }
 
-/** What flannel's ClusterRole has, and denim needs no more of than this. */
-export const RULES: readonly Rule[] = [
-  { resource: "nodes", verbs: ["list", "watch"] },
-  { resource: "nodes/status", verbs: ["patch"] },
-  { resource: "pods", verbs: ["get"] },
-];
+/** What the ClusterRole of `deploy/kubernetes/denim.yml` lets denim do. */
+export const RULES: readonly Rule[] = clusterRole();
+
+/** What finding the node by its pod takes on top, which that manifest does not do. */
+export const POD_RULE: Rule = { resource: "pods", verbs: ["get"] };
+
+function clusterRole(): readonly Rule[] {
+  const path = new URL("../../deploy/kubernetes/denim.yml", import.meta.url);
+  const documents = parseAllDocuments(Deno.readTextFileSync(path)).map((one) => one.toJS());
+  const { rules } = documents.find((one) => one?.kind === "ClusterRole") as {
+    readonly rules: readonly { resources: readonly string[]; verbs: readonly string[] }[];
+  };
+  return rules.flatMap(({ resources, verbs }) =>
+    resources.map((resource) => ({ resource, verbs }))
+  );
+}
 
 /** An API server, with TLS, tokens and authorization, and a user "denim" who may do what is granted. */
 export interface KubeServer extends AsyncDisposable {

@@ -6,12 +6,12 @@
 
 import { messageOf } from "@denim/core";
 import { Lab, type LabOptions } from "@denim/agent/lab";
-import { rootTest } from "./root_test.ts";
+import { rootTest, type TestNeeds } from "./root_test.ts";
 
 /** Registers a test that needs a laboratory. Where it fails, its error has the agents' logs. */
 export function labTest(
   name: string,
-  options: LabOptions,
+  options: LabOptions & TestNeeds,
   fn: (lab: Lab, t: Deno.TestContext) => Promise<void>,
 ): void {
   rootTest(name, async (t) => {
@@ -29,7 +29,7 @@ export function labTest(
       const logs = lab.nodes.map((node) => `${node.name}:\n${read(node.logFile)}`);
       throw new Error(`${messageOf(error)}\n${logs.join("\n")}`, { cause: error });
     }
-  });
+  }, options);
 }
 
 function read(path: string): string {

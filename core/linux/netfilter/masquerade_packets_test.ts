@@ -1,18 +1,15 @@
 /** What a receiver sees of each kind of packet that denim's nftables rules decide about. */
 
 import assert from "node:assert/strict";
+import { sendDatagram, sourcesOf } from "../../../tests/support/datagram.ts";
 import { rootTest } from "../../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
 import { sh } from "../../../tests/support/sh.ts";
 import { eventually } from "../../../tests/support/wait.ts";
-import { Cidr, FAMILIES, type Family, IpAddress } from "../../ip.ts";
+import { Cidr, FAMILIES, type Family } from "../../ip.ts";
 import { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import { findLink } from "../objects/link.ts";
-import { addressFamily } from "../sys/address_family.ts";
-import { bind, send, setsockopt, socket } from "../sys/sockets.ts";
 import { PacketSocket } from "../sys/packet_socket.ts";
-import { socketAddress } from "../sys/socket_address.ts";
-import { SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET } from "../uapi/socket.ts";
 import type { Masquerade } from "../../kernel_state.ts";
 import { masqueradeTable } from "./masquerade.ts";
 import type { NftTable } from "./nft_table.ts";
@@ -152,33 +149,6 @@ class Town implements Disposable {
   [Symbol.dispose](): void {
     this.#stack[Symbol.dispose]();
   }
-}
-
-/** Sends a UDP datagram from an address of this namespace, by a device if one is named. */
-function sendDatagram(from: string, to: string, port: number, device?: string): void {
-  const [source, destination] = [IpAddress.parse(from), IpAddress.parse(to)];
-  using fd = socket(addressFamily(source.family), SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  const SO_BINDTODEVICE = 25;
-  if (device !== undefined) {
-    setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, new TextEncoder().encode(device));
-  }
-  bind(fd, socketAddress(source, 0));
-  send(fd, new Uint8Array([1]), 1, socketAddress(destination, port));
-}
-
-/** The sources of the UDP datagrams to a port among Ethernet frames. */
-function sourcesOf(frames: readonly Uint8Array[], port: number): string[] {
-  return frames.flatMap((frame) => {
-    const view = new DataView(frame.buffer, frame.byteOffset, frame.length);
-    const [family, header, next, from] = view.getUint16(12) === 0x0800
-      ? [4, 20, 9, 12] as const
-      : [6, 40, 6, 8] as const;
-    const UDP = 17;
-    if (frame.length < 14 + header + 8 || frame[14 + next] !== UDP) return [];
-    if (view.getUint16(14 + header + 2) !== port) return [];
-    const octets = frame.subarray(14 + from, 14 + from + (family === 4 ? 4 : 16));
-    return [`${new IpAddress(family, BigInt(`0x${octets.toHex()}`))}`];
-  });
 }
 
 /** Ports for which another table on the node sets these marks, before the node's masquerade is asked. */

@@ -6,8 +6,7 @@
  * @module
  */
 
-import type { MessageWriter } from "../netlink/netlink_codec.ts";
-import { NLA_TYPE_MASK } from "../uapi/netlink.ts";
+import { attributesOf, type MessageWriter } from "../netlink/netlink_codec.ts";
 import {
   NFT_BITWISE_MASK_XOR,
   NFT_CMP_EQ,
@@ -22,6 +21,8 @@ import {
   NFTA_CMP_DATA,
   NFTA_CMP_OP,
   NFTA_CMP_SREG,
+  NFTA_COUNTER_BYTES,
+  NFTA_COUNTER_PACKETS,
   NFTA_DATA_VALUE,
   NFTA_DATA_VERDICT,
   NFTA_EXPR_DATA,
@@ -38,6 +39,10 @@ import {
   NFTA_PAYLOAD_DREG,
   NFTA_PAYLOAD_LEN,
   NFTA_PAYLOAD_OFFSET,
+  NFTA_TARGET_INFO,
+  NFTA_TARGET_NAME,
+  NFTA_TARGET_REV,
+  NFTA_VERDICT_CHAIN,
   NFTA_VERDICT_CODE,
 } from "../uapi/nf_tables.ts";
 
@@ -59,10 +64,20 @@ export type Expression =
   | { readonly name: "bitwise"; readonly mask: Uint8Array }
   /** Goes on with the next rule unless the register compares so (`NFT_CMP_…`) with the value. */
   | { readonly name: "cmp"; readonly op: number; readonly value: Uint8Array }
-  /** Ends the rule with a verdict: `NF_ACCEPT`, `NFT_RETURN`. */
-  | { readonly name: "immediate"; readonly verdict: number }
+  /** Ends the rule with a verdict: `NF_ACCEPT`, `NFT_RETURN`, or `NFT_JUMP` to a chain of the table. */
+  | { readonly name: "immediate"; readonly verdict: number; readonly chain?: string }
+  /** Counts the packets that get here; from what number on, and how many they are, says nobody. */
+  | { readonly name: "counter" }
   /** Gives the packet the address of the device that it leaves by (`NF_NAT_RANGE_PROTO_…`). */
   | { readonly name: "masq"; readonly flags: number }
+  /** Asks an extension of iptables' (`comment`) whether the packet fits, or has one (`MASQUERADE`) decide. */
+  | {
+    readonly name: "match" | "target";
+    readonly extension: string;
+    readonly revision: number;
+    /** The extension's own struct, with zeroes up to a multiple of eight octets. */
+    readonly info: Uint8Array;
+  }
   | { readonly name: "other"; readonly kernelName: string };
 
 const decoder = new TextDecoder();
@@ -75,19 +90,6 @@ export function be32(value: number): Uint8Array {
 /** Reads a number of four bytes in network order, signed as verdicts and priorities are. */
 export function fromBe32(bytes: Uint8Array): number {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length).getInt32(0);
-}
-
-/** The attributes in a nested attribute, in order; of a type that comes again, each. */
-export function* attributesOf(
-  bytes: Uint8Array,
-): Generator<readonly [type: number, value: Uint8Array]> {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  for (let at = 0; at + 4 <= bytes.length;) {
-    const length = view.getUint16(at, true);
-    if (length < 4 || at + length > bytes.length) return;
-    yield [view.getUint16(at + 2, true) & NLA_TYPE_MASK, bytes.subarray(at + 4, at + length)];
-    at += (length + 3) & ~3;
-  }
 }
 
 /** Writes a rule's steps, in an attribute of this type. */
@@ -139,12 +141,28 @@ function writeData(writer: MessageWriter, expression: Expression): void {
       writer.nested(NFTA_IMMEDIATE_DATA, () => {
         writer.nested(
           NFTA_DATA_VERDICT,
-          () => number(NFTA_VERDICT_CODE, expression.verdict),
+          () => {
+            number(NFTA_VERDICT_CODE, expression.verdict);
+            if (expression.chain !== undefined) {
+              writer.stringAttribute(NFTA_VERDICT_CHAIN, expression.chain);
+            }
+          },
         );
       });
       return;
+    case "counter":
+      writer.bytesAttribute(NFTA_COUNTER_BYTES, new Uint8Array(8));
+      writer.bytesAttribute(NFTA_COUNTER_PACKETS, new Uint8Array(8));
+      return;
     case "masq":
       number(NFTA_MASQ_FLAGS, expression.flags);
+      return;
+    case "match":
+    case "target":
+      // Both have the same attributes (nf_tables_compat.h).
+      writer.stringAttribute(NFTA_TARGET_NAME, expression.extension);
+      number(NFTA_TARGET_REV, expression.revision);
+      writer.bytesAttribute(NFTA_TARGET_INFO, expression.info);
       return;
     case "other":
       throw new TypeError(`nftables: can't write the expression ${expression.kernelName}`);
@@ -155,10 +173,15 @@ function writeData(writer: MessageWriter, expression: Expression): void {
 export function readExpressions(bytes: Uint8Array): Expression[] {
   return [...attributesOf(bytes)].map(([, element]) => {
     const attributes = new Map(attributesOf(element));
-    const name = decoder.decode(attributes.get(NFTA_EXPR_NAME)).replace("\0", "");
+    const name = textOf(attributes.get(NFTA_EXPR_NAME));
     const data = attributes.get(NFTA_EXPR_DATA) ?? new Uint8Array();
     return readData(name, data) ?? { name: "other", kernelName: name };
   });
+}
+
+/** A text of the kernel's, up to the zero that ends it. */
+export function textOf(bytes: Uint8Array | undefined): string {
+  return decoder.decode(bytes).split("\0", 1)[0]!;
 }
 
 /**
@@ -204,13 +227,22 @@ function readData(name: string, bytes: Uint8Array): Expression | undefined {
       return { name, op, value: value.slice() };
     }
     case "immediate": {
-      const verdict = new Map(
+      const inner = new Map(
         attributesOf(data(NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT) ?? new Uint8Array()),
-      ).get(NFTA_VERDICT_CODE);
+      );
+      const verdict = inner.get(NFTA_VERDICT_CODE), chain = inner.get(NFTA_VERDICT_CHAIN);
       if (number(NFTA_IMMEDIATE_DREG) !== NFT_REG_VERDICT || verdict === undefined) {
         return undefined;
       }
-      return { name, verdict: fromBe32(verdict) };
+      return { name, verdict: fromBe32(verdict), ...chain && { chain: textOf(chain) } };
+    }
+    case "counter":
+      return { name };
+    case "match":
+    case "target": {
+      const revision = number(NFTA_TARGET_REV) ?? 0;
+      const info = attributes.get(NFTA_TARGET_INFO)?.slice() ?? new Uint8Array();
+      return { name, extension: textOf(attributes.get(NFTA_TARGET_NAME)), revision, info };
     }
     case "masq":
       if (attributes.has(NFTA_MASQ_REG_PROTO_MIN) || attributes.has(NFTA_MASQ_REG_PROTO_MAX)) {
@@ -235,7 +267,13 @@ export function expressionText(expression: Expression): string {
       return `cmp ${expression.op === NFT_CMP_EQ ? "eq" : expression.op} reg 1 ` +
         `0x${expression.value.toHex()}`;
     case "immediate":
-      return `immediate reg 0 ${expression.verdict}`;
+      return `immediate reg 0 ${[expression.verdict, expression.chain ?? []].flat().join(" ")}`;
+    case "counter":
+      return "counter";
+    case "match":
+    case "target":
+      return `${expression.name} ${expression.extension} rev ${expression.revision} ` +
+        `0x${expression.info.toHex()}`;
     case "masq":
       return `masq flags 0x${expression.flags.toString(16)}`;
     case "other":

@@ -4,6 +4,7 @@ import { NF_ACCEPT, NF_NAT_RANGE_PROTO_RANDOM_FULLY } from "../uapi/netfilter.ts
 import {
   NFT_CMP_EQ,
   NFT_CMP_NEQ,
+  NFT_JUMP,
   NFT_META_MARK,
   NFT_PAYLOAD_NETWORK_HEADER,
   NFT_RETURN,
@@ -78,6 +79,36 @@ const STEPS: readonly [step: Expression, element: string, text: string][] = [
        0800 0100 00000010`,
     "masq flags 0x10",
   ],
+  [
+    { name: "immediate", verdict: NFT_JUMP, chain: "pods" },
+    `3c00 0180 0e00 0100 696d6d65646961746500 0000
+     2800 0280
+       0800 0100 00000000
+       1c00 0280 1800 0280 0800 0100 fffffffd 0900 0200 706f647300 000000 # "pods"`,
+    "immediate reg 0 -3 pods",
+  ],
+  [
+    { name: "counter" },
+    `2c00 0180 0c00 0100 636f756e74657200 # "counter"
+     1c00 0280
+       0c00 0100 0000000000000000 # bytes
+       0c00 0200 0000000000000000 # packets`,
+    "counter",
+  ],
+  [
+    {
+      name: "target",
+      extension: "MASQUERADE",
+      revision: 0,
+      info: new Uint8Array([1, 0, 0, 0, 16, 0, 0, 0]),
+    },
+    `3800 0180 0b00 0100 74617267657400 00 # "target"
+     2800 0280
+       0f00 0100 4d41535155455241444500 00 # "MASQUERADE"
+       0800 0200 00000000
+       0c00 0300 0100000010000000`,
+    "target MASQUERADE rev 0 0x0100000010000000",
+  ],
 ];
 
 function written(steps: readonly Expression[]): Uint8Array {
@@ -103,7 +134,7 @@ Deno.test("each step as bytes, and back", () => {
 
 Deno.test("what a rule of denim's never has is read as something else", () => {
   const others: readonly [kernelName: string, what: string, element: string][] = [
-    ["counter", "an unknown step", "1400 0180 0c00 0100 636f756e74657200 0400 0280"],
+    ["limit", "an unknown step", "1400 0180 0a00 0100 6c696d697400 0000 0400 0280"],
     ["cmp", "a step without anything", "0c00 0180 0800 0100 636d7000"],
     [
       "meta",

@@ -10,8 +10,9 @@
  */
 
 import { addressBits, Cidr, type Family, IpAddress } from "../../ip.ts";
-import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
+import { attributesOf, type MessageReader, type MessageWriter } from "../netlink/netlink_codec.ts";
 import { addressFamily } from "../sys/address_family.ts";
+import { NFPROTO_INET } from "../uapi/netfilter.ts";
 import { NLM_F_APPEND, NLM_F_CREATE } from "../uapi/netlink.ts";
 import { NFGENMSG_LEN, NFNETLINK_V0, NFNL_SUBSYS_NFTABLES } from "../uapi/nfnetlink.ts";
 import {
@@ -30,6 +31,7 @@ import {
   NFTA_HOOK_PRIORITY,
   NFTA_RULE_CHAIN,
   NFTA_RULE_EXPRESSIONS,
+  NFTA_RULE_HANDLE,
   NFTA_RULE_TABLE,
   NFTA_RULE_USERDATA,
   NFTA_TABLE_FLAGS,
@@ -37,7 +39,6 @@ import {
   NFTA_TABLE_USE,
 } from "../uapi/nf_tables.ts";
 import {
-  attributesOf,
   be32,
   type Expression,
   expressionText,
@@ -118,8 +119,27 @@ function sameRules(wanted: readonly NftRule[], found: readonly NftRule[]): boole
 }
 
 /** The rule's steps and comment, as text by which two rules are compared. */
-function nftRuleText({ expressions, comment }: NftRule): string {
+export function nftRuleText({ expressions, comment }: NftRule): string {
   return [...expressions.map(expressionText), JSON.stringify(comment)].join("; ");
+}
+
+/** Whose packets a table may see; of others' there are some that see both families'. */
+export type NftFamily = Family | "inet";
+
+/** All of them that denim knows. */
+export const NFT_FAMILIES = [4, 6, "inet"] as const satisfies readonly NftFamily[];
+
+/** The kernel's number for it (`NFPROTO_…`). */
+export function nfProto(family: NftFamily): number {
+  return family === "inet" ? NFPROTO_INET : addressFamily(family);
+}
+
+/** By what the kernel knows a table. */
+export interface TableId {
+  /** Whose packets it sees. */
+  readonly family: NftFamily;
+  /** Its name. */
+  readonly name: string;
 }
 
 /** Begins a message to nftables (`NFT_MSG_…`) about something of a family. */
@@ -127,10 +147,10 @@ export function beginNft(
   writer: MessageWriter,
   type: number,
   flags: number,
-  family: Family,
+  family: NftFamily,
 ): MessageWriter {
   return writer.begin(NFNL_SUBSYS_NFTABLES << 8 | type, flags)
-    .u8(addressFamily(family)).u8(NFNETLINK_V0).u16(0);
+    .u8(nfProto(family)).u8(NFNETLINK_V0).u16(0);
 }
 
 /** Writes the messages that make the table whole, whatever is there under its name. */
@@ -143,17 +163,26 @@ export function writeTable(writer: MessageWriter, { family, name, chains }: NftT
   table(NFT_MSG_DELTABLE, 0);
   table(NFT_MSG_NEWTABLE, NLM_F_CREATE);
   for (const chain of chains) {
-    beginNft(writer, NFT_MSG_NEWCHAIN, NLM_F_CREATE, family)
-      .stringAttribute(NFTA_CHAIN_TABLE, name)
-      .stringAttribute(NFTA_CHAIN_NAME, chain.name)
-      .stringAttribute(NFTA_CHAIN_TYPE, chain.type)
-      .bytesAttribute(NFTA_CHAIN_POLICY, be32(chain.policy))
-      .nested(NFTA_CHAIN_HOOK, () => {
-        writer.bytesAttribute(NFTA_HOOK_HOOKNUM, be32(chain.hook));
-        writer.bytesAttribute(NFTA_HOOK_PRIORITY, be32(chain.priority));
-      }).end();
-    writeRules(writer, family, name, chain);
+    writeBaseChain(writer, { family, name }, chain);
+    writeRules(writer, { family, name }, chain);
   }
+}
+
+/** Writes the message that makes a chain to which the kernel hands packets, without rules. */
+export function writeBaseChain(
+  writer: MessageWriter,
+  { family, name }: TableId,
+  chain: Omit<NftChain, "rules">,
+): void {
+  beginNft(writer, NFT_MSG_NEWCHAIN, NLM_F_CREATE, family)
+    .stringAttribute(NFTA_CHAIN_TABLE, name)
+    .stringAttribute(NFTA_CHAIN_NAME, chain.name)
+    .stringAttribute(NFTA_CHAIN_TYPE, chain.type)
+    .bytesAttribute(NFTA_CHAIN_POLICY, be32(chain.policy))
+    .nested(NFTA_CHAIN_HOOK, () => {
+      writer.bytesAttribute(NFTA_HOOK_HOOKNUM, be32(chain.hook));
+      writer.bytesAttribute(NFTA_HOOK_PRIORITY, be32(chain.priority));
+    }).end();
 }
 
 /**
@@ -170,15 +199,15 @@ export function writeTableRules(
     beginNft(writer, NFT_MSG_DELRULE, 0, family)
       .stringAttribute(NFTA_RULE_TABLE, name)
       .stringAttribute(NFTA_RULE_CHAIN, chain.name).end();
-    writeRules(writer, family, name, chain);
+    writeRules(writer, { family, name }, chain);
   }
 }
 
-function writeRules(
+/** Writes the messages that put rules at a chain's end. */
+export function writeRules(
   writer: MessageWriter,
-  family: Family,
-  table: string,
-  { name, rules }: NftChain,
+  { family, name: table }: TableId,
+  { name, rules }: Pick<NftChain, "name" | "rules">,
 ): void {
   for (const { expressions, comment } of rules) {
     beginNft(writer, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, family)
@@ -192,18 +221,23 @@ function writeRules(
 /** Writes the message that removes the table with all that is in it; the kernel says ENOENT if it is gone. */
 export function writeRemovedTable(
   writer: MessageWriter,
-  { family, name }: Pick<NftTable, "family" | "name">,
+  { family, name }: TableId,
 ): void {
   beginNft(writer, NFT_MSG_DELTABLE, 0, family)
     .stringAttribute(NFTA_TABLE_NAME, name).end();
 }
 
-/**
- * The networks that the table's rules ask packets' addresses about, whether denim wrote them or nft(8), which loads
- * only the octets that matter if the prefix ends with one.
- */
+/** The networks that the table's rules ask packets' addresses about. */
 export function networksOf({ family, chains }: NftTable): readonly Cidr[] {
-  const steps = chains.flatMap(({ rules }) => rules).flatMap(({ expressions }) => expressions);
+  return networksOfRules(family, chains.flatMap(({ rules }) => rules));
+}
+
+/**
+ * The networks that rules ask packets' addresses about, whether denim wrote them or nft(8), which loads only the
+ * octets that matter if the prefix ends with one.
+ */
+export function networksOfRules(family: Family, rules: readonly NftRule[]): readonly Cidr[] {
+  const steps = rules.flatMap(({ expressions }) => expressions);
   return steps.flatMap((step, at) => {
     if (step.name !== "cmp") return [];
     const before = steps[at - 1];
@@ -243,10 +277,19 @@ export function parseChain(reader: MessageReader): Omit<NftChain, "rules"> {
   };
 }
 
-/** Reads a message about a rule, which says the chain's name too. */
-export function parseRule(reader: MessageReader): NftRule & { readonly chain: string } {
+/** A rule as the kernel has it. */
+export interface FoundNftRule extends NftRule {
+  /** The chain that it is in. */
+  readonly chain: string;
+  /** By what the kernel knows it in its table, in network order. */
+  readonly handle: Uint8Array;
+}
+
+/** Reads a message about a rule. */
+export function parseRule(reader: MessageReader): FoundNftRule {
   reader.readAttributes(NFGENMSG_LEN);
   return {
+    handle: reader.bytesAttribute(NFTA_RULE_HANDLE)?.slice() ?? new Uint8Array(),
     chain: reader.stringAttribute(NFTA_RULE_CHAIN) ?? "",
     expressions: readExpressions(reader.bytesAttribute(NFTA_RULE_EXPRESSIONS) ?? new Uint8Array()),
     comment: readComment(reader.bytesAttribute(NFTA_RULE_USERDATA) ?? new Uint8Array()),

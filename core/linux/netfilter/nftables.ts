@@ -9,43 +9,18 @@
 import { RuntimeError, throwDefect } from "../../errors.ts";
 import { type Cidr, FAMILIES, type Family } from "../../ip.ts";
 import { ENOENT, LinuxError } from "../sys/linux_error.ts";
-import { Monitor } from "../netlink/monitor.ts";
-import { type MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
-import { NetlinkSocket } from "../netlink/netlink_socket.ts";
+import type { MessageReader } from "../netlink/netlink_codec.ts";
 import type { KernelTable, Step, StepFailure, TableListener } from "../reconciler/kernel_table.ts";
 import { addressFamily } from "../sys/address_family.ts";
-import { NETLINK_NETFILTER } from "../uapi/netlink.ts";
+import { NFGENMSG_LEN, NFNL_SUBSYS_NFTABLES } from "../uapi/nfnetlink.ts";
+import { NFT_MSG_NEWGEN, NFTA_ANY_TABLE } from "../uapi/nf_tables.ts";
+import { NftConnection, nftTableKey, tableWords } from "./nft_connection.ts";
 import {
-  NFGENMSG_LEN,
-  NFNETLINK_V0,
-  NFNL_MSG_BATCH_BEGIN,
-  NFNL_MSG_BATCH_END,
-  NFNL_SUBSYS_NFTABLES,
-  NFNLGRP_NFTABLES,
-} from "../uapi/nfnetlink.ts";
-import {
-  NFT_MSG_GETCHAIN,
-  NFT_MSG_GETGEN,
-  NFT_MSG_GETRULE,
-  NFT_MSG_GETTABLE,
-  NFT_MSG_NEWGEN,
-  NFTA_ANY_TABLE,
-  NFTA_CHAIN_NAME,
-  NFTA_CHAIN_TABLE,
-  NFTA_RULE_TABLE,
-  NFTA_TABLE_NAME,
-} from "../uapi/nf_tables.ts";
-import {
-  beginNft,
   type FoundNftTable,
   networksOf,
   NFT_TABLE_NAME,
-  type NftChain,
   type NftTable,
   nftTableEqual,
-  parseChain,
-  parseRule,
-  parseTable,
   sameFrame,
   writeRemovedTable,
   writeTable,
@@ -59,44 +34,43 @@ const FLANNEL_TABLES: Readonly<Record<Family, string>> = { 4: "flannel-ipv4", 6:
 export interface NftablesOptions {
   /** Whether a network lies in the cluster's; all do unless given. A table whose rules name none that does is a stranger's. */
   readonly inCluster?: (network: Cidr) => boolean;
-  /** All tables that are wanted now. */
-  readonly wanted?: () => readonly NftTable[];
+  /** Whether denim masquerades in flanneld's place, so that flanneld's tables go; it does not unless given. */
+  readonly replacesFlannel?: () => boolean;
+  /** Throws a RuntimeError that begins with this name unless all rules by which denim is to masquerade are in place. */
+  readonly requireInPlace?: (stays: string) => void;
 }
 
 /** What keeps nftables' tables: {@link Nftables}, or what takes its place on a kernel without. */
 export interface NftTableKeeper extends KernelTable<NftTable, FoundNftTable>, Disposable {
-  /** Whether there is a chain in a table, whoever made it. Throws a LinuxError. */
-  hasChain(family: Family, table: string, chain: string): boolean;
+  /** Whether the kernel has nftables. */
+  readonly isThere: boolean;
+  /** Whether the kernel has the table as it is wanted. Throws a LinuxError. */
+  isInPlace(wanted: NftTable): boolean;
 }
 
 /** denim's tables in the network namespace of the thread that opens this, and those that flanneld left there. */
 export class Nftables implements NftTableKeeper {
-  readonly #socket = new NetlinkSocket(NETLINK_NETFILTER);
-  readonly #writer = new MessageWriter();
-  readonly #monitor: Monitor;
+  /** See {@link NftTableKeeper.isThere}. */
+  readonly isThere = true;
+  readonly #nft = new NftConnection();
   readonly #options: Required<NftablesOptions>;
 
   /**
    * Starts to listen at once, so that no change is missed between a dump and {@link Nftables.listen}. Throws a
    * LinuxError: EPROTONOSUPPORT if the kernel has no netfilter, EINVAL if it has no nftables.
    */
-  constructor({ inCluster = () => true, wanted = () => [] }: NftablesOptions = {}) {
-    this.#options = { inCluster, wanted };
-    using undo = new DisposableStack();
-    undo.use(this.#socket);
-    this.#socket.get(
-      "ask for nftables",
-      (writer) => beginNft(writer, NFT_MSG_GETGEN, 0, 4).end(),
-      () => undefined,
-    );
-    this.#monitor = new Monitor(this.#socket.portId, NETLINK_NETFILTER, [NFNLGRP_NFTABLES]);
-    undo.move();
+  constructor(options: NftablesOptions = {}) {
+    this.#options = {
+      inCluster: () => true,
+      replacesFlannel: () => false,
+      requireInPlace: () => {},
+      ...options,
+    };
   }
 
   /** Closes the sockets. The tables stay. */
   [Symbol.dispose](): void {
-    this.#monitor[Symbol.dispose]();
-    this.#socket[Symbol.dispose]();
+    this.#nft[Symbol.dispose]();
   }
 
   /** See {@link KernelTable.key}. */
@@ -123,16 +97,17 @@ export class Nftables implements NftTableKeeper {
   /** See {@link KernelTable.dump}. flanneld's tables are denim's to remove once denim masquerades. Throws a LinuxError. */
   dump(): FoundNftTable[] {
     const tables = FAMILIES.flatMap((family) => {
-      const flannel = this.#options.wanted().length > 0 ? [FLANNEL_TABLES[family]] : [];
+      const flannel = this.#options.replacesFlannel() ? [FLANNEL_TABLES[family]] : [];
       return [NFT_TABLE_NAME, ...flannel].map((name) => this.#read({ family, name }));
     });
     return tables.filter((found) => found !== undefined)
       .filter((found) => this.#concernsCluster(found));
   }
 
-  /** See {@link NftTableKeeper.hasChain}. */
-  hasChain(family: Family, table: string, chain: string): boolean {
-    return this.#readChain({ family, name: table }, chain) !== undefined;
+  /** See {@link NftTableKeeper.isInPlace}. */
+  isInPlace(wanted: NftTable): boolean {
+    const found = this.#read(wanted);
+    return found !== undefined && this.equal(wanted, found);
   }
 
   /**
@@ -160,7 +135,7 @@ export class Nftables implements NftTableKeeper {
       const family = familyOfEvent(reader);
       if (family !== undefined) touched.add(family);
     };
-    while (await this.#monitor.next(signal, onMessage, () => listener.lost())) {
+    while (await this.#nft.monitor.next(signal, onMessage, () => listener.lost())) {
       for (const family of touched) this.#report(family, listener);
       touched.clear();
     }
@@ -181,46 +156,29 @@ export class Nftables implements NftTableKeeper {
 
   #take(step: Step<NftTable, FoundNftTable>): void {
     const { action, object, key } = step;
-    const writer = this.#writer;
-    let isWhole = false;
-    writer.clear();
-    writeBatchEdge(writer, NFNL_MSG_BATCH_BEGIN);
     if (action === "remove") {
-      if (object.name !== NFT_TABLE_NAME) this.#requireOwn(key);
-      writeRemovedTable(writer, object);
-    } else {
-      const found = this.#read(object);
-      if (found !== undefined && this.equal(object, found)) return;
-      if (found !== undefined && !step.mayReplace && !this.#concernsCluster(found)) {
-        throw new RuntimeError(
-          `${key} is another cluster's, of ${networksOf(found)[0]}: of the agents in one network ` +
-            "namespace only one can have --ip-masq; if there is no other agent, remove the table " +
-            `(${removalCommand(object)})`,
-        );
-      }
-      isWhole = found === undefined || !sameFrame(object, found);
-      if (isWhole) writeTable(writer, object);
-      else writeTableRules(writer, object);
+      // Packets find rules at any time: those that take these ones' place come first.
+      this.#options.requireInPlace(key);
+      const error = this.#nft.transact((writer) => writeRemovedTable(writer, object));
+      if (error !== undefined && error.errno !== ENOENT) throw describe(error, step);
+      return;
     }
-    writeBatchEdge(writer, NFNL_MSG_BATCH_END);
-    const [failure] = this.#socket.transact(writer);
-    if (failure === undefined) return;
-    const { errno, detail } = failure.error;
-    if (action === "remove" && errno === ENOENT) return;
+    const found = this.#read(object);
+    if (found !== undefined && this.equal(object, found)) return;
+    if (found !== undefined && !step.mayReplace && !this.#concernsCluster(found)) {
+      throw new RuntimeError(
+        `${key} is another cluster's, of ${networksOf(found)[0]}: of the agents in one network ` +
+          "namespace only one can have --ip-masq; if there is no other agent, remove the table " +
+          `(nft delete table ${tableWords(object)})`,
+      );
+    }
+    const isWhole = found === undefined || !sameFrame(object, found);
+    const write = isWhole ? writeTable : writeTableRules;
+    const error = this.#nft.transact((writer) => write(writer, object));
+    if (error === undefined) return;
     // A table that is made whole refers to nothing that could be gone meanwhile.
-    const missing = isWhole && errno === ENOENT
-      ? "the kernel lacks a part of nftables; load its modules nft_chain_nat and nft_masq"
-      : detail;
-    throw new LinuxError(errno, `${action} ${key}`, missing);
-  }
-
-  /** Throws a RuntimeError unless denim's rules are in place, so that there is no moment without any. */
-  #requireOwn(key: string): void {
-    const inPlace = this.#options.wanted().every((table) => {
-      const found = this.#read(table);
-      return found !== undefined && this.equal(table, found);
-    });
-    if (!inPlace) throw new RuntimeError(`${key} stays until denim's own rules are in place`);
+    const lacks = isWhole && error.errno === ENOENT;
+    throw describe(error, step, lacks ? LACKS_NAT : undefined);
   }
 
   /**
@@ -228,75 +186,29 @@ export class Nftables implements NftTableKeeper {
    * can't list one table's chains alone, and kube-proxy may have tens of thousands: so this asks for the chains
    * that have rules, by name. `use` counts the others.
    */
-  #read(id: TableId): FoundNftTable | undefined {
+  #read(id: Pick<NftTable, "family" | "name">): FoundNftTable | undefined {
     const { family, name } = id;
-    const what = `read ${nftTableKey(id)}`;
-    const table = unlessGone(() =>
-      this.#socket.get(
-        what,
-        (writer) =>
-          beginNft(writer, NFT_MSG_GETTABLE, 0, family)
-            .stringAttribute(NFTA_TABLE_NAME, name).end(),
-        parseTable,
-      )
-    );
+    const table = this.#nft.table(id);
     if (table === undefined) return undefined;
-    const rules = this.#socket.dump(
-      what,
-      (writer) =>
-        beginNft(writer, NFT_MSG_GETRULE, 0, family)
-          .stringAttribute(NFTA_RULE_TABLE, name).end(),
-      parseRule,
-    );
+    const rules = this.#nft.rules(id);
     const chains = [...Map.groupBy(rules, ({ chain }) => chain)].flatMap(([name, rules]) => {
-      const chain = this.#readChain(id, name);
+      const chain = this.#nft.chain(id, name);
       return chain === undefined ? [] : [{ ...chain, rules }];
     });
     return { kind: "nftTable", family, name, chains, ...table };
   }
-
-  #readChain(id: TableId, chain: string): Omit<NftChain, "rules"> | undefined {
-    return unlessGone(() =>
-      this.#socket.get(
-        `read ${nftTableKey(id)}`,
-        (writer) =>
-          beginNft(writer, NFT_MSG_GETCHAIN, 0, id.family)
-            .stringAttribute(NFTA_CHAIN_TABLE, id.name)
-            .stringAttribute(NFTA_CHAIN_NAME, chain).end(),
-        parseChain,
-      )
-    );
-  }
 }
 
-/** By what the kernel knows a table. */
-type TableId = Pick<NftTable, "family" | "name">;
+/** What to do if a kernel refuses a table that is made whole. */
+export const LACKS_NAT =
+  "the kernel lacks a part of nftables; load its modules nft_chain_nat and nft_masq";
 
-/** A table as `nft` names it, and as messages do. */
-export function nftTableKey(id: TableId): string {
-  return `nftables table ${wordsOf(id)}`;
-}
-
-function removalCommand(id: TableId): string {
-  return `nft delete table ${wordsOf(id)}`;
-}
-
-function wordsOf({ family, name }: TableId): string {
-  return `${family === 4 ? "ip" : "ip6"} ${name}`;
-}
-
-function writeBatchEdge(writer: MessageWriter, type: number): void {
-  // struct nfgenmsg; res_id, in network order, is the subsystem.
-  writer.begin(type, 0).u8(0).u8(NFNETLINK_V0).u8(0).u8(NFNL_SUBSYS_NFTABLES).end();
-}
-
-function unlessGone<T>(ask: () => T): T | undefined {
-  try {
-    return ask();
-  } catch (error) {
-    if (error instanceof LinuxError && error.errno === ENOENT) return undefined;
-    throw error;
-  }
+function describe(
+  { errno, detail }: LinuxError,
+  { action, key }: Step<NftTable, FoundNftTable>,
+  words = detail,
+): LinuxError {
+  return new LinuxError(errno, `${action} ${key}`, words);
 }
 
 /** The family of the table of denim's that the event is about; `undefined` if it is about another table. */

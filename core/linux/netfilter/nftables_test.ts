@@ -7,6 +7,7 @@ import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
 import { sh } from "../../../tests/support/sh.ts";
 import { eventually } from "../../../tests/support/wait.ts";
 import { Cidr, FAMILIES, type Family } from "../../ip.ts";
+import { RuntimeError } from "../../errors.ts";
 import { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import { Reconciler } from "../reconciler/reconciler.ts";
 import { NETLINK_NETFILTER } from "../uapi/netlink.ts";
@@ -345,7 +346,14 @@ rootTest("the networks of rules that nft compiled are read too", () => {
 rootTest("flanneld's table goes only once denim's are in place", () => {
   using namespace = new ScratchNamespace();
   const wanted = FAMILIES.map((family) => masqueradeTable(masqueradeOf(family)));
-  using nftables = namespace.run(() => new Nftables({ wanted: () => wanted }));
+  using nftables: Nftables = namespace.run(() =>
+    new Nftables({
+      replacesFlannel: () => true,
+      requireInPlace: (stays) => {
+        if (!wanted.every((table) => nftables.isInPlace(table))) throw new RuntimeError(stays);
+      },
+    })
+  );
   const listed = () => namespace.run(() => sh("nft list tables"));
   namespace.run(() => sh("nft add table ip flannel-ipv4"));
   const left = nftables.dump().find(({ name }) => name === "flannel-ipv4")!;
@@ -354,7 +362,7 @@ rootTest("flanneld's table goes only once denim's are in place", () => {
       .map(({ error }) => error.message);
   const put = (object: NftTable) =>
     nftables.apply([{ action: "put", object, key: nftables.key(object), mayReplace: false }]);
-  const tooEarly = ["nftables table ip flannel-ipv4 stays until denim's own rules are in place"];
+  const tooEarly = ["nftables table ip flannel-ipv4"];
   assert.deepEqual(remove(), tooEarly);
   assert.deepEqual(put(wanted[0]!), []);
   assert.deepEqual(remove(), tooEarly);

@@ -5,13 +5,13 @@
  */
 
 import { RuntimeError } from "../../errors.ts";
-import { EINVAL, EOPNOTSUPP, EPROTONOSUPPORT, LinuxError } from "../sys/linux_error.ts";
+import type { LinuxError } from "../sys/linux_error.ts";
 import type { Step, StepFailure } from "../reconciler/kernel_table.ts";
 import type { FoundNftTable, NftTable } from "./nft_table.ts";
-import { type NftTableKeeper, nftTableKey } from "./nftables.ts";
-
-/** What the kernel says if it lacks nftables, or all of netfilter. */
-const NOT_THERE: readonly number[] = [EINVAL, EOPNOTSUPP, EPROTONOSUPPORT];
+import { NO_CHAIN } from "./iptables_chain.ts";
+import type { IptablesPort } from "./iptables_table.ts";
+import { lacksNftables, nftTableKey } from "./nft_connection.ts";
+import type { NftTableKeeper } from "./nftables.ts";
 
 /**
  * Opens nftables, or takes it for a place without tables if the kernel has none. Throws any other error.
@@ -22,13 +22,27 @@ export function nftablesIfThere(open: () => NftTableKeeper): NftTableKeeper {
   try {
     return open();
   } catch (error) {
-    if (!(error instanceof LinuxError) || !NOT_THERE.includes(error.errno)) throw error;
+    if (!lacksNftables(error)) throw error;
     return new NoNftables(error);
   }
 }
 
+/** iptables-nft on such a kernel: nothing is there, and nothing is asked of it. */
+export const NO_IPTABLES_NFT: IptablesPort = {
+  read: () => NO_CHAIN,
+  contentOf: () => ({ inParent: [], rules: [] }),
+  put: () => {
+    throw new RuntimeError("the kernel has no nftables for iptables-nft's rules");
+  },
+  remove: () => {},
+  forwardPolicy: () => undefined,
+  foreignDrops: () => [],
+  listen: () => Promise.resolve(),
+};
+
 /** A place without tables, in which none can be made. */
 class NoNftables implements NftTableKeeper {
+  readonly isThere = false;
   readonly #cause: LinuxError;
 
   constructor(cause: LinuxError) {
@@ -51,7 +65,7 @@ class NoNftables implements NftTableKeeper {
     return [];
   }
 
-  hasChain(): boolean {
+  isInPlace(): boolean {
     return false;
   }
 
@@ -59,8 +73,8 @@ class NoNftables implements NftTableKeeper {
     steps: readonly Step<NftTable, FoundNftTable>[],
   ): readonly StepFailure<NftTable, FoundNftTable>[] {
     const error = new RuntimeError(
-      "the kernel has no nftables, by which denim masquerades: load its module nf_tables, or start " +
-        "the agent without --ip-masq",
+      "the kernel has no nftables, by which net-conf has denim masquerade (EnableNFTables is true): " +
+        "load its module nf_tables, leave EnableNFTables out, or start the agent without --ip-masq",
       { cause: this.#cause },
     );
     return steps.map((step) => ({ step, error }));

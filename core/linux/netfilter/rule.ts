@@ -5,10 +5,11 @@
  */
 
 import { addressBits, Cidr, type Family, IpAddress } from "../../ip.ts";
-import { NF_NAT_RANGE_PROTO_RANDOM_FULLY } from "../uapi/netfilter.ts";
+import { NF_ACCEPT, NF_NAT_RANGE_PROTO_RANDOM_FULLY } from "../uapi/netfilter.ts";
 import {
   NFT_CMP_EQ,
   NFT_CMP_NEQ,
+  NFT_JUMP,
   NFT_META_MARK,
   NFT_PAYLOAD_NETWORK_HEADER,
   NFT_RETURN,
@@ -17,13 +18,22 @@ import type { Expression } from "./nft_codec.ts";
 
 /** What a packet must be like. */
 export type Match =
-  /** The bits of its mark under `mask` are those of `value`: iptables' `--mark VALUE/MASK`. */
-  | { readonly kind: "mark"; readonly value: number; readonly mask: number }
+  /** The bits of its mark under `mask` are those of `value`: iptables' `--mark VALUE/MASK`; with `not`, others. */
+  | {
+    readonly kind: "mark";
+    readonly value: number;
+    readonly mask: number;
+    readonly not?: boolean;
+  }
   /** Its source (`saddr`) or destination (`daddr`) lies in the network; with `not`, outside of it. */
   | { readonly kind: "saddr" | "daddr"; readonly network: Cidr; readonly not?: boolean };
 
 /** What becomes of a packet for which all matches hold. */
 export type Verdict =
+  /** It passes. */
+  | { readonly kind: "accept" }
+  /** The rules of another chain of the table decide, and then, if they don't, this chain's next. */
+  | { readonly kind: "jump"; readonly chain: string }
   /** It skips this chain's other rules. */
   | { readonly kind: "return" }
   /**
@@ -52,15 +62,70 @@ export function ruleExpressions({ matches, verdict }: Rule): Expression[] {
   return [...matches.flatMap(matchExpressions), verdictExpression(verdict)];
 }
 
+/**
+ * The rule as iptables-nft(8) writes it: it prints, and removes on request, what has this form. It knows no
+ * masquerading but that of its own extension, and has a counter in each rule.
+ */
+export function iptablesExpressions({ matches, verdict }: Rule, family: Family): Expression[] {
+  return [
+    ...matches.flatMap(matchExpressions),
+    { name: "counter" },
+    verdict.kind === "masquerade"
+      ? masqueradeTarget(family, verdict.fullyRandom)
+      : verdictExpression(verdict),
+  ];
+}
+
+/**
+ * iptables' target MASQUERADE. Its struct is nf_nat_ipv4_multi_range_compat (how many ranges; the first one's flags)
+ * or nf_nat_range (flags) of linux/netfilter/nf_nat.h, in host order.
+ */
+function masqueradeTarget(family: Family, fullyRandom: boolean): Expression {
+  const info = new DataView(new ArrayBuffer(family === 4 ? 24 : 40));
+  if (family === 4) info.setUint32(0, 1, true);
+  const flags = fullyRandom ? NF_NAT_RANGE_PROTO_RANDOM_FULLY : 0;
+  info.setUint32(family === 4 ? 4 : 0, flags, true);
+  return {
+    name: "target",
+    extension: "MASQUERADE",
+    revision: 0,
+    info: new Uint8Array(info.buffer),
+  };
+}
+
+/** The rule as iptables(8) prints it behind `-A CHAIN`, and takes it. */
+export function iptablesText({ matches, verdict, comment }: Rule): string {
+  const words = matches.map((match) =>
+    match.kind === "mark"
+      ? `-m mark ${match.not ? "! " : ""}--mark 0x${match.value.toString(16)}/0x${
+        match.mask.toString(16)
+      }`
+      : `${match.not ? "! " : ""}${match.kind === "saddr" ? "-s" : "-d"} ${match.network}`
+  );
+  return [...words, `-m comment --comment "${comment}"`, `-j ${targetText(verdict)}`].join(" ");
+}
+
+function targetText(verdict: Verdict): string {
+  switch (verdict.kind) {
+    case "jump":
+      return verdict.chain;
+    case "masquerade":
+      return verdict.fullyRandom ? "MASQUERADE --random-fully" : "MASQUERADE";
+    default:
+      return verdict.kind.toUpperCase();
+  }
+}
+
 function matchExpressions(match: Match): Expression[] {
+  const op = match.not ? NFT_CMP_NEQ : NFT_CMP_EQ;
   if (match.kind === "mark") {
     return [
       { name: "meta", key: NFT_META_MARK },
       { name: "bitwise", mask: hostOrder(match.mask) },
-      { name: "cmp", op: NFT_CMP_EQ, value: hostOrder(match.value) },
+      { name: "cmp", op, value: hostOrder(match.value) },
     ];
   }
-  const { network, not } = match;
+  const { network } = match;
   const value = network.address.toBytes();
   return [
     {
@@ -70,12 +135,16 @@ function matchExpressions(match: Match): Expression[] {
       length: value.length,
     },
     { name: "bitwise", mask: netmask(network) },
-    { name: "cmp", op: not ? NFT_CMP_NEQ : NFT_CMP_EQ, value },
+    { name: "cmp", op, value },
   ];
 }
 
 function verdictExpression(verdict: Verdict): Expression {
   switch (verdict.kind) {
+    case "accept":
+      return { name: "immediate", verdict: NF_ACCEPT };
+    case "jump":
+      return { name: "immediate", verdict: NFT_JUMP, chain: verdict.chain };
     case "return":
       return { name: "immediate", verdict: NFT_RETURN };
     case "masquerade":

@@ -115,6 +115,12 @@ export class MessageWriter {
     return this;
   }
 
+  /** Writes an attribute of two bytes in host order. */
+  u16Attribute(type: number, value: number): this {
+    this.u16(6).u16(type).u16(value).#pad();
+    return this;
+  }
+
   /** Writes an attribute of two bytes in network order, as ports are. */
   be16Attribute(type: number, value: number): this {
     this.u16(6).u16(type).u8(value >> 8).u8(value & 255).#pad();
@@ -277,6 +283,11 @@ export class MessageReader {
     return this.#at[type] ? this.#view.getUint8(this.#at[type]!) : undefined;
   }
 
+  /** An attribute of two bytes in host order. */
+  u16Attribute(type: number): number | undefined {
+    return this.#at[type] ? this.#view.getUint16(this.#at[type]!, true) : undefined;
+  }
+
   /** An attribute of two bytes in network order. */
   be16Attribute(type: number): number | undefined {
     return this.#at[type] ? this.#view.getUint16(this.#at[type]!) : undefined;
@@ -299,5 +310,18 @@ export class MessageReader {
     if (bytes === undefined) return undefined;
     const zero = bytes.indexOf(0);
     return decoder.decode(zero < 0 ? bytes : bytes.subarray(0, zero));
+  }
+}
+
+/** The attributes in a nested attribute, in order; of a type that comes again, each. */
+export function* attributesOf(
+  bytes: Uint8Array,
+): Generator<readonly [type: number, value: Uint8Array]> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  for (let at = 0; at + 4 <= bytes.length;) {
+    const length = view.getUint16(at, true);
+    if (length < 4 || at + length > bytes.length) return;
+    yield [view.getUint16(at + 2, true) & NLA_TYPE_MASK, bytes.subarray(at + 4, at + length)];
+    at += (length + 3) & ~3;
   }
 }

@@ -5,7 +5,7 @@
  */
 
 import { IpAddress } from "../../ip.ts";
-import type { Link, VxlanInfo, VxlanLink } from "../../kernel_state.ts";
+import type { IpipInfo, Link, PlainTunnelLink, VxlanInfo, VxlanLink } from "../../kernel_state.ts";
 import { MacAddress } from "../../mac.ts";
 import { ENODEV, LinuxError } from "../sys/linux_error.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
@@ -33,6 +33,9 @@ import {
   IFLA_IFNAME,
   IFLA_INFO_DATA,
   IFLA_INFO_KIND,
+  IFLA_IPTUN_LOCAL,
+  IFLA_IPTUN_PMTUDISC,
+  IFLA_IPTUN_REMOTE,
   IFLA_LINKINFO,
   IFLA_MASTER,
   IFLA_MTU,
@@ -45,6 +48,7 @@ import {
   IFLA_VXLAN_LOCAL,
   IFLA_VXLAN_LOCAL6,
   IFLA_VXLAN_PORT,
+  IFLA_VXLAN_UDP_CSUM,
   RTEXT_FILTER_SKIP_STATS,
   RTM_DELLINK,
   RTM_GETLINK,
@@ -83,8 +87,16 @@ export interface LinkState {
   readonly vxlan: (Omit<VxlanInfo, "outerDevice"> & { readonly outerIndex: number }) | undefined;
   /** What a TUN device is made with. */
   readonly tun: TunState | undefined;
+  /** What an IPIP device is made with. */
+  readonly ipip: IpipState | undefined;
   /** How many packets wait to leave before more are dropped. */
   readonly queueLength: number;
+}
+
+/** What an IPIP device is made with; 0.0.0.0 stands for any address. */
+export interface IpipState extends Pick<IpipInfo, "local"> {
+  /** Where all its packets go; to their route's gateway unless given. */
+  readonly remote: IpAddress;
 }
 
 /** What a TUN device is made with. */
@@ -128,14 +140,25 @@ export function parseLink(reader: MessageReader): LinkState | undefined {
     queueLength: reader.u32Attribute(IFLA_TXQLEN) ?? 0,
   };
   const type = reader.enter(IFLA_LINKINFO) ? reader.stringAttribute(IFLA_INFO_KIND) : undefined;
-  const data = (type === "vxlan" || type === "tun") && reader.enter(IFLA_INFO_DATA);
+  const data = ["vxlan", "tun", "ipip"].includes(type ?? "") && reader.enter(IFLA_INFO_DATA);
   return {
     ...link,
     type,
     vxlan: data && type === "vxlan" ? parseVxlan(reader) : undefined,
     tun: data && type === "tun" ? parseTun(reader) : undefined,
+    ipip: data && type === "ipip" ? parseIpip(reader) : undefined,
   };
 }
+
+function parseIpip(reader: MessageReader): IpipState {
+  const address = (type: number) => {
+    const bytes = reader.bytesAttribute(type);
+    return bytes ? IpAddress.fromBytes(bytes) : ANY_ADDRESS;
+  };
+  return { local: address(IFLA_IPTUN_LOCAL), remote: address(IFLA_IPTUN_REMOTE) };
+}
+
+const ANY_ADDRESS = new IpAddress(4, 0n);
 
 function parseTun(reader: MessageReader): TunState {
   return {
@@ -152,7 +175,7 @@ function parseVxlan(reader: MessageReader): LinkState["vxlan"] {
     vni: reader.u32Attribute(IFLA_VXLAN_ID) ?? 0,
     port: reader.be16Attribute(IFLA_VXLAN_PORT) ?? 0,
     outerIndex: reader.u32Attribute(IFLA_VXLAN_LINK) ?? 0,
-    local: local ? IpAddress.fromBytes(local) : new IpAddress(4, 0n),
+    local: local ? IpAddress.fromBytes(local) : ANY_ADDRESS,
     learning: reader.u8Attribute(IFLA_VXLAN_LEARNING) === 1,
     gbp: reader.has(IFLA_VXLAN_GBP),
   };
@@ -188,20 +211,39 @@ export function findLink(socket: NetlinkSocket, which: string | number): LinkSta
   }
 }
 
+/** A device that a message of rtnetlink's makes. */
+export type MadeLink = VxlanLink | PlainTunnelLink;
+
 /**
- * Writes the message that makes a VXLAN device, up: `ip link add NAME address MAC mtu MTU type vxlan id VNI dstport
- * PORT local ADDRESS dev OUTER [gbp] nolearning`. A TUN device is made by opening it; see `openTun`.
+ * Writes the message that makes a device, up: `ip link add NAME address MAC mtu MTU type vxlan id VNI dstport PORT
+ * local ADDRESS dev OUTER [gbp] nolearning [noudpcsum]`, `… type wireguard`, or `… type ipip local ADDRESS nopmtudisc`.
+ * A TUN device is made by opening it; see `openTun`.
+ *
+ * VXLAN's packets of IPv4 have no outer UDP checksum, as RFC 7348 has it (section 5). NAT would spoil it: while the inner
+ * packet's checksum is left to the outer device, the kernel takes the outer one for unfinished too, and corrects it wrongly
+ * (docs/develop.md has which kernels). IPv6 must have one. It can't be changed later: a device that is there
+ * with it is left as it is.
  */
-export function writeNewLink(writer: MessageWriter, link: VxlanLink, context: KernelContext): void {
+export function writeNewLink(writer: MessageWriter, link: MadeLink, context: KernelContext): void {
   writeLinkHeader(writer.begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL), UP)
     .stringAttribute(IFLA_IFNAME, link.name)
-    .u32Attribute(IFLA_MTU, link.mtuBytes).addressAttribute(IFLA_ADDRESS, link.mac);
-  const { info } = link;
-  writeLinkInfo(writer, info.type, () => {
-    writer.u32Attribute(IFLA_VXLAN_ID, info.vni).be16Attribute(IFLA_VXLAN_PORT, info.port);
-    if (info.gbp) writer.flagAttribute(IFLA_VXLAN_GBP);
-    writeChangeable(writer, info, context);
-  });
+    .u32Attribute(IFLA_MTU, link.mtuBytes);
+  if (link.mac !== undefined) {
+    writer.addressAttribute(IFLA_ADDRESS, link.mac);
+    const { info } = link;
+    writeLinkInfo(writer, info.type, () => {
+      writer.u32Attribute(IFLA_VXLAN_ID, info.vni).be16Attribute(IFLA_VXLAN_PORT, info.port);
+      if (info.gbp) writer.flagAttribute(IFLA_VXLAN_GBP);
+      if (info.local.family === 4) writer.u8Attribute(IFLA_VXLAN_UDP_CSUM, 0);
+      writeChangeable(writer, info, context);
+    });
+  } else if (link.info.type === "ipip") {
+    const { type, local } = link.info;
+    // As flannel's: a packet may be fragmented on its way if the pod's packet may be.
+    writeLinkInfo(writer, type, () => {
+      writer.addressAttribute(IFLA_IPTUN_LOCAL, local).u8Attribute(IFLA_IPTUN_PMTUDISC, 0);
+    });
+  } else writeLinkInfo(writer, link.info.type);
 }
 
 /**
@@ -222,7 +264,7 @@ export function writeChangedLink(
   writeLinkHeader(writer.begin(RTM_NEWLINK, 0), { index: found.index, ...UP })
     .u32Attribute(IFLA_MTU, link.mtuBytes);
   if (link.mac === undefined) {
-    writer.u32Attribute(IFLA_TXQLEN, link.info.queueLength);
+    if (link.info.type === "tun") writer.u32Attribute(IFLA_TXQLEN, link.info.queueLength);
   } else if (found.mac?.equals(link.mac) !== true) {
     // The kernel flushes the device's neighbours even if the address is the same.
     writer.addressAttribute(IFLA_ADDRESS, link.mac);
@@ -264,12 +306,19 @@ export const LINK_MESSAGES: KindMessages = {
 export function sameLink(a: Link, b: Link): boolean {
   if (a.name !== b.name || a.mtuBytes !== b.mtuBytes) return false;
   if (a.mac === undefined || b.mac === undefined) {
-    return a.mac === undefined && b.mac === undefined &&
-      a.info.queueLength === b.info.queueLength;
+    return a.mac === undefined && b.mac === undefined && samePlainInfo(a.info, b.info);
   }
   return a.mac.equals(b.mac) && a.info.vni === b.info.vni && a.info.port === b.info.port &&
     a.info.outerDevice === b.info.outerDevice && a.info.local.equals(b.info.local) &&
     a.info.learning === b.info.learning && a.info.gbp === b.info.gbp;
+}
+
+type PlainInfo = Exclude<Link, VxlanLink>["info"];
+
+function samePlainInfo(a: PlainInfo, b: PlainInfo): boolean {
+  if (a.type === "tun") return b.type === "tun" && a.queueLength === b.queueLength;
+  if (a.type === "ipip") return b.type === "ipip" && a.local.equals(b.local);
+  return b.type === "wireguard" && a.program === b.program;
 }
 
 /** Whether a device is as wanted. */
@@ -277,9 +326,10 @@ export function linkEqual(wanted: Link, found: LinkState, context: KernelContext
   if (!linkAdoptable(wanted, found) || !found.up || found.mtuBytes !== wanted.mtuBytes) {
     return false;
   }
-  return wanted.mac === undefined
-    ? found.queueLength === wanted.info.queueLength
-    : found.mac?.equals(wanted.mac) === true && infoEqual(wanted.info, found, context);
+  if (wanted.mac === undefined) {
+    return wanted.info.type !== "tun" || found.queueLength === wanted.info.queueLength;
+  }
+  return found.mac?.equals(wanted.mac) === true && infoEqual(wanted.info, found, context);
 }
 
 function infoEqual(wanted: VxlanInfo, { vxlan }: LinkState, context: KernelContext): boolean {
@@ -295,9 +345,17 @@ function outerEqual({ outerDevice }: VxlanInfo, index: number, context: KernelCo
 
 /** Whether a device can be changed to what is wanted; if not, it has to be removed and made again. */
 export function linkAdoptable(wanted: Link, found: LinkState): boolean {
+  const { tun, ipip } = found;
   if (wanted.mac === undefined) {
-    const { tun } = found;
-    return tun !== undefined && tun.persistent && tun.multiQueue && tun.bareIp;
+    switch (wanted.info.type) {
+      case "tun":
+        return tun !== undefined && tun.persistent && tun.multiQueue && tun.bareIp;
+      case "wireguard":
+        // A program's device goes with the program.
+        return found.type === "wireguard" || tun?.persistent === false;
+      case "ipip":
+        return ipip?.local.equals(wanted.info.local) === true && ipip.remote.equals(ANY_ADDRESS);
+    }
   }
   const { info } = wanted;
   return found.vxlan !== undefined && found.vxlan.vni === info.vni &&

@@ -46,6 +46,7 @@ import {
   RTM_GETROUTE,
   RTM_NEWROUTE,
   RTMSG_LEN,
+  RTN_BLACKHOLE,
   RTN_LOCAL,
   RTN_UNICAST,
   RTNLGRP_IPV4_ROUTE,
@@ -54,8 +55,10 @@ import {
   RTPROT_KERNEL,
 } from "../uapi/rtnetlink.ts";
 
-/** A unicast route as the kernel has it. */
+/** A route as the kernel has it. */
 export interface RouteState {
+  /** What becomes of its packets: `RTN_UNICAST`, `RTN_BLACKHOLE`. */
+  readonly type: number;
   /** Where it leads. */
   readonly destination: Cidr;
   /** Who made it (`RTPROT_…`). */
@@ -75,7 +78,7 @@ export interface RouteState {
 }
 
 /**
- * A route as {@link routeKind} finds it: by a nexthop object, straight to a device, or by a gateway of its own.
+ * A route as {@link routeKind} finds it: by a nexthop object, straight to a device, by a gateway of its own, or nowhere.
  * A route that denim has just written says nothing of protocol and metric.
  */
 export interface FoundRoute {
@@ -83,6 +86,8 @@ export interface FoundRoute {
   readonly kind: "route";
   /** Where it leads. */
   readonly destination: Cidr;
+  /** What becomes of its packets, unless they are sent on. */
+  readonly type?: "blackhole" | "other";
   /** The nexthop object that it goes by, if not 0. */
   readonly nexthopId?: number;
   /** The device that packets leave by; `undefined` also if there are several. */
@@ -102,15 +107,16 @@ function defaultMetric(family: Family): number {
   return family === 4 ? 0 : 1024;
 }
 
-/** Writes `struct rtmsg` for a unicast route of the main table. */
+/** Writes `struct rtmsg` for a route of the main table. */
 export function writeRouteHeader(
   writer: MessageWriter,
   destination: Cidr,
   protocol: number,
   scope: number = RT_SCOPE_UNIVERSE,
+  type: number = RTN_UNICAST,
 ): MessageWriter {
   return writer.u8(addressFamily(destination.family)).u8(destination.prefixLength).u8(0).u8(0)
-    .u8(RT_TABLE_MAIN).u8(protocol).u8(scope).u8(RTN_UNICAST).u32(0)
+    .u8(RT_TABLE_MAIN).u8(protocol).u8(scope).u8(type).u32(0)
     .addressAttribute(RTA_DST, destination.address);
 }
 
@@ -160,17 +166,23 @@ export function writeNewRoute(writer: MessageWriter, route: PlainRoute): void {
   writer.end();
 }
 
-/** Reads `RTM_NEWROUTE` or `RTM_DELROUTE`; `undefined` for one that is not unicast. */
-function parseRoute(reader: MessageReader): RouteState | undefined {
+/** Reads `RTM_NEWROUTE` or `RTM_DELROUTE`; `undefined` for a route that is not unicast. */
+function parseUnicast(reader: MessageReader): RouteState | undefined {
+  return reader.u8(7) === RTN_UNICAST ? parseRoute(reader) : undefined;
+}
+
+/** Reads `RTM_NEWROUTE` or `RTM_DELROUTE`. */
+function parseRoute(reader: MessageReader): RouteState {
   const family: Family = reader.u8(0) === addressFamily(4) ? 4 : 6;
   const prefixLength = reader.u8(1), table = reader.u8(4), protocol = reader.u8(5);
-  if (reader.u8(7) !== RTN_UNICAST) return undefined;
+  const type = reader.u8(7);
   reader.readAttributes(RTMSG_LEN);
   const address = (type: number) => {
     const bytes = reader.bytesAttribute(type);
     return bytes && IpAddress.fromBytes(bytes);
   };
   return {
+    type,
     destination: new Cidr(address(RTA_DST) ?? new IpAddress(family, 0n), prefixLength),
     protocol,
     nexthopId: reader.u32Attribute(RTA_NH_ID) ?? 0,
@@ -193,6 +205,8 @@ interface RouteFilter {
   readonly index?: number;
   /** The main one unless given. */
   readonly table?: number;
+  /** What becomes of the packets; `RTN_UNICAST` unless given. */
+  readonly type?: number;
 }
 
 function dumpRoutes<T>(
@@ -204,7 +218,7 @@ function dumpRoutes<T>(
   try {
     return socket.dump("list routes", (writer) => {
       writer.begin(RTM_GETROUTE, 0).u8(addressFamily(family)).u8(0).u8(0).u8(0)
-        .u8(RT_TABLE_UNSPEC).u8(filter.protocol ?? 0).u8(0).u8(RTN_UNICAST).u32(0)
+        .u8(RT_TABLE_UNSPEC).u8(filter.protocol ?? 0).u8(0).u8(filter.type ?? RTN_UNICAST).u32(0)
         .u32Attribute(RTA_TABLE, filter.table ?? RT_TABLE_MAIN);
       if (filter.index) writer.u32Attribute(RTA_OIF, filter.index);
       writer.end();
@@ -222,7 +236,17 @@ export function listRoutes(
   family: Family,
   table: number = RT_TABLE_MAIN,
 ): RouteState[] {
-  return dumpRoutes(socket, family, { table }, parseRoute);
+  return dumpRoutes(socket, family, { table }, parseUnicast);
+}
+
+/** The routes of the main table that leave by a device and that denim did not make, of one family. */
+export function listOthersRoutes(
+  socket: NetlinkSocket,
+  family: Family,
+  index: number,
+): RouteState[] {
+  return dumpRoutes(socket, family, { index }, parseRoute)
+    .filter(({ protocol }) => protocol !== RTPROT_DENIM);
 }
 
 /** A route to everywhere else. */
@@ -231,36 +255,57 @@ export interface DefaultRoute {
   readonly metric: number;
   /** The indexes of the devices that packets may leave by, each once, in the order of the route's nexthops. */
   readonly indexes: readonly number[];
+  /** The gateways that packets may go by, but for those of a nexthop group. */
+  readonly gateways: readonly IpAddress[];
 }
 
 /** The default routes of the main table, of one family, also those with several nexthops. */
 export function listDefaultRoutes(socket: NetlinkSocket, family: Family): DefaultRoute[] {
   const routes = dumpRoutes(socket, family, {}, (reader) => {
-    const route = parseRoute(reader);
+    const route = parseUnicast(reader);
     if (route?.destination.prefixLength !== 0) return undefined;
-    const several = multipathDevices(reader.bytesAttribute(RTA_MULTIPATH));
-    return { ...route, indexes: route.index === 0 ? several : [route.index] };
+    const several = multipathHops(reader.bytesAttribute(RTA_MULTIPATH));
+    const hops = route.index === 0 ? several : [route];
+    return {
+      ...route,
+      indexes: hops.map(({ index }) => index),
+      gateways: hops.flatMap(({ gateway }) => gateway ?? []),
+    };
   });
-  return routes.map(({ metric, indexes, nexthopId }) => {
+  return routes.map(({ metric, indexes, gateways, nexthopId }) => {
     // With the sysctl net.ipv4.nexthop_compat_mode=0 the kernel says the nexthop object's number alone.
     const byObject = indexes.length === 0 && nexthopId !== 0;
     return {
       metric,
       indexes: [...new Set(byObject ? nexthopDevices(socket, nexthopId) : indexes)],
+      gateways,
     };
   });
 }
 
-/** Reads the devices of `RTA_MULTIPATH`: each `struct rtnexthop` says its length first, and its device last. */
-function multipathDevices(bytes: Uint8Array | undefined): number[] {
+/**
+ * Reads `RTA_MULTIPATH`: each `struct rtnexthop` says its length first and its device last; behind it come attributes,
+ * of which an address in `RTA_GATEWAY` is the gateway.
+ */
+function multipathHops(bytes: Uint8Array | undefined): Pick<RouteState, "index" | "gateway">[] {
   if (bytes === undefined) return [];
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const indexes: number[] = [];
+  const hops: Pick<RouteState, "index" | "gateway">[] = [];
   for (let at = 0; at + 8 <= view.byteLength;) {
-    indexes.push(view.getInt32(at + 4, true));
-    at += Math.max((view.getUint16(at, true) + 3) & ~3, 8);
+    const end = Math.min(at + Math.max(view.getUint16(at, true), 8), view.byteLength);
+    let gateway: IpAddress | undefined;
+    for (let attribute = at + 8; attribute + 4 <= end;) {
+      const length = Math.max(view.getUint16(attribute, true), 4);
+      const type = view.getUint16(attribute + 2, true);
+      if (type === RTA_GATEWAY) {
+        gateway = IpAddress.fromBytes(bytes.subarray(attribute + 4, attribute + length));
+      }
+      attribute += (length + 3) & ~3;
+    }
+    hops.push({ index: view.getInt32(at + 4, true), gateway });
+    at += (end - at + 3) & ~3;
   }
-  return indexes;
+  return hops;
 }
 
 /**
@@ -272,7 +317,7 @@ export function routeTo(
   address: IpAddress,
   options: { readonly match?: boolean } = {},
 ): RouteState | undefined {
-  return lookUp(socket, address, options.match ? RTM_F_FIB_MATCH : 0, parseRoute);
+  return lookUp(socket, address, options.match ? RTM_F_FIB_MATCH : 0, parseUnicast);
 }
 
 /**
@@ -322,21 +367,29 @@ export const routeKind: ObjectKind<Route, FoundRoute> = {
   },
   equal(wanted, found) {
     if (!isDenims(found)) return false;
+    const type = "type" in wanted ? wanted.type : undefined;
+    if (found.type !== type) return false;
+    if ("type" in wanted) return true;
     if ("nexthopId" in wanted) return found.nexthopId === wanted.nexthopId;
     return !found.nexthopId && found.device === wanted.device && found.gateway === undefined &&
       found.source?.equals(wanted.source) === true;
   },
   /**
    * `ip route add|replace DESTINATION nhid ID proto 155`, or
-   * `ip route add|replace DESTINATION dev DEVICE scope global src SOURCE proto 155`
+   * `ip route add|replace DESTINATION dev DEVICE scope global src SOURCE proto 155`, or
+   * `ip route add|replace blackhole DESTINATION proto 155 metric 4294967295`
    */
   put(writer, route, context, mayReplace) {
     writeRouteHeader(
       writer.begin(RTM_NEWROUTE, putFlags(mayReplace)),
       route.destination,
       RTPROT_DENIM,
+      RT_SCOPE_UNIVERSE,
+      "type" in route ? RTN_BLACKHOLE : RTN_UNICAST,
     );
-    if ("nexthopId" in route) {
+    if ("type" in route) {
+      writer.u32Attribute(RTA_PRIORITY, route.metric);
+    } else if ("nexthopId" in route) {
       writer.u32Attribute(RTA_NH_ID, route.nexthopId);
     } else {
       writer.u32Attribute(RTA_OIF, context.indexOf(route.device))
@@ -345,12 +398,13 @@ export const routeKind: ObjectKind<Route, FoundRoute> = {
     writer.end();
   },
   /** `ip route del DESTINATION proto PROTOCOL [metric METRIC] [dev DEVICE]` */
-  remove(writer, { destination, metric, protocol, nexthopId, device }, context) {
+  remove(writer, { type, destination, metric, protocol, nexthopId, device }, context) {
     writeRouteHeader(
       writer.begin(RTM_DELROUTE, 0),
       destination,
       protocol ?? RTPROT_DENIM,
       RT_SCOPE_NOWHERE, // of any scope
+      type === "blackhole" ? RTN_BLACKHOLE : RTN_UNICAST,
     );
     if (metric) writer.u32Attribute(RTA_PRIORITY, metric);
     // Another program's route to the same place, by another device, may come first in the table.
@@ -358,11 +412,14 @@ export const routeKind: ObjectKind<Route, FoundRoute> = {
     writer.end();
   },
   parse(reader, context) {
-    const route = parseRoute(reader);
-    if (route === undefined || route.table !== RT_TABLE_MAIN) return undefined;
-    const { destination, nexthopId, index, source, gateway, protocol, metric } = route;
-    const device = context.nameOf(index);
-    return { kind: "route", destination, nexthopId, device, source, gateway, protocol, metric };
+    const { type, table, destination, protocol, metric, ...way } = parseRoute(reader);
+    if (table !== RT_TABLE_MAIN) return undefined;
+    const route = { kind: "route", destination, protocol, metric } as const;
+    if (type !== RTN_UNICAST) {
+      return { ...route, type: type === RTN_BLACKHOLE ? "blackhole" : "other" };
+    }
+    const { nexthopId, index, source, gateway } = way;
+    return { ...route, nexthopId, device: context.nameOf(index), source, gateway };
   },
   ours(found, context, known) {
     const { protocol, device, destination } = found;
@@ -371,8 +428,9 @@ export const routeKind: ObjectKind<Route, FoundRoute> = {
       (known || context.networks.some(({ network }) => network.contains(destination)));
   },
   dump(socket, context) {
-    const filters = [
+    const filters: RouteFilter[] = [
       { protocol: RTPROT_DENIM },
+      { protocol: RTPROT_DENIM, type: RTN_BLACKHOLE },
       ...context.ownedDevices().map((device) => ({ index: context.indexOf(device) })),
     ];
     return FAMILIES.flatMap((family) =>
@@ -382,6 +440,7 @@ export const routeKind: ObjectKind<Route, FoundRoute> = {
     );
   },
   needs(route) {
+    if ("type" in route) return [];
     if ("nexthopId" in route) return [nexthopKey(route.nexthopId)];
     const { device, source } = route;
     return [addressKey(device, source, hostPrefix(source))];
@@ -391,7 +450,7 @@ export const routeKind: ObjectKind<Route, FoundRoute> = {
    * one step, without a gap for packets. Any other stays.
    */
   recover({ errno }, route, socket, context) {
-    if (errno !== EEXIST) return false;
+    if (errno !== EEXIST || "type" in route) return false;
     const { destination } = route;
     const way = "nexthopId" in route ? context.nexthop(route.nexthopId) : route;
     const there = routeTo(socket, destination.address, { match: true });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { CONTEXT, messagesOf, readWritten } from "../../../tests/support/kernel_context.ts";
 import { Cidr, IpAddress } from "../../ip.ts";
-import type { Route } from "../../kernel_state.ts";
+import { LAST_METRIC, type Route } from "../../kernel_state.ts";
 import { RTPROT_DENIM } from "./object_kind.ts";
 import { type FoundRoute, routeKind, writeNewRoute } from "./route.ts";
 import { RTPROT_KERNEL } from "../uapi/rtnetlink.ts";
@@ -17,8 +17,14 @@ const BY_DEVICE: Route = {
   device: "flannel.1",
   source: IpAddress.parse("fc00:5:0:3::"),
 };
+const NOWHERE: Route = {
+  kind: "route",
+  type: "blackhole",
+  destination: Cidr.parse("10.5.3.0/24"),
+  metric: LAST_METRIC,
+};
 
-// struct rtmsg: the main table, protocol 155; RTA_DST, then RTA_NH_ID, or RTA_OIF and RTA_PREFSRC
+// struct rtmsg: the main table, protocol 155; RTA_DST, then RTA_NH_ID, or RTA_OIF and RTA_PREFSRC, or RTA_PRIORITY
 const MESSAGES = [
   [
     BY_NEXTHOP,
@@ -34,6 +40,13 @@ const MESSAGES = [
     "14000700 fc000005 00000003 00000000 00000000",
     "0a300000 fe9bff01 00000000 14000100 fc000005 00000000 00000000 00000000 08000400 07000000",
     ["address flannel.1 fc00:5:0:3::/128"],
+  ],
+  [
+    NOWHERE,
+    "route 10.5.3.0/24 metric 4294967295",
+    "02180000 fe9b0006 00000000 08000100 0a050300 08000600 ffffffff",
+    "02180000 fe9bff06 00000000 08000100 0a050300 08000600 ffffffff",
+    [],
   ],
 ] as const;
 
@@ -52,7 +65,8 @@ Deno.test("routeKind writes RTM_NEWROUTE and RTM_DELROUTE, and reads what it wri
       (reader) => routeKind.parse(reader, CONTEXT),
     )!;
     // The kernel gives a route of IPv6 a metric.
-    assert.equal(routeKind.key({ ...read, metric: object === BY_DEVICE ? 1024 : 0 }), key);
+    const metric: number = object === BY_DEVICE ? 1024 : read.metric ?? 0;
+    assert.equal(routeKind.key({ ...read, metric }), key);
     assert.equal(routeKind.key(object), key);
     assert.ok(routeKind.equal(object, read));
     assert.deepEqual(routeKind.needs!(object), needs);
@@ -90,6 +104,15 @@ Deno.test("routeKind compares the way and who made the route", () => {
       [BY_DEVICE, { ...BY_DEVICE, device: "eth0", protocol }, false],
       [BY_DEVICE, { ...BY_DEVICE, source: undefined, protocol }, false],
       [BY_DEVICE, { ...BY_DEVICE, source, gateway, protocol }, false],
+      [BY_NEXTHOP, { kind: "route", type: "other", destination, protocol }, false],
+      [NOWHERE, { ...NOWHERE, protocol }, true],
+      [NOWHERE, { ...NOWHERE, protocol: 3 }, false],
+      [NOWHERE, { ...NOWHERE, type: "other", protocol }, false],
+      [
+        NOWHERE,
+        { kind: "route", destination, device: "eth0", metric: LAST_METRIC, protocol },
+        false,
+      ],
     ] as const
   ) assert.equal(routeKind.equal(wanted, found), equal, JSON.stringify({ wanted, found }));
 });

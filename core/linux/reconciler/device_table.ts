@@ -1,11 +1,12 @@
 /**
- * Network devices as a table of the kernel's: made, changed and removed by rtnetlink, and TUN devices by opening them.
+ * Network devices as a table of the kernel's: made, changed and removed by rtnetlink, TUN devices by opening them, and
+ * WireGuard devices by a program where the kernel has no WireGuard.
  *
  * @module
  */
 
 import { messageOf, RuntimeError, throwDefect } from "../../errors.ts";
-import type { Link, VxlanLink } from "../../kernel_state.ts";
+import type { Link } from "../../kernel_state.ts";
 import type { Logger } from "../../log.ts";
 import type { MessageWriter } from "../netlink/netlink_codec.ts";
 import type { Monitor } from "../netlink/monitor.ts";
@@ -17,6 +18,7 @@ import {
   linkEqual,
   type LinkState,
   listLinks,
+  type MadeLink,
   parseLink,
   sameLink,
   writeChangedLink,
@@ -27,6 +29,8 @@ import { deviceKey, type KernelContext } from "../objects/object_kind.ts";
 import { EADDRINUSE, EEXIST, EOPNOTSUPP, LinuxError } from "../sys/linux_error.ts";
 import { readSysctl, trySysctl } from "../sys/sysctl.ts";
 import { openTun } from "../tunnel/tun.ts";
+import { awaitEnd, awaitUp, startProgram } from "../wireguard/program.ts";
+import { hasProgram } from "../wireguard/uapi_socket.ts";
 import type {
   DesiredView,
   KernelTable,
@@ -36,6 +40,7 @@ import type {
   TableListener,
 } from "./kernel_table.ts";
 import type { Links, OnLinkChange } from "./links.ts";
+import { heldDevice, portTaken, rivalTunnel } from "./device_obstacles.ts";
 import { tunHolder } from "./tun_holder.ts";
 
 /** A device as the kernel has it. */
@@ -60,6 +65,8 @@ export interface DeviceTableOptions {
   readonly desired: DesiredView;
   /** Takes what operators should know. */
   readonly log: Logger;
+  /** The names of devices that earlier runs left, as their record says. */
+  readonly left: ReadonlySet<string>;
   /** Told of every change of a device, denim's or not, that denim did not make itself. */
   readonly onChange: OnLinkChange;
   /** Told that events of devices, and so perhaps of all else, were lost. */
@@ -93,8 +100,8 @@ export class DeviceTable implements KernelTable<Link, Link | FoundLink> {
   }
 
   /** See {@link KernelTable.ours}. A device of unknown origin is never denim's to remove. */
-  ours(_found: Link | FoundLink, known: boolean): boolean {
-    return known;
+  ours({ name }: Link | FoundLink, known: boolean): boolean {
+    return known || this.#options.left.has(name);
   }
 
   /** See {@link KernelTable.find}. */
@@ -174,16 +181,16 @@ export class DeviceTable implements KernelTable<Link, Link | FoundLink> {
       this.#remove(name, found.index);
       found = undefined;
     }
-    const opened = found === undefined && link.mac === undefined;
-    if (opened) {
-      openTun(name)[Symbol.dispose]();
-      found = findLink(socket, name);
-    }
+    const isNew = found === undefined;
+    if (isNew) this.#make(link);
+    found ??= findLink(socket, name);
+    const byProgram = link.info.type === "wireguard" && found?.tun !== undefined;
     try {
-      if (found === undefined) this.#make(link as VxlanLink);
-      else this.#change(link, found);
+      // What rtnetlink made is right already.
+      if (found !== undefined && (!isNew || found.tun !== undefined)) this.#change(link, found);
+      if (isNew && byProgram) awaitUp(name);
     } catch (error) {
-      if (opened) this.#remove(name, found?.index);
+      if (isNew) this.#remove(name, found?.index);
       throw error;
     }
     const made = findLink(socket, name);
@@ -192,11 +199,22 @@ export class DeviceTable implements KernelTable<Link, Link | FoundLink> {
     if (link.mac !== undefined) trySysctl(acceptRa(name), "0");
   }
 
-  #make(link: VxlanLink): void {
-    this.#request(
-      `make device ${link.name}`,
-      (writer) => writeNewLink(writer, link, this.#options.context),
-    );
+  #make(link: Link): void {
+    const { name, info } = link;
+    if (link.mac === undefined && info.type === "tun") return openTun(name)[Symbol.dispose]();
+    try {
+      this.#request(
+        `make device ${name}`,
+        (writer) => writeNewLink(writer, link as MadeLink, this.#options.context),
+      );
+    } catch (error) {
+      if (info.type !== "wireguard" || !isUnknownType(error)) throw error;
+      startProgram(info.program, name);
+      this.#options.log.info(
+        "wireguard-program",
+        `the kernel has no WireGuard: ${info.program} has made device ${name}`,
+      );
+    }
   }
 
   #change(link: Link, found: LinkState): void {
@@ -208,7 +226,9 @@ export class DeviceTable implements KernelTable<Link, Link | FoundLink> {
 
   #remove(name: string, index: number | undefined): void {
     if (index === undefined) return;
+    const ofProgram = this.#options.links.at(index)?.tun?.persistent === false && hasProgram(name);
     this.#request(`remove device ${name}`, (writer) => writeRemovedLink(writer, index));
+    if (ofProgram) awaitEnd(name);
     this.#options.links.delete(index);
   }
 
@@ -224,23 +244,24 @@ export class DeviceTable implements KernelTable<Link, Link | FoundLink> {
       : new RuntimeError(`${messageOf(error)}; ${hint}`, { cause: error });
   }
 
-  #hint(link: Link, { errno, detail }: LinuxError): string | undefined {
-    if (errno === EOPNOTSUPP && detail === "Unknown device type") {
-      return "load the kernel's module for it (modprobe vxlan), or choose another Backend in net-conf";
+  #hint(link: Link, error: LinuxError): string | undefined {
+    const { errno } = error;
+    if (isUnknownType(error)) {
+      return `load the kernel's module for it (modprobe ${link.info.type}), or choose another Backend in net-conf`;
     }
-    if (errno !== EEXIST && errno !== EADDRINUSE || link.mac === undefined) return undefined;
+    if (link.mac === undefined) {
+      if (errno !== EEXIST || link.info.type !== "ipip") return undefined;
+      const { local } = link.info;
+      const rival = listLinks(this.#options.socket).find(({ ipip }) => ipip?.local.equals(local));
+      return rival &&
+        `device ${rival.name} is a tunnel from ${local} too; remove it (ip link del ${rival.name})`;
+    }
+    if (errno !== EEXIST && errno !== EADDRINUSE) return undefined;
     const rival = listLinks(this.#options.socket).find(({ name, vxlan }) =>
       name !== link.name && vxlan?.port === link.info.port
     );
-    const what = `UDP port ${link.info.port}`;
-    if (rival !== undefined) {
-      return `device ${rival.name} has VNI ${rival.vxlan!.vni} and ${what}; remove it ` +
-        `(ip link del ${rival.name}) if nothing needs it, or choose another VNI and Port in net-conf's Backend`;
-    }
-    return errno === EADDRINUSE
-      ? `another program has ${what} (ss -ulnp shows which); stop it, or choose another Port in ` +
-        "net-conf's Backend"
-      : undefined;
+    if (rival !== undefined) return rivalTunnel(rival);
+    return errno === EADDRINUSE ? portTaken(link.info.port) : undefined;
   }
 
   /** See {@link KernelTable.listen}. */
@@ -279,6 +300,12 @@ export class DeviceTable implements KernelTable<Link, Link | FoundLink> {
   }
 }
 
+/** Whether the kernel has no devices of a type. */
+function isUnknownType(error: unknown): boolean {
+  return error instanceof LinuxError && error.errno === EOPNOTSUPP &&
+    error.detail === "Unknown device type";
+}
+
 function acceptRa(device: string): string {
   return `net/ipv6/conf/${device}/accept_ra`;
 }
@@ -286,11 +313,7 @@ function acceptRa(device: string): string {
 /** A TUN device that a living program reads is not denim's to remove. */
 function refuseIfHeld(name: string): void {
   const holder = tunHolder(name);
-  if (holder === undefined) return;
-  throw new RuntimeError(
-    `device ${name} belongs to ${holder.name} (process ${holder.pid}); stop that program, or choose another ` +
-      "Backend in net-conf",
-  );
+  if (holder !== undefined) throw new RuntimeError(heldDevice(name, holder));
 }
 
 function sameTunnel(wanted: Link, other: Link | FoundLink): boolean {

@@ -17,10 +17,9 @@ import type {
 import type { Logger } from "../../log.ts";
 import { Monitor } from "../netlink/monitor.ts";
 import { NetlinkSocket } from "../netlink/netlink_socket.ts";
-import { Masquerading } from "../netfilter/masquerading.ts";
+import type { IptablesChain } from "../netfilter/iptables_chain.ts";
+import { NetfilterTables } from "../netfilter/netfilter_tables.ts";
 import type { NftTable } from "../netfilter/nft_table.ts";
-import { Nftables } from "../netfilter/nftables.ts";
-import { nftablesIfThere } from "../netfilter/no_nftables.ts";
 import { addressKind } from "../objects/address.ts";
 import { type DeviceUp, deviceUpKind } from "../objects/device_up.ts";
 import { fdbKind } from "../objects/fdb.ts";
@@ -33,6 +32,7 @@ import { routeKind } from "../objects/route.ts";
 import { ENODEV, LinuxError } from "../sys/linux_error.ts";
 import { NetworkNamespace } from "../sys/namespace.ts";
 import { NETLINK_ROUTE } from "../uapi/netlink.ts";
+import { WireguardTable } from "../wireguard/wireguard_table.ts";
 import { DeviceTable } from "./device_table.ts";
 import type {
   AnyTable,
@@ -54,6 +54,9 @@ export interface UnderlayNews {
   readonly destination?: Cidr;
 }
 
+/** How often flanneld compares iptables' rules, unless `--iptables-resync` says otherwise. */
+const IPTABLES_RESYNC_MS = 5_000;
+
 /** What the tables of a namespace work with. */
 export interface LinuxTablesOptions {
   /** What owners want. */
@@ -62,15 +65,19 @@ export interface LinuxTablesOptions {
   readonly log: Logger;
   /** Told of changes that are not denim's. */
   readonly onUnderlay: (news: UnderlayNews) => void;
+  /** The names of devices that earlier runs left and that go unless an owner wants them; none unless given. */
+  readonly left?: ReadonlySet<string>;
+  /** How often iptables' rules are compared in full, in milliseconds; {@link IPTABLES_RESYNC_MS} unless given. */
+  readonly iptablesResyncMs?: number | undefined;
   /** Opens the socket for requests, in the thread's namespace; a new {@link NetlinkSocket} unless given. */
   readonly openSocket?: () => NetlinkSocket;
 }
 
 /** What every kind of object of {@link KernelObject} is kept by, or derived from. */
-type Kept = KernelObject | DeviceUp | NftTable;
+type Kept = KernelObject | DeviceUp | IptablesChain | NftTable;
 
 /** Kinds that stand for others. */
-type Derived = "podGateway" | "masquerade";
+type Derived = "podGateway" | "masquerade" | "podForward";
 
 type OnDevices = DeviceUp | DeviceAddress;
 type BetweenNodes = FdbEntry | Neighbour | Nexthop | Route;
@@ -100,7 +107,8 @@ export class LinuxTables implements KernelTables {
 
   /** Opens the sockets. Throws a LinuxError without CAP_NET_ADMIN. */
   constructor(options: LinuxTablesOptions) {
-    const { desired, log, onUnderlay, openSocket = () => new NetlinkSocket() } = options;
+    const { desired, log, onUnderlay, iptablesResyncMs = IPTABLES_RESYNC_MS } = options;
+    const { left = new Set(), openSocket = () => new NetlinkSocket() } = options;
     this.#onUnderlay = onUnderlay;
     using open = new DisposableStack();
     this.#namespace = open.use(NetworkNamespace.current());
@@ -112,8 +120,10 @@ export class LinuxTables implements KernelTables {
     const links = new Links();
     const podBridge = new PodBridge({ socket, monitor, links, networks: () => this.networks });
     const context = this.#context(links, podBridge, desired);
+    const wireguard = open.use(new WireguardTable({ links, context, desired }));
     const onChange = (before: LinkState | undefined, now: LinkState | undefined) => {
       podBridge.onLink(before, now);
+      wireguard.onLink(before, now);
       this.#reportDevice(before, now, context);
     };
     const common = { socket, monitor, context };
@@ -121,6 +131,7 @@ export class LinuxTables implements KernelTables {
       ...common,
       links,
       desired,
+      left,
       log,
       onChange,
       onLost: () => onUnderlay({}),
@@ -128,23 +139,27 @@ export class LinuxTables implements KernelTables {
     const onDevices = new RtnetlinkTable<OnDevices>(ON_DEVICES, common);
     const betweenNodes = new RtnetlinkTable<BetweenNodes>(BETWEEN_NODES, common);
     const sysctls = new SysctlTable(common);
-    const nftables = open.use(nftablesIfThere(() =>
-      new Nftables({
+    const netfilter = open.use(
+      new NetfilterTables({
+        desired,
+        log,
         inCluster: (cidr) => this.networks.some(({ network }) => network.contains(cidr)),
-        wanted: () => [...desired.of("nftTable").values()].map(({ object }) => object as NftTable),
-      })
-    ));
+        iptablesResyncMs,
+      }),
+    );
     this.derivations = {
       podGateway: podBridge,
-      masquerade: new Masquerading({ nftables, log }),
+      ...netfilter.derivations,
     } satisfies Record<Derived, Derivation>;
     // Leaving a kind out does not type-check.
     this.tables = {
       link: devices,
       ...onDevices.byKind(),
+      wireguard,
+      wireguardPeer: wireguard,
       ...betweenNodes.byKind(),
       forwarding: sysctls,
-      nftTable: nftables,
+      ...netfilter.tables,
     } satisfies { [Kind in Exclude<Kept["kind"], Derived>]: AnyTable };
     this.#open = open.move();
   }

@@ -79,6 +79,8 @@ export interface ReconcilerOptions {
   readonly metrics?: Metrics;
   /** Told of changes to routes and devices that are not denim's, while {@link Reconciler.run} does. */
   readonly onUnderlay?: (news: UnderlayNews) => void;
+  /** How often iptables' rules are compared in full, in milliseconds; 5 s unless given. */
+  readonly iptablesResyncMs?: number;
   /** Opens the tables; those of the thread's network namespace unless given. */
   readonly open?: (desired: DesiredView) => KernelTables;
   /** A monotonic clock in milliseconds; `performance.now` unless given. */
@@ -154,7 +156,9 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
   constructor(options: ReconcilerOptions) {
     const { log, metrics = NO_METRICS, onUnderlay = () => {}, now = () => performance.now() } =
       options;
-    const open = options.open ?? ((desired) => new LinuxTables({ desired, log, onUnderlay }));
+    const { iptablesResyncMs } = options;
+    const open = options.open ??
+      ((desired) => new LinuxTables({ desired, log, onUnderlay, iptablesResyncMs }));
     this.#log = log;
     this.#now = now;
     this.#metrics = countersOf(metrics);

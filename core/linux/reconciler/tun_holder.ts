@@ -5,6 +5,7 @@
  */
 
 import { throwDefect } from "../../errors.ts";
+import { listProcFolder, readProcFile, readProcLink } from "../sys/proc_files.ts";
 
 /** A process. */
 export interface Holder {
@@ -22,17 +23,16 @@ const TUN_PATH = "/dev/net/tun";
  * this process may not look.
  */
 export function tunHolder(device: string): Holder | undefined {
-  const here = Deno.statSync("/proc/thread-self/ns/net");
-  for (const { name: pid } of Deno.readDirSync("/proc")) {
+  const here = readProcLink("/proc/thread-self/ns/net");
+  for (const pid of listProcFolder("/proc")) {
     if (!/^\d+$/.test(pid) || Number(pid) === Deno.pid) continue;
     try {
-      const there = Deno.statSync(`/proc/${pid}/ns/net`);
-      if (there.ino !== here.ino || there.dev !== here.dev) continue;
-      for (const { name: fd } of Deno.readDirSync(`/proc/${pid}/fd`)) {
-        if (Deno.readLinkSync(`/proc/${pid}/fd/${fd}`) !== TUN_PATH) continue;
-        const info = Deno.readTextFileSync(`/proc/${pid}/fdinfo/${fd}`);
+      if (readProcLink(`/proc/${pid}/ns/net`) !== here) continue;
+      for (const fd of listProcFolder(`/proc/${pid}/fd`)) {
+        if (readProcLink(`/proc/${pid}/fd/${fd}`) !== TUN_PATH) continue;
+        const info = readProcFile(`/proc/${pid}/fdinfo/${fd}`);
         if (/^iff:\s*(\S+)$/m.exec(info)?.[1] !== device) continue;
-        return { pid: Number(pid), name: Deno.readTextFileSync(`/proc/${pid}/comm`).trim() };
+        return { pid: Number(pid), name: readProcFile(`/proc/${pid}/comm`).trim() };
       }
     } catch (error) {
       throwDefect(error);

@@ -47,6 +47,7 @@ export const EBUSY = 16;
 export const EEXIST = 17;
 export const ENODEV = 19;
 export const EINVAL = 22;
+export const EROFS = 30;
 export const EBADFD = 77;
 export const EMSGSIZE = 90;
 export const EPROTONOSUPPORT = 93;
@@ -56,6 +57,7 @@ export const EADDRNOTAVAIL = 99;
 export const ENETDOWN = 100;
 export const ENETUNREACH = 101;
 export const ENOBUFS = 105;
+export const ECONNREFUSED = 111;
 export const EHOSTUNREACH = 113;
 
 const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> = {
@@ -76,6 +78,7 @@ const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> 
   [EINVAL]: ["EINVAL", "invalid argument"],
   24: ["EMFILE", "too many open files"],
   28: ["ENOSPC", "no space left"],
+  [EROFS]: ["EROFS", "the file system is read-only"],
   34: ["ERANGE", "out of range"],
   [EBADFD]: ["EBADFD", "the device is gone"],
   [EMSGSIZE]: ["EMSGSIZE", "message too long"],
@@ -88,6 +91,6 @@ const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> 
   [ENETDOWN]: ["ENETDOWN", "the device is down"],
   [ENETUNREACH]: ["ENETUNREACH", "network unreachable"],
   [ENOBUFS]: ["ENOBUFS", "events were lost"],
-  111: ["ECONNREFUSED", "connection refused"],
+  [ECONNREFUSED]: ["ECONNREFUSED", "connection refused"],
   [EHOSTUNREACH]: ["EHOSTUNREACH", "host unreachable"],
 };

@@ -7,6 +7,7 @@
 
 import { checked, cString, type FileDescriptor, libc, open } from "./libc.ts";
 import { EINVAL, LinuxError } from "./linux_error.ts";
+import { readProcLink } from "./proc_files.ts";
 import { CLONE_NEWNET, MNT_DETACH, MS_BIND, O_CLOEXEC, O_RDONLY } from "../uapi/socket.ts";
 
 /** Where `ip netns` keeps the names of namespaces (ip-netns(8)). */
@@ -90,10 +91,14 @@ export class NetworkNamespace implements Disposable {
     }
   }
 
+  /** Whether this thread is in the namespace. */
+  get isHere(): boolean {
+    return readProcLink(THIS_THREAD) === readProcLink(`/proc/self/fd/${this.fd}`);
+  }
+
   /** As {@link NetworkNamespace.run}, but needs no CAP_SYS_ADMIN if the thread is in the namespace already. */
   runHere<T>(fn: () => T extends Promise<unknown> ? never : T): T {
-    const here = Deno.statSync(THIS_THREAD), there = Deno.statSync(`/proc/self/fd/${this.fd}`);
-    return here.ino === there.ino && here.dev === there.dev ? fn() : this.run(fn);
+    return this.isHere ? fn() : this.run(fn);
   }
 
   /** Moves this thread into the namespace for good: for a worker that lives there. */

@@ -41,6 +41,19 @@ export function getsockopt(fd: FileDescriptor, level: number, option: number): n
   return value[0]!;
 }
 
+/** getsockopt(2) of an option whose value is a struct that the kernel fills, and may read before. */
+export function getsockoptInto(
+  fd: FileDescriptor,
+  level: number,
+  option: number,
+  value: Uint8Array<ArrayBuffer>,
+): void {
+  checked(
+    libc.getsockopt(fd.fd, level, option, value, new Uint32Array([value.length])),
+    `getsockopt ${level}/${option}`,
+  );
+}
+
 /** setsockopt(2), with the value in its binary form. */
 export function setsockopt(
   fd: FileDescriptor,

@@ -6,8 +6,11 @@
  * @module
  */
 
+import { existsSync } from "node:fs";
 import { throwDefect } from "../../errors.ts";
 import type { Family } from "../../ip.ts";
+import { ENOENT, EROFS, LinuxError } from "./linux_error.ts";
+import { openProcFileToWrite, readProcFile, writeProcFile } from "./proc_files.ts";
 
 /** The setting that makes a namespace a router, by family. */
 export const FORWARDING: Readonly<Record<Family, string>> = {
@@ -23,21 +26,38 @@ function sysctlPath(name: string): string {
 /** A setting's value; `undefined` if the kernel has no such setting. */
 export function readSysctl(name: string): string | undefined {
   try {
-    return Deno.readTextFileSync(sysctlPath(name)).trim();
+    return readProcFile(sysctlPath(name)).trim();
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
+    if (error instanceof LinuxError && error.errno === ENOENT) return undefined;
     throw error;
   }
 }
 
 /**
- * Gives a setting a value, unless it has it already: a read-only `/proc/sys` with the right value is fine. Throws what
- * Deno throws, NotFound if the kernel has no such setting.
+ * Gives a setting a value, unless it has it already: a read-only `/proc/sys` with the right value is fine. In a
+ * container, whose `/proc/sys` is read-only, the host's `/proc/sys/net` is written if it is mounted at
+ * `/host/proc/sys/net`. Throws a LinuxError, ENOENT if the kernel has no such setting.
+ *
+ * @param host where a container sees its host's files
  */
-export function writeSysctl(name: string, value: string): void {
+export function writeSysctl(name: string, value: string, host = "/host"): void {
+  access(name, value, (path) => writeProcFile(path, value), host);
+}
+
+/** Whether {@link writeSysctl} could give a setting a value; changes nothing. Throws what that throws if not. */
+export function requireWritable(name: string, value: string): void {
+  access(name, value, openProcFileToWrite);
+}
+
+function access(name: string, value: string, use: (path: string) => void, host = "/host"): void {
   if (readSysctl(name) === value) return;
-  // truncate: an open with O_CREAT would be refused on procfs.
-  Deno.writeTextFileSync(sysctlPath(name), value, { create: false });
+  try {
+    use(sysctlPath(name));
+  } catch (error) {
+    const isReadOnly = error instanceof LinuxError && error.errno === EROFS;
+    if (!isReadOnly || !existsSync(host + sysctlPath("net"))) throw error;
+    use(host + sysctlPath(name));
+  }
 }
 
 /** As {@link writeSysctl}, for a setting that denim can do without: kernels without IPv6 lack some. */

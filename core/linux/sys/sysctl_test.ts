@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
 import { rootTest } from "../../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
+import { sh } from "../../../tests/support/sh.ts";
+import { TempFolder } from "../../../tests/support/temp_folder.ts";
 import { readSysctl, trySysctl, writeSysctl } from "./sysctl.ts";
 
 const NONE = "net/ipv4/conf/no-such-device/forwarding";
 
 Deno.test("a setting that the kernel does not have is undefined, and can't be set", () => {
   assert.equal(readSysctl(NONE), undefined);
-  assert.throws(() => writeSysctl(NONE, "1"), Deno.errors.NotFound);
+  assert.throws(() => writeSysctl(NONE, "1"), { name: "LinuxError", code: "ENOENT" });
   trySysctl(NONE, "1");
 });
 
@@ -31,3 +33,27 @@ rootTest(
     });
   },
 );
+
+rootTest("a container writes to its host's settings where those are mounted", () => {
+  using host = new TempFolder();
+  const script = `
+    import { readSysctl, writeSysctl } from ${JSON.stringify(import.meta.resolve("./sysctl.ts"))};
+    const name = "net/ipv4/conf/lo/forwarding";
+    const before = readSysctl(name);
+    writeSysctl(name, before === "1" ? "0" : "1", Deno.args[0]);
+    console.log(before === readSysctl(name) ? "as before" : "changed");
+  `;
+  Deno.writeTextFileSync(`${host.path}/write.ts`, script);
+  const run = (mountHost: string) =>
+    sh(
+      `unshare --mount --net sh -ec '${mountHost}; mount --bind /proc/sys /proc/sys;
+      mount -o remount,bind,ro /proc/sys; "$1" run -A "$2/write.ts" "$2"' sh "$1" "$2"`,
+      [
+        Deno.execPath(),
+        host.path,
+      ],
+    );
+  assert.throws(() => run(":"), /the file system is read-only \(EROFS\)/);
+  const mounted = run('mkdir -p "$2/proc/sys/net"; mount --bind /proc/sys/net "$2/proc/sys/net"');
+  assert.equal(mounted, "changed\n");
+});

@@ -1,5 +1,5 @@
 /**
- * linux/rtnetlink.h, if_link.h, if_addr.h, neighbour.h, netconf.h and nexthop.h (Linux 6.1), as far as denim
+ * linux/rtnetlink.h, if_link.h, if_tunnel.h, if_addr.h, neighbour.h, netconf.h and nexthop.h (Linux 6.1), as far as denim
  * uses them.
  *
  * @module
@@ -34,7 +34,10 @@ export const IF_OPER_UP = 6;
 export const RTEXT_FILTER_SKIP_STATS = 8;
 
 export const IFLA_VXLAN_ID = 1, IFLA_VXLAN_LINK = 3, IFLA_VXLAN_LOCAL = 4, IFLA_VXLAN_LEARNING = 7;
-export const IFLA_VXLAN_PORT = 15, IFLA_VXLAN_LOCAL6 = 17, IFLA_VXLAN_GBP = 23;
+export const IFLA_VXLAN_PORT = 15, IFLA_VXLAN_LOCAL6 = 17, IFLA_VXLAN_UDP_CSUM = 18;
+export const IFLA_VXLAN_GBP = 23;
+
+export const IFLA_IPTUN_LOCAL = 2, IFLA_IPTUN_REMOTE = 3, IFLA_IPTUN_PMTUDISC = 10;
 
 // struct ifaddrmsg, IFA_*
 export const IFADDRMSG_LEN = 8;
@@ -65,6 +68,6 @@ export const RTA_TABLE = 15, RTA_VIA = 18, RTA_NH_ID = 30;
 export const RT_TABLE_UNSPEC = 0, RT_TABLE_MAIN = 254;
 export const RTM_F_FIB_MATCH = 0x2000;
 export const RT_SCOPE_UNIVERSE = 0, RT_SCOPE_LINK = 253, RT_SCOPE_NOWHERE = 255;
-export const RTN_UNICAST = 1, RTN_LOCAL = 2;
+export const RTN_UNICAST = 1, RTN_LOCAL = 2, RTN_BLACKHOLE = 6;
 export const RTPROT_KERNEL = 2, RTPROT_BOOT = 3;
 export const RTNH_F_ONLINK = 4;

@@ -12,6 +12,7 @@ import {
   RuntimeError,
   sleep,
   type StoreMetrics,
+  throwDefect,
 } from "../../mod.ts";
 import type { Access, AccessSource } from "./access.ts";
 import { type Answer, Connection } from "./connection.ts";
@@ -82,6 +83,11 @@ export class KubernetesClient implements AsyncDisposable {
     );
   }
 
+  /** The API server's URL as it was read last; `undefined` before that. */
+  get server(): string | undefined {
+    return this.#server || undefined;
+  }
+
   /** Aborted when the client is closed, with the reason that waits reject with. */
   get closed(): AbortSignal {
     return this.#closed.signal;
@@ -131,6 +137,7 @@ export class KubernetesClient implements AsyncDisposable {
           );
         } else throw new RefusedError(answer.status, why);
       } catch (error) {
+        if (error !== ending.reason) throwDefect(error);
         ending.throwIfAborted();
         if (error instanceof RefusedError || !this.#waitsOut(error)) throw error;
         const at = error instanceof TransportError && this.#server !== ""

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { sleep } from "../../mod.ts";
+import { sleep, throwUnlessAborted } from "../../mod.ts";
 import { type Transport, TransportError, type TransportRequest } from "./transport.ts";
 
 /** How long nothing may be heard, with an answer due, before the server is asked whether it is there … */
@@ -162,7 +162,7 @@ export class Connection implements Disposable {
         await response.body?.cancel();
         this.#heardAtMs = performance.now();
       } catch (error) {
-        if (over.aborted) return;
+        if (over.aborted) return throwUnlessAborted(error, over);
         if (!late.signal.aborted && !(error instanceof TransportError)) throw error;
         // What was due came meanwhile: it is only slow, or this machine is.
         if (performance.now() - this.#heardAtMs < QUIET_MS) continue;

@@ -99,8 +99,8 @@ export class ExecSource {
         signal,
       }).output();
     } catch (error) {
+      if (error !== signal.reason) throwDefect(error);
       signal.throwIfAborted();
-      throwDefect(error);
       const hint = plugin.installHint ? `; ${plugin.installHint.trim()}` : "";
       throw new ConfigError(
         `${where}: the plugin ${path} can't be run: ${messageOf(error)}${hint}`,

@@ -9,6 +9,7 @@ import {
   kubeconfigText,
   type KubeServer,
   nodeManifest,
+  POD_RULE,
   RULES,
 } from "../../../tests/support/kube_server.ts";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
@@ -298,6 +299,22 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
       /enables IPv4, for which the node has no/,
     );
   },
+  "a podCIDR that holds a host's address is refused, unless pods live there": async (world) => {
+    await world.make("n1", ["10.5.1.0/24"]);
+    const store = await world.open("n1");
+    assert.deepEqual(store.servers, []);
+    const host = { address: IpAddress.parse("10.5.1.7"), whose: "this node's router" };
+    const asked = { ...request(1), hostNetwork: { hosts: [host], links: [] } };
+    await assert.rejects(store.acquire(asked, world.signal), {
+      name: "ConfigError",
+      message:
+        /n1: its podCIDR 10.5.1.0\/24 holds 10.5.1.7, the address of this node's router; name a/,
+    });
+    assert.equal(store.servers.length, 1);
+    const previousSubnets = [Cidr.parse("10.5.1.0/24")];
+    const { key } = await store.acquire({ ...asked, previousSubnets, only: true }, world.signal);
+    assert.equal(key, "10.5.1.0-24");
+  },
   "a podCIDR outside the network is refused, in either family": async (world) => {
     await world.make("n1", ["10.9.1.0/24", "fc00:9:0:1::/64"]);
     const store = await world.open("n1");
@@ -501,11 +518,16 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
       "patch nodes/status": (store) => store.acquire(request(1), world.signal),
       "get pods": () => world.open("", { node: { pod: { namespace: "default", name: "agent" } } }),
     };
+    const rules = [...RULES, POD_RULE];
+    const rights = rules.flatMap(({ resource, verbs }) =>
+      verbs.map((verb) => `${verb} ${resource}`)
+    );
+    assert.deepEqual(Object.keys(steps), rights, "the manifest's ClusterRole has what is needed");
     await (await world.open("n1")).acquire(request(1), world.signal);
     for (const [right, run] of Object.entries(steps)) {
       await world.annotate("n1", flannel({ "public-ip": "10.99.0.99" }));
       const [verb, resource] = right.split(" ");
-      await world.server.grant(RULES.map((rule) => ({
+      await world.server.grant(rules.map((rule) => ({
         ...rule,
         verbs: rule.verbs.filter((one) => one !== verb || rule.resource !== resource),
       })));
@@ -519,7 +541,7 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
         ),
       );
       if (right !== "watch nodes") assert.equal(done, false, right);
-      await world.server.grant(RULES);
+      await world.server.grant(rules);
       if (right === "get pods") await assert.rejects(running, /there is no pod default\/agent/);
       else await running;
     }
@@ -642,6 +664,7 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
       KUBERNETES_SERVICE_HOST: hostname,
       KUBERNETES_SERVICE_PORT: port,
     };
+    await world.server.grant([...RULES, POD_RULE]);
     await world.server.admin("POST", "/api/v1/namespaces/default/pods", {
       metadata: { name: "agent" },
       spec: {

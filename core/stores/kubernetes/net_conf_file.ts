@@ -15,6 +15,7 @@ import {
   readNetConf,
   sleep,
   throwDefect,
+  throwUnlessAborted,
 } from "../../mod.ts";
 
 /** How long the file is left alone after something happened beside it: a writer may not be done. */
@@ -60,7 +61,7 @@ export class NetConfFile {
           yield text;
         } while (await changed(watcher) && await sleep(SETTLE_MS, signal));
       } catch (error) {
-        if (signal.aborted) return;
+        if (signal.aborted) return throwUnlessAborted(error, signal);
         // Its directory went away with it.
         if (!(error instanceof Deno.errors.NotFound)) throw error;
       }

@@ -6,7 +6,7 @@
  */
 
 import { z } from "zod";
-import { ConfigError, RuntimeError } from "../../mod.ts";
+import { ConfigError, RuntimeError, throwUnlessAborted } from "../../mod.ts";
 import type { AnnotationNames, Annotations, NodeRecord } from "./annotations.ts";
 import type { KubernetesClient } from "./client.ts";
 import type { Answer } from "./connection.ts";
@@ -224,7 +224,7 @@ export class NodeApi {
         if (news !== undefined) yield news;
       }
     } catch (error) {
-      if (!late.signal.aborted) throw error;
+      throwUnlessAborted(error, late.signal);
       throw new HistoryGoneError("the watch tells nothing any more", { cause: error });
     } finally {
       clearTimeout(timer);

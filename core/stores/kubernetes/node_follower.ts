@@ -15,6 +15,7 @@ import {
   RuntimeError,
   sleep,
   type StoreMetrics,
+  throwUnlessAborted,
 } from "../../mod.ts";
 import { type AnnotationNames, type NodeRecord, sameAnnotations } from "./annotations.ts";
 import { HistoryGoneError, type NodeApi, type NodeEvents, type NodeList } from "./node_api.ts";
@@ -100,7 +101,7 @@ export class NodeFollower {
     let failed: { readonly error: unknown } | undefined;
     const guard = (work: Promise<void>) =>
       work.catch((error) => {
-        if (ending.aborted) return;
+        if (ending.aborted) return throwUnlessAborted(error, ending);
         failed ??= { error };
         this.#news.add();
       });
@@ -144,7 +145,7 @@ export class NodeFollower {
           this.#hear(news);
         }
       } catch (error) {
-        if (ending.aborted) return;
+        if (ending.aborted) return throwUnlessAborted(error, ending);
         if (!(error instanceof RuntimeError)) throw error;
         if (error instanceof HistoryGoneError) {
           listed = false;

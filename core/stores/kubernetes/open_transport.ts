@@ -83,9 +83,9 @@ function fetchTransport({ server, tls, proxyUrl }: Access): Transport {
       try {
         return await fetch(server + path, { ...init, client });
       } catch (error) {
-        signal.throwIfAborted();
         // A request that can't be sent at all is a mistake of denim's.
         if (error instanceof TypeError && error.cause === undefined) throw error;
+        signal.throwIfAborted();
         throw new TransportError(explain(error), { cause: error });
       }
     },

@@ -14,6 +14,8 @@ import {
   type Logger,
   RuntimeError,
   sleep,
+  throwDefect,
+  throwUnlessAborted,
 } from "../../mod.ts";
 import {
   address,
@@ -123,6 +125,7 @@ export class OwnNode {
         if (events.length > 0) return;
       }
     } catch (error) {
+      if (error !== signal.reason) throwDefect(error);
       signal.throwIfAborted();
       if (!(error instanceof RuntimeError)) throw error;
     }
@@ -193,7 +196,7 @@ export class OwnNode {
         this.#rewrittenAtMs = performance.now();
       }
     } catch (error) {
-      if (this.#closed.aborted) return;
+      if (this.#closed.aborted) return throwUnlessAborted(error, this.#closed);
       if (!(error instanceof RuntimeError)) throw error;
       this.#log.error(
         "annotations-unwritten",

@@ -1,0 +1,91 @@
+/**
+ * What drops pods' packets though FORWARD's policy does not, or though denim's rules let them pass: a packet has to
+ * pass all chains on its way, so no rule of denim's lifts what another chain drops. firewalld does so, and ufw. Those
+ * are named, with the remedy.
+ *
+ * @module
+ */
+
+import type { Cidr } from "../../ip.ts";
+import { NF_ACCEPT, NF_DROP } from "../uapi/netfilter.ts";
+import { NFT_GOTO, NFT_JUMP, NFT_RETURN } from "../uapi/nf_tables.ts";
+import type { Expression } from "./nft_codec.ts";
+import { type BaseChain, tableWords } from "./nft_connection.ts";
+import type { FoundNftRule, NftRule } from "./nft_table.ts";
+
+/** A chain on the way of forwarded packets, and all rules of its table. */
+export interface ForwardChain extends BaseChain {
+  /** The rules of the table, chain by chain, in order. */
+  readonly rules: readonly FoundNftRule[];
+}
+
+/** What becomes of a packet for which no rule with a condition fits. */
+type End = "drop" | "accept" | "go on";
+
+/**
+ * Whether a chain drops every packet that no rule with a condition lets pass.
+ *
+ * @param lifted the chain of denim's by which pods' packets pass, where this chain hands its packets on to it
+ */
+export function dropsTheRest({ chain, policy, rules }: ForwardChain, lifted: string): boolean {
+  const byChain = Map.groupBy(rules, (rule) => rule.chain);
+  const visited = new Set<string>();
+  const endOf = (name: string): End => {
+    if (name === lifted) return "accept";
+    // The kernel lets no chain lead back to itself; a second visit brings nothing new.
+    if (visited.has(name)) return "go on";
+    visited.add(name);
+    for (const rule of byChain.get(name) ?? []) {
+      const verdict = unconditional(rule);
+      if (verdict === undefined) continue;
+      if (typeof verdict === "string") return verdict;
+      if (verdict.verdict === NFT_RETURN) return "go on";
+      const end = endOf(verdict.chain!);
+      if (end !== "go on" || verdict.verdict === NFT_GOTO) return end;
+    }
+    return "go on";
+  };
+  const end = endOf(chain);
+  return end === "drop" || end === "go on" && policy === NF_DROP;
+}
+
+type Immediate = Extract<Expression, { readonly name: "immediate" }>;
+
+/** How a rule ends, if it has no condition and an end. */
+function unconditional({ expressions }: NftRule): Exclude<End, "go on"> | Immediate | undefined {
+  const last = expressions.at(-1);
+  if (last === undefined || !expressions.slice(0, -1).every(isRemark)) return undefined;
+  if (last.name === "other") return last.kernelName === "reject" ? "drop" : undefined;
+  if (last.name === "target") return last.extension === "REJECT" ? "drop" : undefined;
+  if (last.name !== "immediate") return undefined;
+  if (last.verdict === NF_DROP) return "drop";
+  if (last.verdict === NF_ACCEPT) return "accept";
+  return [NFT_JUMP, NFT_GOTO, NFT_RETURN].includes(last.verdict) ? last : undefined;
+}
+
+/** Whether a step lets every packet go on. */
+function isRemark(step: Expression): boolean {
+  return step.name === "counter" || step.name === "other" && step.kernelName === "log" ||
+    step.name === "match" && step.extension === "comment";
+}
+
+/** The sentence by which an operator learns of a chain, and what to do. */
+export function dropMessage(chain: BaseChain, networks: readonly Cidr[]): string {
+  const words =
+    `the chain ${chain.chain} of nftables' table ${tableWords(chain)} drops what is forwarded ` +
+    `and nobody lets pass there, so pods may not reach each other or the outside; ` +
+    "no rule of denim's can lift that: ";
+  const each = (command: (network: Cidr) => string) => networks.map(command).join("; ");
+  if (chain.name === "firewalld") {
+    return words +
+      each((network) => `firewall-cmd --permanent --zone=trusted --add-source=${network}`) +
+      "; firewall-cmd --reload";
+  }
+  if (chain.family !== "inet" && chain.name === "filter" && chain.chain === "FORWARD") {
+    return words + each((network) =>
+      `ufw route allow from ${network}; ufw route allow to ${network}`
+    ) +
+      "; or, without ufw, remove the rule before FLANNEL-FWD that drops or rejects all";
+  }
+  return words + `let packets from and to ${networks.join(", ")} pass in it`;
+}

@@ -1,0 +1,63 @@
+/**
+ * What the kernel shows as files, under `/proc`. Deno opens those only for a program that may do everything
+ * (`--allow-all`), and denim is run with the permissions that it needs and no others.
+ *
+ * @module
+ */
+
+import { O_CLOEXEC, O_RDONLY, O_WRONLY } from "../uapi/socket.ts";
+import { checked, cString, errno, libc, open, read, write } from "./libc.ts";
+import { LinuxError } from "./linux_error.ts";
+
+/** A file's text. Throws a LinuxError that names the path, ENOENT if there is no such file. */
+export function readProcFile(path: string): string {
+  using file = open(path, O_RDONLY | O_CLOEXEC);
+  const decoder = new TextDecoder();
+  const chunk = new Uint8Array(4096);
+  let text = "";
+  for (;;) {
+    const length = read(file, chunk);
+    if (length <= 0) return text + decoder.decode();
+    text += decoder.decode(chunk.subarray(0, length), { stream: true });
+  }
+}
+
+/** Writes a file that is there. Throws a LinuxError. */
+export function writeProcFile(path: string, text: string): void {
+  using file = open(path, O_WRONLY | O_CLOEXEC);
+  write(file, new TextEncoder().encode(text));
+}
+
+/** Opens a file that is there for writing, and writes nothing. Throws a LinuxError if it may not be written. */
+export function openProcFileToWrite(path: string): void {
+  open(path, O_WRONLY | O_CLOEXEC)[Symbol.dispose]();
+}
+
+/** Where a link leads (readlink(2)); a namespace's says which it is: `net:[4026531840]`. Throws a LinuxError. */
+export function readProcLink(path: string): string {
+  const target = new Uint8Array(4096);
+  const length = checked(
+    libc.readlink(cString(path), target, BigInt(target.length)),
+    `readlink ${path}`,
+  );
+  return new TextDecoder().decode(target.subarray(0, Number(length)));
+}
+
+/** Where a name begins in `struct dirent` of the C library, on 64 bits. */
+const D_NAME = 19;
+
+/** The names in a folder (readdir(3)). Throws a LinuxError. */
+export function listProcFolder(path: string): string[] {
+  const folder = libc.opendir(cString(path));
+  if (folder === null) throw new LinuxError(errno(), `list ${path}`);
+  const names: string[] = [];
+  try {
+    for (;;) {
+      const entry = libc.readdir(folder);
+      if (entry === null) return names.filter((name) => name !== "." && name !== "..");
+      names.push(new Deno.UnsafePointerView(entry).getCString(D_NAME));
+    }
+  } finally {
+    libc.closedir(folder);
+  }
+}

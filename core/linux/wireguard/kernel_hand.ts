@@ -1,0 +1,257 @@
+/**
+ * The kernel's WireGuard devices, by generic netlink (linux/wireguard.h).
+ *
+ * @module
+ */
+
+import { Cidr, IpAddress } from "../../ip.ts";
+import type { WireguardDevice, WireguardEndpoint, WireguardPeer } from "../../kernel_state.ts";
+import { WireguardSecret } from "../../wireguard_key.ts";
+import { beginGeneric, genericFamily } from "../netlink/generic_netlink.ts";
+import { attributesOf, type MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
+import { NetlinkSocket } from "../netlink/netlink_socket.ts";
+import { addressFamily } from "../sys/address_family.ts";
+import { LinuxError } from "../sys/linux_error.ts";
+import { SOCKADDR_ADDRESS, SOCKADDR_LEN, socketAddress } from "../sys/socket_address.ts";
+import { GENL_HDRLEN } from "../uapi/genetlink.ts";
+import { NETLINK_GENERIC } from "../uapi/netlink.ts";
+import {
+  WG_CMD_GET_DEVICE,
+  WG_CMD_SET_DEVICE,
+  WG_GENL_NAME,
+  WG_GENL_VERSION,
+  WG_KEY_LEN,
+  WGALLOWEDIP_A_CIDR_MASK,
+  WGALLOWEDIP_A_FAMILY,
+  WGALLOWEDIP_A_IPADDR,
+  WGDEVICE_A_IFNAME,
+  WGDEVICE_A_LISTEN_PORT,
+  WGDEVICE_A_PEERS,
+  WGDEVICE_A_PRIVATE_KEY,
+  WGPEER_A_ALLOWEDIPS,
+  WGPEER_A_ENDPOINT,
+  WGPEER_A_FLAGS,
+  WGPEER_A_LAST_HANDSHAKE_TIME,
+  WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL,
+  WGPEER_A_PRESHARED_KEY,
+  WGPEER_A_PUBLIC_KEY,
+  WGPEER_F_REMOVE_ME,
+  WGPEER_F_REPLACE_ALLOWEDIPS,
+  WGPEER_F_UPDATE_ONLY,
+} from "../uapi/wireguard.ts";
+import {
+  firstKeepalive,
+  type FoundDevice,
+  type FoundPeer,
+  type FoundWireguard,
+  SESSION_MS,
+  type WireguardFailure,
+  type WireguardHand,
+  type WireguardStep,
+} from "./wireguard_hand.ts";
+
+/** A batch's size in bytes, as of an `RtnetlinkTable`. */
+const BATCH_BYTES = 60_000;
+
+/** Devices of the network namespace of the thread that opens this. */
+export class KernelHand implements WireguardHand, Disposable {
+  readonly #socket = new NetlinkSocket(NETLINK_GENERIC);
+  readonly #writer = new MessageWriter();
+  #family: number | undefined;
+
+  /** Closes the socket. The devices stay. */
+  [Symbol.dispose](): void {
+    this.#socket[Symbol.dispose]();
+  }
+
+  /** Looked up when there is a device, and so the kernel has its module. */
+  get #familyId(): number {
+    return this.#family ??= genericFamily(this.#socket, WG_GENL_NAME);
+  }
+
+  /** See {@link WireguardHand.read}. */
+  read(device: string): FoundWireguard[] {
+    const family = this.#familyId;
+    const parts = this.#socket.dump(
+      `read WireGuard device ${device}`,
+      (writer) => writeGetDevice(writer, family, device),
+      (reader) => parseDevice(reader, device, Date.now()),
+    );
+    return joinParts(parts);
+  }
+
+  /** See {@link WireguardHand.apply}. A step is one message, or two, so that one that fails is known. */
+  apply(device: string, steps: readonly WireguardStep[]): WireguardFailure[] {
+    const family = this.#familyId;
+    const errors = new Map<WireguardStep, LinuxError>();
+    const writer = this.#writer;
+    let sent: WireguardStep[] = [];
+    const flush = () => {
+      for (const { index, error: { errno, detail } } of this.#socket.send(writer)) {
+        const step = sent[index]!;
+        errors.set(step, new LinuxError(errno, `${step.action} ${step.key}`, detail));
+      }
+      writer.clear();
+      sent = [];
+    };
+    writer.clear();
+    for (const step of steps) {
+      const before = writer.count;
+      writeStep(writer, family, device, step);
+      for (let count = before; count < writer.count; count++) sent.push(step);
+      if (writer.length > BATCH_BYTES) flush();
+    }
+    flush();
+    return [...errors].map(([step, error]) => ({ step, error }));
+  }
+}
+
+/** Writes the question for all of a device. */
+export function writeGetDevice(writer: MessageWriter, family: number, device: string): void {
+  beginGeneric(writer, family, WG_CMD_GET_DEVICE, WG_GENL_VERSION)
+    .stringAttribute(WGDEVICE_A_IFNAME, device).end();
+}
+
+/** Writes the messages of a step. */
+export function writeStep(
+  writer: MessageWriter,
+  family: number,
+  device: string,
+  { action, object }: WireguardStep,
+): void {
+  const begin = () =>
+    beginGeneric(writer, family, WG_CMD_SET_DEVICE, WG_GENL_VERSION)
+      .stringAttribute(WGDEVICE_A_IFNAME, device);
+  if (object.kind === "wireguard") {
+    if (action === "put") writeDevice(begin(), object as WireguardDevice);
+  } else if (action === "remove") {
+    writePeer(begin(), object.publicKey, WGPEER_F_REMOVE_ME, () => {});
+  } else {
+    const peer = object as WireguardPeer;
+    writePeer(
+      begin(),
+      peer.publicKey,
+      WGPEER_F_REPLACE_ALLOWEDIPS,
+      () => writeWanted(writer, peer),
+    );
+    if (firstKeepalive(peer) === peer.keepaliveSeconds) return;
+    writePeer(begin(), peer.publicKey, WGPEER_F_UPDATE_ONLY, () => {
+      writer.u16Attribute(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, peer.keepaliveSeconds);
+    });
+  }
+}
+
+function writeDevice(writer: MessageWriter, { privateKey, listenPort }: WireguardDevice): void {
+  writer.bytesAttribute(WGDEVICE_A_PRIVATE_KEY, privateKey.reveal())
+    .u16Attribute(WGDEVICE_A_LISTEN_PORT, listenPort).end();
+}
+
+function writePeer(
+  writer: MessageWriter,
+  publicKey: string,
+  flags: number,
+  writeRest: () => void,
+): void {
+  writer.nested(WGDEVICE_A_PEERS, () => {
+    writer.nested(0, () => {
+      writer.bytesAttribute(WGPEER_A_PUBLIC_KEY, Uint8Array.fromBase64(publicKey))
+        .u32Attribute(WGPEER_A_FLAGS, flags);
+      writeRest();
+    });
+  }).end();
+}
+
+function writeWanted(writer: MessageWriter, peer: WireguardPeer): void {
+  const { presharedKey, endpoint, allowedIps } = peer;
+  // Zeros stand for none.
+  writer.bytesAttribute(
+    WGPEER_A_PRESHARED_KEY,
+    presharedKey?.reveal() ?? new Uint8Array(WG_KEY_LEN),
+  )
+    .bytesAttribute(WGPEER_A_ENDPOINT, socketAddress(endpoint.address, endpoint.port))
+    .u16Attribute(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, firstKeepalive(peer))
+    .nested(WGPEER_A_ALLOWEDIPS, () => {
+      for (const { address, prefixLength } of allowedIps) {
+        writer.nested(0, () => {
+          writer.u16Attribute(WGALLOWEDIP_A_FAMILY, addressFamily(address.family))
+            .addressAttribute(WGALLOWEDIP_A_IPADDR, address)
+            .u8Attribute(WGALLOWEDIP_A_CIDR_MASK, prefixLength);
+        });
+      }
+    });
+}
+
+/** What one message of a dump says. */
+export interface DevicePart {
+  /** The device; only the first message says all of it. */
+  readonly device: FoundDevice;
+  /** Peers; the first may be the rest of the message before, with more networks. */
+  readonly peers: readonly FoundPeer[];
+}
+
+/** Reads a message of a dump. */
+export function parseDevice(reader: MessageReader, device: string, nowMs: number): DevicePart {
+  reader.readAttributes(GENL_HDRLEN);
+  const key = reader.bytesAttribute(WGDEVICE_A_PRIVATE_KEY);
+  const peers = [...attributesOf(reader.bytesAttribute(WGDEVICE_A_PEERS) ?? NONE)];
+  return {
+    device: {
+      kind: "wireguard",
+      device,
+      privateKey: key && new WireguardSecret(key),
+      listenPort: reader.u16Attribute(WGDEVICE_A_LISTEN_PORT) ?? 0,
+    },
+    peers: peers.map(([, bytes]) => parsePeer(bytes, device, nowMs)),
+  };
+}
+
+const NONE = new Uint8Array();
+
+function parsePeer(bytes: Uint8Array, device: string, nowMs: number): FoundPeer {
+  const attributes = new Map(attributesOf(bytes));
+  const view = (type: number) => {
+    const value = attributes.get(type) ?? NONE;
+    return new DataView(value.buffer, value.byteOffset, value.byteLength);
+  };
+  const psk = attributes.get(WGPEER_A_PRESHARED_KEY);
+  const keepalive = view(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL);
+  const handshake = view(WGPEER_A_LAST_HANDSHAKE_TIME);
+  const seconds = handshake.byteLength < 8 ? 0 : Number(handshake.getBigInt64(0, true));
+  return {
+    kind: "wireguardPeer",
+    device,
+    publicKey: (attributes.get(WGPEER_A_PUBLIC_KEY) ?? NONE).toBase64(),
+    presharedKey: psk?.some((octet) => octet !== 0) ? new WireguardSecret(psk) : undefined,
+    endpoint: parseEndpoint(view(WGPEER_A_ENDPOINT)),
+    isHeard: nowMs - seconds * 1000 < SESSION_MS,
+    keepaliveSeconds: keepalive.byteLength < 2 ? 0 : keepalive.getUint16(0, true),
+    allowedIps: [...attributesOf(attributes.get(WGPEER_A_ALLOWEDIPS) ?? NONE)]
+      .map(([, network]) => {
+        const parts = new Map(attributesOf(network));
+        const address = IpAddress.fromBytes(parts.get(WGALLOWEDIP_A_IPADDR) ?? NONE);
+        return new Cidr(address, parts.get(WGALLOWEDIP_A_CIDR_MASK)?.[0] ?? 0);
+      }),
+  };
+}
+
+/** Reads a `struct sockaddr_in` or `sockaddr_in6`. */
+function parseEndpoint(view: DataView): WireguardEndpoint | undefined {
+  const family = view.byteLength === SOCKADDR_LEN[4] ? 4 : 6;
+  if (view.byteLength !== SOCKADDR_LEN[family]) return undefined;
+  const at = view.byteOffset + SOCKADDR_ADDRESS[family];
+  const bytes = new Uint8Array(view.buffer, at, family === 4 ? 4 : 16);
+  return { address: IpAddress.fromBytes(bytes), port: view.getUint16(2) };
+}
+
+/** Joins what the messages of a dump say: a peer with many networks may be spread over several. */
+function joinParts(parts: readonly DevicePart[]): FoundWireguard[] {
+  const peers = new Map<string, FoundPeer>();
+  for (const peer of parts.flatMap(({ peers }) => peers)) {
+    const before = peers.get(peer.publicKey);
+    peers.set(
+      peer.publicKey,
+      before ? { ...before, allowedIps: [...before.allowedIps, ...peer.allowedIps] } : peer,
+    );
+  }
+  return [...parts.slice(0, 1).map(({ device }) => device), ...peers.values()];
+}

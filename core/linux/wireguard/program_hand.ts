@@ -1,0 +1,133 @@
+/**
+ * WireGuard devices of programs in user space, such as wireguard-go(1), by the programs' sockets.
+ *
+ * @module
+ */
+
+import { throwDefect } from "../../errors.ts";
+import { Cidr, IpAddress } from "../../ip.ts";
+import type { WireguardDevice, WireguardEndpoint, WireguardPeer } from "../../kernel_state.ts";
+import { WireguardSecret } from "../../wireguard_key.ts";
+import { WG_KEY_LEN } from "../uapi/wireguard.ts";
+import { UapiSocket } from "./uapi_socket.ts";
+import {
+  firstKeepalive,
+  type FoundPeer,
+  type FoundWireguard,
+  SESSION_MS,
+  type WireguardFailure,
+  type WireguardHand,
+  type WireguardStep,
+} from "./wireguard_hand.ts";
+
+/** Devices whose programs have their sockets where this process sees them. */
+export const programHand: WireguardHand = {
+  read(device) {
+    using socket = new UapiSocket(device);
+    return parseDevice(socket.ask("get=1\n"), device, Date.now());
+  },
+
+  apply(device, steps) {
+    using socket = new UapiSocket(device);
+    return steps.flatMap((step): WireguardFailure[] => {
+      try {
+        for (const request of requestsOf(step)) socket.ask(`set=1\n${request}`);
+        return [];
+      } catch (error) {
+        throwDefect(error);
+        return [{ step, error: error as Error }];
+      }
+    });
+  },
+};
+
+/** The requests of a step, as lines. */
+export function requestsOf({ action, object }: WireguardStep): string[] {
+  if (object.kind === "wireguard") {
+    return action === "put" ? [deviceLines(object as WireguardDevice)] : [];
+  }
+  const peer = `public_key=${Uint8Array.fromBase64(object.publicKey).toHex()}\n`;
+  if (action === "remove") return [`${peer}remove=true\n`];
+  const wanted = object as WireguardPeer;
+  const first = firstKeepalive(wanted);
+  return [
+    `${peer}${peerLines(wanted)}${keepaliveLine(first)}`,
+    ...first === wanted.keepaliveSeconds
+      ? []
+      : [`${peer}update_only=true\n${keepaliveLine(wanted.keepaliveSeconds)}`],
+  ];
+}
+
+function deviceLines({ privateKey, listenPort }: WireguardDevice): string {
+  return `private_key=${privateKey.reveal().toHex()}\nlisten_port=${listenPort}\n`;
+}
+
+function keepaliveLine(seconds: number): string {
+  return `persistent_keepalive_interval=${seconds}\n`;
+}
+
+function peerLines({ presharedKey, endpoint, allowedIps }: WireguardPeer): string {
+  const psk = presharedKey?.reveal() ?? new Uint8Array(WG_KEY_LEN);
+  return `preshared_key=${psk.toHex()}\nendpoint=${formatEndpoint(endpoint)}\n` +
+    `replace_allowed_ips=true\n${allowedIps.map((cidr) => `allowed_ip=${cidr}\n`).join("")}`;
+}
+
+function formatEndpoint({ address, port }: WireguardEndpoint): string {
+  return address.family === 4 ? `${address}:${port}` : `[${address}]:${port}`;
+}
+
+function parseEndpoint(text: string): WireguardEndpoint | undefined {
+  const [, host, port] = /^\[?([0-9a-f.:]+)\]?:(\d+)$/.exec(text) ?? [];
+  const address = host === undefined ? undefined : IpAddress.tryParse(host);
+  return address && { address, port: Number(port) };
+}
+
+/** Reads the answer to `get=1`: the device's own lines, and then each peer's from its `public_key` on. */
+export function parseDevice(
+  lines: readonly (readonly [key: string, value: string])[],
+  device: string,
+  nowMs: number,
+): FoundWireguard[] {
+  const groups: (readonly [string, string])[][] = [[]];
+  for (const line of lines) {
+    if (line[0] === "public_key") groups.push([]);
+    groups.at(-1)!.push(line);
+  }
+  const [own, ...peers] = groups;
+  const { private_key: privateKey, listen_port: listenPort } = Object.fromEntries(own!);
+  return [
+    {
+      kind: "wireguard",
+      device,
+      privateKey: secretOf(privateKey),
+      listenPort: Number(listenPort ?? 0),
+    },
+    ...peers.map((group) => parsePeer(group, device, nowMs)),
+  ];
+}
+
+function parsePeer(
+  lines: readonly (readonly [string, string])[],
+  device: string,
+  nowMs: number,
+): FoundPeer {
+  const one = Object.fromEntries(lines);
+  const handshakeMs = Number(one.last_handshake_time_sec ?? 0) * 1000;
+  return {
+    kind: "wireguardPeer",
+    device,
+    publicKey: Uint8Array.fromHex(one.public_key!).toBase64(),
+    presharedKey: secretOf(one.preshared_key),
+    endpoint: parseEndpoint(one.endpoint ?? ""),
+    isHeard: nowMs - handshakeMs < SESSION_MS,
+    keepaliveSeconds: Number(one.persistent_keepalive_interval ?? 0),
+    allowedIps: lines.filter(([key]) => key === "allowed_ip").map(([, text]) => Cidr.parse(text)),
+  };
+}
+
+/** Zeros stand for no key. */
+function secretOf(hex: string | undefined): WireguardSecret | undefined {
+  return hex === undefined || /^0*$/.test(hex)
+    ? undefined
+    : new WireguardSecret(Uint8Array.fromHex(hex));
+}

@@ -1,0 +1,60 @@
+/**
+ * What the two ways to a WireGuard device have in common: the kernel's own, and a program's.
+ *
+ * @module
+ */
+
+import type { WireguardDevice, WireguardEndpoint, WireguardPeer } from "../../kernel_state.ts";
+import type { Step, StepFailure } from "../reconciler/kernel_table.ts";
+
+/** What is wanted of WireGuard. */
+export type WireguardObject = WireguardDevice | WireguardPeer;
+
+/** A device as it is: it may have no private key yet, which no wanted one equals. */
+export type FoundDevice = Omit<WireguardDevice, "privateKey"> & {
+  readonly privateKey: WireguardDevice["privateKey"] | undefined;
+};
+
+/** A peer as a device has it. */
+export type FoundPeer = Omit<WireguardPeer, "endpoint"> & {
+  /** Where its packets go now; `undefined` if the device does not know. */
+  readonly endpoint: WireguardEndpoint | undefined;
+  /**
+   * Whether it proved lately that it is where `endpoint` says: it made a handshake in the last {@link SESSION_MS}. Not
+   * said of what denim has just written.
+   */
+  readonly isHeard?: boolean;
+  /** Whether the device was down, and so forgot what it had agreed on with the peer, without a word to it since. */
+  readonly isForgotten?: boolean;
+};
+
+/** What a device has. */
+export type FoundWireguard = FoundDevice | FoundPeer;
+
+/** A step about one device. */
+export type WireguardStep = Step<WireguardObject, FoundWireguard>;
+/** A step that failed. */
+export type WireguardFailure = StepFailure<WireguardObject, FoundWireguard>;
+
+/** For how long packets go by what a handshake agreed on, in milliseconds (`REJECT_AFTER_TIME` of the protocol, 180 s). */
+export const SESSION_MS = 180_000;
+
+/** A way to WireGuard devices. */
+export interface WireguardHand {
+  /** What a device has. Throws a LinuxError. */
+  read(device: string): readonly FoundWireguard[];
+  /**
+   * Takes steps about one device in the order given, and returns those that failed. Throws a LinuxError if the device
+   * can't be spoken to.
+   */
+  apply(device: string, steps: readonly WireguardStep[]): readonly WireguardFailure[];
+}
+
+/**
+ * What a peer's keepalive is set to for a moment when the peer is put. A device sends a packet when keepalive is switched
+ * on. For that it makes a handshake: so the first pod's packet does not wait for one, and a peer that still uses what it
+ * agreed on with an earlier run of this node finds out at once rather than after 15 s.
+ */
+export function firstKeepalive({ keepaliveSeconds }: WireguardPeer): number {
+  return keepaliveSeconds || 1;
+}
