@@ -16,7 +16,8 @@ import {
 import { PodMasquerade } from "@denim/core/linux/pod-masquerade";
 import { flag, type FlagValues, type ParsedFlags } from "./flag_table.ts";
 import { toggle } from "./flag_types.ts";
-import { type CommonFlag, SUBNET_FILE_FLAG } from "./flags.ts";
+import type { CommonFlag } from "./common_flags.ts";
+import { SUBNET_FILE_FLAG } from "./flags.ts";
 import { CONF_NAME, otherConfs, runsDenim } from "./install/cni_conf.ts";
 import { HostFiles, isThere, textIfThere } from "./install/host_files.ts";
 import { type HostRecord, readHostRecord } from "./install/host_record.ts";
