@@ -259,7 +259,7 @@ export class DataPathManager implements AsyncDisposable {
    * it again with {@link DataPathManager.config}.
    */
   async changeTo(config: NetworkConfig): Promise<void> {
-    const fingerprint = fingerprintOf(config, this.#options.outer.current);
+    const fingerprint = fingerprintOf(config, this.#options);
     if (this.current.fingerprint === fingerprint && !this.current.closed) return;
     try {
       await this.#changeTo(config, fingerprint);

@@ -5,6 +5,7 @@
  */
 
 import {
+  type Cidr,
   heldBefore,
   type KernelState,
   type Lease,
@@ -19,6 +20,7 @@ import {
   type NetworkConfig,
   NodeScope,
   type OuterInterface,
+  RoutableLeases,
   RuntimeError,
   type SubnetEnv,
   SYSTEM_CLOCK,
@@ -33,23 +35,26 @@ import {
   FORWARD_OWNER,
   forwardState,
   HOST_OWNER,
+  HOSTS_OWNER,
   hostState,
   MASQUERADE_OWNER,
   type MasqueradeChoice,
   masqueradeState,
 } from "./host_state.ts";
+import { type HostNetworkFollower, routesToHosts } from "./host_network.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
-import { type AnyBackend, findBackend } from "./net_conf.ts";
+import { type AnyBackend, requireUsable } from "./net_conf.ts";
 import { BadNews } from "./mesh/bad_news.ts";
 import { formatReport, type MeshReport, meshReport } from "./mesh/mesh_report.ts";
 import { Prober } from "./mesh/prober.ts";
 import { NetworkCondition } from "./network_condition.ts";
-import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
+import type { InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
 import { PeerList } from "./peer_list.ts";
 import type { NodeView } from "./status_routes.ts";
 import { type LastRun, SubnetFile } from "./subnet_file.ts";
+import { findSurroundings } from "./surroundings.ts";
 import { TaskGroup } from "./task_group.ts";
 import { Underlay } from "./underlay.ts";
 
@@ -119,13 +124,7 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
 async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<void> {
   const { store, backends, log, metrics } = options;
   const config = await store.networkConfig(signal);
-  findBackend(config, backends);
-  if (config.backend.defaulted) {
-    log.warn(
-      "backend-defaulted",
-      'net-conf names no Backend, which means "udp" as in flannel; set Backend.Type to choose one',
-    );
-  }
+  requireUsable(config, { backends, log });
   using socket = new NetlinkSocket();
   const start = await readStartState(options, config, socket, signal);
   const tasks = new TaskGroup(signal);
@@ -133,8 +132,11 @@ async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<v
     kernel: kernelReader(socket),
     concernsOuter: (news) => start.outer.concerns(news),
     routesMatter: () => node.dataPaths.followsUnderlay,
-    podNetworks: () => node.dataPaths.config.families.map(({ network }) => network),
-    onOuter: () => node.adapter.look(),
+    podNetworks: () => node.podNetworks,
+    onOuter: () => {
+      node.adapter.look();
+      tasks.add(node.refreshHosts());
+    },
     onRoutes: () => node.dataPaths.refreshPeers(),
     clock: SYSTEM_CLOCK,
     runInBackground: tasks.add,
@@ -144,6 +146,7 @@ async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<v
   const context = {
     backends,
     outer: start.outer,
+    hostNetwork: start.hostNetwork,
     kernel: underlay.kernel,
     log,
     metrics,
@@ -178,6 +181,8 @@ function openReconciler(
 interface StartState {
   /** Its way to the other nodes. */
   readonly outer: OuterInterfaceFollower;
+  /** The network between the hosts. */
+  readonly hostNetwork: HostNetworkFollower;
   /** Its subnet.env. */
   readonly subnetFile: SubnetFile;
   /** What subnet.env said of the last run. */
@@ -190,7 +195,7 @@ interface StartState {
 
 async function readStartState(
   options: NodeOptions,
-  { families }: NetworkConfig,
+  config: NetworkConfig,
   socket: NetlinkSocket,
   signal: AbortSignal,
 ): Promise<StartState> {
@@ -198,25 +203,27 @@ async function readStartState(
   const subnetFile = new SubnetFile(options.subnetFile, log);
   const lastRun = subnetFile.lastRun();
   const written = await store.publicIps?.(signal) ?? [];
-  const outer = new OuterInterfaceFollower({
+  const choice = {
+    ...options.interface,
+    publicIps: new Map([...options.interface.publicIps, ...written]),
+  };
+  const { outer, hostNetwork } = await findSurroundings({
     socket,
-    choice: {
-      ...options.interface,
-      publicIps: new Map([...options.interface.publicIps, ...written]),
-    },
-    families: families.map(({ family }) => family),
-    ...lastRun.previousPublicIps && { lastIps: lastRun.previousPublicIps },
+    config,
+    choice,
+    lastRun,
+    store,
     log,
   });
-  const { name, publicIps, mtuBytes } = outer.current;
-  log.info("outer-interface", `the outer interface is ${name}`, {
-    publicIp: [...publicIps.values()].join(" "),
-    mtuBytes,
-  });
+  const { publicIps } = outer.current;
   const identity = { publicIps, ...lastRun };
   const held = await store.held(identity, signal);
   const isProven = held === undefined || heldBefore(identity, held);
-  return { outer, subnetFile, lastRun, held, isProven };
+  return { outer, hostNetwork, subnetFile, lastRun, held, isProven };
+}
+
+function networksOf({ families }: NetworkConfig): readonly Cidr[] {
+  return families.map(({ network }) => network);
 }
 
 /** What a node is made of. */
@@ -239,6 +246,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
   readonly #reconciler: Reconciler;
   readonly #keeper: LeaseKeeper;
   readonly #watch: LeaseWatch;
+  readonly #routable: RoutableLeases;
   readonly #readiness: Readiness;
   readonly #condition: NetworkCondition;
   /** Resolved when the kernel has what all peers need, or the node stops. */
@@ -280,6 +288,12 @@ class NodeAgent implements AsyncDisposable, NodeView {
       own: () => this.#keeper.lease,
       signal: tasks.signal,
     });
+    this.#routable = new RoutableLeases({
+      networks: () => networksOf(this.dataPaths.config),
+      ownKey: () => this.#keeper.lease.key,
+      onFreed: () => tasks.add(this.#watch.reread()),
+      log,
+    });
     this.#condition = new NetworkCondition({ store, clock: SYSTEM_CLOCK, log });
     this.#readiness = new Readiness({
       subnetFile: start.subnetFile,
@@ -319,10 +333,12 @@ class NodeAgent implements AsyncDisposable, NodeView {
     this.adapter = new DataPathAdapter({
       paths: this.dataPaths,
       outer: start.outer,
+      hostNetwork: start.hostNetwork,
       onAddresses: () => store.reconnect?.(),
       clock: SYSTEM_CLOCK,
       log,
     });
+    this.#routable.setHosts(start.hostNetwork.current.hosts);
     // What the last run left is denim's to remove, even if net-conf's Network is another now.
     reconciler.networks = [...config.families, ...start.lastRun.networks];
     tasks.signal.addEventListener("abort", () => this.#peersReached.resolve());
@@ -407,7 +423,11 @@ class NodeAgent implements AsyncDisposable, NodeView {
   #request(): LeaseRequest {
     const { backend, session } = this.dataPaths.current;
     const { outer, lastRun, held } = this.#start;
-    const node = { publicIps: outer.current.publicIps, ...lastRun };
+    const node = {
+      publicIps: outer.current.publicIps,
+      ...lastRun,
+      hostNetwork: this.#start.hostNetwork.current,
+    };
     // The lease goes on saying what it says: peers go on sending to the node that may be running.
     return this.#isProven
       ? { ...node, backendType: backend.leaseType, backendData: session.publishes }
@@ -425,7 +445,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
   }
 
   async #onLeases(event: LeaseEvent): Promise<void> {
-    const [conflict] = this.dataPaths.apply(event);
+    const [conflict] = this.#applyRoutable(this.#routable.apply(event));
     const isFirst = !this.#sawPeers;
     this.#sawPeers = true;
     const isNewcomer = this.#start.held === undefined;
@@ -439,6 +459,41 @@ class NodeAgent implements AsyncDisposable, NodeView {
     if (event.kind === "changes" && event.put.some((lease) => lease.key === key)) {
       this.#condition.repeat();
     }
+  }
+
+  /** Where routes are pods' and no host's. */
+  get podNetworks(): readonly Cidr[] {
+    const { config } = this.dataPaths;
+    return this.#start.hostNetwork.overlaps(config)
+      ? this.#keeper.lease.halves.map(({ subnet }) => subnet)
+      : networksOf(config);
+  }
+
+  /** Hands on what may be routed. A data path may have to be another one if a host turned out to be among the pods. */
+  #applyRoutable(event: LeaseEvent): readonly string[] {
+    const { hostNetwork, outer } = this.#start;
+    const conflicts = this.dataPaths.apply(event);
+    const inside = this.#keeper.lease.halves.flatMap(({ subnet }) =>
+      this.#routable.hostsIn(subnet)
+    );
+    this.#reconciler.set(
+      HOSTS_OWNER,
+      routesToHosts(inside, outer.current, (address) => hostNetwork.wayTo(address)),
+    );
+    if (this.#routable.hasHosts && hostNetwork.addOverlap(networksOf(this.dataPaths.config))) {
+      this.adapter.look();
+    }
+    return conflicts;
+  }
+
+  /** Looks again at the network between the hosts: the outer interface, a router or a server may be another one. */
+  async refreshHosts(): Promise<void> {
+    const { hostNetwork } = this.#start;
+    await hostNetwork.refresh();
+    if (this.#tasks.signal.aborted) return;
+    this.#applyRoutable(this.#routable.setHosts(hostNetwork.current.hosts));
+    if (this.#sawPeers) logFailures(this.#reconciler.apply(), this.#options.log);
+    if (this.#readiness.wasReady) this.#keepHost();
   }
 
   /** Two nodes have something that each must have alone. This one came last: it gives up its lease. */
@@ -522,8 +577,9 @@ class NodeAgent implements AsyncDisposable, NodeView {
   #masqueradeState(): KernelState {
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
     const { masquerade, blackholeRoute } = this.#options;
+    const hosts = this.#start.hostNetwork.current;
     return [
-      ...masqueradeState(this.dataPaths.config, subnets, masquerade),
+      ...masqueradeState(this.dataPaths.config, subnets, masquerade, hosts),
       ...blackholeRoute ? blackholeState(subnets) : [],
     ];
   }

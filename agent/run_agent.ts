@@ -6,8 +6,6 @@
 
 import {
   errorReport,
-  type Family,
-  type IpAddress,
   isDefect,
   type Logger,
   messageOf,
@@ -19,14 +17,14 @@ import config from "./deno.json" with { type: "json" };
 import type { ParsedFlags } from "./flag_table.ts";
 import {
   type AgentFlag,
-  type AgentFlags,
   agentHelp,
   ignoredFlags,
+  interfaceChoice,
+  masqueradeChoice,
   parseAgentFlags,
 } from "./flags.ts";
 import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
-import type { InterfaceChoice } from "./outer_interface.ts";
 import { requireRoot } from "./privileges.ts";
 import { observeProcess } from "./process_metrics.ts";
 import { RecentLog } from "./recent_log.ts";
@@ -132,9 +130,7 @@ async function serve(
     backends,
     interface: interfaceChoice(values),
     subnetFile: values["subnet-file"],
-    masquerade: values["ip-masq"]
-      ? { fullyRandom: !values["ip-masq-fully-random-disable"] }
-      : undefined,
+    masquerade: masqueradeChoice(values),
     blackholeRoute: values["ip-blackhole-route"],
     forwardRules: values["iptables-forward-rules"],
     iptablesResyncMs: values["iptables-resync"] * 1000,
@@ -148,17 +144,4 @@ async function serve(
     },
     onNode: (node) => state.node = node,
   }, signal);
-}
-
-function interfaceChoice(values: AgentFlags): InterfaceChoice {
-  const publicIps = [values["public-ip"], values["public-ipv6"]]
-    .flatMap((address): (readonly [Family, IpAddress])[] =>
-      address === undefined ? [] : [[address.family, address]]
-    );
-  return {
-    iface: values.iface,
-    ifaceRegex: values["iface-regex"],
-    ifaceCanReach: values["iface-can-reach"],
-    publicIps: new Map(publicIps),
-  };
 }

@@ -5,6 +5,7 @@
  */
 
 import { ExpectedError } from "./errors.ts";
+import type { HostNetwork } from "./host_network.ts";
 import type { Cidr, Family, IpAddress } from "./ip.ts";
 import type { Lease } from "./lease.ts";
 import type { NetworkConfig } from "./net_conf.ts";
@@ -33,6 +34,8 @@ export interface LeaseRequest extends NodeIdentity {
   readonly backendData: ReadonlyMap<Family, unknown>;
   /** Whether the previous subnets alone will do, because pods live in them. */
   readonly only?: boolean;
+  /** What the node knows of the network between the hosts, whose addresses no subnet may hold. */
+  readonly hostNetwork?: HostNetwork;
 }
 
 /** What an administrator wants kept for a node. */
@@ -83,8 +86,9 @@ export interface LeaseStore extends AsyncDisposable {
   /**
    * Gives a node its subnet: the one that it held in its last run, under the addresses that it had then; else
    * the one leased to its public IP; else that of its last run, if free; else a free one. A reservation
-   * (its expiry is "never") stays one. Rejects with a `RuntimeError` if the network is full, and with a
-   * `LeaseLostError` if no other subnet would do: a `LeaseMovedError` if the node has others by now.
+   * (its expiry is "never") stays one. No subnet holds an address that a host is known to have, this node or another.
+   * Rejects with a `RuntimeError` if the network is full, and with a `LeaseLostError` if no other subnet would do: a
+   * `LeaseMovedError` if the node has others by now.
    */
   acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease>;
 
@@ -102,6 +106,9 @@ export interface LeaseStore extends AsyncDisposable {
    * with a defect of denim's own (see `isDefect`); waits through everything else that happens to the store.
    */
   watch(signal: AbortSignal): AsyncIterable<LeaseEvent>;
+
+  /** The hosts of the store's servers as they are known now, names or addresses. A store in a file lacks it. */
+  readonly servers?: readonly string[];
 
   /**
    * The node has other addresses: connections from the former ones are dead, though nothing reports that, and a store

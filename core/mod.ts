@@ -40,7 +40,9 @@ export {
   type SubnetEnvHalf,
 } from "./subnet_env.ts";
 
-// Leases, and where they live.
+// Leases, where they live, and which subnets hosts are in.
+export * from "./host_network.ts";
+export * from "./routable_leases.ts";
 export * from "./lease.ts";
 export * from "./lease_policy.ts";
 export * from "./lease_reader.ts";
@@ -55,11 +57,14 @@ export {
   directRoute,
   type KernelReader,
   type NodeContext,
+  type NodeNeeds,
   type OuterInterface,
   outerMtuBytes,
   type Peer,
   type PeerHalf,
+  subnetRoute,
   tunnelMtuBytes,
+  tunPeerState,
   tunState,
   wholeNetworkState,
 } from "./backend.ts";

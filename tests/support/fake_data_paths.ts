@@ -223,6 +223,10 @@ export class FakeNode implements AsyncDisposable {
   readonly kernel = new FakeKernel();
   /** Where packets leave. */
   readonly outer = new FakeOuter();
+  /** Whether the pods' networks overlap the hosts'. */
+  overlapsHosts = false;
+  /** See {@link DataPathContext.hostNetwork}. */
+  readonly hostNetwork = { overlaps: () => this.overlapsHosts };
   /** The backends, by name. */
   readonly backends: Readonly<Record<"a" | "b" | "c", FakeBackend>> = {
     a: new FakeBackend("a"),
@@ -247,6 +251,7 @@ export class FakeNode implements AsyncDisposable {
   readonly context: DataPathContext = {
     backends: Object.values(this.backends),
     outer: this.outer,
+    hostNetwork: this.hostNetwork,
     kernel: {
       macOf: () => undefined,
       hasDevice: (name) => this.kernel.view.split(" ").includes(name),

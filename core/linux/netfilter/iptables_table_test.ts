@@ -5,6 +5,7 @@ import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { rootTest } from "../../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
 import { sh } from "../../../tests/support/sh.ts";
+import { TempFolder } from "../../../tests/support/temp_folder.ts";
 import { eventually } from "../../../tests/support/wait.ts";
 import { Cidr, FAMILIES, type Family } from "../../ip.ts";
 import type { KernelObject } from "../../kernel_state.ts";
@@ -41,7 +42,8 @@ class Node implements AsyncDisposable {
   readonly log = new RecordingLog();
   readonly reconciler: Reconciler;
 
-  constructor(variant: IptablesVariant, resyncMs = 60_000) {
+  /** `variant` is which iptables the program is; it is asked itself unless given. */
+  constructor(variant?: IptablesVariant, resyncMs = 60_000) {
     this.reconciler = this.#namespace.run(() =>
       new Reconciler({
         log: this.log,
@@ -52,7 +54,7 @@ class Node implements AsyncDisposable {
             inCluster: (cidr) =>
               Object.values(NETWORKS).some((network) => Cidr.parse(network).contains(cidr)),
             iptablesResyncMs: resyncMs,
-            iptablesVariant: () => variant,
+            ...variant && { iptablesVariant: () => variant },
           }),
       })
     );
@@ -301,10 +303,10 @@ for (const variant of VARIANTS) {
   });
 }
 
-/** Runs a function where no program is on PATH. */
-function withoutPrograms<T>(fn: () => T): T {
+/** Runs a function where no program is on PATH, but for those in a folder. */
+function withoutPrograms<T>(fn: () => T, folder = "/nonexistent"): T {
   const path = Deno.env.get("PATH")!;
-  Deno.env.set("PATH", "/nonexistent");
+  Deno.env.set("PATH", folder);
   try {
     return fn();
   } finally {
@@ -353,4 +355,39 @@ rootTest("an engine that can't take over leaves the one before in place", async 
   assert.deepEqual(node.reconciler.check().failures, []);
   assert.equal(node.sh("nft list tables"), "");
   assert.deepEqual(node.saved("legacy", 4, "nat"), masqueradeLines(4));
+});
+
+rootTest("iptables is iptables-legacy, under its plain name alone", async () => {
+  using folder = new TempFolder();
+  for (const name of ["iptables", "ip6tables"]) {
+    for (const suffix of ["", "-save", "-restore"]) {
+      Deno.symlinkSync(
+        Deno.realPathSync("/usr/sbin/iptables-legacy"),
+        `${folder.path}/${name}${suffix}`,
+      );
+    }
+  }
+  await using node = new Node();
+  for (const objects of [masquerades("iptables"), []]) {
+    withoutPrograms(() => node.want("pods", objects), folder.path);
+    for (const family of FAMILIES) {
+      const lines = objects.length === 0 ? [] : masqueradeLines(family);
+      assert.deepEqual(node.saved("legacy", family, "nat"), lines);
+      assert.deepEqual(node.saved("nft", family, "nat"), []);
+    }
+  }
+});
+
+rootTest("what the size of a large table does not tell is found in time all the same", async () => {
+  await using node = new Node("legacy", 500);
+  const rules = "-A POSTROUTING -s 192.0.2.1/32 -j ACCEPT\n".repeat(2000);
+  node.sh(`iptables-legacy-restore --noflush <<'END'\n*nat\n${rules}COMMIT\nEND\n`);
+  node.want("pods", masquerades("iptables"));
+  node.start();
+  const altered =
+    "FLANNEL-POSTRTG 1 -m mark --mark 0x4000/0x4000 -m comment --comment 'denim masq' -j ACCEPT";
+  node.sh(`iptables-legacy -t nat -R ${altered}`);
+  const list = () => node.saved("legacy", 4, "nat").filter((line) => /denim|-N/.test(line));
+  assert.notDeepEqual(list(), masqueradeLines(4));
+  await eventually("it is right again", () => list().join() === masqueradeLines(4).join());
 });

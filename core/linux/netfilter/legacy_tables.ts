@@ -15,7 +15,7 @@ import { EAGAIN, LinuxError } from "../sys/linux_error.ts";
 import { NetworkNamespace } from "../sys/namespace.ts";
 import { getsockoptInto, socket } from "../sys/sockets.ts";
 import { NF_INET_FORWARD } from "../uapi/netfilter.ts";
-import { IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, SOCK_CLOEXEC, SOCK_RAW } from "../uapi/socket.ts";
+import { IPPROTO_IP, IPPROTO_IPV6, SOCK_CLOEXEC, SOCK_DGRAM } from "../uapi/socket.ts";
 import {
   IP6T_ENTRY_COUNTERS,
   IP6T_ENTRY_NEXT_OFFSET,
@@ -147,7 +147,7 @@ export class LegacyTables implements Disposable {
   #ask(family: Family, option: number, value: Uint8Array<ArrayBuffer>): void {
     let fd = this.#sockets.get(family);
     if (fd === undefined) {
-      fd = this.inside(() => socket(addressFamily(family), SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW));
+      fd = this.inside(() => socket(addressFamily(family), SOCK_DGRAM | SOCK_CLOEXEC, 0));
       this.#sockets.set(family, fd);
     }
     getsockoptInto(fd, family === 4 ? IPPROTO_IP : IPPROTO_IPV6, option, value);

@@ -131,6 +131,7 @@ const NO_GRANT: Grant = { id: NO_LEASE, expiry: "never" };
 export class EtcdStore implements LeaseStore, LeaseAdmin {
   /** `etcd:` with the endpoints and the prefix. */
   readonly description: string;
+  readonly #servers: readonly string[];
   readonly #client: EtcdClient;
   readonly #log: Logger;
   readonly #reader: LeaseReader;
@@ -148,6 +149,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     // As Go's path.Join has it, which flannel uses.
     const prefix = options.prefix.replace(/\/{2,}/g, "/").replace(/\/$/, "");
     this.description = `etcd:${options.endpoints.join(",")}${prefix}`;
+    this.#servers = options.endpoints.map((url) => new URL(url).hostname);
     this.#log = options.log;
     this.#reader = new LeaseReader(this.description, options.log);
     this.#metrics = storeMetrics(options.metrics ?? NO_METRICS, "etcd");
@@ -246,7 +248,9 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
         config,
         request,
         found !== undefined && isOldest(found, rows) ? found.lease : undefined,
-        () => rows.filter((row) => row !== found?.row).map(({ key }) => key),
+        () =>
+          rows.filter((row) => row !== found?.row)
+            .map((row) => ({ key: row.key, lease: this.#find(row)?.lease })),
       );
       const { subnets, keeps } = choice;
       if (found !== undefined && !keeps) {
@@ -329,6 +333,11 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       else if (put.length > 0 || removed.length > 0) yield { kind: "changes", put, removed };
       first = false;
     }
+  }
+
+  /** See {@link LeaseStore.servers}: all that may have to be reached. */
+  get servers(): readonly string[] {
+    return this.#servers;
   }
 
   /** See {@link LeaseStore.writeNote}; its key is `<prefix>/denim/notes/<the lease's key>`. */

@@ -237,7 +237,9 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
         config,
         request,
         found?.lease,
-        () => this.#keys().filter((key) => key !== found?.key),
+        () =>
+          this.#rows().filter(({ key }) => key !== found?.key)
+            .map((row) => ({ key: row.key, lease: this.#read(row) })),
       );
       const { subnets, keeps } = choice;
       if (found !== undefined && !keeps) {
@@ -545,11 +547,6 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   #row(key: string): Row | undefined {
     return this.#statement("SELECT * FROM leases WHERE key = ? AND value IS NOT NULL")
       .get(key) as Row | undefined;
-  }
-
-  #keys(): string[] {
-    return this.#statement("SELECT key FROM leases WHERE value IS NOT NULL").all()
-      .map(({ key }) => key as string);
   }
 
   #rows(): Row[] {
