@@ -7,15 +7,10 @@
 import { type Cidr, leaseKey, messageOf } from "@denim/core";
 import { allDone, Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { shIn } from "../support/sh.ts";
+import { SmallDisk } from "../support/small_disk.ts";
 import { eventually, NEVER } from "../support/wait.ts";
 import { compare, viewNode } from "./node_view.ts";
 import { openStore, type StoreAtFault, storeFlags, type StoreName } from "./store_at_fault.ts";
-
-/**
- * Files in memory (tmpfs): a disk that is busy with something else lets each write wait, for seconds at times,
- * and that is none of the faults here.
- */
-const MEMORY_DIRECTORY = "/dev/shm";
 
 /** The backends whose faults are tested. */
 export const BACKENDS = ["vxlan", "host-gw", "udp", "wireguard"] as const;
@@ -98,12 +93,15 @@ export class Cluster implements AsyncDisposable {
       Backend: { Type: backend },
     };
     await using made = new AsyncDisposableStack();
+    // Files in memory: a disk that is busy with something else lets each write wait, for seconds at times, and that is
+    // none of the faults here.
+    const disk = made.use(new SmallDisk("512m"));
     const lab = made.use(
       await Lab.create({
         nodes: nodes + Number(spare),
         segments: 1 + Number(spare),
         netConf,
-        parentDirectory: MEMORY_DIRECTORY,
+        parentDirectory: disk.directory,
         ...storeFlags(storeName),
       }),
     );

@@ -7,6 +7,8 @@
  */
 
 import { NetlinkSocket } from "@denim/core/linux/attach";
+import { libc } from "../../core/linux/sys/libc.ts";
+import { O_WRONLY } from "../../core/linux/uapi/socket.ts";
 
 const [at, log] = Deno.args;
 let done = 0;
@@ -36,13 +38,18 @@ replace(Deno, "openSync", (real) => (path, options) => {
 });
 replace(Deno, "writeTextFileSync", (real) => (path, text, options) => {
   step(`writeTextFileSync ${path}`);
-  // A setting of the kernel's is written in one go.
-  if (!`${path}`.startsWith("/proc/")) {
-    const half = `${text}`.slice(0, `${text}`.length / 2);
-    real(path, half, options);
-    step(`writeTextFileSync ${path}, the second half`);
-  }
+  const half = `${text}`.slice(0, `${text}`.length / 2);
+  real(path, half, options);
+  step(`writeTextFileSync ${path}, the second half`);
   real(path, text, options);
+});
+const realOpen = libc.open;
+// A setting of the kernel's: it is written in one go.
+Object.defineProperty(libc, "open", {
+  value: (...args: Parameters<typeof realOpen>) => {
+    if ((args[1] & O_WRONLY) !== 0) step("write a setting of the kernel");
+    return realOpen(...args);
+  },
 });
 replace(NetlinkSocket.prototype, "send", (real) =>
   function (this: NetlinkSocket, batch) {

@@ -19,7 +19,7 @@ export function leftovers(prefix: string): string[] {
     ...names("/run/netns").filter((name) => name.startsWith(prefix)).map((name) =>
       `namespace ${name}`
     ),
-    ...["/tmp", "/dev/shm"].flatMap(names).filter((name) => name.startsWith(prefix))
+    ...names("/tmp").filter((name) => name.startsWith(prefix))
       .map((name) => `directory ${name}`),
     ...processes,
   ].sort();

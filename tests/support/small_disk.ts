@@ -4,15 +4,19 @@
  * @module
  */
 
-/** A tmpfs of 256 KiB, which is gone when its scope ends. */
+/** A tmpfs, which is gone when its scope ends. */
 export class SmallDisk implements Disposable {
   /** Where it is mounted. */
   readonly directory: string = Deno.makeTempDirSync({ prefix: "denim-disk-" });
 
-  /** Makes it. */
-  constructor() {
+  /**
+   * Makes it.
+   *
+   * @param size how much it can hold, as mount(8) has it
+   */
+  constructor(size = "256k") {
     try {
-      run("mount", "-t", "tmpfs", "-o", "size=256k", "denim-test", this.directory);
+      run("mount", "-t", "tmpfs", "-o", `size=${size}`, "denim-test", this.directory);
     } catch (error) {
       Deno.removeSync(this.directory);
       throw error;
