@@ -4,6 +4,7 @@
  * @module
  */
 
+import { wireguardKeyPath } from "@denim/backends";
 import { type LeaseAdmin, leaseKey, RuntimeError, throwDefect } from "@denim/core";
 import { clearNode, podDevices, readSysctl, writeSysctl } from "@denim/core/linux";
 import { flag, type FlagValues, type ParsedFlags } from "./flag_table.ts";
@@ -218,7 +219,9 @@ class Uninstall {
 
   #removeFiles(folders: readonly PluginFolders[]): void {
     const subnetFile = this.#values["subnet-file"];
-    for (const path of [subnetFile, `${subnetFile}.last`]) this.#files.remove(path);
+    for (const path of [subnetFile, `${subnetFile}.last`, wireguardKeyPath()]) {
+      this.#files.remove(path);
+    }
     const [next] = otherConfs(this.#values["cni-conf-dir"]);
     for (const path of folders.flatMap(({ records, addresses }) => [records, addresses])) {
       // flannel's plugin keeps its own pods there, too, and can detach denim's.

@@ -128,6 +128,8 @@ TimeoutStartSec=90
 WatchdogSec=20
 WatchdogSignal=SIGKILL
 OOMScoreAdjust=-500
+# A program that is WireGuard where the kernel has none goes on: pods talk on.
+KillMode=process
 
 StateDirectory=denim
 StateDirectoryMode=0700

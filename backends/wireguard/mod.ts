@@ -100,10 +100,14 @@ export const wireguard: Backend<WireguardOptions, WireguardPeerData> = {
   sharesPublicIp: true,
   open: async (node, options) => {
     requireFamily(node, options);
-    const path = Deno.env.get("WIREGUARD_KEY_FILE") || DEFAULT_KEY_FILE;
-    return new WireguardSession(node, options, await readKeyFile(path, node.log));
+    return new WireguardSession(node, options, await readKeyFile(wireguardKeyPath(), node.log));
   },
 };
+
+/** Where a node's private key is. */
+export function wireguardKeyPath(): string {
+  return Deno.env.get("WIREGUARD_KEY_FILE") || DEFAULT_KEY_FILE;
+}
 
 /** One device over the outer network of one family needs that family. */
 function requireFamily({ config }: NodeContext, { Mode }: WireguardOptions): void {
