@@ -44,6 +44,22 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "list the nodes' leases of subnets; reserve a subnet, release one",
     run: async (args) => (await import("./leases_command.ts")).runLeases(args),
   },
+  status: {
+    summary: "show how this node is",
+    run: async (args) => (await import("./status_command.ts")).runStatus(args),
+  },
+  peers: {
+    summary: "list the other nodes, and how each is reached",
+    run: async (args) => (await import("./peers_command.ts")).runPeers(args),
+  },
+  mesh: {
+    summary: "list what all nodes together find wrong between them",
+    run: async (args) => (await import("./mesh_command.ts")).runMesh(args),
+  },
+  doctor: {
+    summary: "say what is wrong with this host, and how to mend it",
+    run: async (args) => (await import("./doctor_command.ts")).runDoctor(args),
+  },
   install: {
     summary: "make this machine a node: the CNI plugin and its configuration",
     run: async (args) => (await import("./install_command.ts")).runInstall(args, Deno.mainModule),

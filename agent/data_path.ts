@@ -15,13 +15,21 @@ import {
 } from "@denim/core";
 import { type AnyBackend, findBackend, readBackendOptions } from "./net_conf.ts";
 
+/** What stands around a data path, as it is when one is opened. */
+export interface Surroundings {
+  /** The outer interface. */
+  readonly outer: { readonly current: OuterInterface };
+  /** The network between the hosts. */
+  readonly hostNetwork: { overlaps(config: NetworkConfig): boolean };
+}
+
 /** What data paths are made from, beside net-conf: what `Backend.open` is given, and by whom it is opened. */
 export interface DataPathContext
-  extends Pick<NodeContext, "kernel" | "log" | "metrics" | "scope" | "signal" | "fail"> {
+  extends
+    Surroundings,
+    Pick<NodeContext, "kernel" | "log" | "metrics" | "scope" | "signal" | "fail"> {
   /** The backends that net-conf may name. */
   readonly backends: readonly AnyBackend[];
-  /** The outer interface as it is when a data path is opened. */
-  readonly outer: { readonly current: OuterInterface };
 }
 
 /** A backend at work, with the peers that it reaches. */
@@ -59,10 +67,11 @@ export class DataPath implements AsyncDisposable {
     held: Lease | undefined,
     context: DataPathContext,
   ): Promise<DataPath> {
-    const { backends, outer: { current: outer }, ...node } = context;
+    const { backends, outer: { current: outer }, hostNetwork, ...node } = context;
     const backend = findBackend(config, backends);
+    const fingerprint = fingerprintOf(config, context);
     const session = await backend.open(
-      { ...node, config, outer, held },
+      { ...node, config, outer, overlapsHosts: hostNetwork.overlaps(config), held },
       readBackendOptions(backend, config),
     );
     const conflict = (peer: Peer<unknown>) =>
@@ -70,7 +79,7 @@ export class DataPath implements AsyncDisposable {
         session.conflict?.(peer);
     const keep = session.followsUnderlay ?? false;
     const peers = new PeerTable<unknown>(backend, config, node.log, { keep, conflict });
-    return new DataPath({ fingerprint: fingerprintOf(config, outer), backend, session, peers });
+    return new DataPath({ fingerprint, backend, session, peers });
   }
 
   /** Whether it carries packets no more. Its backend must not be told of peers then. */
@@ -101,9 +110,22 @@ export class DataPath implements AsyncDisposable {
 }
 
 /** Everything that a data path is made from, as text: another text asks for another data path. */
-export function fingerprintOf({ backend, families }: NetworkConfig, outer: OuterInterface): string {
-  const { name, mtuBytes, addresses, publicIps } = outer;
-  return JSON.stringify([backend, families, name, mtuBytes, [...addresses], [...publicIps]]);
+export function fingerprintOf(
+  config: NetworkConfig,
+  { outer: { current }, hostNetwork }: Surroundings,
+): string {
+  const { backend, families } = config;
+  const { name, mtuBytes, addresses, publicIps } = current;
+  const overlaps = hostNetwork.overlaps(config);
+  return JSON.stringify([
+    backend,
+    families,
+    name,
+    mtuBytes,
+    [...addresses],
+    [...publicIps],
+    overlaps,
+  ]);
 }
 
 /** The public IP that a peer shares with this node, as only a cloned machine's does. */

@@ -16,7 +16,7 @@ import {
   type OuterInterface,
   throwDefect,
 } from "@denim/core";
-import { fingerprintOf } from "./data_path.ts";
+import { fingerprintOf, type Surroundings } from "./data_path.ts";
 import type { DataPathManager } from "./data_path_manager.ts";
 
 /** The waits before a change that failed is tried again, in milliseconds. */
@@ -28,6 +28,8 @@ export interface DataPathAdapterOptions {
   readonly paths: Pick<DataPathManager, "config" | "changeTo" | "keepUnder">;
   /** The outer interface. `refresh` looks at it again. */
   readonly outer: { readonly current: OuterInterface; refresh(): void };
+  /** See {@link Surroundings.hostNetwork}. */
+  readonly hostNetwork: Surroundings["hostNetwork"];
   /** Called when the outer interface has other addresses: connections from the ones before are dead. */
   readonly onAddresses: () => void;
   /** By which failed changes are tried again. */
@@ -115,11 +117,11 @@ export class DataPathAdapter {
 
   /** Changes to the net-conf that is wanted. If that fails it says so, and the one before goes on. */
   async #followNetConf(signal: AbortSignal): Promise<void> {
-    const { paths, outer } = this.#options;
-    const fingerprint = fingerprintOf(this.#wanted, outer.current);
+    const { paths } = this.#options;
+    const fingerprint = fingerprintOf(this.#wanted, this.#options);
     if (fingerprint === this.#refused) return;
     this.#refused = "";
-    if (fingerprint === fingerprintOf(paths.config, outer.current)) {
+    if (fingerprint === fingerprintOf(paths.config, this.#options)) {
       paths.keepUnder(this.#wanted);
       return;
     }

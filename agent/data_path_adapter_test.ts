@@ -18,9 +18,9 @@ function adapterTest(
     await using node = new FakeNode();
     node.leases = [lease(1, "a"), lease(2, "a")];
     const paths = await node.start(netConf("a"));
-    const { clock, log, outer } = node;
+    const { clock, log, outer, hostNetwork } = node;
     const onAddresses = () => void node.story.push("reconnect");
-    const adapter = new DataPathAdapter({ paths, outer, onAddresses, clock, log });
+    const adapter = new DataPathAdapter({ paths, outer, hostNetwork, onAddresses, clock, log });
     node.tasks.add(adapter.run(node.tasks.signal));
     await body(node, adapter, paths);
   });
@@ -91,6 +91,20 @@ adapterTest(
     assert.deepEqual([a.atWork, b.atWork], [["a@eth0"], ["b@eth0"]]);
     assert.equal(b.sessions.length, 1);
     assert.deepEqual(node.story.filter((line) => line === "reconnect"), []);
+  },
+);
+
+adapterTest(
+  "a host turns out to be among the pods: the data path is made again",
+  async (node, adapter) => {
+    const { a } = node.backends;
+    node.overlapsHosts = true;
+    adapter.look();
+    await settled();
+    assert.deepEqual([a.sessions.length, a.sessions[0]!.closed, a.atWork], [2, true, ["a@eth0"]]);
+    adapter.look();
+    await settled();
+    assert.equal(a.sessions.length, 2, "once");
   },
 );
 
@@ -238,8 +252,15 @@ for (
   Deno.test(`data paths follow: a defect in ${what} ends the node, and is not retried`, async () => {
     const node = new FakeNode();
     const paths = await node.start(netConf("a"));
-    const { clock, log, outer } = node;
-    const adapter = new DataPathAdapter({ paths, outer, onAddresses: () => {}, clock, log });
+    const { clock, log, outer, hostNetwork } = node;
+    const adapter = new DataPathAdapter({
+      paths,
+      outer,
+      hostNetwork,
+      onAddresses: () => {},
+      clock,
+      log,
+    });
     node.tasks.add(adapter.run(node.tasks.signal));
     spoil(node, () => {
       throw new TypeError("undefined is not a function");

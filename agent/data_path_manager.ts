@@ -15,6 +15,7 @@ import {
   messageOf,
   type Metrics,
   type NetworkConfig,
+  type Peer,
   RuntimeError,
   throwDefect,
   withinNetworks,
@@ -23,6 +24,7 @@ import { DataPath, type DataPathContext, fingerprintOf } from "./data_path.ts";
 import { DataPaths, HOLD_MS } from "./data_paths.ts";
 import { type DesiredKernel, logFailures } from "./desired_kernel.ts";
 import { findBackend } from "./net_conf.ts";
+import type { PeerList, PeerWay } from "./peer_list.ts";
 
 /** How often a former data path is looked at, in milliseconds. It retires if two looks in a row find no peer. */
 export const RETIRE_LOOK_MS = 5_000;
@@ -45,6 +47,8 @@ export interface DataPathManagerOptions extends DataPathContext {
   readonly runInBackground: (task: Promise<void>) => void;
   /** By which former data paths retire. */
   readonly clock: Clock;
+  /** Told of each peer, and of how it is reached. */
+  readonly peers: Pick<PeerList, "put" | "delete">;
   /** Takes `denim_peers`, `denim_data_paths` and `denim_data_path_changes_total`. */
   readonly metrics: Metrics;
 }
@@ -138,7 +142,7 @@ export class DataPathManager implements AsyncDisposable {
   /** Removes from the kernel what was made. */
   clear(): void {
     for (const { owner, peers } of this.all) {
-      for (const key of peers.keys()) this.#options.reconciler.delete(key);
+      for (const key of peers.keys()) this.#deletePeer(key);
       this.#options.reconciler.delete(owner);
     }
     this.#options.reconciler.apply();
@@ -179,31 +183,30 @@ export class DataPathManager implements AsyncDisposable {
 
   /**
    * Takes an event of the store's watch: says what the kernel needs for the peers in it, and tells the backends.
-   * Nothing happens in the kernel before the reconciler applies it. Returns what peers have that this node must
-   * have alone, as sentences for people.
+   * Nothing happens in the kernel before the reconciler applies it.
    */
-  apply(event: LeaseEvent): readonly string[] {
-    const { reconciler, clock, log } = this.#options;
+  apply(event: LeaseEvent): void {
+    const { clock, log } = this.#options;
     const changes = [...this.#paths.apply(event, clock.nowMs())];
     const reached = new Set<string>();
-    for (const [{ session }, { put }] of changes) {
+    for (const [path, { put }] of changes) {
+      const way = put.length === 0 ? undefined : this.#wayOf(path);
       for (const peer of put) {
         reached.add(peer.key);
-        reconciler.set(peer.key, session.peerState(peer));
+        this.#setPeer(path, way!, peer);
         log.debug("peer-set", `peer ${peer.key} is new or different`);
       }
     }
     for (const [path, { put, removed }] of changes) {
       for (const key of removed) {
         if (reached.has(key)) continue;
-        reconciler.delete(key);
+        this.#deletePeer(key);
         log.debug("peer-removed", `peer ${key} is gone`);
       }
       if (put.length + removed.length > 0 && !path.closed) {
         path.session.peersChanged?.(put, removed);
       }
     }
-    return changes.flatMap(([, { conflicts }]) => conflicts);
   }
 
   /** Whether any data path depends on the underlay's routes. */
@@ -218,11 +221,34 @@ export class DataPathManager implements AsyncDisposable {
 
   /** Asks the backends that depend on the underlay's routes for every peer's state again. */
   refreshPeers(): void {
-    for (const { session, peers } of this.#open) {
-      if (!session.followsUnderlay) continue;
-      for (const peer of peers) this.#options.reconciler.set(peer.key, session.peerState(peer));
+    for (const path of this.#open) {
+      if (!path.session.followsUnderlay) continue;
+      const way = this.#wayOf(path);
+      for (const peer of path.peers) this.#setPeer(path, way, peer, true);
     }
     this.#applyState();
+  }
+
+  #wayOf({ backend, session }: DataPath): PeerWay {
+    const objects = session.nodeState(this.#options.lease());
+    return {
+      backend: backend.type,
+      mtuBytes: session.mtuBytes,
+      hasDeviceAddress: objects.some(({ kind }) => kind === "address"),
+    };
+  }
+
+  #setPeer({ session }: DataPath, way: PeerWay, peer: Peer<unknown>, isSame = false): void {
+    const { reconciler, peers } = this.#options;
+    const state = session.peerState(peer);
+    reconciler.set(peer.key, state);
+    peers.put(peer, state, way, isSame);
+  }
+
+  #deletePeer(key: string): void {
+    const { reconciler, peers } = this.#options;
+    reconciler.delete(key);
+    peers.delete(key);
   }
 
   /**
@@ -231,7 +257,7 @@ export class DataPathManager implements AsyncDisposable {
    * it again with {@link DataPathManager.config}.
    */
   async changeTo(config: NetworkConfig): Promise<void> {
-    const fingerprint = fingerprintOf(config, this.#options.outer.current);
+    const fingerprint = fingerprintOf(config, this.#options);
     if (this.current.fingerprint === fingerprint && !this.current.closed) return;
     try {
       await this.#changeTo(config, fingerprint);
@@ -432,7 +458,7 @@ export class DataPathManager implements AsyncDisposable {
     this.#paths.delete(path);
     // First, so that the backend does not take the end of its device for a fault.
     await this.#close(path);
-    for (const key of path.peers.keys()) reconciler.delete(key);
+    for (const key of path.peers.keys()) this.#deletePeer(key);
     reconciler.delete(path.owner);
     this.#applyState();
     onChange();

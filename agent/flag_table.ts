@@ -14,7 +14,7 @@
  * @module
  */
 
-import { ConfigError, messageOf } from "@denim/core";
+import { ConfigError, messageOf } from "@denim/core/errors";
 import { parseArgs } from "@std/cli/parse-args";
 
 /** How a flag's text becomes a value; `flag_types.ts` has those that there are. */

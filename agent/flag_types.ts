@@ -4,7 +4,8 @@
  * @module
  */
 
-import { ConfigError, type Family, IpAddress } from "@denim/core";
+import { ConfigError } from "@denim/core/errors";
+import { type Family, IpAddress } from "@denim/core/ip";
 import type { FlagType } from "./flag_table.ts";
 
 /** A type of one value, which `parse` reads; it throws a ConfigError as {@link FlagType.read} does. */

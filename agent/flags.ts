@@ -5,7 +5,8 @@
  * @module
  */
 
-import { DEFAULT_SUBNET_FILE } from "@denim/core";
+import { DEFAULT_SUBNET_FILE, type Family, type IpAddress } from "@denim/core";
+import { API_SOCKET_FLAG, COMMON_FLAGS } from "./common_flags.ts";
 import { flag, flagsHelp, type FlagValues, type ParsedFlags, parseFlags } from "./flag_table.ts";
 import {
   ignored,
@@ -20,16 +21,9 @@ import {
   wholeNumber,
 } from "./flag_types.ts";
 import { goRegExp } from "./go_regexp.ts";
-import { STORE_FLAGS } from "./stores/mod.ts";
-
-/** The flags of each command. */
-export const COMMON_FLAGS = [
-  flag("debug", toggle, "log more: what helps to find a fault, and the causes of errors"),
-  flag("help", request, "print this and exit"),
-] as const;
-
-/** One of {@link COMMON_FLAGS}. */
-export type CommonFlag = typeof COMMON_FLAGS[number];
+import type { MasqueradeChoice } from "./host_state.ts";
+import type { InterfaceChoice } from "./outer_interface.ts";
+import { STORE_FLAGS, type StoreFlag } from "./stores/mod.ts";
 
 /** The flags of klog, flannel's logger, which denim takes and does not follow. */
 const IGNORED_FLAGS = [
@@ -116,8 +110,20 @@ export const SETTINGS = [
     "how often rules of iptables are compared in full; changes of nftables are noticed at once",
     "5",
   ),
-  flag("healthz-ip", ipAddress(), "address to serve /healthz and /readyz on", "127.0.0.1"),
+  flag(
+    "healthz-ip",
+    ipAddress(),
+    "address to serve /healthz, /readyz and /metrics on",
+    "127.0.0.1",
+  ),
   flag("healthz-port", wholeNumber(0, 65_535, "PORT"), "port to serve them on; 0: none", "0"),
+  API_SOCKET_FLAG,
+  flag(
+    "probe-peers",
+    toggle,
+    "ask the other nodes over the data path whether packets reach them, and say which are in trouble",
+    "true",
+  ),
   flag("log-format", oneOf(["text", "json"]), "form of log lines", "text"),
   ...IGNORED_FLAGS,
 ] as const;
@@ -131,6 +137,33 @@ export const AGENT_FLAGS = [
   ...COMMON_FLAGS,
   flag("version", request, "print the version and exit"),
 ] as const;
+
+/** Those of {@link SETTINGS} that say what an agent makes of its node, not where leases live. */
+export const NODE_FLAGS: readonly NodeFlag[] = SETTINGS.filter((one): one is NodeFlag =>
+  !STORE_FLAGS.some(({ name }) => name === one.name)
+);
+
+/** One of {@link NODE_FLAGS}. */
+export type NodeFlag = Exclude<Setting, { readonly name: StoreFlag["name"] }>;
+
+/** The outer interface that flags choose. */
+export function interfaceChoice(values: FlagValues<NodeFlag>): InterfaceChoice {
+  const publicIps = [values["public-ip"], values["public-ipv6"]]
+    .flatMap((address): (readonly [Family, IpAddress])[] =>
+      address === undefined ? [] : [[address.family, address]]
+    );
+  return {
+    iface: values.iface,
+    ifaceRegex: values["iface-regex"],
+    ifaceCanReach: values["iface-can-reach"],
+    publicIps: new Map(publicIps),
+  };
+}
+
+/** How flags have pods' packets masqueraded; `undefined` if they don't. */
+export function masqueradeChoice(values: FlagValues<NodeFlag>): MasqueradeChoice | undefined {
+  return values["ip-masq"] ? { fullyRandom: !values["ip-masq-fully-random-disable"] } : undefined;
+}
 
 /** One of {@link AGENT_FLAGS}. */
 export type AgentFlag = typeof AGENT_FLAGS[number];

@@ -10,13 +10,19 @@ import {
   FAMILIES,
   type Family,
   type FamilyConfig,
+  type HostNetwork,
+  hostWithin,
   type KernelState,
   LAST_METRIC,
   type NetworkConfig,
+  UNKNOWN_HOST_NETWORK,
 } from "@denim/core";
 
 /** The reconciler's name for what {@link hostState} asks for. */
 export const HOST_OWNER = "host";
+
+/** The reconciler's name for the routes to hosts whose addresses lie in this node's subnet. */
+export const HOSTS_OWNER = "hosts among this node's pods";
 
 /** The reconciler's name for what {@link forwardState} asks for. */
 export const FORWARD_OWNER = "pods' way through";
@@ -60,6 +66,7 @@ export function hostState(
  * @param config net-conf, which may say by nftables or by iptables
  * @param subnets the node's own
  * @param choice how; nothing is masqueraded if it is `undefined`
+ * @param hostNetwork the network between the hosts: what hosts inside of the pods' networks send stays as it is
  */
 export function masqueradeState(
   { families, enableNFTables }: Pick<NetworkConfig, "enableNFTables"> & {
@@ -67,6 +74,7 @@ export function masqueradeState(
   },
   subnets: readonly Cidr[],
   choice: MasqueradeChoice | undefined,
+  { hosts }: HostNetwork = UNKNOWN_HOST_NETWORK,
 ): KernelState {
   if (choice === undefined) return [];
   const engine = enableNFTables === undefined
@@ -78,7 +86,18 @@ export function masqueradeState(
     const networks = networksOf(families, family);
     const own = subnets.filter((subnet) => subnet.family === family);
     if (networks.length === 0 || own.length === 0) return [];
-    return [{ kind: "masquerade", family, networks, subnets: own, engine, ...choice } as const];
+    const inside = hosts.filter((host) => hostWithin(networks, [host]) !== undefined);
+    return [
+      {
+        kind: "masquerade",
+        family,
+        networks,
+        subnets: own,
+        engine,
+        ...inside.length > 0 && { hosts: inside.map(({ address }) => address) },
+        ...choice,
+      } as const,
+    ];
   });
 }
 

@@ -7,7 +7,13 @@
 import {
   type Backend,
   ConfigError,
+  IpAddress,
+  type Logger,
+  MAX_PACKET_BYTES,
   type NetworkConfig,
+  NO_METRICS,
+  type NodeContext,
+  NodeScope,
   parseNetworkConfig,
   readConfig,
 } from "@denim/core";
@@ -35,9 +41,56 @@ export function readBackendOptions(backend: AnyBackend, config: NetworkConfig): 
   return readConfig(backend.options, config.backend.options, "net-conf", ["Backend"]);
 }
 
-/** Reads a net-conf with every check that a node makes before it uses one. Throws a ConfigError. */
-export function checkNetConf(text: string, backends: readonly AnyBackend[]): NetworkConfig {
+/** What {@link requireUsable} is given. */
+export interface UsableOptions {
+  /** The backends that net-conf may name. */
+  readonly backends: readonly AnyBackend[];
+  /** Takes what a person should know of; nothing unless given. */
+  readonly log?: Logger;
+}
+
+/**
+ * Makes every check of a net-conf that needs no node: an agent does when it starts, and `denim config check`
+ * beforehand. Throws a ConfigError.
+ */
+export function requireUsable(
+  config: NetworkConfig,
+  { backends, log = NO_LOG }: UsableOptions,
+): void {
+  const backend = findBackend(config, backends);
+  backend.needs?.(bestNode(config), readBackendOptions(backend, config));
+  if (!config.backend.defaulted) return;
+  log.warn(
+    "backend-defaulted",
+    'net-conf names no Backend, which means "udp" as in flannel; set Backend.Type to choose one',
+  );
+}
+
+/** Reads a net-conf with every check that needs no node. Throws a ConfigError. */
+export function checkNetConf(text: string, options: UsableOptions): NetworkConfig {
   const config = parseNetworkConfig(text);
-  readBackendOptions(findBackend(config, backends), config);
+  requireUsable(config, options);
   return config;
+}
+
+const ignore = () => {};
+const NO_LOG: Logger = { debug: ignore, info: ignore, warn: ignore, error: ignore };
+
+/** A node that lacks nothing: what a backend refuses there, it refuses everywhere. */
+function bestNode(config: NetworkConfig): NodeContext {
+  const addresses = new Map(
+    config.families.map(({ family }) => [family, new IpAddress(family, 1n)] as const),
+  );
+  return {
+    config,
+    outer: { name: "", mtuBytes: MAX_PACKET_BYTES, addresses, publicIps: addresses },
+    overlapsHosts: false,
+    held: undefined,
+    kernel: { macOf: () => undefined, hasDevice: () => false, routeTo: () => undefined },
+    log: NO_LOG,
+    metrics: NO_METRICS,
+    scope: new NodeScope(),
+    signal: new AbortController().signal,
+    fail: ignore,
+  };
 }

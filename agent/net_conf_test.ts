@@ -6,12 +6,15 @@ const conf = (type: string) => JSON.stringify({ Network: "10.5.0.0/16", Backend:
 
 Deno.test("net-conf names a backend in any case, as in flannel", () => {
   for (const [named, type] of [["vxlan", "vxlan"], ["VXLAN", "vxlan"], ["Host-gw", "host-gw"]]) {
-    assert.equal(findBackend(checkNetConf(conf(named!), builtin), builtin).type, type);
+    assert.equal(
+      findBackend(checkNetConf(conf(named!), { backends: builtin }), builtin).type,
+      type,
+    );
   }
 });
 
 Deno.test("an unknown backend is refused, and the known ones are named", () => {
-  assert.throws(() => checkNetConf(conf("ipip"), builtin), {
+  assert.throws(() => checkNetConf(conf("ipip"), { backends: builtin }), {
     name: "ConfigError",
     message: 'net-conf: denim has no Backend.Type "ipip"; it has "vxlan", "host-gw", "udp", ' +
       '"alloc", "extension"',

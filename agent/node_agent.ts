@@ -5,6 +5,8 @@
  */
 
 import {
+  type Cidr,
+  EventCounter,
   heldBefore,
   type KernelState,
   type Lease,
@@ -18,6 +20,8 @@ import {
   type Metrics,
   type NetworkConfig,
   NodeScope,
+  type OuterInterface,
+  RoutableLeases,
   RuntimeError,
   type SubnetEnv,
   SYSTEM_CLOCK,
@@ -32,18 +36,27 @@ import {
   FORWARD_OWNER,
   forwardState,
   HOST_OWNER,
+  HOSTS_OWNER,
   hostState,
   MASQUERADE_OWNER,
   type MasqueradeChoice,
   masqueradeState,
 } from "./host_state.ts";
+import { type HostNetworkFollower, routesToHosts } from "./host_network.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
-import { type AnyBackend, findBackend } from "./net_conf.ts";
+import { CNI_DIRECTORY, type HostView, logLeftovers, viewNode } from "./leftovers.ts";
+import { type AnyBackend, requireUsable } from "./net_conf.ts";
+import { BadNews } from "./mesh/bad_news.ts";
+import { formatReport, type MeshReport, meshReport } from "./mesh/mesh_report.ts";
+import { Prober } from "./mesh/prober.ts";
 import { NetworkCondition } from "./network_condition.ts";
-import { type InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
+import type { InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
+import { PeerList } from "./peer_list.ts";
+import type { NodeView } from "./status_routes.ts";
 import { type LastRun, SubnetFile } from "./subnet_file.ts";
+import { findSurroundings } from "./surroundings.ts";
 import { TaskGroup } from "./task_group.ts";
 import { Underlay } from "./underlay.ts";
 
@@ -76,6 +89,10 @@ export interface NodeOptions {
    * a reason when they cannot any more.
    */
   readonly onReadiness: (unready: string | undefined) => void;
+  /** Whether peers are probed over the data path. */
+  readonly probePeers: boolean;
+  /** Called once, with what those may see of the node who only look. */
+  readonly onNode?: (view: NodeView) => void;
 }
 
 /**
@@ -83,6 +100,8 @@ export interface NodeOptions {
  * milliseconds.
  */
 const OBJECTION_MS = 500;
+/** Of nodes that start at once with what each must have alone, all but one give it up within this long, in milliseconds. */
+const WITHDRAWAL_MS = 2_000;
 
 /**
  * Runs a node until the signal is aborted, in the network namespace of this thread. When it ends it leaves the data
@@ -109,13 +128,7 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
 async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<void> {
   const { store, backends, log, metrics } = options;
   const config = await store.networkConfig(signal);
-  findBackend(config, backends);
-  if (config.backend.defaulted) {
-    log.warn(
-      "backend-defaulted",
-      'net-conf names no Backend, which means "udp" as in flannel; set Backend.Type to choose one',
-    );
-  }
+  requireUsable(config, { backends, log });
   using socket = new NetlinkSocket();
   const start = await readStartState(options, config, socket, signal);
   const tasks = new TaskGroup(signal);
@@ -123,8 +136,11 @@ async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<v
     kernel: kernelReader(socket),
     concernsOuter: (news) => start.outer.concerns(news),
     routesMatter: () => node.dataPaths.followsUnderlay,
-    podNetworks: () => node.dataPaths.config.families.map(({ network }) => network),
-    onOuter: () => node.adapter.look(),
+    podNetworks: () => node.podNetworks,
+    onOuter: () => {
+      node.adapter.look();
+      tasks.add(node.refreshHosts());
+    },
     onRoutes: () => node.dataPaths.refreshPeers(),
     clock: SYSTEM_CLOCK,
     runInBackground: tasks.add,
@@ -134,6 +150,7 @@ async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<v
   const context = {
     backends,
     outer: start.outer,
+    hostNetwork: start.hostNetwork,
     kernel: underlay.kernel,
     log,
     metrics,
@@ -142,7 +159,7 @@ async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<v
     fail: tasks.fail,
   };
   // What a running node publishes is not this node's to go on with, so that no two have one VTEP MAC.
-  const own = start.isProven ? start.held : undefined;
+  const own = start.wasOwn ? start.held : undefined;
   await using first = await DataPath.open(config, own, context);
   await using node: NodeAgent = new NodeAgent({
     options,
@@ -152,7 +169,9 @@ async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<v
     reconciler,
     context,
     first,
+    view: () => viewNode(socket, CNI_DIRECTORY),
   });
+  options.onNode?.(node);
   await node.run();
 }
 
@@ -167,6 +186,8 @@ function openReconciler(
 interface StartState {
   /** Its way to the other nodes. */
   readonly outer: OuterInterfaceFollower;
+  /** The network between the hosts. */
+  readonly hostNetwork: HostNetworkFollower;
   /** Its subnet.env. */
   readonly subnetFile: SubnetFile;
   /** What subnet.env said of the last run. */
@@ -174,12 +195,12 @@ interface StartState {
   /** The lease that the store has for this node: that of the last run, or of its public IP. */
   readonly held: Lease | undefined;
   /** Whether that lease is this node's for certain. If not, a running node with the same public IP may hold it. */
-  readonly isProven: boolean;
+  readonly wasOwn: boolean;
 }
 
 async function readStartState(
   options: NodeOptions,
-  { families }: NetworkConfig,
+  config: NetworkConfig,
   socket: NetlinkSocket,
   signal: AbortSignal,
 ): Promise<StartState> {
@@ -187,25 +208,29 @@ async function readStartState(
   const subnetFile = new SubnetFile(options.subnetFile, log);
   const lastRun = subnetFile.lastRun();
   const written = await store.publicIps?.(signal) ?? [];
-  const outer = new OuterInterfaceFollower({
+  const choice = {
+    ...options.interface,
+    publicIps: new Map([...options.interface.publicIps, ...written]),
+  };
+  const { outer, hostNetwork } = await findSurroundings({
     socket,
-    choice: {
-      ...options.interface,
-      publicIps: new Map([...options.interface.publicIps, ...written]),
-    },
-    families: families.map(({ family }) => family),
-    ...lastRun.previousPublicIps && { lastIps: lastRun.previousPublicIps },
+    config,
+    choice,
+    lastRun,
+    store,
     log,
   });
-  const { name, publicIps, mtuBytes } = outer.current;
-  log.info("outer-interface", `the outer interface is ${name}`, {
-    publicIp: [...publicIps.values()].join(" "),
-    mtuBytes,
-  });
+  const { publicIps } = outer.current;
   const identity = { publicIps, ...lastRun };
   const held = await store.held(identity, signal);
-  const isProven = held === undefined || heldBefore(identity, held);
-  return { outer, subnetFile, lastRun, held, isProven };
+  // subnet.env alone proves nothing: the copy of a disk has it too.
+  const ranBefore = lastRun.previousPublicIps !== undefined;
+  const wasOwn = held !== undefined && ranBefore && heldBefore(identity, held);
+  return { outer, hostNetwork, subnetFile, lastRun, held, wasOwn };
+}
+
+function networksOf({ families }: NetworkConfig): readonly Cidr[] {
+  return families.map(({ network }) => network);
 }
 
 /** What a node is made of. */
@@ -218,41 +243,68 @@ interface NodeParts {
   readonly reconciler: Reconciler;
   readonly context: DataPathContext;
   readonly first: DataPath;
+  /** Looks at what is on the node. */
+  readonly view: () => Pick<HostView, "links" | "addresses" | "cniConfs">;
 }
 
 /** One node at work. Its parts run side by side; the first that fails ends the node. */
-class NodeAgent implements AsyncDisposable {
+class NodeAgent implements AsyncDisposable, NodeView {
   readonly #options: NodeOptions;
   readonly #start: StartState;
   readonly #tasks: TaskGroup;
   readonly #reconciler: Reconciler;
+  readonly #view: NodeParts["view"];
   readonly #keeper: LeaseKeeper;
   readonly #watch: LeaseWatch;
+  readonly #routable: RoutableLeases;
   readonly #readiness: Readiness;
   readonly #condition: NetworkCondition;
   /** Resolved when the kernel has what all peers need, or the node stops. */
   readonly #peersReached = Promise.withResolvers<void>();
   #sawPeers = false;
-  /** Whether no running node has objected to this node's lease. */
+  readonly #leasesSeen = new EventCounter();
+  /** Whether the lease may say what this node publishes. */
   #isProven: boolean;
 
+  /** The peers, as an operator sees them. */
+  readonly peers: PeerList;
+  readonly #prober: Prober | undefined;
+  readonly #badNews: BadNews;
   /** How packets reach the peers. */
   readonly dataPaths: DataPathManager;
   /** Changes the data paths. */
   readonly adapter: DataPathAdapter;
 
-  constructor({ options, config, start, tasks, reconciler, context, first }: NodeParts) {
+  constructor({ options, config, start, tasks, reconciler, context, first, view }: NodeParts) {
     const { store, renewMarginMs, log, metrics, onReadiness } = options;
     this.#options = options;
+    this.#prober = options.probePeers
+      ? new Prober({ clock: SYSTEM_CLOCK, log, metrics, onChange: () => this.#badNews.changed() })
+      : undefined;
+    this.#badNews = new BadNews({
+      store,
+      key: () => this.#keeper.lease.key,
+      troubles: () => this.#prober?.troubles() ?? [],
+      clock: SYSTEM_CLOCK,
+      log,
+    });
+    this.peers = new PeerList(this.#prober);
     this.#start = start;
-    this.#isProven = start.isProven;
+    this.#isProven = start.wasOwn || start.held === undefined;
     this.#tasks = tasks;
     this.#reconciler = reconciler;
+    this.#view = view;
     this.#watch = new LeaseWatch({
       store,
       needed: () => this.dataPaths.reachesPeers,
       own: () => this.#keeper.lease,
       signal: tasks.signal,
+    });
+    this.#routable = new RoutableLeases({
+      networks: () => networksOf(this.dataPaths.config),
+      ownKey: () => this.#keeper.lease.key,
+      onFreed: () => tasks.add(this.#watch.reread()),
+      log,
     });
     this.#condition = new NetworkCondition({ store, clock: SYSTEM_CLOCK, log });
     this.#readiness = new Readiness({
@@ -287,18 +339,55 @@ class NodeAgent implements AsyncDisposable {
       },
       runInBackground: tasks.add,
       clock: SYSTEM_CLOCK,
+      peers: this.peers,
       metrics,
     });
     this.adapter = new DataPathAdapter({
       paths: this.dataPaths,
       outer: start.outer,
+      hostNetwork: start.hostNetwork,
       onAddresses: () => store.reconnect?.(),
       clock: SYSTEM_CLOCK,
       log,
     });
+    this.#routable.setHosts(start.hostNetwork.current.hosts);
     // What the last run left is denim's to remove, even if net-conf's Network is another now.
     reconciler.networks = [...config.families, ...start.lastRun.networks];
     tasks.signal.addEventListener("abort", () => this.#peersReached.resolve());
+  }
+
+  get lease(): Lease | undefined {
+    return this.#keeper.lease;
+  }
+
+  get config(): NetworkConfig {
+    return this.dataPaths.config;
+  }
+
+  get paths(): readonly DataPath[] {
+    return this.dataPaths.all;
+  }
+
+  get devices(): readonly string[] {
+    return this.dataPaths.devices;
+  }
+
+  get outer(): OuterInterface {
+    return this.#start.outer.current;
+  }
+
+  health(key: string): ReturnType<NodeView["health"]> {
+    return this.#prober?.of(key) ?? [];
+  }
+
+  async mesh(signal: AbortSignal): Promise<MeshReport> {
+    const { store } = this.#options;
+    const troubles = this.#prober?.troubles() ?? [];
+    const own = troubles.length === 0
+      ? []
+      : [[this.#keeper.lease.key, formatReport(troubles, Date.now())] as const];
+    const notes = await store.notes?.(signal);
+    return meshReport(notes ?? new Map(own), this.peers.size + 1, notes !== undefined);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -324,13 +413,14 @@ class NodeAgent implements AsyncDisposable {
     const { lastRun, subnetFile, held } = this.#start;
     const { add, signal } = this.#tasks;
     this.dataPaths.prepare();
-    const { key } = await this.#keeper.acquire(signal);
+    const { key } = await this.#keeper.acquire(this.#start.wasOwn, signal);
     // The last run's subnet may be another node's by now: no pod may get an address of it.
     if (key !== leaseKey(lastRun.previousSubnets)) subnetFile.remove();
     await this.dataPaths.start();
     this.#masquerade();
     this.#letPodsPass();
     await this.dataPaths.keepFormer(held);
+    this.#nameLeftovers();
     add(this.#watch.run((event) => this.#onLeases(event)));
     add(this.#keeper.run(signal));
     add(this.#condition.run(signal));
@@ -339,12 +429,33 @@ class NodeAgent implements AsyncDisposable {
     add(this.#reconcile());
     add(this.#becomeReady());
     add(subnetFile.keep(signal));
+    if (this.#prober !== undefined) add(this.#prober.run(signal));
+    add(this.#badNews.run(signal));
+  }
+
+  /** Says once what others left on the node that is in denim's way. */
+  #nameLeftovers(): void {
+    const { config: { backend, families }, devices } = this.dataPaths;
+    const view = this.#view();
+    // With these backends other programs carry the pods' packets, by devices of their own.
+    const othersCarry = ["alloc", "extension"].includes(backend.type);
+    logLeftovers({
+      ...view,
+      links: othersCarry ? [] : view.links,
+      networks: families.map(({ network }) => network),
+      subnets: this.#keeper.lease.halves.map(({ subnet }) => subnet),
+      devices: [this.#start.outer.current.name, ...devices],
+    }, this.#options.log);
   }
 
   #request(): LeaseRequest {
     const { backend, session } = this.dataPaths.current;
     const { outer, lastRun, held } = this.#start;
-    const node = { publicIps: outer.current.publicIps, ...lastRun };
+    const node = {
+      publicIps: outer.current.publicIps,
+      ...lastRun,
+      hostNetwork: this.#start.hostNetwork.current,
+    };
     // The lease goes on saying what it says: peers go on sending to the node that may be running.
     return this.#isProven
       ? { ...node, backendType: backend.leaseType, backendData: session.publishes }
@@ -361,12 +472,11 @@ class NodeAgent implements AsyncDisposable {
     this.#readiness.update();
   }
 
-  async #onLeases(event: LeaseEvent): Promise<void> {
-    const [conflict] = this.dataPaths.apply(event);
+  #onLeases(event: LeaseEvent): void {
+    this.#applyRoutable(this.#routable.apply(event));
+    this.#leasesSeen.add();
     const isFirst = !this.#sawPeers;
     this.#sawPeers = true;
-    const isNewcomer = this.#start.held === undefined;
-    if (isFirst && isNewcomer && conflict !== undefined) await this.#withdraw(conflict);
     // With all peers known a check can tell what an earlier run left from what a peer needs.
     const result = isFirst ? this.#reconciler.check() : this.#reconciler.apply();
     logFailures(result, this.#options.log);
@@ -378,13 +488,64 @@ class NodeAgent implements AsyncDisposable {
     }
   }
 
-  /** Two nodes have something that each must have alone. This one came last: it gives up its lease. */
+  /** Where routes are pods' and no host's. */
+  get podNetworks(): readonly Cidr[] {
+    const { config } = this.dataPaths;
+    return this.#start.hostNetwork.overlaps(config)
+      ? this.#keeper.lease.halves.map(({ subnet }) => subnet)
+      : networksOf(config);
+  }
+
+  /** Hands on what may be routed. A data path may have to be another one if a host turned out to be among the pods. */
+  #applyRoutable(event: LeaseEvent): void {
+    const { hostNetwork, outer } = this.#start;
+    this.dataPaths.apply(event);
+    const inside = this.#keeper.lease.halves.flatMap(({ subnet }) =>
+      this.#routable.hostsIn(subnet)
+    );
+    this.#reconciler.set(
+      HOSTS_OWNER,
+      routesToHosts(inside, outer.current, (address) => hostNetwork.wayTo(address)),
+    );
+    if (this.#routable.hasHosts && hostNetwork.addOverlap(networksOf(this.dataPaths.config))) {
+      this.adapter.look();
+    }
+  }
+
+  /** Looks again at the network between the hosts: the outer interface, a router or a server may be another one. */
+  async refreshHosts(): Promise<void> {
+    const { hostNetwork } = this.#start;
+    await hostNetwork.refresh();
+    if (this.#tasks.signal.aborted) return;
+    this.#applyRoutable(this.#routable.setHosts(hostNetwork.current.hosts));
+    if (this.#sawPeers) logFailures(this.#reconciler.apply(), this.#options.log);
+    if (this.#readiness.wasReady) this.#keepHost();
+  }
+
+  /** A newcomer that has what another node must have alone gives up its lease. */
+  async #yieldToRivals(): Promise<void> {
+    const { signal } = this.#tasks;
+    const { key } = this.#keeper.lease;
+    const rivals = this.dataPaths.current.peers.conflicts;
+    // Of nodes that start at once, the one whose lease has the first name waits for the others to withdraw.
+    const endMs = performance.now() + WITHDRAWAL_MS;
+    while (rivals.size > 0 && [...rivals.keys()].every((rival) => key < rival)) {
+      const leftMs = endMs - performance.now();
+      if (leftMs <= 0 || !await this.#leasesSeen.after(this.#leasesSeen.count, leftMs, signal)) {
+        break;
+      }
+    }
+    const [conflict] = rivals.values();
+    if (conflict !== undefined && !signal.aborted) await this.#withdraw(conflict);
+  }
+
   async #withdraw(conflict: string): Promise<never> {
     await this.#options.store.release(this.#keeper.lease.key, this.#tasks.signal);
     throw new RuntimeError(
-      `${conflict}: if this machine is a clone of that node, remove what it was copied with (VXLAN: ip link ` +
-        "delete flannel.1; WireGuard: the key file, /run/flannel/wgkey) and start the agent again; if that " +
-        "lease is this machine's own from before, release it (denim leases release)",
+      `${conflict}: choose another outer device with --iface if many machines have that address, as behind ` +
+        "a virtual machine's NAT; if this machine is a clone of that node, remove what it was copied with " +
+        "(VXLAN: ip link delete flannel.1; WireGuard: the key file, /run/flannel/wgkey) and start the agent " +
+        "again; if that lease is this machine's own from before, release it (denim leases release)",
     );
   }
 
@@ -407,7 +568,8 @@ class NodeAgent implements AsyncDisposable {
   async #becomeReady(): Promise<void> {
     await this.#peersReached.promise;
     const { signal } = this.#tasks;
-    if (!this.#isProven) {
+    if (this.#start.held === undefined) await this.#yieldToRivals();
+    if (!this.#keeper.isProven) {
       if (!await SYSTEM_CLOCK.sleep(OBJECTION_MS, signal)) return;
       this.#isProven = true;
       await this.#keeper.publish();
@@ -459,8 +621,9 @@ class NodeAgent implements AsyncDisposable {
   #masqueradeState(): KernelState {
     const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
     const { masquerade, blackholeRoute } = this.#options;
+    const hosts = this.#start.hostNetwork.current;
     return [
-      ...masqueradeState(this.dataPaths.config, subnets, masquerade),
+      ...masqueradeState(this.dataPaths.config, subnets, masquerade, hosts),
       ...blackholeRoute ? blackholeState(subnets) : [],
     ];
   }

@@ -23,6 +23,7 @@ import {
   listDefaultRoutes,
   listLinks,
   type NetlinkSocket,
+  readSysctl,
   routeTo,
   type UnderlayNews,
 } from "@denim/core/linux";
@@ -328,9 +329,11 @@ function byDefaultRoute(host: HostView): Candidate[] {
   );
   if (common.length === 0 && devices.some((links) => links.length > 0)) {
     const names = devices.map((links) => links.map(({ name }) => name).join(" or ") || "none");
+    const [ipv4, ipv6] = devices;
+    const off = ipv6?.length === 0 ? ipv6Off(ipv4![0]!.name) : "";
     throw new ConfigError(
       `the default routes of IPv4 and IPv6 leave by ${names.join(" and ")}; name one device with ` +
-        "--iface",
+        `--iface${off}`,
     );
   }
   const canUse = ({ up, index }: LinkState) =>
@@ -360,10 +363,18 @@ function addressesOf(
     if (chosen?.family === family) return [family, chosen];
     const [best] = ownAddresses(host, link.index, family);
     if (best !== undefined) return [family, best.address];
+    const off = family === 6 ? ipv6Off(link.name) : "";
     throw new ConfigError(
-      `device ${link.name} has no IPv${family} address, which net-conf's EnableIPv${family} needs`,
+      `device ${link.name} has no IPv${family} address, which net-conf's EnableIPv${family} needs${off}`,
     );
   }));
+}
+
+/** Why a device can have no IPv6 address, if it can't. */
+function ipv6Off(device: string): string {
+  const value = readSysctl(`net/ipv6/conf/${device}/disable_ipv6`);
+  if (value === undefined) return "; this kernel has no IPv6 (ipv6.disable=1)";
+  return value === "1" ? `; IPv6 is off there by sysctl net.ipv6.conf.${device}.disable_ipv6` : "";
 }
 
 /** A device's addresses of one family that can be used, the best first. */

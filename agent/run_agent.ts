@@ -6,8 +6,6 @@
 
 import {
   errorReport,
-  type Family,
-  type IpAddress,
   isDefect,
   type Logger,
   messageOf,
@@ -19,17 +17,20 @@ import config from "./deno.json" with { type: "json" };
 import type { ParsedFlags } from "./flag_table.ts";
 import {
   type AgentFlag,
-  type AgentFlags,
   agentHelp,
   ignoredFlags,
+  interfaceChoice,
+  masqueradeChoice,
   parseAgentFlags,
 } from "./flags.ts";
 import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
-import type { InterfaceChoice } from "./outer_interface.ts";
 import { requireRoot } from "./privileges.ts";
+import { observeProcess } from "./process_metrics.ts";
+import { RecentLog } from "./recent_log.ts";
 import { ServiceManager } from "./service_manager.ts";
-import { healthRoutes, type Readiness, StatusServer } from "./status_server.ts";
+import { type AgentState, apiRoutes, healthRoutes } from "./status_routes.ts";
+import { StatusServer } from "./status_server.ts";
 import { chooseStore } from "./stores/mod.ts";
 import { exitCode, untilStopped } from "./until_stopped.ts";
 
@@ -80,10 +81,11 @@ async function serve(
   flags: ParsedFlags<AgentFlag>,
   backends: readonly AnyBackend[],
   manager: ServiceManager,
-  log: Logger,
+  writtenLog: Logger,
   signal: AbortSignal,
 ): Promise<void> {
   const { values } = flags;
+  const log = new RecentLog(writtenLog);
   const ignored = ignoredFlags(flags);
   if (ignored.length > 0) {
     log.debug("flags-ignored", `flags without effect: ${ignored.join(", ")}`);
@@ -91,17 +93,27 @@ async function serve(
   requireRoot("denim agent");
   const { kind, spec } = chooseStore(flags);
   const metrics = new MetricsRegistry();
-  const readiness: Readiness = { unready: "it is starting" };
+  observeProcess(metrics);
+  const state: AgentState = {
+    unready: "it is starting",
+    store: undefined,
+    node: undefined,
+    startedAtMs: Date.now(),
+    metrics,
+    recent: log,
+  };
   const status = () => {
-    if (readiness.unready !== undefined) return `not ready: ${readiness.unready}`;
+    if (state.unready !== undefined) return `not ready: ${state.unready}`;
     return `ready; other nodes: ${metrics.value("denim_peers", { state: "current" })}`;
   };
   manager.tell(status(), false);
   manager.beat(status, SYSTEM_CLOCK, signal);
   const port = values["healthz-port"];
-  await using _server = port === 0
+  await using _health = port === 0
     ? undefined
-    : StatusServer.serve(`${values["healthz-ip"]}`, port, healthRoutes(readiness), log);
+    : StatusServer.serve(`${values["healthz-ip"]}`, port, { routes: healthRoutes(state), log });
+  const local = { routes: apiRoutes(state), log };
+  await using _api = await StatusServer.serveLocally(values["api-socket"], local);
   await using store = await kind.open(spec, {
     netConfFile: {
       path: values["net-config-path"],
@@ -111,37 +123,25 @@ async function serve(
     metrics,
     signal,
   });
+  state.store = store.description;
   log.info("store-opened", `leases live in ${store.description}`);
   await runNode({
     store,
     backends,
     interface: interfaceChoice(values),
     subnetFile: values["subnet-file"],
-    masquerade: values["ip-masq"]
-      ? { fullyRandom: !values["ip-masq-fully-random-disable"] }
-      : undefined,
+    masquerade: masqueradeChoice(values),
     blackholeRoute: values["ip-blackhole-route"],
     forwardRules: values["iptables-forward-rules"],
     iptablesResyncMs: values["iptables-resync"] * 1000,
     renewMarginMs: values["subnet-lease-renew-margin"],
     log,
     metrics,
+    probePeers: values["probe-peers"],
     onReadiness: (unready) => {
-      readiness.unready = unready;
+      state.unready = unready;
       manager.tell(status(), unready === undefined);
     },
+    onNode: (node) => state.node = node,
   }, signal);
-}
-
-function interfaceChoice(values: AgentFlags): InterfaceChoice {
-  const publicIps = [values["public-ip"], values["public-ipv6"]]
-    .flatMap((address): (readonly [Family, IpAddress])[] =>
-      address === undefined ? [] : [[address.family, address]]
-    );
-  return {
-    iface: values.iface,
-    ifaceRegex: values["iface-regex"],
-    ifaceCanReach: values["iface-can-reach"],
-    publicIps: new Map(publicIps),
-  };
 }

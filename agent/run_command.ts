@@ -4,9 +4,9 @@
  * @module
  */
 
-import { errorReport } from "@denim/core";
+import { errorReport } from "@denim/core/errors";
 import { type Flag, flagsHelp, type ParsedFlags, parseFlags } from "./flag_table.ts";
-import { COMMON_FLAGS, type CommonFlag } from "./flags.ts";
+import { COMMON_FLAGS, type CommonFlag } from "./common_flags.ts";
 import { exitCode, untilStopped } from "./until_stopped.ts";
 
 /**

@@ -1,10 +1,12 @@
 /**
- * What the agent says of itself over HTTP.
+ * The server of what the agent says of itself over HTTP. It has listeners on TCP and on UNIX sockets; what is
+ * answered is in status_routes.ts.
  *
  * @module
  */
 
-import { isDefect, type Logger, messageOf, RuntimeError } from "@denim/core";
+import { isDefect, type Logger, messageOf, RuntimeError, throwDefect } from "@denim/core";
+import { withUmask } from "@denim/core/linux";
 
 /** Answers requests for one path. */
 export type Route = (request: Request) => Response | Promise<Response>;
@@ -12,52 +14,61 @@ export type Route = (request: Request) => Response | Promise<Response>;
 /** Routes by their paths: `/healthz`. */
 export type Routes = Readonly<Record<string, Route>>;
 
+/** What a listener serves, and with whom it speaks of trouble. */
+export interface ServeOptions {
+  /** What is answered. */
+  readonly routes: Routes;
+  /** Takes what goes wrong. */
+  readonly log: Logger;
+  /** Takes a defect of a route; unless given it is left uncaught, which ends the process. */
+  readonly onDefect?: (error: unknown) => void;
+}
+
+/** Keeps others than the socket's owner from opening it, from the moment it is there. */
+const OWNER_ALONE = 0o177;
+
 /** Serves routes until it is disposed of. */
 export class StatusServer implements AsyncDisposable {
   readonly #server: Deno.HttpServer;
+  readonly #path: string | undefined;
 
   private constructor(
-    hostname: string,
-    port: number,
-    routes: Routes,
-    log: Logger,
-    onDefect: (error: unknown) => void,
+    listener: { readonly hostname: string; readonly port: number } | { readonly path: string },
+    { routes, log, onDefect = reportError }: ServeOptions,
   ) {
-    this.#server = Deno.serve({
-      hostname,
-      port,
-      onListen: (address) =>
-        log.info("status-served", `serving status on ${address.hostname} port ${address.port}`, {
-          paths: Object.keys(routes).join(" "),
-        }),
-      onError: (error) => {
-        if (isDefect(error)) onDefect(error);
-        else log.warn("status-failed", `cannot answer a request: ${messageOf(error)}`);
-        return new Response(messageOf(error), { status: 500 });
-      },
-    }, (request) => {
+    const paths = Object.keys(routes).join(" ");
+    const answer = (request: Request) => {
       const { pathname } = new URL(request.url);
       return Object.hasOwn(routes, pathname)
         ? routes[pathname]!(request)
         : new Response("not found", { status: 404 });
-    });
+    };
+    const onError = (error: unknown) => {
+      if (isDefect(error)) onDefect(error);
+      else log.warn("status-failed", `cannot answer a request: ${messageOf(error)}`);
+      return new Response(messageOf(error), { status: 500 });
+    };
+    this.#path = "path" in listener ? listener.path : undefined;
+    this.#server = "path" in listener
+      ? Deno.serve({
+        path: listener.path,
+        onListen: ({ path }) => log.info("api-served", `serving the API at ${path}`, { paths }),
+        onError,
+      }, answer)
+      : Deno.serve({
+        ...listener,
+        onListen: ({ hostname, port }) =>
+          log.info("status-served", `serving status on ${hostname} port ${port}`, { paths }),
+        onError,
+      }, answer);
   }
 
   /**
-   * Starts to serve. Throws a RuntimeError if the address can't be had.
-   *
-   * @param hostname the IP address to listen on
-   * @param onDefect takes a defect of a route; unless given it is left uncaught, which ends the process
+   * Starts to serve on an IP address and port. Throws a RuntimeError if they can't be had.
    */
-  static serve(
-    hostname: string,
-    port: number,
-    routes: Routes,
-    log: Logger,
-    onDefect: (error: unknown) => void = reportError,
-  ): StatusServer {
+  static serve(hostname: string, port: number, options: ServeOptions): StatusServer {
     try {
-      return new StatusServer(hostname, port, routes, log, onDefect);
+      return new StatusServer({ hostname, port }, options);
     } catch (error) {
       throw new RuntimeError(
         `--healthz-ip ${hostname} --healthz-port ${port}: ${messageOf(error)}`,
@@ -66,25 +77,61 @@ export class StatusServer implements AsyncDisposable {
     }
   }
 
+  /**
+   * Starts to serve on a UNIX socket that its owner alone may open. Takes the place of a socket that an earlier run
+   * left. If the path can't be had the log says so, and `undefined` is returned: a node does its work all the same.
+   */
+  static async serveLocally(
+    path: string,
+    options: ServeOptions,
+  ): Promise<StatusServer | undefined> {
+    try {
+      await makeRoom(path);
+      return withUmask(OWNER_ALONE, () => new StatusServer({ path }, options));
+    } catch (error) {
+      throwDefect(error);
+      options.log.warn(
+        "api-not-served",
+        `cannot serve the API at ${path} (--api-socket), so denim status and denim peers do not work: ` +
+          messageOf(error),
+      );
+      return undefined;
+    }
+  }
+
   /** Stops serving. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#server.shutdown();
+    if (this.#path !== undefined) await removeIfThere(this.#path);
   }
 }
 
-/** Whether the node is ready: subnet.env is written, and packets find their way. */
-export interface Readiness {
-  /** Why the node is not ready; `undefined` if it is. */
-  unready: string | undefined;
+/** Makes the socket's folder, and removes a socket on which nobody listens. */
+async function makeRoom(path: string): Promise<void> {
+  const folder = path.slice(0, path.lastIndexOf("/"));
+  if (folder !== "") await Deno.mkdir(folder, { recursive: true });
+  try {
+    const { isSocket } = await Deno.lstat(path);
+    if (!isSocket) throw new RuntimeError("there is a file that is not a socket");
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    throw error;
+  }
+  let other: Deno.UnixConn;
+  try {
+    other = await Deno.connect({ transport: "unix", path });
+  } catch (error) {
+    throwDefect(error);
+    return await removeIfThere(path);
+  }
+  other.close();
+  throw new RuntimeError("another agent serves there");
 }
 
-/** `/healthz` and `/readyz`, as flannel serves them: 503 says in its body why the node is not ready. */
-export function healthRoutes(readiness: Readonly<Readiness>): Routes {
-  return {
-    "/healthz": () => new Response("denim is running"),
-    "/readyz": () =>
-      readiness.unready === undefined
-        ? new Response("denim is ready")
-        : new Response(`denim is not ready: ${readiness.unready}`, { status: 503 }),
-  };
+async function removeIfThere(path: string): Promise<void> {
+  try {
+    await Deno.remove(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
 }

@@ -2,7 +2,7 @@ import { RuntimeError } from "@denim/core";
 import { getAvailablePort } from "@std/net/get-available-port";
 import assert from "node:assert/strict";
 import { RecordingLog } from "../tests/support/recording_log.ts";
-import { healthRoutes, type Readiness, type Routes, StatusServer } from "./status_server.ts";
+import { type Routes, StatusServer } from "./status_server.ts";
 
 function serve(
   routes: Routes,
@@ -10,7 +10,11 @@ function serve(
   onDefect?: (error: unknown) => void,
 ): AsyncDisposable & { ask(path: string): Promise<string> } {
   const port = getAvailablePort();
-  const server = StatusServer.serve("127.0.0.1", port, routes, log, onDefect);
+  const server = StatusServer.serve("127.0.0.1", port, {
+    routes,
+    log,
+    ...onDefect && { onDefect },
+  });
   return {
     ask: async (path) => {
       const response = await fetch(`http://127.0.0.1:${port}${path}`);
@@ -19,17 +23,6 @@ function serve(
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
 }
-
-Deno.test("/healthz answers at once, /readyz says why the node is not ready", async () => {
-  const readiness: Readiness = { unready: "it is starting" };
-  await using server = serve(healthRoutes(readiness));
-  assert.equal(await server.ask("/healthz"), "200 denim is running");
-  assert.equal(await server.ask("/readyz"), "503 denim is not ready: it is starting");
-  readiness.unready = undefined;
-  assert.equal(await server.ask("/readyz"), "200 denim is ready");
-  readiness.unready = "its subnet is another node's";
-  assert.equal(await server.ask("/readyz"), "503 denim is not ready: its subnet is another node's");
-});
 
 Deno.test("StatusServer serves the routes that it is given, and no others", async () => {
   await using server = serve({ "/metrics": () => new Response("peers 3") });
@@ -61,8 +54,58 @@ Deno.test("StatusServer answers 500 if a route fails, and hands on a defect", as
 Deno.test("StatusServer names the flags of an address that is taken", () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr;
-  assert.throws(() => StatusServer.serve("127.0.0.1", port, {}, new RecordingLog()), {
-    name: "RuntimeError",
-    message: new RegExp(`^--healthz-ip 127\\.0\\.0\\.1 --healthz-port ${port}: `),
-  });
+  assert.throws(
+    () => StatusServer.serve("127.0.0.1", port, { routes: {}, log: new RecordingLog() }),
+    {
+      name: "RuntimeError",
+      message: new RegExp(`^--healthz-ip 127\\.0\\.0\\.1 --healthz-port ${port}: `),
+    },
+  );
+});
+
+/** A socket's path in a folder of its own, and a log. */
+function local(): Disposable & { path: string; log: RecordingLog } {
+  const folder = Deno.makeTempDirSync();
+  return {
+    path: `${folder}/run/agent.sock`,
+    log: new RecordingLog(),
+    [Symbol.dispose]: () => Deno.removeSync(folder, { recursive: true }),
+  };
+}
+
+async function askLocally(path: string): Promise<string> {
+  using client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
+  return await (await fetch("http://agent/status", { client })).text();
+}
+
+const ROUTES: Routes = { "/status": () => new Response("ready") };
+
+Deno.test("StatusServer serves on a socket that its owner alone may open, and removes it", async () => {
+  using place = local();
+  const { path, log } = place;
+  {
+    await using _server = await StatusServer.serveLocally(path, { routes: ROUTES, log });
+    assert.equal(Deno.statSync(path).mode! & 0o777, 0o600);
+    assert.equal(await askLocally(path), "ready");
+  }
+  assert.throws(() => Deno.statSync(path), Deno.errors.NotFound);
+  assert.deepEqual(log.events, ["info api-served"]);
+});
+
+Deno.test("StatusServer takes the place of a dead socket, not of a living one or a file", async () => {
+  using place = local();
+  const { path, log } = place;
+  Deno.mkdirSync(path.slice(0, path.lastIndexOf("/")));
+  // Deno leaves the socket behind when the listener is closed, as a killed agent does.
+  Deno.listen({ transport: "unix", path }).close();
+  {
+    await using _server = await StatusServer.serveLocally(path, { routes: ROUTES, log });
+    const second = await StatusServer.serveLocally(path, { routes: {}, log });
+    assert.equal(second, undefined);
+    assert.match(log.of("api-not-served")[0]!.message, /another agent serves there$/);
+    assert.equal(await askLocally(path), "ready");
+  }
+  Deno.writeTextFileSync(path, "somebody's");
+  assert.equal(await StatusServer.serveLocally(path, { routes: {}, log }), undefined);
+  assert.equal(Deno.readTextFileSync(path), "somebody's");
 });

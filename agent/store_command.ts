@@ -24,13 +24,16 @@ export interface StoreCommand<F extends Flag> {
   readonly flags: readonly F[];
   /** Whether the command, with these operands, may make a store that does not exist yet. */
   readonly creates: (operands: readonly string[]) => boolean;
-  /** Does it. What it prints goes through `print`; the store, if it needs it, is opened by `open`, once. */
+  /**
+   * Does it. What it prints goes through `print`; the store, if it needs it, is opened by `open`, once. Resolves to the
+   * exit code, 0 unless given.
+   */
   run(
     open: () => Promise<LeaseAdmin>,
-    flags: ParsedFlags<F>,
+    flags: ParsedFlags<F | StoreFlag>,
     print: (text: string) => void,
     signal: AbortSignal,
-  ): Promise<void>;
+  ): Promise<number | void>;
 }
 
 /** Runs a command and resolves to the exit code: 0 fine, 1 failed, 2 wrong usage or configuration. */
@@ -64,8 +67,7 @@ export function runStoreCommand<F extends Flag>(
         const log = createLogger({ format: "text", debug: flags.values.debug });
         return opened.use(await kind.openAdmin(spec, { log }));
       };
-      await command.run(open, flags, (text) => console.log(text), signal);
-      return 0;
+      return await command.run(open, flags, (text) => console.log(text), signal) ?? 0;
     },
   }, args);
 }

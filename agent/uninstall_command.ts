@@ -6,10 +6,19 @@
 
 import { wireguardKeyPath } from "@denim/backends";
 import { type LeaseAdmin, leaseKey, RuntimeError, throwDefect } from "@denim/core";
-import { clearNode, podDevices, readSysctl, writeSysctl } from "@denim/core/linux";
+import {
+  clearNode,
+  findLink,
+  NetlinkSocket,
+  podDevices,
+  readSysctl,
+  writeSysctl,
+} from "@denim/core/linux";
+import { PodMasquerade } from "@denim/core/linux/pod-masquerade";
 import { flag, type FlagValues, type ParsedFlags } from "./flag_table.ts";
 import { toggle } from "./flag_types.ts";
-import { type CommonFlag, SUBNET_FILE_FLAG } from "./flags.ts";
+import type { CommonFlag } from "./common_flags.ts";
+import { SUBNET_FILE_FLAG } from "./flags.ts";
 import { CONF_NAME, otherConfs, runsDenim } from "./install/cni_conf.ts";
 import { HostFiles, isThere, textIfThere } from "./install/host_files.ts";
 import { type HostRecord, readHostRecord } from "./install/host_record.ts";
@@ -205,6 +214,21 @@ class Uninstall {
       log: this.#log,
     });
     if (failures.length > 0) throw new RuntimeError(failures.join("; "));
+    this.#stopMasquerade(ports);
+  }
+
+  /** Removes the plugin's rules for pods whose devices are gone now, or would be. */
+  #stopMasquerade(ports: readonly string[]): void {
+    using masquerade = PodMasquerade.open();
+    if (masquerade === undefined) return;
+    using socket = new NetlinkSocket();
+    const isGone = (device: string) =>
+      ports.includes(device) || findLink(socket, device) === undefined;
+    for (const gone of [...masquerade.devices()].filter(isGone)) {
+      this.#files.act("remove", "removed", `the masquerade of ${gone}`, () => {
+        masquerade.remove((device) => device === gone);
+      });
+    }
   }
 
   /** Whoever came to rely on forwarding since denim was installed has it switched on for itself. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { ConfigError, RuntimeError } from "@denim/core";
+import { ConfigError, RuntimeError } from "@denim/core/errors";
 
 const STOP_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 

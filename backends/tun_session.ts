@@ -20,6 +20,7 @@ import {
   type PeerHalf,
   sleep,
   throwDefect,
+  tunPeerState,
   tunState,
 } from "@denim/core";
 import { TunPackets } from "@denim/core/linux";
@@ -115,8 +116,8 @@ class TunSession<PeerData> implements BackendSession<PeerData> {
     return tunState(this.#node, { name, mtuBytes }, own);
   }
 
-  peerState(): KernelState {
-    return [];
+  peerState(peer: Peer<PeerData>): KernelState {
+    return tunPeerState(this.#node, () => this.#options.device, peer);
   }
 
   onLeased(): Promise<void> {

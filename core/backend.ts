@@ -48,6 +48,8 @@ export interface NodeContext {
   readonly config: NetworkConfig;
   /** The device by which packets to other nodes leave. */
   readonly outer: OuterInterface;
+  /** Whether the pods' networks overlap that of the hosts: then a route to a whole network would take hosts' packets. */
+  readonly overlapsHosts: boolean;
   /** The lease that this node certainly held in its last run, so that it can go on as it was. */
   readonly held: Lease | undefined;
   /** Questions to the kernel. */
@@ -83,6 +85,14 @@ export interface Peer<PeerData> {
   readonly key: string;
   /** One half for each family of its lease. */
   readonly halves: readonly PeerHalf<PeerData>[];
+}
+
+/** What a backend has of a node before the node has a lease. */
+export interface NodeNeeds {
+  /** What the kernel has then: a session's `nodeState` without a lease. */
+  readonly state: KernelState;
+  /** The UDP port on which the agent itself listens; none unless given. */
+  readonly udpPort?: number;
 }
 
 /**
@@ -125,6 +135,12 @@ export interface Backend<Options = unknown, PeerData = unknown> {
   readonly options: ZodType<Options>;
   /** Reads a half's `BackendData`. This node does not follow a lease that it refuses. */
   readonly peerData: ZodType<PeerData>;
+  /**
+   * What the backend has of a node before it has a lease, without starting: no port is taken, no command is run. For
+   * `denim config check`, which can't tell beforehand what the node says to a backend that lacks it. Throws as
+   * `open` does.
+   */
+  needs?(node: NodeContext, options: Options): NodeNeeds;
   /**
    * Starts the backend on this node. It may ask the kernel, but changes nothing in it.
    *
@@ -204,9 +220,22 @@ export function directRoute(
 ): KernelState | undefined {
   const route = kernel.routeTo(publicIp);
   if (route?.device !== outer.name || route.gateway !== undefined) return undefined;
+  return subnetRoute(subnet, outer.name, publicIp);
+}
+
+/**
+ * The route to a peer's subnet by a device and a gateway.
+ *
+ * @param via the gateway; the subnet's first address, unless given, which stands for the peer on a tunnel's device
+ */
+export function subnetRoute(
+  subnet: Cidr,
+  device: string,
+  via: IpAddress = subnet.address,
+): KernelState {
   const id = nexthopId(subnet);
   return [
-    { kind: "nexthop", id, device: outer.name, via: publicIp },
+    { kind: "nexthop", id, device, via },
     { kind: "route", destination: subnet, nexthopId: id },
   ];
 }
@@ -223,7 +252,7 @@ const TUN_QUEUE_LENGTH = 1000;
  * @param own the node's lease
  */
 export function tunState(
-  node: Pick<NodeContext, "config">,
+  node: Pick<NodeContext, "config" | "overlapsHosts">,
   { name, mtuBytes }: { readonly name: string; readonly mtuBytes: number },
   own: Lease | undefined,
 ): KernelState {
@@ -233,13 +262,14 @@ export function tunState(
 
 /**
  * What leads a node's packets to all others by a device, once there is a lease: in each family the device's address and
- * one route for the whole network.
+ * one route for the whole network. Where that overlaps the hosts' network there is no such route: see
+ * {@link tunPeerState}.
  *
  * @param device the name of a family's device
  * @param own the node's lease
  */
 export function wholeNetworkState(
-  { config }: Pick<NodeContext, "config">,
+  { config, overlapsHosts }: Pick<NodeContext, "config" | "overlapsHosts">,
   device: (family: Family) => string,
   own: Lease | undefined,
 ): KernelState {
@@ -248,11 +278,28 @@ export function wholeNetworkState(
     if (source === undefined) return [];
     // A host's prefix: it names a source for the node's own packets, and makes no route.
     const prefixLength = addressBits(family);
-    return [
-      { kind: "address", device: device(family), address: source, prefixLength },
-      { kind: "route", destination: network, device: device(family), source },
-    ];
+    const name = device(family);
+    const address = { kind: "address", device: name, address: source, prefixLength } as const;
+    return overlapsHosts
+      ? [address]
+      : [address, { kind: "route", destination: network, device: name, source }];
   });
+}
+
+/**
+ * What one peer adds to {@link wholeNetworkState}: nothing, as one route leads to all of them. But if the pods' networks overlap
+ * that of the hosts, the route would take the packets of hosts behind a router, and a network on the outer device's
+ * link would take pods' packets: then each peer's subnet has a route of its own.
+ *
+ * @param device the name of a family's device
+ */
+export function tunPeerState(
+  { overlapsHosts }: Pick<NodeContext, "overlapsHosts">,
+  device: (family: Family) => string,
+  { halves }: Peer<unknown>,
+): KernelState {
+  if (!overlapsHosts) return [];
+  return halves.flatMap(({ subnet }) => subnetRoute(subnet, device(subnet.family)));
 }
 
 /**

@@ -271,6 +271,8 @@ export interface Masquerade {
   readonly networks: readonly Cidr[];
   /** This node's subnets of these networks: addresses of its own pods. */
   readonly subnets: readonly Cidr[];
+  /** Addresses in the cluster's networks that are hosts' and not pods'; none unless given. */
+  readonly hosts?: readonly IpAddress[];
   /** Whether source ports are drawn at random (`--random-fully`), which is flannel's default. */
   readonly fullyRandom: boolean;
   /** What does it; unless given nftables where the kernel has it, else iptables. */

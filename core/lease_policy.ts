@@ -6,6 +6,14 @@
  */
 
 import { ConfigError, RuntimeError } from "./errors.ts";
+import {
+  holdsHost,
+  type HostAddress,
+  type HostNetwork,
+  hostsOf,
+  hostWithin,
+  UNKNOWN_HOST_NETWORK,
+} from "./host_network.ts";
 import { type Cidr, FAMILIES, type IpAddress } from "./ip.ts";
 import { type Expiry, type Lease, leaseHalf, leaseKey, parseLeaseKey } from "./lease.ts";
 import {
@@ -111,29 +119,35 @@ export interface LeaseChoice {
   readonly subnets: readonly Cidr[];
   /** Whether they are those of the lease that it has. */
   readonly keeps: boolean;
+  /** The host whose address is in the subnets of the lease that it has: why it can't keep them, if that is why. */
+  readonly host?: HostAddress | undefined;
 }
 
 /**
- * Chooses a node's subnets: those of the lease that it has, if net-conf still allows them; else those of
- * its last run, if free; else free ones. Throws a RuntimeError if a network is full, and a LeaseLostError if no
- * others than those of its last run will do and it can't have them.
+ * Chooses a node's subnets: those of the lease that it has, if net-conf still allows them and they hold no host's
+ * address; else those of its last run, if free; else free ones. Throws a RuntimeError if a network is full, and a
+ * LeaseLostError if no others than those of its last run will do and it can't have them.
  *
  * @param held the lease that the node has
- * @param others the keys of all other leases, readable or not; called only if they count
+ * @param others all other leases, readable or not; called only if they count
  */
 export function chooseLease(
   config: NetworkConfig,
   request: LeaseRequest,
   held: Lease | undefined,
-  others: () => Iterable<string>,
+  others: () => Iterable<StoredLease>,
 ): LeaseChoice {
   const had = held?.halves.map(({ subnet }) => subnet) ?? [];
   const wanted = leaseKey(request.previousSubnets);
   // Pods live in the subnets, so the lease is kept even if net-conf has changed since.
-  if (request.only ? held?.key === wanted : fitsConfig(config, had)) {
+  if (request.only && held?.key === wanted) return { subnets: had, keeps: true };
+  const rivals = [...others()];
+  const keys = rivals.map(({ key }) => key);
+  const hostNetwork = withNodes(request, rivals);
+  const host = hostWithin(had, hostNetwork.hosts);
+  if (!request.only && fitsConfig(config, had) && host === undefined) {
     return { subnets: had, keeps: true };
   }
-  const keys = [...others()];
   if (request.only) {
     const rival = keys.find((key) => overlaps(key, request.previousSubnets));
     if (rival !== undefined) {
@@ -145,9 +159,20 @@ export function chooseLease(
     return { subnets: request.previousSubnets, keeps: false };
   }
   const taken = keys.flatMap((key) => parseLeaseKey(key) ?? []);
-  const allocators = config.families.map((family) => new SubnetAllocator(family, taken));
+  const allocators = config.families.map((family) =>
+    new SubnetAllocator(family, taken, hostNetwork)
+  );
   const preferred = [...had, ...request.previousSubnets];
-  return { subnets: chooseSubnets(allocators, preferred), keeps: false };
+  return { subnets: chooseSubnets(allocators, preferred), keeps: false, host };
+}
+
+/** The network between the hosts as a node knows it, with the addresses at which the others' leases name nodes. */
+function withNodes(
+  { hostNetwork = UNKNOWN_HOST_NETWORK }: LeaseRequest,
+  others: readonly StoredLease[],
+): HostNetwork {
+  const nodes = others.flatMap(({ lease }) => lease === undefined ? [] : hostsOf(lease));
+  return { ...hostNetwork, hosts: [...hostNetwork.hosts, ...nodes] };
 }
 
 /** Logs that a node gives up the lease that it held for the subnets that were chosen, and why. */
@@ -156,12 +181,14 @@ export function logLeaseReplaced(
   config: NetworkConfig,
   request: LeaseRequest,
   { key, lease }: StoredLease,
-  { subnets }: LeaseChoice,
+  { subnets, host }: LeaseChoice,
 ): void {
   const why = lease === undefined
     ? "it can't be read"
     : request.only
     ? "this node's pods live in the other subnet"
+    : host !== undefined
+    ? holdsHost(lease.halves.map(({ subnet }) => subnet), host)
     : fitsConfig(config, lease.halves.map(({ subnet }) => subnet))
     ? "it overlaps an older one"
     : "net-conf does not allow it any more";
@@ -200,7 +227,7 @@ export function requestedLease(
 export function chooseReservation(
   config: NetworkConfig,
   { subnets, publicIps }: ReservationRequest,
-  leases: Iterable<StoredLease>,
+  leases: readonly StoredLease[],
 ): Lease {
   const ordered = subnets.toSorted((a, b) => a.family - b.family);
   if (!fitsConfig(config, ordered)) {
@@ -216,6 +243,12 @@ export function chooseReservation(
     ordered,
     "never",
   );
+  const nodes = leases.flatMap(({ lease }) => lease === undefined ? [] : hostsOf(lease));
+  const own = [...publicIps.values()].map((address) => ({ address, whose: "its own node" }));
+  const host = hostWithin(ordered, [...own, ...nodes]);
+  if (host !== undefined) {
+    throw new RuntimeError(`${asked.key} can't be reserved: ${holdsHost(ordered, host)}`);
+  }
   let reserved = asked;
   for (const { key, lease } of leases) {
     const same = lease !== undefined && holdsAlike(asked, lease);

@@ -73,24 +73,94 @@ Deno.test("logLeaseReplaced: says why a lease gives way", () => {
   logLeaseReplaced(log, CONFIG, request("10.99.0.1"), stored(outside)[0]!, to);
   logLeaseReplaced(log, CONFIG, request("10.99.0.1"), stored(inside)[0]!, to);
   logLeaseReplaced(log, CONFIG, request("10.99.0.1", { only: true }), stored(inside)[0]!, to);
+  const host = { address: IpAddress.parse("10.5.1.7"), whose: "this node" };
+  logLeaseReplaced(log, CONFIG, request("10.99.0.1"), stored(inside)[0]!, { ...to, host });
   assert.deepEqual(log.lines, [
     "warn the lease x gives way to 10.5.9.0-24: it can't be read",
     "warn the lease 10.6.1.0-24 gives way to 10.5.9.0-24: net-conf does not allow it any more",
     "warn the lease 10.5.1.0-24 gives way to 10.5.9.0-24: it overlaps an older one",
     "warn the lease 10.5.1.0-24 gives way to 10.5.9.0-24: this node's pods live in the other subnet",
+    "warn the lease 10.5.1.0-24 gives way to 10.5.9.0-24: 10.5.1.0/24 holds 10.5.1.7, the address of this node",
   ]);
 });
 
-Deno.test("chooseLease: the others are not looked at if the node keeps its lease", () => {
-  const choice = chooseLease(
-    CONFIG,
-    request("10.99.0.1"),
-    lease("10.5.1.0-24", "10.99.0.1"),
-    () => {
-      throw new Error("looked at");
+/** A node at 10.5.1.7 in the network of the hosts, with a router and a store. */
+const HOSTS = {
+  hosts: [["10.5.1.7", "this node"], ["10.5.2.1", "this node's router"], ["10.5.3.9", "the store"]]
+    .map(([address, whose]) => ({ address: IpAddress.parse(address!), whose: whose! })),
+  links: [],
+};
+/** Subnets 1 to 5. */
+const SMALL = parseNetworkConfig('{"Network":"10.5.0.0/16","SubnetMax":"10.5.5.0"}');
+const PEER = lease("10.5.9.0-24", "10.5.4.9");
+
+for (
+  const [what, previous, held, gets, keeps] of [
+    ["no subnet that holds a host is leased", [], undefined, "10.5.5.0/24", false],
+    ["not even the last run's", ["10.5.1.0/24"], undefined, "10.5.5.0/24", false],
+    ["not if the node holds it: this node's address", [], "10.5.1.0-24", "10.5.5.0/24", false],
+    ["the router's", [], "10.5.2.0-24", "10.5.5.0/24", false],
+    ["the store's", [], "10.5.3.0-24", "10.5.5.0/24", false],
+    ["a peer's", [], "10.5.4.0-24", "10.5.5.0/24", false],
+    ["a lease without a host in it is kept", [], "10.5.5.0-24", "10.5.5.0/24", true],
+  ] as const
+) {
+  Deno.test(`chooseLease: ${what}`, () => {
+    const choice = chooseLease(
+      SMALL,
+      request("10.5.1.7", {
+        hostNetwork: HOSTS,
+        previousSubnets: previous.map((text) => Cidr.parse(text)),
+      }),
+      held === undefined ? undefined : lease(held, "10.5.1.7"),
+      () => [...stored(PEER), { key: "10.5.8.0-24", lease: undefined }],
+    );
+    assert.deepEqual([`${choice.subnets}`, choice.keeps], [gets, keeps]);
+    assert.equal(choice.host !== undefined, held !== undefined && !keeps);
+  });
+}
+
+Deno.test("chooseLease: pods live in the subnet, so a running node keeps it whoever is in it", () => {
+  const held = lease("10.5.1.0-24", "10.5.1.7");
+  const asked = request("10.5.1.7", {
+    hostNetwork: HOSTS,
+    previousSubnets: [Cidr.parse("10.5.1.0/24")],
+    only: true,
+  });
+  const choice = chooseLease(SMALL, asked, held, () => {
+    throw new Error("looked at");
+  });
+  assert.deepEqual([`${choice.subnets}`, choice.keeps], ["10.5.1.0/24", true]);
+});
+
+Deno.test("chooseLease: with hosts in all subnets the network is full, and they are named", () => {
+  const config = parseNetworkConfig('{"Network":"10.5.0.0/16","SubnetMax":"10.5.3.0"}');
+  assert.throws(
+    () => chooseLease(config, request("10.5.1.7", { hostNetwork: HOSTS }), undefined, () => []),
+    {
+      name: "RuntimeError",
+      message:
+        "the network 10.5.0.0/16 is full: every /24 from 10.5.1.0 to 10.5.3.0 is leased, or holds a " +
+        "host's address (10.5.1.7 of this node, 10.5.2.1 of this node's router, 10.5.3.9 of the store); give " +
+        "up leases that nobody uses, or enlarge the network in net-conf",
     },
   );
-  assert.deepEqual([choice.subnets.map(String), choice.keeps], [["10.5.1.0/24"], true]);
+});
+
+Deno.test("chooseReservation: a subnet that holds a node's address is refused", () => {
+  const { publicIps } = request("10.5.1.7");
+  for (
+    const [subnet, message] of [
+      ["10.5.1.0/24", /10\.5\.1\.0\/24 holds 10\.5\.1\.7, the address of its own node/],
+      ["10.5.4.0/24", /holds 10\.5\.4\.9, the address of the node of 10\.5\.9\.0-24/],
+    ] as const
+  ) {
+    const asked = { subnets: [Cidr.parse(subnet)], publicIps };
+    assert.throws(() => chooseReservation(CONFIG, asked, stored(PEER)), {
+      name: "RuntimeError",
+      message,
+    });
+  }
 });
 
 Deno.test("chooseReservation: a lease that can't be read is in the way too", () => {

@@ -5,12 +5,16 @@
  */
 
 import { ExpectedError } from "./errors.ts";
+import type { HostNetwork } from "./host_network.ts";
 import type { Cidr, Family, IpAddress } from "./ip.ts";
 import type { Lease } from "./lease.ts";
 import type { NetworkConfig } from "./net_conf.ts";
 
 /** How long a lease lives unless it is renewed, in milliseconds: flannel's 24 hours. */
 export const LEASE_TTL_MS: number = 24 * 60 * 60 * 1000;
+
+/** How long a note stays unless it is written again, in milliseconds. */
+export const NOTE_TTL_MS: number = 10 * 60 * 1000;
 
 /** How a store recognises a node. */
 export interface NodeIdentity {
@@ -30,6 +34,8 @@ export interface LeaseRequest extends NodeIdentity {
   readonly backendData: ReadonlyMap<Family, unknown>;
   /** Whether the previous subnets alone will do, because pods live in them. */
   readonly only?: boolean;
+  /** What the node knows of the network between the hosts, whose addresses no subnet may hold. */
+  readonly hostNetwork?: HostNetwork;
 }
 
 /** What an administrator wants kept for a node. */
@@ -80,7 +86,8 @@ export interface LeaseStore extends AsyncDisposable {
   /**
    * Gives a node its subnet: the one that it held in its last run, under the addresses that it had then; else
    * the one leased to its public IP; else that of its last run, if free; else a free one. A reservation
-   * (its expiry is "never") stays one. Rejects with a `RuntimeError` if the network is full, and with a
+   * (its expiry is "never") stays one. {@link Lease.wasHeld} tells whether there was one. No subnet holds an address that
+   * a host is known to have, this node or another. Rejects with a `RuntimeError` if the network is full, and with a
    * `LeaseLostError` if no other subnet would do: a `LeaseMovedError` if the node has others by now.
    */
   acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease>;
@@ -100,6 +107,9 @@ export interface LeaseStore extends AsyncDisposable {
    */
   watch(signal: AbortSignal): AsyncIterable<LeaseEvent>;
 
+  /** The hosts of the store's servers as they are known now, names or addresses. A store in a file lacks it. */
+  readonly servers?: readonly string[];
+
   /**
    * The node has other addresses: connections from the former ones are dead, though nothing reports that, and a store
    * that has any makes new ones.
@@ -117,6 +127,17 @@ export interface LeaseStore extends AsyncDisposable {
    * store that has no scheduler lacks the method.
    */
   setNetworkUnavailable?(unavailable: boolean, signal: AbortSignal): Promise<void>;
+
+  /**
+   * Leaves a short note for all other nodes, in place of the one before; `undefined` takes it away. It stays for
+   * {@link NOTE_TTL_MS}. A store that has no room for notes lacks the method.
+   *
+   * @param key that of the node's lease
+   */
+  writeNote?(key: string, text: string | undefined, signal: AbortSignal): Promise<void>;
+
+  /** The notes that nodes have left, by the keys of their leases. A store that has no room for notes lacks the method. */
+  notes?(signal: AbortSignal): Promise<ReadonlyMap<string, string>>;
 }
 
 /** A place where leases live, as an administrator needs it: {@link LeaseStore}'s rules hold. */

@@ -14,6 +14,12 @@ export interface Counter {
   add(amount?: number): void;
 }
 
+/** Counts how values are distributed: how many were at most as large as each of some bounds. */
+export interface Histogram {
+  /** Takes one value, in the metric's unit. */
+  observe(value: number): void;
+}
+
 /**
  * Takes metrics. Names follow Prometheus's conventions: `denim_<part>_<what>_<unit>`, counters end in `_total`.
  * Asking twice for the same name and labels gives the same counter.
@@ -39,6 +45,13 @@ export interface Metrics {
    * @param help one sentence that says what is measured, and in which unit
    */
   gauge(name: string, help: string, read: () => number, labels?: Labels): void;
+  /**
+   * A distribution of values.
+   *
+   * @param help one sentence that says what is measured, and in which unit
+   * @param bounds the buckets' upper bounds, each included, in rising order
+   */
+  histogram(name: string, help: string, bounds: readonly number[], labels?: Labels): Histogram;
 }
 
 /** One series of a metric, as it is now. */
@@ -48,19 +61,50 @@ export interface Sample {
   /** What the metric says. */
   readonly help: string;
   /** How the value behaves. */
-  readonly type: "counter" | "gauge";
+  readonly type: "counter" | "gauge" | "histogram";
   /** What tells this series from others of the same metric. */
   readonly labels: Labels;
-  /** The value. */
+  /** The value; of a histogram the sum of all values. */
   readonly value: number;
+  /** A histogram's buckets: for each upper bound how many values were at most as large; the last bound is Infinity. */
+  readonly buckets?: readonly (readonly [bound: number, count: number])[];
+}
+
+/** A series, and what hands out its value. */
+interface Series extends Omit<Sample, "value" | "buckets"> {
+  read(): number;
+  readonly counter?: Counter;
+  readonly histogram?: BucketHistogram;
+}
+
+class BucketHistogram implements Histogram {
+  readonly #bounds: readonly number[];
+  readonly #counts: number[];
+  #sum = 0;
+
+  constructor(bounds: readonly number[]) {
+    this.#bounds = [...bounds, Infinity];
+    this.#counts = this.#bounds.map(() => 0);
+  }
+
+  get sum(): number {
+    return this.#sum;
+  }
+
+  observe(value: number): void {
+    this.#sum += value;
+    this.#counts[this.#bounds.findIndex((bound) => value <= bound)]!++;
+  }
+
+  buckets(): (readonly [number, number])[] {
+    let total = 0;
+    return this.#bounds.map((bound, index) => [bound, total += this.#counts[index]!]);
+  }
 }
 
 /** Keeps metrics of one process. */
 export class MetricsRegistry implements Metrics {
-  readonly #series = new Map<
-    string,
-    Omit<Sample, "value"> & { read(): number; counter?: Counter }
-  >();
+  readonly #series = new Map<string, Series>();
 
   /** See {@link Metrics.counter}. */
   counter(name: string, help: string, labels: Labels = {}): Counter {
@@ -83,11 +127,32 @@ export class MetricsRegistry implements Metrics {
     this.#series.set(seriesKey(name, labels), { name, help, type: "gauge", labels, read });
   }
 
+  /** See {@link Metrics.histogram}. */
+  histogram(
+    name: string,
+    help: string,
+    bounds: readonly number[],
+    labels: Labels = {},
+  ): Histogram {
+    const key = seriesKey(name, labels);
+    const known = this.#series.get(key)?.histogram;
+    if (known !== undefined) return known;
+    const histogram = new BucketHistogram(bounds);
+    const read = () => histogram.sum;
+    this.#series.set(key, { name, help, type: "histogram", labels, read, histogram });
+    return histogram;
+  }
+
   /** Every series, in the order in which they were first asked for. */
   samples(): Sample[] {
-    return [...this.#series.values()].map(({ name, help, type, labels, read }) => (
-      { name, help, type, labels, value: read() }
-    ));
+    return [...this.#series.values()].map(({ name, help, type, labels, read, histogram }) => ({
+      name,
+      help,
+      type,
+      labels,
+      value: read(),
+      ...histogram && { buckets: histogram.buckets() },
+    }));
   }
 
   /** The value of one series; `undefined` if nobody has asked for it. */
@@ -101,6 +166,7 @@ export const NO_METRICS: Metrics = {
   counter: () => ({ add() {} }),
   observedCounter() {},
   gauge() {},
+  histogram: () => ({ observe() {} }),
 };
 
 function seriesKey(name: string, labels: Labels): string {

@@ -40,7 +40,9 @@ export {
   type SubnetEnvHalf,
 } from "./subnet_env.ts";
 
-// Leases, and where they live.
+// Leases, where they live, and which subnets hosts are in.
+export * from "./host_network.ts";
+export * from "./routable_leases.ts";
 export * from "./lease.ts";
 export * from "./lease_policy.ts";
 export * from "./lease_reader.ts";
@@ -55,11 +57,14 @@ export {
   directRoute,
   type KernelReader,
   type NodeContext,
+  type NodeNeeds,
   type OuterInterface,
   outerMtuBytes,
   type Peer,
   type PeerHalf,
+  subnetRoute,
   tunnelMtuBytes,
+  tunPeerState,
   tunState,
   wholeNetworkState,
 } from "./backend.ts";
@@ -76,13 +81,15 @@ export { Complaints } from "./complaints.ts";
 export { type Log, type LogFields, type Logger } from "./log.ts";
 export {
   type Counter,
+  type Histogram,
   type Labels,
   type Metrics,
   MetricsRegistry,
   NO_METRICS,
   type Sample,
 } from "./metrics.ts";
-export { Outage } from "./outage.ts";
+export { formatMetrics, METRICS_MEDIA_TYPE } from "./metrics_text.ts";
+export { Outage, OutageCount } from "./outage.ts";
 
 // Waiting.
 export { Backoff, type BackoffOptions } from "./backoff.ts";

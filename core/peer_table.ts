@@ -16,16 +16,14 @@ export interface PeerChanges<PeerData> {
   readonly put: readonly Peer<PeerData>[];
   /** The keys of peers that left. */
   readonly removed: readonly string[];
-  /** The leases that have what only this node may have, as sentences for operators. */
-  readonly conflicts: readonly string[];
 }
 
 /** What is known of a lease. */
 interface Seen<PeerData> {
   /** The lease's value, to compare the next one with. */
   readonly text: string;
-  /** The peer if the table keeps peers; otherwise whether this lease is a peer. */
-  readonly peer: Peer<PeerData> | boolean;
+  /** The peer if the table keeps peers, else `true`; why it is none if this lease is refused. */
+  readonly peer: Peer<PeerData> | true | string;
 }
 
 /**
@@ -41,6 +39,7 @@ export class PeerTable<PeerData> {
   readonly #seen = new Map<string, Seen<PeerData>>();
   readonly #keep: boolean;
   readonly #conflict: (peer: Peer<PeerData>) => string | undefined;
+  readonly #conflicts = new Map<string, string>();
   #size = 0;
   #ownKey: string | undefined;
 
@@ -77,14 +76,24 @@ export class PeerTable<PeerData> {
     for (const { peer } of this.#seen.values()) if (typeof peer === "object") yield peer;
   }
 
+  /** The keys of the leases that are refused, and why. */
+  *refused(): Generator<readonly [key: string, reason: string], void, void> {
+    for (const [key, { peer }] of this.#seen) if (typeof peer === "string") yield [key, peer];
+  }
+
   /** The keys of all leases that the table knows, also of those that are not peers. */
   keys(): Iterable<string> {
     return this.#seen.keys();
   }
 
+  /** The leases that have what only this node may have, as sentences for operators, by their keys. */
+  get conflicts(): ReadonlyMap<string, string> {
+    return this.#conflicts;
+  }
+
   /** Whether there is a peer whose lease has this key. */
   has(key: string): boolean {
-    return (this.#seen.get(key)?.peer ?? false) !== false;
+    return typeof (this.#seen.get(key)?.peer ?? "") !== "string";
   }
 
   /** The key of this node's own lease, which is never a peer. Set it before the first event. */
@@ -95,7 +104,6 @@ export class PeerTable<PeerData> {
   /** Applies an event of the store's watch, and returns what changed. */
   apply(event: LeaseEvent): PeerChanges<PeerData> {
     const put: Peer<PeerData>[] = [];
-    const conflicts: string[] = [];
     const leases = event.kind === "snapshot" ? event.leases : event.put;
     const removed = event.kind === "snapshot"
       ? this.#absentFrom(new Set(leases.map((lease) => lease.key)))
@@ -105,15 +113,16 @@ export class PeerTable<PeerData> {
       if (lease.key === this.#ownKey) continue;
       const text = `${lease.backendType} ${JSON.stringify(lease.halves)}`;
       if (this.#seen.get(lease.key)?.text === text) continue;
-      const peer = this.#read(lease, conflicts);
       const wasPeer = this.#remove(lease.key);
-      this.#seen.set(lease.key, { text, peer: this.#keep && peer || peer !== undefined });
-      if (peer !== undefined) {
+      const peer = this.#read(lease);
+      const isPeer = typeof peer !== "string";
+      this.#seen.set(lease.key, { text, peer: isPeer && !this.#keep ? true : peer });
+      if (isPeer) {
         put.push(peer);
         this.#size++;
       } else if (wasPeer) gone.push(lease.key);
     }
-    return { put, removed: gone, conflicts };
+    return { put, removed: gone };
   }
 
   #absentFrom(keys: ReadonlySet<string>): string[] {
@@ -124,16 +133,18 @@ export class PeerTable<PeerData> {
   #remove(key: string): boolean {
     const peer = this.has(key);
     this.#seen.delete(key);
+    this.#conflicts.delete(key);
     if (peer) this.#size--;
     return peer;
   }
 
-  #read(lease: Lease, conflicts: string[]): Peer<PeerData> | undefined {
+  /** The peer; or why it is none. */
+  #read(lease: Lease): Peer<PeerData> | string {
     const skip = (reason: string) => {
       this.#log.warn("peer-refused", `lease ${lease.key} is not followed: ${reason}`, {
         lease: lease.key,
       });
-      return undefined;
+      return reason;
     };
     if (lease.backendType !== this.#backend.leaseType) {
       const say = (type: string) => type === "" ? "no type" : type;
@@ -159,7 +170,8 @@ export class PeerTable<PeerData> {
     const conflict = this.#conflict(peer);
     if (conflict === undefined) return peer;
     const addresses = halves.map(({ publicIp }) => publicIp).join(" ");
-    conflicts.push(`the node ${addresses} has this node's ${conflict}`);
-    return skip(`${conflicts.at(-1)}; look for a cloned machine`);
+    const sentence = `the node ${addresses} has this node's ${conflict}`;
+    this.#conflicts.set(lease.key, sentence);
+    return skip(`${sentence}; look for a cloned machine`);
   }
 }

@@ -5,8 +5,12 @@
  */
 
 import { RuntimeError } from "./errors.ts";
+import { type HostAddress, type HostNetwork, UNKNOWN_HOST_NETWORK } from "./host_network.ts";
 import { addressBits, Cidr, IpAddress } from "./ip.ts";
 import type { FamilyConfig } from "./net_conf.ts";
+
+/** How many hosts a message names. */
+const MAX_HOSTS_NAMED = 5;
 
 /** Gives a whole number from 0 up to, but not including, `limit`, each as likely as any other. */
 export type RandomBelow = (limit: bigint) => bigint;
@@ -33,12 +37,23 @@ export class SubnetAllocator {
   readonly #hostBits: bigint;
   /** Disjoint, in order. */
   readonly #taken: readonly Interval[];
+  /** The hosts whose addresses are in subnets that net-conf allows. */
+  readonly #hosts: readonly HostAddress[];
+  /** The same with less that is free: what `pick` prefers; `undefined` if that is no different. */
+  readonly #preferred: SubnetAllocator | undefined;
 
   /**
-   * All is free but what net-conf bars, the network's first subnet, and what is held. A held subnet of any
-   * length blocks each subnet that it overlaps; one outside the network, or of the other family, blocks none.
+   * All is free but what net-conf bars, the network's first subnet, what is held, and what holds a host's address. A
+   * held subnet of any length blocks each subnet that it overlaps; one outside the network, or of the other family,
+   * blocks none.
+   *
+   * @param hostNetwork the network between the hosts; `pick` avoids its links if it can
    */
-  constructor(config: FamilyConfig, held: Iterable<Cidr> = []) {
+  constructor(
+    config: FamilyConfig,
+    held: Iterable<Cidr> = [],
+    { hosts, links }: HostNetwork = UNKNOWN_HOST_NETWORK,
+  ) {
     const { family, network, subnetLength, subnetMin, subnetMax } = config;
     this.#config = config;
     this.#hostBits = BigInt(addressBits(family) - subnetLength);
@@ -49,7 +64,16 @@ export class SubnetAllocator {
       { first: 0n, end: min > 1n ? min : 1n },
       { first: this.#number(subnetMax) + 1n, end },
     ];
-    for (const subnet of held) {
+    const lastAddress = new Cidr(subnetMax, subnetLength).last;
+    this.#hosts = hosts.filter(({ address }) =>
+      network.contains(address) && subnetMin.value <= address.value &&
+      address.value <= lastAddress.value
+    );
+    const blocked = [
+      ...held,
+      ...this.#hosts.map(({ address }) => new Cidr(address, addressBits(family))),
+    ];
+    for (const subnet of blocked) {
       if (subnet.contains(network)) taken.push({ first: 0n, end });
       else if (network.contains(subnet)) {
         taken.push({ first: this.#number(subnet.address), end: this.#number(subnet.last) + 1n });
@@ -57,6 +81,10 @@ export class SubnetAllocator {
     }
     this.#taken = merge(taken);
     this.free = this.#taken.reduce((free, { first, end }) => free - (end - first), end);
+    const crossing = links.filter((link) => link.overlaps(network));
+    this.#preferred = crossing.length === 0
+      ? undefined
+      : new SubnetAllocator(config, [...blocked, ...crossing]);
   }
 
   /** Whether `pick` might give this subnet. */
@@ -69,8 +97,13 @@ export class SubnetAllocator {
     return !this.#taken.some(({ first, end }) => first <= number && number < end);
   }
 
-  /** A free subnet, each as likely as any other; `undefined` if the network is full. Does not hold it. */
+  /**
+   * A free subnet, each as likely as any other, and outside of the hosts' links if there is one; `undefined` if the
+   * network is full. Does not hold it.
+   */
   pick(random: RandomBelow = randomBelow): Cidr | undefined {
+    const preferred = this.#preferred?.pick(random);
+    if (preferred !== undefined) return preferred;
     if (this.free === 0n) return undefined;
     // Its place among the free subnets, and one more for each taken subnet before it.
     let number = random(this.free);
@@ -86,9 +119,15 @@ export class SubnetAllocator {
   /** The RuntimeError for when `pick` finds nothing. */
   full(): RuntimeError {
     const { network, subnetLength, subnetMin, subnetMax } = this.#config;
+    const hosts = this.#hosts.map(({ address, whose }) => `${address} of ${whose}`);
+    const why = hosts.length === 0
+      ? "leased"
+      : `leased, or holds a host's address (${hosts.slice(0, MAX_HOSTS_NAMED).join(", ")}${
+        hosts.length > MAX_HOSTS_NAMED ? " …" : ""
+      })`;
     return new RuntimeError(
       `the network ${network} is full: every /${subnetLength} from ${subnetMin} to ${subnetMax} is ` +
-        "leased; give up leases that nobody uses, or enlarge the network in net-conf",
+        `${why}; give up leases that nobody uses, or enlarge the network in net-conf`,
     );
   }
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { Cidr } from "./ip.ts";
+import { Cidr, IpAddress } from "./ip.ts";
 import { type FamilyConfig, parseNetworkConfig } from "./net_conf.ts";
 import { chooseSubnets, randomBelow, SubnetAllocator } from "./subnet_allocator.ts";
 
@@ -103,6 +103,71 @@ Deno.test("allocator: one that holds the whole network, or more, leaves nothing"
     assert.equal(new SubnetAllocator(IPV4, [Cidr.parse(around)]).pick(), undefined);
   }
 });
+
+const HOST_CASES: readonly (readonly [
+  what: string,
+  config: FamilyConfig,
+  hosts: readonly string[],
+  links: readonly string[],
+  free: readonly string[],
+  picked: string,
+])[] = [
+  [
+    "the subnets of hosts are not free, in each family",
+    familyConfig({
+      Network: "10.0.0.0/8",
+      SubnetLen: 24,
+      SubnetMin: "10.0.1.0",
+      SubnetMax: "10.0.3.0",
+    }),
+    ["10.0.1.1", "10.0.1.2", "10.0.9.9", "192.0.2.1", "fd00::1"],
+    ["10.0.0.0/16"],
+    ["10.0.2.0/24", "10.0.3.0/24"],
+    "10.0.2.0/24",
+  ],
+  [
+    "IPv6",
+    familyConfig({
+      EnableIPv4: false,
+      EnableIPv6: true,
+      IPv6Network: "fd00::/60",
+      IPv6SubnetLen: 64,
+      IPv6SubnetMax: "fd00:0:0:3::",
+    }),
+    ["fd00:0:0:1::1", "10.0.1.1"],
+    ["fd00::/62"],
+    ["fd00:0:0:2::/64", "fd00:0:0:3::/64"],
+    "fd00:0:0:2::/64",
+  ],
+  [
+    "a subnet outside of the hosts' link comes first",
+    familyConfig({ Network: "10.0.0.0/8", SubnetMin: "10.0.254.0", SubnetMax: "10.1.1.0" }),
+    ["10.0.255.1"],
+    ["10.0.0.0/16", "192.0.2.0/24"],
+    ["10.0.254.0/24", "10.1.0.0/24", "10.1.1.0/24"],
+    "10.1.0.0/24",
+  ],
+  [
+    "a link around the whole network leaves what no host is in",
+    BOUNDED,
+    ["10.5.0.50"],
+    ["10.0.0.0/8"],
+    freeByDefinition(BOUNDED, [Cidr.parse("10.5.0.48/28")]),
+    "10.5.0.64/28",
+  ],
+];
+
+for (const [what, config, hosts, links, free, picked] of HOST_CASES) {
+  Deno.test(`allocator: ${what}`, () => {
+    const known = hosts.map((text) => ({ address: IpAddress.parse(text), whose: "a host" }));
+    const prefixes = links.map((text) => Cidr.parse(text));
+    const without = new SubnetAllocator(config, [], { hosts: known, links: [] });
+    assert.deepEqual(allFree(without), free);
+    const allocator = new SubnetAllocator(config, [], { hosts: known, links: prefixes });
+    assert.equal(`${allocator.pick(() => 0n)}`, picked);
+    for (const subnet of free) assert.ok(allocator.isFree(Cidr.parse(subnet)));
+  });
+}
 
 Deno.test("allocator: isFree is for subnets that pick might give", () => {
   const allocator = new SubnetAllocator(BOUNDED, [Cidr.parse("10.5.0.64/28")]);

@@ -34,7 +34,14 @@ import { type Dns, parseResolvConf } from "./host_local_conf.ts";
 import { openPod, refuseSecondAdd } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import { type AttachmentResult, formatResult } from "./result.ts";
-import { hasGateway, hasRecords, lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
+import {
+  hasBridge,
+  hasGateway,
+  hasRecords,
+  lockRecords,
+  readSavedConf,
+  saveConf,
+} from "./saved_conf.ts";
 
 /**
  * Attaches a container and returns the result as JSON. Checks everything before it makes anything. If a later step
@@ -100,7 +107,8 @@ function attach(
   // Before the bridge has its first port: from then on the agent would take it for one that lost its address.
   markGateway(socket, bridge, hasGateway(conf.dataDir, delegate));
   if (bridgeConf.isGateway) {
-    ensureGateway(socket, bridgeConf, bridge, networks);
+    const isKnown = (name: string) => hasBridge(conf.dataDir, name);
+    ensureGateway(socket, bridgeConf, bridge, networks, isKnown);
   }
   const veth = makeVeth(socket, pod, variables, bridgeConf, bridge);
   undo.defer(() => removeLink(socket, veth.host.name));

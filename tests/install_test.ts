@@ -62,7 +62,7 @@ list() {
   grep -H . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding
 }
 cni() {
-  echo '{"cniVersion":"1.0.0","name":"cbr0","type":"denim"}' |
+  echo '{"cniVersion":"1.0.0","name":"cbr0","type":"denim","delegate":{"ipMasq":true}}' |
     CNI_COMMAND=$1 CNI_CONTAINERID=pod CNI_NETNS=/run/netns/pod CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin /opt/cni/bin/denim
 }
 section() { echo "== $1"; }
@@ -149,6 +149,7 @@ ExecStart=/opt/cni/bin/denim agent -etcd-endpoints=\${FLANNEL_ETCD_ENDPOINTS} ` 
   assert.match(of("links"), /jump FLANNEL-FWD/);
   assert.match(decoder.decode(stderr), /1 pod has its network by denim; drain the node first/);
   assert.match(of("dry-uninstall"), /^would remove device flannel\.1$/m);
+  assert.match(of("dry-uninstall"), /^would remove the masquerade of veth\w+$/m);
   assert.match(of("uninstall"), /^released the lease 10\.5\.\d+\.0-24$/m);
   assert.equal(of("after"), of("before"));
   assert.match(of("asked"), /^restart flanneld\.service$/m);

@@ -9,6 +9,7 @@
 import {
   type Cidr,
   FAMILIES,
+  type Family,
   IpAddress,
   messageOf,
   parseSubnetEnv,
@@ -32,14 +33,22 @@ import {
 import { Pod } from "./pod.ts";
 import { denimProgram } from "../program.ts";
 
+/** The network between the nodes, in one family. */
+export interface LabUnderlay {
+  /** The address of a host by its number, on one of the links between the nodes, which count from 0. */
+  readonly host: (segment: number, number: number) => string;
+  /** The prefix length of each link. */
+  readonly prefixLength: number;
+}
+
 /** The networks between the nodes, by segment: in each family hosts by number, and a router. */
-const UNDERLAY = {
+const UNDERLAY: Readonly<Record<Family, LabUnderlay>> = {
   4: { host: (segment: number, number: number) => `10.99.${segment}.${number}`, prefixLength: 24 },
   6: {
     host: (segment: number, number: number) => `fd99:0:0:${segment}::${number}`,
     prefixLength: 64,
   },
-} as const;
+};
 const ROUTER = 254;
 /** How often an agent that is not ready yet is looked at, and how many looks without progress are too many. */
 const LOOK_MS = 5_000;
@@ -68,6 +77,8 @@ export interface LabOptions {
    * unless given.
    */
   readonly segments?: number;
+  /** The networks between the nodes, if others than 10.99.0.0/24 and fd99::/64 and those after them. */
+  readonly underlay?: Partial<Readonly<Record<Family, LabUnderlay>>>;
   /** The words that start an agent; denim's own unless given. */
   readonly agentProgram?: readonly [string, ...string[]];
   /** The agents' flags that say where leases live; a file of the laboratory's unless given. */
@@ -88,6 +99,8 @@ export class Lab implements AsyncDisposable {
   readonly agentProgram: readonly [string, ...string[]];
   /** @internal The agents' flags that say where leases live. */
   readonly storeFlags: readonly string[];
+  /** @internal The networks between the nodes. */
+  readonly underlay: Readonly<Record<Family, LabUnderlay>>;
   readonly #namespaces: string[] = [];
   #kept = false;
 
@@ -96,6 +109,7 @@ export class Lab implements AsyncDisposable {
     this.directory = directory;
     this.agentProgram = options.agentProgram ?? denimProgram("agent");
     this.storeFlags = options.storeFlags ?? ["--store", `sqlite:${directory}/denim.db`];
+    this.underlay = { ...UNDERLAY, ...options.underlay };
     const { nodes, segments = 1 } = options;
     this.nodes = Array.from(
       { length: nodes },
@@ -165,7 +179,7 @@ export class Lab implements AsyncDisposable {
         const name = `br${segment}`;
         socket.request(`make ${name}`, (writer) => writeNewBridge(writer, name, { up: true }));
         const bridge = findLink(socket, name)!.index;
-        addAddresses(socket, bridge, segment, ROUTER);
+        addAddresses(socket, bridge, this.underlay, segment, ROUTER);
         bridges.set(segment, bridge);
       }
       for (const node of this.nodes) {
@@ -268,7 +282,7 @@ export class LabNode {
     this.#number = number;
     this.name = `node${number}`;
     this.segment = segment;
-    this.publicIp = IpAddress.parse(UNDERLAY[4].host(segment, number));
+    this.publicIp = IpAddress.parse(lab.underlay[4].host(segment, number));
     this.directory = `${lab.directory}/${this.name}`;
   }
 
@@ -292,6 +306,11 @@ export class LabNode {
     return `${this.directory}/agent.log`;
   }
 
+  /** Where its agent serves its API. */
+  get apiSocket(): string {
+    return `${this.directory}/agent.sock`;
+  }
+
   /** Opens its namespace. */
   open(): NetworkNamespace {
     return NetworkNamespace.open(`/run/netns/${this.namespaceName}`);
@@ -308,9 +327,9 @@ export class LabNode {
         (writer) => writeLinkSettings(writer, index(name), { up: true }),
       );
     }
-    addAddresses(socket, index("eth0"), this.segment, this.#number);
+    addAddresses(socket, index("eth0"), this.#lab.underlay, this.segment, this.#number);
     for (const family of FAMILIES) {
-      const gateway = IpAddress.parse(UNDERLAY[family].host(this.segment, ROUTER));
+      const gateway = IpAddress.parse(this.#lab.underlay[family].host(this.segment, ROUTER));
       socket.request("default route", (writer) => writeNewRoute(writer, { gateway }));
     }
   }
@@ -353,6 +372,8 @@ export class LabNode {
       `${this.#lab.directory}/net-conf.json`,
       "--subnet-file",
       this.subnetFile,
+      "--api-socket",
+      this.apiSocket,
     ];
   }
 
@@ -493,11 +514,12 @@ export class LabNode {
 function addAddresses(
   socket: NetlinkSocket,
   index: number,
+  underlay: Lab["underlay"],
   segment: number,
   number: number,
 ): void {
   for (const family of FAMILIES) {
-    const { host, prefixLength } = UNDERLAY[family];
+    const { host, prefixLength } = underlay[family];
     const address = IpAddress.parse(host(segment, number));
     socket.request(
       `address ${address}`,

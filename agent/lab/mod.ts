@@ -5,6 +5,14 @@
  * @module
  */
 
-export { allDone, Lab, LabNode, type LabOptions, type PluginCall, until } from "./lab.ts";
+export {
+  allDone,
+  Lab,
+  LabNode,
+  type LabOptions,
+  type LabUnderlay,
+  type PluginCall,
+  until,
+} from "./lab.ts";
 export { Pod } from "./pod.ts";
 export { denimProgram } from "../program.ts";

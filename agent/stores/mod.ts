@@ -64,6 +64,11 @@ export function chooseStore(flags: ParsedFlags<StoreFlag>): ChosenStore {
   return byName(flags);
 }
 
+/** Whether flags say anything of a store. */
+export function isStoreNamed(flags: ParsedFlags<StoreFlag>): boolean {
+  return STORE_FLAGS.some(({ name }) => flags.source(name) !== "default");
+}
+
 function isGiven(flags: ParsedFlags, name: string, source: "argument" | "environment"): boolean {
   return flags.source(name) === source && flags.values[name] !== false;
 }

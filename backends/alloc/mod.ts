@@ -14,6 +14,7 @@ export const alloc: Backend<unknown, unknown> = {
   leaseType: "",
   options: z.unknown(),
   peerData: z.unknown(),
+  needs: () => ({ state: [] }),
   open: ({ outer }: NodeContext) =>
     Promise.resolve({
       mtuBytes: outer.mtuBytes,

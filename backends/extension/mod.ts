@@ -74,6 +74,8 @@ export const extension: Backend<ExtensionOptions, string> = {
   leaseType: "extension",
   options,
   peerData,
+  // What its commands need, they alone know.
+  needs: () => ({ state: [] }),
   open: (node, options) => ExtensionSession.open(node, options),
 };
 

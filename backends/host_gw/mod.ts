@@ -25,6 +25,7 @@ export const hostGw: Backend<unknown, unknown> = {
   leaseType: "host-gw",
   options: z.unknown(),
   peerData: z.unknown(),
+  needs: (node) => ({ state: new HostGwSession(node).nodeState() }),
   open: (node) => Promise.try(() => new HostGwSession(node)),
 };
 

@@ -16,11 +16,11 @@ import {
   type KernelState,
   type Lease,
   leaseHalf,
-  nexthopId,
   type NodeContext,
   type Peer,
   type PeerHalf,
   type PlainTunnelLink,
+  subnetRoute,
   tunnelMtuBytes,
 } from "@denim/core";
 import { z, type ZodType } from "zod";
@@ -46,6 +46,7 @@ export const ipip: Backend<IpipOptions, unknown> = {
   leaseType: "ipip",
   options,
   peerData: z.unknown(),
+  needs: (node, options) => ({ state: new IpipSession(node, options).nodeState(undefined) }),
   open: (node, options) => Promise.try(() => new IpipSession(node, options)),
 };
 
@@ -98,9 +99,5 @@ class IpipSession implements BackendSession<unknown> {
 
 /** The kernel sends a tunnel's packet to the gateway of the route that led there. */
 function throughTunnel({ subnet, publicIp }: PeerHalf<unknown>): KernelState {
-  const id = nexthopId(subnet);
-  return [
-    { kind: "nexthop", id, device: DEVICE, via: publicIp },
-    { kind: "route", destination: subnet, nexthopId: id },
-  ];
+  return subnetRoute(subnet, DEVICE, publicIp);
 }

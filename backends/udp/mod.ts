@@ -21,6 +21,7 @@ import {
   outerMtuBytes,
   type Peer,
   tunnelMtuBytes,
+  tunPeerState,
   tunState,
 } from "@denim/core";
 import { z, type ZodType } from "zod";
@@ -80,6 +81,13 @@ export const udp: Backend<UdpOptions, UdpPeerData> = {
   leaseType: "",
   options,
   peerData,
+  needs: (node, options) => {
+    const device = { name: DEVICE, mtuBytes: mtuOf(node, options) };
+    return {
+      state: tunState(node, device, undefined),
+      udpPort: options.Port || DEFAULT_PORT,
+    };
+  },
   open: (node, options) => Promise.try(() => new UdpSession(node, options)),
 };
 
@@ -95,12 +103,7 @@ class UdpSession implements BackendSession<UdpPeerData> {
     const { config, outer, log, metrics, fail } = node;
     this.#node = node;
     const families = config.families.map(({ family }) => family);
-    const outerBytes = outerMtuBytes(node, options.MTU);
-    this.mtuBytes = Math.min(
-      ...families.map((family) =>
-        tunnelMtuBytes("udp", outerBytes, OVERHEAD_BYTES[family], family)
-      ),
-    );
+    this.mtuBytes = mtuOf(node, options);
     const subnets = config.families.reduce(
       (sum, { network, subnetLength }) => sum + 2 ** (subnetLength - network.prefixLength),
       0,
@@ -124,9 +127,8 @@ class UdpSession implements BackendSession<UdpPeerData> {
     return tunState(this.#node, { name: DEVICE, mtuBytes: this.mtuBytes }, own);
   }
 
-  peerState(): KernelState {
-    // One route leads to all peers; the threads know them apart.
-    return [];
+  peerState(peer: Peer<UdpPeerData>): KernelState {
+    return tunPeerState(this.#node, () => DEVICE, peer);
   }
 
   onLeased(own: Lease): Promise<void> {
@@ -150,6 +152,16 @@ class UdpSession implements BackendSession<UdpPeerData> {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#dataPath[Symbol.asyncDispose]();
   }
+}
+
+/** What a datagram leaves for a pod's packet, whichever family carries it. */
+function mtuOf(node: NodeContext, { MTU }: UdpOptions): number {
+  const outerBytes = outerMtuBytes(node, MTU);
+  return Math.min(
+    ...node.config.families.map(({ family }) =>
+      tunnelMtuBytes("udp", outerBytes, OVERHEAD_BYTES[family], family)
+    ),
+  );
 }
 
 function powerOfTwo(least: number): number {

@@ -18,11 +18,11 @@ import {
   MacAddress,
   MAX_PACKET_BYTES,
   messageOf,
-  nexthopId,
   type NodeContext,
   outerMtuBytes,
   type Peer,
   type PeerHalf,
+  subnetRoute,
   tunnelMtuBytes,
   type VxlanLink,
 } from "@denim/core";
@@ -86,6 +86,7 @@ export const vxlan: Backend<VxlanOptions, VxlanPeerData> = {
   leaseType: "vxlan",
   options,
   peerData,
+  needs: (node, options) => ({ state: new VxlanSession(node, options).nodeState(undefined) }),
   open: (node, options) => Promise.try(() => new VxlanSession(node, options)),
 };
 
@@ -188,12 +189,9 @@ function throughVtep(
   device: string,
   { subnet, publicIp, data }: PeerHalf<VxlanPeerData>,
 ): KernelState {
-  const via = subnet.address;
-  const id = nexthopId(subnet);
   return [
     { kind: "fdb", device, mac: data.VtepMAC, remote: publicIp },
-    { kind: "neighbour", device, address: via, mac: data.VtepMAC },
-    { kind: "nexthop", id, device, via },
-    { kind: "route", destination: subnet, nexthopId: id },
+    { kind: "neighbour", device, address: subnet.address, mac: data.VtepMAC },
+    ...subnetRoute(subnet, device),
   ];
 }

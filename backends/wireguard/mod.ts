@@ -20,6 +20,7 @@ import {
   type Peer,
   type PeerHalf,
   tunnelMtuBytes,
+  tunPeerState,
   wholeNetworkState,
   WireguardSecret,
 } from "@denim/core";
@@ -98,6 +99,12 @@ export const wireguard: Backend<WireguardOptions, WireguardPeerData> = {
   options,
   peerData,
   sharesPublicIp: true,
+  // The devices need the node's key, which is made at the first start.
+  needs: (node, options) => {
+    requireFamily(node, options);
+    mtuOf(node, options);
+    return { state: [] };
+  },
   open: async (node, options) => {
     requireFamily(node, options);
     return new WireguardSession(node, options, await readKeyFile(wireguardKeyPath(), node.log));
@@ -107,6 +114,16 @@ export const wireguard: Backend<WireguardOptions, WireguardPeerData> = {
 /** Where a node's private key is. */
 export function wireguardKeyPath(): string {
   return Deno.env.get("WIREGUARD_KEY_FILE") || DEFAULT_KEY_FILE;
+}
+
+/** What a packet of WireGuard's leaves for a pod's, whichever family carries it. */
+function mtuOf(node: NodeContext, { MTU }: WireguardOptions): number {
+  const outerBytes = outerMtuBytes(node, MTU);
+  return Math.min(
+    ...node.config.families.map(({ family }) =>
+      tunnelMtuBytes("wireguard", outerBytes, OVERHEAD_BYTES, family)
+    ),
+  );
 }
 
 /** One device over the outer network of one family needs that family. */
@@ -129,7 +146,7 @@ class WireguardSession implements BackendSession<WireguardPeerData> {
   readonly #devices: ReadonlyMap<Family, string>;
 
   constructor(node: NodeContext, options: WireguardOptions, keys: KeyPair) {
-    const { ListenPort, ListenPortV6, Mode, MTU } = options;
+    const { ListenPort, ListenPortV6, Mode } = options;
     this.#node = node;
     this.#options = options;
     this.#keys = keys;
@@ -141,10 +158,7 @@ class WireguardSession implements BackendSession<WireguardPeerData> {
     this.#devices = new Map(
       families.map((family) => [family, separate && family === 6 ? DEVICE_V6 : DEVICE]),
     );
-    const outerBytes = outerMtuBytes(node, MTU);
-    this.mtuBytes = Math.min(
-      ...families.map((family) => tunnelMtuBytes("wireguard", outerBytes, OVERHEAD_BYTES, family)),
-    );
+    this.mtuBytes = mtuOf(node, options);
     const { publicKey: PublicKey } = keys;
     this.publishes = new Map(
       families.map((family) => [family, { PublicKey, Port: this.#ports[family] }]),
@@ -169,10 +183,14 @@ class WireguardSession implements BackendSession<WireguardPeerData> {
     ];
   }
 
-  peerState({ halves }: Peer<WireguardPeerData>): KernelState {
-    const own = halves.filter(({ subnet }) => this.#devices.has(subnet.family));
+  peerState(peer: Peer<WireguardPeerData>): KernelState {
+    const own = peer.halves.filter(({ subnet }) => this.#devices.has(subnet.family));
     const byDevice = Map.groupBy(own, ({ subnet }) => this.#devices.get(subnet.family)!);
-    return [...byDevice].map(([device, carried]) => {
+    const routes = tunPeerState(this.#node, (family) => this.#devices.get(family)!, {
+      ...peer,
+      halves: own,
+    });
+    const peers = [...byDevice].map(([device, carried]) => {
       const outer = this.#outerHalf(carried);
       return {
         kind: "wireguardPeer",
@@ -186,8 +204,9 @@ class WireguardSession implements BackendSession<WireguardPeerData> {
         },
         keepaliveSeconds: this.#options.PersistentKeepaliveInterval,
         allowedIps: carried.map(({ subnet }) => subnet),
-      };
+      } as const;
     });
+    return [...peers, ...routes];
   }
 
   /** The half over whose family a peer is reached by one device. */

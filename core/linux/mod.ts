@@ -21,8 +21,25 @@ export {
   type ReconcilerOptions,
 } from "./reconciler/reconciler.ts";
 export type { UnderlayNews } from "./reconciler/linux_tables.ts";
-export { readProcFile } from "./sys/proc_files.ts";
+export {
+  type DeviceObstacle,
+  findDeviceObstacle,
+  portTaken,
+} from "./reconciler/device_obstacles.ts";
+export type { Holder } from "./reconciler/tun_holder.ts";
+export { udpPortHolder } from "./reconciler/udp_port_holder.ts";
+export { requireSwitchable } from "./objects/forwarding.ts";
+export { requireWritable } from "./sys/sysctl.ts";
+export { RTPROT_DENIM } from "./objects/object_kind.ts";
+export { listProcFolder, readProcFile, readProcLink } from "./sys/proc_files.ts";
+export { withUmask } from "./sys/umask.ts";
 export { replaceFile, type ReplaceFileOptions } from "./sys/replace_file.ts";
-export { type DefaultRoute, listDefaultRoutes, type RouteState, routeTo } from "./objects/route.ts";
+export {
+  type DefaultRoute,
+  listDefaultRoutes,
+  listOthersRoutes,
+  type RouteState,
+  routeTo,
+} from "./objects/route.ts";
 export { sendToServiceManager } from "./sys/service_socket.ts";
 export { TunPackets } from "./tunnel/tun_packets.ts";

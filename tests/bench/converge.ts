@@ -45,14 +45,16 @@ export const MAX_PEERS = 60_000;
 
 // The node's own subnet comes from the last /16, the peers' from what is before. The laboratory's underlay
 // is outside of both.
-const NET_CONF = {
+/** The cluster of the benches. */
+export const NET_CONF = {
   Network: "10.128.0.0/9",
   SubnetLen: 25,
   SubnetMin: "10.255.0.0",
   SubnetMax: "10.255.255.0",
   Backend: { Type: "vxlan" },
 };
-const DEVICE = "flannel.1";
+/** Its device. */
+export const DEVICE = "flannel.1";
 const FIRST_SUBNET = IpAddress.parse("10.128.0.0").value;
 const SUBNET_LENGTH = 25;
 /** Beyond the underlay's gateway, as nodes of other networks are. */
@@ -138,7 +140,9 @@ async function runOnce(count: number, samples: Samples, signal: AbortSignal): Pr
 }
 
 /** Peers that are nowhere: many, and some that come later. */
-function makeLeases(count: number): { leases: readonly Lease[]; latecomers: readonly Lease[] } {
+export function makeLeases(
+  count: number,
+): { leases: readonly Lease[]; latecomers: readonly Lease[] } {
   const all = Array.from({ length: count + LATECOMERS }, (_, index) => makeLease(index));
   return { leases: all.slice(0, count), latecomers: all.slice(count) };
 }

@@ -11,12 +11,13 @@ import { requireRoot } from "../../agent/privileges.ts";
 import { runCommand } from "../../agent/run_command.ts";
 import { cni, type CniOptions, MAX_PODS } from "./cni.ts";
 import { converge, type ConvergeOptions, MAX_PEERS } from "./converge.ts";
+import { mesh } from "./mesh.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
 import { udp } from "./udp.ts";
 import { wireguard } from "./wireguard.ts";
 
 const MAX_SECONDS = 600;
-const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [flags]
+const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [flags]
 
   converge  leases of 1,000, 5,000 and 20,000 peers put into the store, until every neighbour, FDB
             entry, nexthop and route is in the kernel; then one more peer, until its route, and the
@@ -27,13 +28,14 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [flags]
             needs iperf3
   wireguard the WireGuard backend's throughput and round trips, in turns with wireguard-go set up by
             hand; needs iperf3, wireguard-go and wg
+  mesh      what an agent needs to probe its peers, which all answer, and how fast denim peers is
 
 converge and cni run unless one is named. Prints tables, and writes every sample to
 tests/bench/results/NAME.json. Works in network namespaces of its own, and removes everything at the
 end. A busy machine is a slow one.
 `;
 
-const BENCHES = ["converge", "cni", "udp", "wireguard"] as const;
+const BENCHES = ["converge", "cni", "udp", "wireguard", "mesh"] as const;
 /** What runs if none is named. */
 const USUAL: readonly typeof BENCHES[number][] = ["converge", "cni"];
 
@@ -42,7 +44,7 @@ const FLAGS = [
   flag(
     "peers",
     wholeNumbers(1, MAX_PEERS),
-    `converge: the numbers of peers, comma-separated, each at most ${MAX_PEERS}`,
+    `converge, mesh: the numbers of peers, comma-separated, each at most ${MAX_PEERS}`,
     "1000,5000,20000",
   ),
   flag(
@@ -60,7 +62,8 @@ const FLAGS = [
   flag(
     "seconds",
     wholeNumber(1, MAX_SECONDS),
-    `udp, wireguard: how long each stream is sent, at most ${MAX_SECONDS}`,
+    "udp, wireguard: how long each stream is sent; mesh: how long the agent is watched; at most " +
+      `${MAX_SECONDS}`,
     "4",
   ),
 ] as const;
@@ -139,6 +142,9 @@ async function runOne(
     settings = { runs, seconds };
     const run = bench === "udp" ? udp : wireguard;
     ({ measures, comparison } = await run({ runs, seconds }, say, signal));
+  } else if (bench === "mesh") {
+    settings = { runs, peers, seconds };
+    measures = await mesh({ runs, peers, seconds }, say, signal);
   } else {
     const result = await cni({ runs, pods, atOnce }, say, signal);
     settings = { runs, pods, atOnce, programs: result.programs };

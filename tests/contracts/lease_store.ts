@@ -163,6 +163,19 @@ export class Follower {
 }
 
 const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
+  "a note is every node's to read, until it is taken away": async ({ store, other, signal }) => {
+    const notes = async () => Object.fromEntries(await other.notes!(signal));
+    assert.deepEqual(await notes(), {});
+    await store.writeNote!("10.5.1.0-24", undefined, signal);
+    await store.writeNote!("10.5.1.0-24", "one", signal);
+    await other.writeNote!("10.5.2.0-24", "two", signal);
+    await store.writeNote!("10.5.1.0-24", "three", signal);
+    assert.deepEqual(await notes(), { "10.5.1.0-24": "three", "10.5.2.0-24": "two" });
+    await store.writeNote!("10.5.1.0-24", undefined, signal);
+    assert.deepEqual(await notes(), { "10.5.2.0-24": "two" });
+    assert.equal((await other.leases(signal)).length, 0);
+  },
+
   "net-conf is waited for, which is said once": async ({ store, other, log, signal }) => {
     const waiting = store.networkConfig(signal);
     await eventually("it says so", () => log.of("net-conf-awaited").length > 0);
@@ -270,6 +283,7 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     );
     assert.equal(again.key, first.key);
     assert.equal(again.backendType, "host-gw");
+    assert.deepEqual([first.wasHeld, again.wasHeld], [undefined, true]);
     const held = await store.held(node(1), signal);
     assert.equal(held!.key, first.key);
     assert.equal(held!.backendType, "host-gw");
@@ -308,6 +322,56 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     assert.equal(subnetOf(leased), "10.5.8.0/24");
     assert.ok(endOf(leased) > 0);
   },
+
+  "no subnet holds a host's address: the node's, another node's, or one that the node knows":
+    async (
+      { store, log, signal },
+    ) => {
+      // Subnets 1 to 3 of four addresses, and a node in each but the last.
+      const conf = '{"Network":"10.5.0.0/28","SubnetLen":30,"Backend":{"Type":"vxlan"}}';
+      await store.setNetworkConfig(conf, { ifAbsent: false }, signal);
+      const address = (text: string) => IpAddress.parse(text);
+      const at = (text: string, router: string, more: Partial<LeaseRequest> = {}) =>
+        node(1, {
+          publicIps: new Map([[4 as Family, address(text)]]),
+          hostNetwork: {
+            hosts: [
+              { address: address(text), whose: "this node" },
+              { address: address(router), whose: "this node's router" },
+            ],
+            links: [],
+          },
+          ...more,
+        });
+      const first = await store.acquire(at("10.5.0.5", "10.5.0.10"), signal);
+      assert.equal(subnetOf(first), "10.5.0.12/30");
+      // What the first one's lease tells, the second need not know.
+      await assert.rejects(store.acquire(at("10.5.0.9", "10.99.0.254"), signal), {
+        name: "RuntimeError",
+        message:
+          /is full: .* holds a host's address \(10\.5\.0\.9 of this node, 10\.5\.0\.5 of the node of/,
+      });
+      // A lease that holds a host by now gives way when its node starts, and not while it runs.
+      const late = at("10.5.0.5", "10.5.0.14");
+      const previousSubnets = first.halves.map(({ subnet }) => subnet);
+      const kept = await store.acquire({ ...late, previousSubnets, only: true }, signal);
+      assert.equal(kept.key, first.key);
+      assert.equal(subnetOf(await store.acquire(late, signal)), "10.5.0.8/30");
+      assert.match(
+        log.of("lease-replaced")[0]!.message,
+        /holds 10\.5\.0\.14, the address of this node's router/,
+      );
+      await assert.rejects(
+        store.reserve(
+          { subnets: [Cidr.parse("10.5.0.4/30")], publicIps: node(9).publicIps },
+          signal,
+        ),
+        {
+          name: "RuntimeError",
+          message: /holds 10\.5\.0\.5, the address of the node of 10\.5\.0\.8-30/,
+        },
+      );
+    },
 
   "a reservation is made, found by its node, and given up": async (
     { store, other, signal },

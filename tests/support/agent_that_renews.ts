@@ -33,6 +33,7 @@ await runNode({
   forwardRules: true,
   iptablesResyncMs: 5_000,
   renewMarginMs: LEASE_TTL_MS - 100,
+  probePeers: false,
   log,
   metrics: NO_METRICS,
   onReadiness: () => {},

@@ -28,6 +28,7 @@ import { z } from "zod";
 import { DataPath, type DataPathContext } from "../../agent/data_path.ts";
 import { DataPathManager } from "../../agent/data_path_manager.ts";
 import type { Attempt, DesiredKernel } from "../../agent/desired_kernel.ts";
+import { PeerList } from "../../agent/peer_list.ts";
 import { TaskGroup } from "../../agent/task_group.ts";
 import { FakeClock } from "./fake_clock.ts";
 import { RecordingLog } from "./recording_log.ts";
@@ -222,6 +223,10 @@ export class FakeNode implements AsyncDisposable {
   readonly kernel = new FakeKernel();
   /** Where packets leave. */
   readonly outer = new FakeOuter();
+  /** Whether the pods' networks overlap the hosts'. */
+  overlapsHosts = false;
+  /** See {@link DataPathContext.hostNetwork}. */
+  readonly hostNetwork = { overlaps: () => this.overlapsHosts };
   /** The backends, by name. */
   readonly backends: Readonly<Record<"a" | "b" | "c", FakeBackend>> = {
     a: new FakeBackend("a"),
@@ -240,10 +245,13 @@ export class FakeNode implements AsyncDisposable {
   readonly #stopping = new AbortController();
   /** What runs in the background. */
   readonly tasks: TaskGroup = new TaskGroup(this.#stopping.signal);
+  /** The peers, as an operator sees them. */
+  readonly peers: PeerList = new PeerList();
   /** What data paths are made from. */
   readonly context: DataPathContext = {
     backends: Object.values(this.backends),
     outer: this.outer,
+    hostNetwork: this.hostNetwork,
     kernel: {
       macOf: () => undefined,
       hasDevice: (name) => this.kernel.view.split(" ").includes(name),
@@ -277,6 +285,7 @@ export class FakeNode implements AsyncDisposable {
         onChange: () => this.story.push(`devices ${manager.devices.join(" ")}`),
         runInBackground: this.tasks.add,
         clock: this.clock,
+        peers: this.peers,
         metrics: this.metrics,
       },
     );

@@ -28,7 +28,7 @@ export interface TestNodeContext extends NodeContext {
 
 /** What a test has otherwise. */
 export interface NodeContextChanges
-  extends Partial<Pick<NodeContext, "held" | "signal" | "scope">> {
+  extends Partial<Pick<NodeContext, "held" | "signal" | "scope" | "overlapsHosts">> {
   /** net-conf's keys, beside `Network`. */
   readonly netConf?: Readonly<Record<string, unknown>>;
   /** What the outer interface is like. */
@@ -40,6 +40,7 @@ export interface NodeContextChanges
 /** The first node of a cluster with the network 10.5.0.0/16, at 10.99.0.1 and fd99::1 on its device eth0. */
 export function nodeContext(changes: NodeContextChanges = {}): TestNodeContext {
   const { netConf, outer, kernel, held, signal = NEVER, scope = new NodeScope() } = changes;
+  const { overlapsHosts = false } = changes;
   const addresses = new Map<Family, IpAddress>([
     [4, IpAddress.parse("10.99.0.1")],
     [6, IpAddress.parse("fd99::1")],
@@ -48,6 +49,7 @@ export function nodeContext(changes: NodeContextChanges = {}): TestNodeContext {
   return {
     config: parseNetworkConfig(JSON.stringify({ Network: "10.5.0.0/16", ...netConf })),
     outer: { name: "eth0", mtuBytes: 1500, addresses, publicIps: addresses, ...outer },
+    overlapsHosts,
     held,
     kernel: {
       macOf: () => undefined,

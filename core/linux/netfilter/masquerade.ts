@@ -12,7 +12,7 @@
  * @module
  */
 
-import { Cidr, type Family } from "../../ip.ts";
+import { addressBits, Cidr, type Family } from "../../ip.ts";
 import type { Masquerade } from "../../kernel_state.ts";
 import { NF_ACCEPT, NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC } from "../uapi/netfilter.ts";
 import { NFT_TABLE_NAME, type NftTable } from "./nft_table.ts";
@@ -29,10 +29,10 @@ export const MULTICAST: Readonly<Record<Family, Cidr>> = {
 
 /**
  * The rules for packets that are about to leave the node, in order: the first that fits decides. Their number grows
- * with the networks and subnets, and not with peers.
+ * with the networks, subnets and hosts in them, and not with peers.
  */
 export function masqueradeRules(
-  { family, networks, subnets, fullyRandom }: Masquerade,
+  { family, networks, subnets, hosts = [], fullyRandom }: Masquerade,
 ): readonly Rule[] {
   const leave: Verdict = { kind: "return" };
   const masquerade: Verdict = { kind: "masquerade", fullyRandom };
@@ -44,6 +44,23 @@ export function masqueradeRules(
       verdict: leave,
       comment: "kube-proxy masquerades it itself",
     },
+    ...hosts.map((host) => new Cidr(host, addressBits(family))).flatMap((host): Rule[] => [
+      {
+        matches: [{ kind: "saddr", network: host }],
+        verdict: leave,
+        comment: "from a host whose address is in the pods' network",
+      },
+      ...subnets.map((subnet): Rule => ({
+        matches: [{ kind: "saddr", network: subnet }, { kind: "daddr", network: host }],
+        verdict: masquerade,
+        comment: "from this node's pods to a host whose address is in the pods' network",
+      })),
+      {
+        matches: [{ kind: "daddr", network: host }],
+        verdict: leave,
+        comment: "to a host whose address is in the pods' network",
+      },
+    ]),
     ...pairs.flatMap(({ network, subnet }): Rule[] => [
       {
         matches: [{ kind: "saddr", network: subnet }, { kind: "daddr", network }],

@@ -122,3 +122,23 @@ Deno.test("two networks are one cluster: no packet between their pods is masquer
   }
   for (const peer of peers) assert.equal(fate(rules, "10.99.0.1", peer), "masquerade");
 });
+
+Deno.test("hosts among the pods: what they send stays as it is, and pods reach them by this node's address", () => {
+  const rules = masqueradeRules({
+    ...CASES[4],
+    networks: [Cidr.parse("10.0.0.0/8")],
+    hosts: ["10.0.1.1", "10.0.0.254"].map((text) => IpAddress.parse(text)),
+  });
+  for (
+    const [from, to, verdict] of [
+      ["10.0.1.1", "10.0.1.2", "return"],
+      ["10.0.1.1", "10.0.0.254", "return"],
+      ["10.0.1.1", "192.0.2.1", "return"],
+      ["192.0.2.9", "10.0.0.254", "return"],
+      ["10.5.3.7", "10.0.0.254", "masquerade"],
+      ["10.5.3.7", "10.5.9.7", "return"],
+      ["10.5.9.7", "10.5.3.7", "return"],
+      ["10.5.3.7", "192.0.2.1", "masquerade"],
+    ] as const
+  ) assert.equal(fate(rules, from, to), verdict, `${from} → ${to}`);
+});

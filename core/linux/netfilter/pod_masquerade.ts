@@ -152,6 +152,11 @@ export class PodMasquerade implements Disposable {
     }
   }
 
+  /** The devices of the pods that are masqueraded. Throws a LinuxError. */
+  devices(): ReadonlySet<string> {
+    return new Set(this.#rules().map(({ device }) => device));
+  }
+
   /** The addresses that are masqueraded for a device. Throws a LinuxError. */
   addressesOf(device: string): string[] {
     return this.#rules().filter((rule) => rule.device === device).map(({ address }) => address);

@@ -13,7 +13,7 @@ import type { MessageReader } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import type { KernelContext, KindMessages } from "./object_kind.ts";
 import { addressFamily } from "../sys/address_family.ts";
-import { FORWARDING, writeSysctl } from "../sys/sysctl.ts";
+import { FORWARDING, requireWritable, writeSysctl } from "../sys/sysctl.ts";
 import {
   NETCONFA_FORWARDING,
   NETCONFA_IFINDEX,
@@ -47,12 +47,21 @@ export function forwardingKey({ family, device }: Forwarding): string {
 
 /** Switches forwarding on: `sysctl -w net.ipv4.conf.DEVICE.forwarding=1`. Throws a RuntimeError. */
 export function switchOn(forwarding: Forwarding): void {
+  access(forwarding, (setting) => writeSysctl(setting, "1"));
+}
+
+/** Whether forwarding is on or could be switched on; changes nothing. Throws as {@link switchOn} does if not. */
+export function requireSwitchable(forwarding: Forwarding): void {
+  access(forwarding, (setting) => requireWritable(setting, "1"));
+}
+
+function access(forwarding: Forwarding, use: (setting: string) => void): void {
   const { family, device } = forwarding;
   const setting = device === ALL_DEVICES
     ? FORWARDING[family]
     : `net/ipv${family}/conf/${device}/forwarding`;
   try {
-    writeSysctl(setting, "1");
+    use(setting);
   } catch (error) {
     throwDefect(error);
     throw new RuntimeError(

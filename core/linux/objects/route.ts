@@ -239,12 +239,24 @@ export function listRoutes(
   return dumpRoutes(socket, family, { table }, parseUnicast);
 }
 
+/** The routes of the main table that leave by a device and that denim did not make, of one family. */
+export function listOthersRoutes(
+  socket: NetlinkSocket,
+  family: Family,
+  index: number,
+): RouteState[] {
+  return dumpRoutes(socket, family, { index }, parseRoute)
+    .filter(({ protocol }) => protocol !== RTPROT_DENIM);
+}
+
 /** A route to everywhere else. */
 export interface DefaultRoute {
   /** Its metric; the lowest wins. */
   readonly metric: number;
   /** The indexes of the devices that packets may leave by, each once, in the order of the route's nexthops. */
   readonly indexes: readonly number[];
+  /** The gateways that packets may go by, but for those of a nexthop group. */
+  readonly gateways: readonly IpAddress[];
 }
 
 /** The default routes of the main table, of one family, also those with several nexthops. */
@@ -252,29 +264,48 @@ export function listDefaultRoutes(socket: NetlinkSocket, family: Family): Defaul
   const routes = dumpRoutes(socket, family, {}, (reader) => {
     const route = parseUnicast(reader);
     if (route?.destination.prefixLength !== 0) return undefined;
-    const several = multipathDevices(reader.bytesAttribute(RTA_MULTIPATH));
-    return { ...route, indexes: route.index === 0 ? several : [route.index] };
+    const several = multipathHops(reader.bytesAttribute(RTA_MULTIPATH));
+    const hops = route.index === 0 ? several : [route];
+    return {
+      ...route,
+      indexes: hops.map(({ index }) => index),
+      gateways: hops.flatMap(({ gateway }) => gateway ?? []),
+    };
   });
-  return routes.map(({ metric, indexes, nexthopId }) => {
+  return routes.map(({ metric, indexes, gateways, nexthopId }) => {
     // With the sysctl net.ipv4.nexthop_compat_mode=0 the kernel says the nexthop object's number alone.
     const byObject = indexes.length === 0 && nexthopId !== 0;
     return {
       metric,
       indexes: [...new Set(byObject ? nexthopDevices(socket, nexthopId) : indexes)],
+      gateways,
     };
   });
 }
 
-/** Reads the devices of `RTA_MULTIPATH`: each `struct rtnexthop` says its length first, and its device last. */
-function multipathDevices(bytes: Uint8Array | undefined): number[] {
+/**
+ * Reads `RTA_MULTIPATH`: each `struct rtnexthop` says its length first and its device last; behind it come attributes,
+ * of which an address in `RTA_GATEWAY` is the gateway.
+ */
+function multipathHops(bytes: Uint8Array | undefined): Pick<RouteState, "index" | "gateway">[] {
   if (bytes === undefined) return [];
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const indexes: number[] = [];
+  const hops: Pick<RouteState, "index" | "gateway">[] = [];
   for (let at = 0; at + 8 <= view.byteLength;) {
-    indexes.push(view.getInt32(at + 4, true));
-    at += Math.max((view.getUint16(at, true) + 3) & ~3, 8);
+    const end = Math.min(at + Math.max(view.getUint16(at, true), 8), view.byteLength);
+    let gateway: IpAddress | undefined;
+    for (let attribute = at + 8; attribute + 4 <= end;) {
+      const length = Math.max(view.getUint16(attribute, true), 4);
+      const type = view.getUint16(attribute + 2, true);
+      if (type === RTA_GATEWAY) {
+        gateway = IpAddress.fromBytes(bytes.subarray(attribute + 4, attribute + length));
+      }
+      attribute += (length + 3) & ~3;
+    }
+    hops.push({ index: view.getInt32(at + 4, true), gateway });
+    at += (end - at + 3) & ~3;
   }
-  return indexes;
+  return hops;
 }
 
 /**

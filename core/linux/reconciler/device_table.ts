@@ -40,6 +40,7 @@ import type {
   TableListener,
 } from "./kernel_table.ts";
 import type { Links, OnLinkChange } from "./links.ts";
+import { heldDevice, portTaken, rivalTunnel } from "./device_obstacles.ts";
 import { tunHolder } from "./tun_holder.ts";
 
 /** A device as the kernel has it. */
@@ -259,15 +260,8 @@ export class DeviceTable implements KernelTable<Link, Link | FoundLink> {
     const rival = listLinks(this.#options.socket).find(({ name, vxlan }) =>
       name !== link.name && vxlan?.port === link.info.port
     );
-    const what = `UDP port ${link.info.port}`;
-    if (rival !== undefined) {
-      return `device ${rival.name} has VNI ${rival.vxlan!.vni} and ${what}; remove it ` +
-        `(ip link del ${rival.name}) if nothing needs it, or choose another VNI and Port in net-conf's Backend`;
-    }
-    return errno === EADDRINUSE
-      ? `another program has ${what} (ss -ulnp shows which); stop it, or choose another Port in ` +
-        "net-conf's Backend"
-      : undefined;
+    if (rival !== undefined) return rivalTunnel(rival);
+    return errno === EADDRINUSE ? portTaken(link.info.port) : undefined;
   }
 
   /** See {@link KernelTable.listen}. */
@@ -319,11 +313,7 @@ function acceptRa(device: string): string {
 /** A TUN device that a living program reads is not denim's to remove. */
 function refuseIfHeld(name: string): void {
   const holder = tunHolder(name);
-  if (holder === undefined) return;
-  throw new RuntimeError(
-    `device ${name} belongs to ${holder.name} (process ${holder.pid}); stop that program, or choose another ` +
-      "Backend in net-conf",
-  );
+  if (holder !== undefined) throw new RuntimeError(heldDevice(name, holder));
 }
 
 function sameTunnel(wanted: Link, other: Link | FoundLink): boolean {

@@ -60,6 +60,9 @@ const SETTLE_MS = 10;
 /** The waits before what failed is tried again, unless there is an event before. */
 const RETRY = { minMs: 50, maxMs: 10_000 };
 
+/** Bounds for how long passes take: from one peer's to a full check of tens of thousands. */
+const PASS_SECONDS = [0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5];
+
 /** What a pass achieved. */
 export interface ReconcileResult {
   /** The number of steps that were taken. */
@@ -433,8 +436,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
   }
 
   #count({ failures, steps }: Pass, startMs: number): void {
-    this.#metrics.passes.add();
-    this.#metrics.seconds.add((this.#now() - startMs) / 1000);
+    this.#metrics.seconds.observe((this.#now() - startMs) / 1000);
     if (failures.length > 0) this.#metrics.failed.add();
     for (const [kind, counts] of steps) {
       for (const [action, count] of Object.entries(counts)) {
@@ -607,12 +609,15 @@ function countStep({ steps }: Pass, kind: string, end: StepEnd): void {
 
 function countersOf(metrics: Metrics) {
   return {
-    passes: metrics.counter("denim_reconciler_passes_total", "Passes over the kernel's tables."),
     failed: metrics.counter(
       "denim_reconciler_failed_passes_total",
       "Passes in which a step failed.",
     ),
-    seconds: metrics.counter("denim_reconciler_seconds_total", "Time spent in passes, in seconds."),
+    seconds: metrics.histogram(
+      "denim_reconciler_pass_seconds",
+      "How long passes over the kernel's tables took, in seconds.",
+      PASS_SECONDS,
+    ),
     step: (kind: string, action: string, count: number) =>
       metrics.counter(
         "denim_reconciler_steps_total",

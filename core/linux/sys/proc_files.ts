@@ -28,6 +28,11 @@ export function writeProcFile(path: string, text: string): void {
   write(file, new TextEncoder().encode(text));
 }
 
+/** Opens a file that is there for writing, and writes nothing. Throws a LinuxError if it may not be written. */
+export function openProcFileToWrite(path: string): void {
+  open(path, O_WRONLY | O_CLOEXEC)[Symbol.dispose]();
+}
+
 /** Where a link leads (readlink(2)); a namespace's says which it is: `net:[4026531840]`. Throws a LinuxError. */
 export function readProcLink(path: string): string {
   const target = new Uint8Array(4096);

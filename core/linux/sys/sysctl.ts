@@ -10,7 +10,7 @@ import { existsSync } from "node:fs";
 import { throwDefect } from "../../errors.ts";
 import type { Family } from "../../ip.ts";
 import { ENOENT, EROFS, LinuxError } from "./linux_error.ts";
-import { readProcFile, writeProcFile } from "./proc_files.ts";
+import { openProcFileToWrite, readProcFile, writeProcFile } from "./proc_files.ts";
 
 /** The setting that makes a namespace a router, by family. */
 export const FORWARDING: Readonly<Record<Family, string>> = {
@@ -41,13 +41,22 @@ export function readSysctl(name: string): string | undefined {
  * @param host where a container sees its host's files
  */
 export function writeSysctl(name: string, value: string, host = "/host"): void {
+  access(name, value, (path) => writeProcFile(path, value), host);
+}
+
+/** Whether {@link writeSysctl} could give a setting a value; changes nothing. Throws what that throws if not. */
+export function requireWritable(name: string, value: string): void {
+  access(name, value, openProcFileToWrite);
+}
+
+function access(name: string, value: string, use: (path: string) => void, host = "/host"): void {
   if (readSysctl(name) === value) return;
   try {
-    writeProcFile(sysctlPath(name), value);
+    use(sysctlPath(name));
   } catch (error) {
     const isReadOnly = error instanceof LinuxError && error.errno === EROFS;
     if (!isReadOnly || !existsSync(host + sysctlPath("net"))) throw error;
-    writeProcFile(host + sysctlPath(name), value);
+    use(host + sysctlPath(name));
   }
 }
 

@@ -40,6 +40,7 @@ import {
   NO_METRICS,
   type NodeIdentity,
   noNetConf,
+  NOTE_TTL_MS,
   Outage,
   overlaps,
   parseNetworkConfig,
@@ -130,11 +131,13 @@ const NO_GRANT: Grant = { id: NO_LEASE, expiry: "never" };
 export class EtcdStore implements LeaseStore, LeaseAdmin {
   /** `etcd:` with the endpoints and the prefix. */
   readonly description: string;
+  readonly #servers: readonly string[];
   readonly #client: EtcdClient;
   readonly #log: Logger;
   readonly #reader: LeaseReader;
   readonly #configKey: Buffer;
   readonly #subnets: string;
+  readonly #notes: string;
   readonly #range: Required<KeyRange>;
   readonly #metrics: StoreMetrics;
   readonly #refused: Outage;
@@ -146,6 +149,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     // As Go's path.Join has it, which flannel uses.
     const prefix = options.prefix.replace(/\/{2,}/g, "/").replace(/\/$/, "");
     this.description = `etcd:${options.endpoints.join(",")}${prefix}`;
+    this.#servers = options.endpoints.map((url) => new URL(url).hostname);
     this.#log = options.log;
     this.#reader = new LeaseReader(this.description, options.log);
     this.#metrics = storeMetrics(options.metrics ?? NO_METRICS, "etcd");
@@ -157,6 +161,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     );
     this.#configKey = Buffer.from(`${prefix}/config`);
     this.#subnets = `${prefix}/subnets/`;
+    this.#notes = `${prefix}/denim/notes/`;
     // The byte behind "/" is "0".
     this.#range = {
       key: Buffer.from(this.#subnets),
@@ -233,17 +238,21 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
 
   /** See {@link LeaseStore.acquire}. */
   async acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
-    return await this.#write(async (grant) => {
+    let wasHeld = false;
+    const lease = await this.#write(async (grant) => {
       const netConf = await this.#awaitNetConf(signal);
       const config = readNetConf(netConf.value, this.description);
       const listing = await this.#listAll(signal);
       const { rows } = listing;
       const found = findHeld(request, this.#index(rows));
+      wasHeld = found !== undefined;
       const choice = chooseLease(
         config,
         request,
         found !== undefined && isOldest(found, rows) ? found.lease : undefined,
-        () => rows.filter((row) => row !== found?.row).map(({ key }) => key),
+        () =>
+          rows.filter((row) => row !== found?.row)
+            .map((row) => ({ key: row.key, lease: this.#find(row)?.lease })),
       );
       const { subnets, keeps } = choice;
       if (found !== undefined && !keeps) {
@@ -254,6 +263,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       const lease = requestedLease(request, subnets, expiry);
       return { lease, id, replaces: found?.row, netConf, listing };
     }, signal);
+    return wasHeld ? { ...lease, wasHeld } : lease;
   }
 
   /** See {@link LeaseStore.renew}. */
@@ -326,6 +336,37 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       else if (put.length > 0 || removed.length > 0) yield { kind: "changes", put, removed };
       first = false;
     }
+  }
+
+  /** See {@link LeaseStore.servers}: all that may have to be reached. */
+  get servers(): readonly string[] {
+    return this.#servers;
+  }
+
+  /** See {@link LeaseStore.writeNote}; its key is `<prefix>/denim/notes/<the lease's key>`. */
+  async writeNote(key: string, text: string | undefined, signal: AbortSignal): Promise<void> {
+    const note = Buffer.from(`${this.#notes}${key}`);
+    if (text === undefined) {
+      await this.#client.run(({ kv }, options) => kv.deleteRange({ key: note }, options), signal);
+      return;
+    }
+    // The etcd lease of the note before ends by itself.
+    const { id } = await this.#grant(signal, NOTE_TTL_MS);
+    const put = { key: note, value: Buffer.from(text), lease: id };
+    await this.#client.run(({ kv }, options) => kv.put(put, options), signal);
+  }
+
+  /** See {@link LeaseStore.notes}. */
+  async notes(signal: AbortSignal): Promise<ReadonlyMap<string, string>> {
+    const range = {
+      key: Buffer.from(this.#notes),
+      range_end: Buffer.from(`${this.#notes.slice(0, -1)}0`),
+    };
+    const { kvs } = await this.#client.run(
+      ({ kv }, options) => kv.range(range, options),
+      signal,
+    );
+    return new Map(kvs.map(({ key, value }) => [`${key}`.slice(this.#notes.length), `${value}`]));
   }
 
   /** See {@link LeaseStore.reconnect}. */
@@ -521,10 +562,10 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     return { revision: Number(header.revision), clusterId: header.cluster_id, ranges };
   }
 
-  async #grant(signal: AbortSignal): Promise<Grant> {
+  async #grant(signal: AbortSignal, ttlMs = LEASE_TTL_MS): Promise<Grant> {
     const askedAtMs = Date.now();
     const { ID, TTL } = await this.#client.run(
-      ({ leaseClient }, options) => leaseClient.leaseGrant({ TTL: LEASE_TTL_MS / 1000 }, options),
+      ({ leaseClient }, options) => leaseClient.leaseGrant({ TTL: ttlMs / 1000 }, options),
       signal,
     );
     return { id: ID, expiry: { atMs: askedAtMs + Number(TTL) * 1000 } };

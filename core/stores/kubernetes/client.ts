@@ -83,6 +83,11 @@ export class KubernetesClient implements AsyncDisposable {
     );
   }
 
+  /** The API server's URL as it was read last; `undefined` before that. */
+  get server(): string | undefined {
+    return this.#server || undefined;
+  }
+
   /** Aborted when the client is closed, with the reason that waits reject with. */
   get closed(): AbortSignal {
     return this.#closed.signal;

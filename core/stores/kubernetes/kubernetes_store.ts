@@ -10,6 +10,8 @@ import {
   Complaints,
   ConfigError,
   type Family,
+  holdsHost,
+  hostWithin,
   type IpAddress,
   type Lease,
   type LeaseEvent,
@@ -172,7 +174,7 @@ export class KubernetesStore implements LeaseStore {
   /**
    * Gives the node its podCIDRs, waited for, and writes its annotations. A lease of one family alone comes of a
    * node that has only that family's podCIDR. Rejects with a ConfigError if net-conf does not allow the
-   * podCIDRs, and with a LeaseMovedError if no other subnets will do than the node has now.
+   * podCIDRs or they hold a host's address, and with a LeaseMovedError if no other subnets will do than the node has now.
    */
   async acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
     for (;;) {
@@ -180,6 +182,15 @@ export class KubernetesStore implements LeaseStore {
       const networks = config.families.map(({ network }) => network).join();
       const node = await this.#own.withPodCidr(networks, signal);
       const subnets = this.#chooseSubnets(config, node);
+      const host = hostWithin(subnets, request.hostNetwork?.hosts ?? []);
+      if (host !== undefined && !request.only) {
+        throw new ConfigError(
+          `node ${node.name}: its podCIDR ${
+            holdsHost(subnets, host)
+          }; name a network in which no host has an ` +
+            "address with --cluster-cidr (kubeadm's podSubnet) and in net-conf, and have the node registered again",
+        );
+      }
       const key = leaseKey(subnets);
       if (request.only && key !== leaseKey(request.previousSubnets)) {
         throw new LeaseMovedError(
@@ -269,6 +280,12 @@ export class KubernetesStore implements LeaseStore {
       const nodes = news.kind === "snapshot" ? news.nodes : news.put;
       for (const node of nodes) if (node.name === this.#own.name) this.#own.saw(node);
     }
+  }
+
+  /** See {@link LeaseStore.servers}. */
+  get servers(): readonly string[] {
+    const { server } = this.#client;
+    return server === undefined ? [] : [new URL(server).hostname];
   }
 
   /** Connects again, since the node's addresses are others; see {@link LeaseStore.reconnect}. */

@@ -299,6 +299,22 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
       /enables IPv4, for which the node has no/,
     );
   },
+  "a podCIDR that holds a host's address is refused, unless pods live there": async (world) => {
+    await world.make("n1", ["10.5.1.0/24"]);
+    const store = await world.open("n1");
+    assert.deepEqual(store.servers, []);
+    const host = { address: IpAddress.parse("10.5.1.7"), whose: "this node's router" };
+    const asked = { ...request(1), hostNetwork: { hosts: [host], links: [] } };
+    await assert.rejects(store.acquire(asked, world.signal), {
+      name: "ConfigError",
+      message:
+        /n1: its podCIDR 10.5.1.0\/24 holds 10.5.1.7, the address of this node's router; name a/,
+    });
+    assert.equal(store.servers.length, 1);
+    const previousSubnets = [Cidr.parse("10.5.1.0/24")];
+    const { key } = await store.acquire({ ...asked, previousSubnets, only: true }, world.signal);
+    assert.equal(key, "10.5.1.0-24");
+  },
   "a podCIDR outside the network is refused, in either family": async (world) => {
     await world.make("n1", ["10.9.1.0/24", "fc00:9:0:1::/64"]);
     const store = await world.open("n1");

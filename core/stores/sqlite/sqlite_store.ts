@@ -40,6 +40,7 @@ import {
   NO_METRICS,
   type NodeIdentity,
   noNetConf,
+  NOTE_TTL_MS,
   Outage,
   overlaps,
   parseNetworkConfig,
@@ -236,7 +237,9 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
         config,
         request,
         found?.lease,
-        () => this.#keys().filter((key) => key !== found?.key),
+        () =>
+          this.#rows().filter(({ key }) => key !== found?.key)
+            .map((row) => ({ key: row.key, lease: this.#read(row) })),
       );
       const { subnets, keeps } = choice;
       if (found !== undefined && !keeps) {
@@ -245,7 +248,7 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
       }
       const reserved = keeps && found?.lease?.expiry === "never";
       const lease = requestedLease(request, subnets, reserved ? "never" : this.#nextExpiry());
-      return this.#put(lease);
+      return { ...this.#put(lease), ...(found && { wasHeld: true }) };
     });
     for (const [key, other] of this.#own) if (holdsAlike(other, lease)) this.#own.delete(key);
     this.#own.set(lease.key, lease);
@@ -307,6 +310,31 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     } catch (error) {
       throwUnlessAborted(error, ending);
     }
+  }
+
+  /** See {@link LeaseStore.writeNote}. The first note makes the table: most clusters have none for long. */
+  async writeNote(key: string, text: string | undefined, signal: AbortSignal): Promise<void> {
+    if (text === undefined && !(await this.notes(signal)).has(key)) return;
+    await this.#write(signal, () => {
+      this.#statement(MAKE_NOTES).run();
+      this.#statement("DELETE FROM notes WHERE key = ? OR expires_at_ms <= ?").run(
+        key,
+        this.#now(),
+      );
+      if (text === undefined) return;
+      this.#statement("INSERT INTO notes (key, text, expires_at_ms) VALUES (?, ?, ?)")
+        .run(key, text, this.#now() + NOTE_TTL_MS);
+    });
+  }
+
+  /** See {@link LeaseStore.notes}. */
+  async notes(signal: AbortSignal): Promise<ReadonlyMap<string, string>> {
+    return await this.#use("read", signal, () => {
+      if (this.#statement(HAS_NOTES).get() === undefined) return new Map();
+      const rows = this.#statement("SELECT key, text FROM notes WHERE expires_at_ms > ?")
+        .all(this.#now()) as unknown as readonly { key: string; text: string }[];
+      return new Map(rows.map(({ key, text }) => [key, text]));
+    });
   }
 
   /** See {@link LeaseAdmin.networkConfigText}. */
@@ -521,11 +549,6 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
       .get(key) as Row | undefined;
   }
 
-  #keys(): string[] {
-    return this.#statement("SELECT key FROM leases WHERE value IS NOT NULL").all()
-      .map(({ key }) => key as string);
-  }
-
   #rows(): Row[] {
     return this.#statement(
       "SELECT * FROM leases WHERE value IS NOT NULL AND ifnull(expires_at_ms > ?, true) " +
@@ -668,6 +691,11 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     return this.#database!.statement(text);
   }
 }
+
+/** Beside the tables that every file has. */
+const MAKE_NOTES = "CREATE TABLE IF NOT EXISTS notes " +
+  "(key TEXT PRIMARY KEY, text TEXT NOT NULL, expires_at_ms INTEGER NOT NULL) STRICT";
+const HAS_NOTES = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'notes'";
 
 /** Replaces leases by traces. Takes when the trace ends; conditions may follow. */
 const LEAVE_TRACE = "INSERT OR REPLACE INTO leases (key, value, expires_at_ms) " +

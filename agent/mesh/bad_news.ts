@@ -1,0 +1,88 @@
+/**
+ * Telling the other nodes which peers this one finds in trouble. A node that has no such news tells nothing, so what all
+ * nodes write together grows with the trouble.
+ *
+ * @module
+ */
+
+import {
+  Backoff,
+  type Clock,
+  Complaints,
+  EventCounter,
+  type LeaseStore,
+  type Logger,
+  MAX_SLEEP_MS,
+  messageOf,
+  NOTE_TTL_MS,
+  throwDefect,
+} from "@denim/core";
+import { formatReport, type Trouble } from "./mesh_report.ts";
+
+/** The wait for the rest of news that belongs together, in milliseconds. */
+const SETTLE_MS = 500;
+/** Waits before a store that did not take a note is asked again, in milliseconds. */
+const RETRY = { minMs: 1_000, maxMs: 60_000, jitter: 0.5 };
+
+/** What {@link BadNews} works with. */
+export interface BadNewsOptions {
+  /** Who is told, if it takes notes. */
+  readonly store: Pick<LeaseStore, "writeNote">;
+  /** The key of this node's lease. */
+  readonly key: () => string;
+  /** The peers in trouble, as they are now. */
+  readonly troubles: () => readonly Trouble[];
+  /** By which it waits. */
+  readonly clock: Clock;
+  /** Takes a warning if the store does not take a note. */
+  readonly log: Logger;
+}
+
+/** Keeps this node's note in the store, for as long as it has bad news. */
+export class BadNews {
+  readonly #options: BadNewsOptions;
+  readonly #changes = new EventCounter();
+  readonly #complaints = new Complaints();
+
+  /** Has told nothing yet. */
+  constructor(options: BadNewsOptions) {
+    this.#options = options;
+  }
+
+  /** The troubles are others now. */
+  readonly changed = (): void => this.#changes.add();
+
+  /** Tells until the signal is aborted; the note stays then until it ends. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { store, key, troubles, clock, log } = this.#options;
+    if (store.writeNote === undefined) return;
+    const backoff = new Backoff(RETRY);
+    /** What the last run told is not known. */
+    let told: string | undefined = "";
+    for (;;) {
+      const { count } = this.#changes;
+      const now = troubles();
+      const text = now.length === 0 ? undefined : formatReport(now, Date.now());
+      let waitMs = text === undefined ? MAX_SLEEP_MS : NOTE_TTL_MS / 2;
+      try {
+        if (text !== undefined || told !== undefined) await store.writeNote(key(), text, signal);
+        told = text;
+        backoff.reset();
+        this.#complaints.resolve();
+      } catch (error) {
+        if (error !== signal.reason) throwDefect(error);
+        if (signal.aborted) return;
+        waitMs = backoff.next();
+        const why = messageOf(error);
+        if (this.#complaints.isNew(why)) {
+          log.warn(
+            "bad-news-untold",
+            `the store does not take what this node says of its peers: ${why}`,
+          );
+        }
+      }
+      if (!await this.#changes.after(count, waitMs, signal)) return;
+      if (!await clock.sleep(SETTLE_MS, signal)) return;
+    }
+  }
+}

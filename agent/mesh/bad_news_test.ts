@@ -1,0 +1,55 @@
+import { RuntimeError } from "@denim/core";
+import assert from "node:assert/strict";
+import { FakeClock, settled } from "../../tests/support/fake_clock.ts";
+import { RecordingLog } from "../../tests/support/recording_log.ts";
+import { eventually } from "../../tests/support/wait.ts";
+import { BadNews } from "./bad_news.ts";
+import type { Trouble } from "./mesh_report.ts";
+
+const TROUBLE: Trouble = { subnet: "10.5.2.0/24", health: "mtu", sinceMs: 0 };
+
+Deno.test("bad news are told when they change, taken away when over, and told again if refused", async () => {
+  const [clock, log, stop] = [new FakeClock(), new RecordingLog(), new AbortController()];
+  let troubles: Trouble[] = [];
+  let refuses = false;
+  const notes: (string | undefined)[] = [];
+  const news = new BadNews({
+    store: {
+      writeNote: (key, text) => {
+        assert.equal(key, "10.5.1.0-24");
+        if (refuses) return Promise.reject(new RuntimeError("read-only"));
+        notes.push(text && JSON.parse(text).count);
+        return Promise.resolve();
+      },
+    },
+    key: () => "10.5.1.0-24",
+    troubles: () => troubles,
+    clock,
+    log,
+  });
+  const running = news.run(stop.signal);
+  const next = async () => {
+    news.changed();
+    await settled();
+    await clock.advance(500);
+  };
+  await settled();
+  assert.deepEqual(notes, [undefined], "an earlier run's note goes");
+  troubles = [TROUBLE, TROUBLE];
+  await next();
+  troubles = [];
+  await next();
+  await next();
+  assert.deepEqual(notes, [undefined, 2, undefined], "nothing is not told twice");
+  refuses = true;
+  troubles = [TROUBLE];
+  await next();
+  assert.deepEqual(log.events, ["warn bad-news-untold"]);
+  refuses = false;
+  await eventually("told again", async () => {
+    await clock.advance(500);
+    return notes.length === 4;
+  });
+  stop.abort();
+  await running;
+});

@@ -1,0 +1,191 @@
+/**
+ * How a peer is, judged by which probes it answers.
+ *
+ * @module
+ */
+
+/**
+ * What is asked of a peer: `small`, an echo of the shortest packet over the data path; `large`, one of the largest packet
+ * that pods may send; `udp`, whether a datagram arrives with the checksum that the kernel or a device did; `plain`,
+ * whether one arrives that needs no such checksum; `outer`, an echo of its address on the underlay.
+ */
+export type Question = "small" | "large" | "udp" | "plain" | "outer";
+
+/**
+ * How a peer is:
+ *
+ * - `unknown`: it was not judged yet
+ * - `ok`: packets of every size reach it, and come back
+ * - `mtu`: small packets do, the largest do not
+ * - `checksum`: datagrams whose checksum a device does are refused, others are not
+ * - `blocked`: its address on the underlay answers, its subnet does not: something drops the data path's packets
+ * - `one-way`: its packets come in, and nothing that this node sends is answered, on the underlay neither
+ * - `no-answer`: its address on the underlay does not answer either: it is down, or the underlay is cut
+ */
+export type Health = "unknown" | "ok" | "mtu" | "checksum" | "blocked" | "one-way" | "no-answer";
+
+/** Every health that there is. */
+export const HEALTHS: readonly Health[] = [
+  "unknown",
+  "ok",
+  "mtu",
+  "checksum",
+  "blocked",
+  "one-way",
+  "no-answer",
+];
+
+/** Whether a health is a trouble. */
+export function isTrouble(health: Health): boolean {
+  return health !== "ok" && health !== "unknown";
+}
+
+/** What each trouble means, as a sentence's end for operators: "peer 10.5.2.0/24 …". */
+export const MEANING: Readonly<Record<Exclude<Health, "unknown">, string>> = {
+  "ok": "is well",
+  "mtu": "gets small packets and not the largest: the path's MTU is too small; lower net-conf's " +
+    "Backend.MTU, or let the underlay carry larger packets",
+  "checksum":
+    "refuses datagrams whose checksum a device did: checksum offload is broken; switch it off " +
+    "(ethtool -K flannel.1 tx off)",
+  "blocked":
+    "answers on the underlay and not over the data path: a firewall drops the backend's packets, " +
+    "or nobody takes them there",
+  "one-way":
+    "sends packets that arrive here, and does not get this node's: the underlay is cut one way",
+  "no-answer":
+    "answers neither over the data path nor on the underlay: the node is down, or the underlay " +
+    "between is cut",
+};
+
+/** So many small packets in a row have to be lost: one may be by chance. */
+const FEW = 3;
+/** So many others, of which more are sent. */
+const MORE = 4;
+/** A peer whose packets came in so short a time ago can send, in milliseconds. */
+const HEARD_MS = 5_000;
+/** A peer has to be well in so many judgements in a row. */
+const CALM = 3;
+/** How many results the loss is counted over. */
+const WINDOW = 32;
+
+/** One peer's health in one family. */
+export class PeerHealth {
+  /** How many answers to each question were missing in a row; `undefined` before the first result. */
+  readonly #missing: Partial<Record<Question, number>> = {};
+  #health: Health = "unknown";
+  #sinceMs: number;
+  #calm = 0;
+  #heardAtMs = -Infinity;
+  /** The latest results, one a bit, the last one lowest; 1 is a loss. */
+  #results = 0;
+  #count = 0;
+  #roundTripMs: number | undefined;
+
+  /** Not judged yet. Times are in milliseconds, by any clock. */
+  constructor(nowMs: number) {
+    this.#sinceMs = nowMs;
+  }
+
+  /** How it is. */
+  get health(): Health {
+    return this.#health;
+  }
+
+  /** Since when. */
+  get sinceMs(): number {
+    return this.#sinceMs;
+  }
+
+  /** How long an answer took, in milliseconds, smoothed; `undefined` before the first one. */
+  get roundTripMs(): number | undefined {
+    return this.#roundTripMs;
+  }
+
+  /** Which share of the latest probes over the data path was lost, from 0 to 1; `undefined` before the first one. */
+  get loss(): number | undefined {
+    return this.#count === 0 ? undefined : bits(this.#results) / this.#count;
+  }
+
+  /** Whether it has to be asked everything, often: it is in trouble, or may be. */
+  get needsAttention(): boolean {
+    const { small = 0, large = 0 } = this.#missing;
+    return small > 0 || large > 0 || this.#mayRefuseChecksums ||
+      isTrouble(this.#health);
+  }
+
+  /** Whether it was ever asked for a datagram and nothing says that it never answers those. */
+  get #mayRefuseChecksums(): boolean {
+    const { udp = 0, plain = 0 } = this.#missing;
+    return udp > 0 && plain < MORE;
+  }
+
+  /** Whether it answers no datagrams to closed ports at all, as behind a firewall. */
+  get isMute(): boolean {
+    const { udp = 0, plain = 0 } = this.#missing;
+    return udp > 0 && plain >= MORE;
+  }
+
+  /** It answered. */
+  answered(question: Question, roundTripMs: number): void {
+    this.#missing[question] = 0;
+    if (question === "outer") return;
+    // Any answer over the data path shows that small packets pass.
+    this.#missing.small = 0;
+    this.#note(0);
+    const before = this.#roundTripMs;
+    // As TCP smooths it (RFC 6298).
+    this.#roundTripMs = before === undefined ? roundTripMs : before + (roundTripMs - before) / 8;
+  }
+
+  /** It did not. */
+  missed(question: Question): void {
+    this.#missing[question] = (this.#missing[question] ?? 0) + 1;
+    // A datagram may go unanswered because the peer's kernel limits how many it refuses.
+    if (question === "small" || question === "large") this.#note(1);
+  }
+
+  #note(result: 0 | 1): void {
+    this.#results = this.#results << 1 | result;
+    this.#count = Math.min(this.#count + 1, WINDOW);
+  }
+
+  /** A packet came from it over the data path. */
+  heard(nowMs: number): void {
+    this.#heardAtMs = nowMs;
+  }
+
+  /** Judges by all that is known now. Returns whether the health is another. */
+  judge(nowMs: number): boolean {
+    const next = this.#judgement(nowMs);
+    if (next === undefined) return false;
+    this.#calm = next === "ok" ? this.#calm + 1 : 0;
+    if (next === this.#health) return false;
+    if (next === "ok" && this.#health !== "unknown" && this.#calm < CALM) return false;
+    this.#health = next;
+    this.#sinceMs = nowMs;
+    return true;
+  }
+
+  /** `undefined` while it may be chance. */
+  #judgement(nowMs: number): Health | undefined {
+    const { small, large = 0, udp = 0, plain, outer } = this.#missing;
+    if (small === undefined) return undefined;
+    if (small >= FEW) {
+      if (outer === 0) return "blocked";
+      if (outer === undefined || outer < FEW) return undefined;
+      return nowMs - this.#heardAtMs < HEARD_MS ? "one-way" : "no-answer";
+    }
+    if (small > 0) return undefined;
+    if (large >= MORE) return "mtu";
+    if (udp >= MORE && plain === 0) return "checksum";
+    const isDoubtful = large > 0 || this.#health === "checksum" && this.#mayRefuseChecksums;
+    return isDoubtful ? undefined : "ok";
+  }
+}
+
+function bits(value: number): number {
+  let count = 0;
+  for (let rest = value >>> 0; rest !== 0; rest >>>= 1) count += rest & 1;
+  return count;
+}

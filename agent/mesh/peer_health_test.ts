@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import { type Health, PeerHealth, type Question } from "./peer_health.ts";
+
+/** One round: which questions are answered, and which are not. */
+type Round = readonly [answered: readonly Question[], missed: readonly Question[]];
+
+const ALL = ["small", "large", "udp", "plain", "outer"] as const;
+const WELL: Round = [ALL, []];
+
+/** The healths after each round, one a second; `heard` says that the peer's own probes come in all the while. */
+function story(rounds: readonly Round[], heard = false): Health[] {
+  const health = new PeerHealth(0);
+  return rounds.map(([answered, missed], index) => {
+    const nowMs = 1000 * (index + 1);
+    if (heard) health.heard(nowMs);
+    for (const question of missed) health.missed(question);
+    for (const question of answered) health.answered(question, 1);
+    health.judge(nowMs);
+    return health.health;
+  });
+}
+
+const times = (count: number, round: Round): Round[] => Array.from({ length: count }, () => round);
+
+const TROUBLES: readonly (readonly [Health, Round])[] = [
+  ["mtu", [["small", "udp", "plain", "outer"], ["large"]]],
+  ["checksum", [["small", "large", "plain", "outer"], ["udp"]]],
+  ["blocked", [["outer"], ["small", "large", "udp", "plain"]]],
+  ["no-answer", [[], ALL]],
+];
+
+for (const [health, round] of TROUBLES) {
+  Deno.test(`peer health: ${health} is named after some rounds, and over after some others`, () => {
+    const healths = story([WELL, ...times(6, round), ...times(3, WELL)]);
+    assert.equal(healths[0], "ok");
+    assert.equal(healths[2], "ok", "two losses may be chance");
+    assert.equal(healths[6], health);
+    assert.deepEqual(new Set(healths), new Set(["ok", health]), "no other name on the way");
+    assert.deepEqual(healths.slice(7), [health, health, "ok"]);
+  });
+}
+
+Deno.test("peer health: one that is heard and gets no answer on the underlay is cut off one way", () => {
+  assert.equal(story([WELL, ...times(4, [[], ALL])], true).at(-1), "one-way");
+  assert.equal(story([WELL, ...times(4, [["outer"], ["small", "large"]])], true).at(-1), "blocked");
+});
+
+Deno.test("peer health: a firewall that refuses no datagram aloud is no trouble", () => {
+  const silent: Round = [["small", "large", "outer"], ["udp", "plain"]];
+  const health = new PeerHealth(0);
+  for (let round = 0; round < 10; round++) {
+    for (const question of silent[1]) health.missed(question);
+    for (const question of silent[0]) health.answered(question, 1);
+    health.judge(round);
+    assert.equal(health.health, "ok");
+  }
+  assert.ok(health.isMute);
+  assert.ok(!health.needsAttention);
+});
+
+Deno.test("peer health: a loss now and then is no trouble, but is counted", () => {
+  const health = new PeerHealth(0);
+  for (let round = 1; round <= 320; round++) {
+    if (round % 16 === 0) health.missed("large");
+    else health.answered("large", 2);
+    assert.equal(health.judge(round), round === 1);
+    assert.equal(health.needsAttention, round % 16 === 0);
+  }
+  assert.equal(health.loss, 2 / 32);
+  assert.equal(health.roundTripMs, 2);
+});

@@ -1,0 +1,142 @@
+import { Cidr, type Family, IpAddress, MetricsRegistry } from "@denim/core";
+import type { Probe, ProbeListener } from "@denim/core/linux/probe-socket";
+import assert from "node:assert/strict";
+import { FakeClock } from "../../tests/support/fake_clock.ts";
+import { RecordingLog } from "../../tests/support/recording_log.ts";
+import type { ListedPeer } from "../peer_list.ts";
+import { Prober, type ProbeWire } from "./prober.ts";
+
+/** A fake of a network: it answers each probe in the next round, unless `drops` says that it is lost. */
+class FakeWire implements ProbeWire {
+  drops: (probe: Probe) => boolean = () => false;
+  readonly sent: Probe[] = [];
+  #waiting: readonly Probe[] = [];
+
+  send(probes: readonly Probe[]): void {
+    for (const probe of probes) {
+      probe.outcome = "sent";
+      probe.sentAtMs = 1000;
+    }
+    this.sent.push(...probes);
+    this.#waiting = probes.filter((probe) => !this.drops(probe));
+  }
+
+  receive(listener: ProbeListener): void {
+    for (const { kind, to, sequence } of this.#waiting) {
+      if (kind === "udp" || kind === "plain") listener.onClosed(kind, to, 1003);
+      else if (kind === "near") listener.onExpired(sequence, to, 1003);
+      else listener.onAnswer(sequence, to, 1003);
+    }
+    this.#waiting = [];
+  }
+
+  [Symbol.dispose](): void {}
+}
+
+function peer(number: number, changes: Partial<ListedPeer["way"]> = {}): ListedPeer {
+  const subnet = Cidr.parse(`10.${number >> 8}.${number & 255}.0/24`);
+  return {
+    key: `${subnet}`,
+    way: { backend: "vxlan", mtuBytes: 1450, hasDeviceAddress: true, ...changes },
+    halves: [{
+      subnet,
+      publicIp: IpAddress.parse(`172.16.${number >> 8}.${number & 255}`),
+      device: "flannel.1",
+      isDirect: !(changes.hasDeviceAddress ?? true),
+    }],
+    changedAtMs: 0,
+  };
+}
+
+function proberOf(count: number): {
+  prober: Prober;
+  wire: FakeWire;
+  log: RecordingLog;
+  metrics: MetricsRegistry;
+  ticks: (count: number) => void;
+} {
+  const [wire, log, metrics] = [new FakeWire(), new RecordingLog(), new MetricsRegistry()];
+  const open = (family: Family) => {
+    assert.equal(family, 4);
+    return wire;
+  };
+  const prober = new Prober({ clock: new FakeClock(), log, metrics, open });
+  for (let number = 1; number <= count; number++) prober.put(peer(number));
+  const ticks = (count: number) => {
+    for (let tick = 0; tick < count; tick++) prober.tick();
+  };
+  return { prober, wire, log, metrics, ticks };
+}
+
+const healthOf = (prober: Prober, number: number) => prober.of(peer(number).key)[0]?.health;
+
+Deno.test("prober: every peer has its turn within a minute, with one packet each", () => {
+  const { prober, wire, metrics, ticks } = proberOf(5000);
+  ticks(240);
+  assert.equal(metrics.value("denim_probed_peers", { health: "ok" }), 5000);
+  wire.sent.length = 0;
+  ticks(60);
+  const inner = wire.sent.filter(({ to }) => `${to}`.startsWith("10."));
+  assert.equal(new Set(inner.map(({ to }) => `${to}`)).size, 5000);
+  assert.ok(inner.length <= 84 * 60, `${inner.length} packets`);
+  assert.deepEqual({ ...prober.of(peer(1).key)[0], sinceMs: 0 }, {
+    health: "ok",
+    sinceMs: 0,
+    roundTripMs: 3,
+    loss: 0,
+    pathMtuBytes: 1450,
+  });
+});
+
+Deno.test("prober: a narrow path is measured to the byte, and the peer is told of once", () => {
+  const { prober, wire, log, ticks } = proberOf(5);
+  ticks(5);
+  wire.drops = ({ to, bytes }) => `${to}` === "10.0.2.0" && bytes > 1277;
+  ticks(15);
+  const [found] = prober.of(peer(2).key);
+  assert.deepEqual([found!.health, found!.pathMtuBytes], ["mtu", 1277]);
+  wire.drops = () => false;
+  ticks(6);
+  assert.equal(prober.of(peer(2).key)[0]!.pathMtuBytes, 1450);
+  assert.deepEqual(log.events, ["warn peer-unhealthy", "info peer-healthy"]);
+});
+
+Deno.test("prober: a node that is cut off says so in a few lines, not in one for each peer", () => {
+  const { wire, log, metrics, ticks } = proberOf(600);
+  ticks(60);
+  wire.drops = () => true;
+  ticks(300);
+  assert.equal(metrics.value("denim_probed_peers", { health: "no-answer" }), 600);
+  assert.ok(log.of("peers-changed").length > 0);
+  assert.ok(log.records.length < 400, `${log.records.length} lines`);
+});
+
+Deno.test("prober: who leaves is asked no more, who comes anew keeps its health", () => {
+  const { prober, wire, metrics, ticks } = proberOf(3);
+  ticks(5);
+  prober.delete(peer(2).key);
+  prober.put(peer(3));
+  assert.equal(healthOf(prober, 3), "ok");
+  wire.sent.length = 0;
+  ticks(5);
+  assert.ok(wire.sent.every(({ to }) => `${to}` !== "10.0.2.0"));
+  assert.deepEqual(prober.of(peer(2).key), []);
+  assert.equal(metrics.value("denim_probed_peers", { health: "ok" }), 2);
+});
+
+Deno.test("prober: without a tunnel whoever is on the link may answer; other ways are not probed", () => {
+  const { prober, wire, ticks } = proberOf(0);
+  prober.put(peer(1, { hasDeviceAddress: false }));
+  ticks(3);
+  assert.equal(healthOf(prober, 1), "ok");
+  assert.deepEqual(
+    new Set(wire.sent.map(({ kind, to }) => `${kind} ${to}`)),
+    new Set([
+      "near 10.0.1.1",
+      "echo 172.16.0.1",
+    ]),
+  );
+  const elsewhere = peer(2, { hasDeviceAddress: false });
+  prober.put({ ...elsewhere, halves: [{ ...elsewhere.halves[0]!, isDirect: false }] });
+  assert.equal(healthOf(prober, 2), undefined);
+});

@@ -1,0 +1,42 @@
+/**
+ * What the agent's process uses, under the names that Prometheus's own clients have for it.
+ *
+ * @module
+ */
+
+import type { Metrics } from "@denim/core";
+import { listProcFolder, readProcFile } from "@denim/core/linux";
+
+/** The unit of processor times in /proc, of which there are 100 a second on every machine that Linux runs on. */
+const TICKS_PER_SECOND = 100;
+/** Where the times in user and in kernel mode are in /proc/self/stat, behind the name in parentheses (proc(5)). */
+const UTIME = 11, STIME = 12;
+
+/** Has this process's numbers read when somebody asks. */
+export function observeProcess(metrics: Metrics): void {
+  const startSeconds = (Date.now() - performance.now()) / 1000;
+  metrics.observedCounter(
+    "process_cpu_seconds_total",
+    "Processor time that the agent has used, in seconds.",
+    () => {
+      const stat = readProcFile("/proc/self/stat");
+      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+      return (Number(fields[UTIME]) + Number(fields[STIME])) / TICKS_PER_SECOND;
+    },
+  );
+  metrics.gauge(
+    "process_resident_memory_bytes",
+    "Memory of the agent that is resident, in bytes.",
+    () => Deno.memoryUsage().rss,
+  );
+  metrics.gauge(
+    "process_open_fds",
+    "File descriptors that the agent has open.",
+    () => listProcFolder("/proc/self/fd").length,
+  );
+  metrics.gauge(
+    "process_start_time_seconds",
+    "When the agent started, in seconds since 1970.",
+    () => startSeconds,
+  );
+}

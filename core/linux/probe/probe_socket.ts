@@ -1,0 +1,338 @@
+/**
+ * Probes of other nodes, many in one system call: echo requests of any size (RFC 792, RFC 4443), and datagrams to closed
+ * ports, whose refusal shows that they arrived with a right checksum. The kernel notes when an answer comes, so that the
+ * answers may lie until somebody reads them.
+ *
+ * @module
+ */
+
+import { type Family, IpAddress } from "../../ip.ts";
+import { addressFamily } from "../sys/address_family.ts";
+import type { FileDescriptor } from "../sys/libc.ts";
+import { EAGAIN, ENOBUFS } from "../sys/linux_error.ts";
+import { MMSGHDR_LEN, realTimeMs, receiveMessages, sendMessages } from "../sys/message_batch.ts";
+import { attachFilter, bind, getsockname, setsockopt, socket } from "../sys/sockets.ts";
+import { SOCKADDR_ADDRESS, SOCKADDR_LEN, socketAddress } from "../sys/socket_address.ts";
+import { IOVEC_LEN, PacketMemory } from "../tunnel/packet_memory.ts";
+import {
+  IP_MTU_DISCOVER,
+  IP_PMTUDISC_PROBE,
+  IP_TTL,
+  IPPROTO_ICMP,
+  IPPROTO_ICMPV6,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPPROTO_UDP,
+  IPV6_CHECKSUM,
+  IPV6_MTU_DISCOVER,
+  IPV6_UNICAST_HOPS,
+  SO_RCVBUFFORCE,
+  SO_TIMESTAMPNS,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_RAW,
+  SOL_SOCKET,
+} from "../uapi/socket.ts";
+import {
+  ICMP_LEN,
+  ICMP_TYPE,
+  NOTHING,
+  PORT_UNREACHABLE,
+  PROBE_MAGIC,
+  probeFilter,
+  QUOTED_IP_LEN,
+} from "./probe_filter.ts";
+
+/**
+ * How a probe travels: `echo`, an echo request; `near`, one that no router passes on, so that a host on the link answers
+ * even if it has not the address; `udp`, a datagram to a closed port, whose checksum the kernel or a device does; and
+ * `plain`, one that needs no such help.
+ */
+export type ProbeKind = "echo" | "near" | "udp" | "plain";
+
+/** A packet to be sent. */
+export interface Probe {
+  /** How it travels. */
+  readonly kind: ProbeKind;
+  /** Where to. */
+  readonly to: IpAddress;
+  /** The length of an echo request's packet, IP header included; at least {@link MIN_PROBE_BYTES}. */
+  readonly bytes: number;
+  /** The number of an echo request, 16 bits. */
+  readonly sequence: number;
+  /** What an echo request tells the node that gets it, 32 bits. */
+  readonly tag: number;
+  /** When it was sent, in milliseconds since 1970; set by {@link ProbeSocket.send}. */
+  sentAtMs: number;
+  /** What became of it; set by {@link ProbeSocket.send}. `busy`: the kernel had no room, which says nothing of a host. */
+  outcome: "waiting" | "sent" | "refused" | "busy";
+}
+
+/** Takes what {@link ProbeSocket.receive} finds. Times are in milliseconds since 1970. */
+export interface ProbeListener {
+  /** An echo request was answered. */
+  onAnswer(sequence: number, from: IpAddress, atMs: number): void;
+  /** A host that is not the echo request's destination got it, and no router may pass it on. */
+  onExpired(sequence: number, from: IpAddress, atMs: number): void;
+  /** A host says that a port is closed. */
+  onClosed(kind: "udp" | "plain", from: IpAddress, atMs: number): void;
+  /** Another node probes this one. */
+  onRequest(tag: number, from: IpAddress): void;
+}
+
+/** The length of the shortest echo request, in bytes. */
+export const MIN_PROBE_BYTES: Readonly<Record<Family, number>> = { 4: 36, 6: 56 };
+
+/** How many messages one system call takes. */
+const BATCH = 128;
+/** An echo request's header, the magic number and the tag. */
+const ECHO_LEN = 16;
+/** A datagram: UDP's header and as much again. */
+const DATAGRAM_LEN = 16, UDP_LEN = 8;
+/** The ports to which datagrams go: traceroute's first ones, which nobody serves. */
+const CLOSED_PORT = { udp: 33_434, plain: 33_435 } as const;
+/** Where UDP has its checksum. */
+const UDP_CHECKSUM = 6;
+const MAX_PACKET_BYTES = 65_536;
+/** The errors of a kernel that has no room. */
+const BUSY: ReadonlySet<number> = new Set([EAGAIN, ENOBUFS]);
+/** As much of a message as is of interest, and room for its time (`struct cmsghdr`, `struct timespec`). */
+const RECEIVED_LEN = 192, CONTROL_LEN = 48, CMSGHDR_LEN = 16;
+/** Room for the answers of some seconds. */
+const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024;
+
+const PROTOCOLS = {
+  4: { icmp: IPPROTO_ICMP, level: IPPROTO_IP, discover: IP_MTU_DISCOVER, hops: IP_TTL },
+  6: {
+    icmp: IPPROTO_ICMPV6,
+    level: IPPROTO_IPV6,
+    discover: IPV6_MTU_DISCOVER,
+    hops: IPV6_UNICAST_HOPS,
+  },
+} as const;
+
+/** Where a message has its parts, in the memory. */
+interface Slot {
+  readonly message: number;
+  readonly name: number;
+  readonly head: number;
+}
+
+/** One that is sent. */
+interface OutSlot extends Slot {
+  readonly iovec: number;
+}
+
+/** One that is received. */
+interface InSlot extends Slot {
+  readonly control: number;
+}
+
+/** The sockets of one family, in this thread's network namespace. Needs CAP_NET_RAW. */
+export class ProbeSocket implements Disposable {
+  readonly #family: Family;
+  readonly #sockets: Readonly<Record<ProbeKind, FileDescriptor>>;
+  readonly #open: DisposableStack;
+  /** The identifier of the echo requests, and the source port of the datagrams. */
+  readonly #id: number;
+  readonly #memory: PacketMemory;
+  readonly #out: readonly OutSlot[];
+  /** What follows an echo request's head: zeros, which change no checksum. */
+  readonly #zeros: number;
+  readonly #in: readonly InSlot[];
+
+  /** Opens them. Throws a LinuxError. */
+  constructor(family: Family) {
+    this.#family = family;
+    using open = new DisposableStack();
+    this.#sockets = openSockets(family, open);
+    this.#id = localPort(family, this.#sockets.udp);
+    attachFilter(this.#sockets.echo, probeFilter(family, this.#id));
+    const slot = 5 * 64 + RECEIVED_LEN + CONTROL_LEN + MMSGHDR_LEN;
+    this.#memory = new PacketMemory(2 * BATCH * slot + MAX_PACKET_BYTES);
+    const memory = this.#memory;
+    // The messages of a call stand side by side.
+    const outMessages = memory.allocate(BATCH * MMSGHDR_LEN);
+    const inMessages = memory.allocate(BATCH * MMSGHDR_LEN);
+    this.#out = Array.from({ length: BATCH }, (_, index) => ({
+      message: outMessages + index * MMSGHDR_LEN,
+      name: memory.allocate(SOCKADDR_LEN[family]),
+      iovec: memory.allocate(2 * IOVEC_LEN),
+      head: memory.allocate(ECHO_LEN),
+    }));
+    this.#in = Array.from({ length: BATCH }, (_, index) => {
+      const iovec = memory.allocate(IOVEC_LEN);
+      const one = {
+        message: inMessages + index * MMSGHDR_LEN,
+        name: memory.allocate(SOCKADDR_LEN[family]),
+        head: memory.allocate(RECEIVED_LEN),
+        control: memory.allocate(CONTROL_LEN),
+      };
+      memory.writeIovec(iovec, one.head, RECEIVED_LEN);
+      memory.writeMessage(one.message, {
+        name: one.name,
+        nameLength: SOCKADDR_LEN[family],
+        iovec,
+        iovecCount: 1,
+        control: one.control,
+        controlLength: CONTROL_LEN,
+      });
+      return one;
+    });
+    this.#zeros = memory.allocate(MAX_PACKET_BYTES - 64 * 64);
+    this.#open = open.move();
+  }
+
+  /** Closes them. */
+  [Symbol.dispose](): void {
+    this.#open[Symbol.dispose]();
+  }
+
+  /** Sends probes, without waiting, and notes in each what became of it. */
+  send(probes: readonly Probe[]): void {
+    for (const [kind, of] of Map.groupBy(probes, ({ kind }) => kind)) {
+      for (let at = 0; at < of.length; at += BATCH) {
+        this.#sendBatch(this.#sockets[kind], of.slice(at, at + BATCH));
+      }
+    }
+  }
+
+  #sendBatch(fd: FileDescriptor, probes: readonly Probe[]): void {
+    probes.forEach((probe, index) => this.#write(probe, this.#out[index]!));
+    for (let at = 0; at < probes.length;) {
+      const startMs = realTimeMs();
+      const sent = sendMessages(
+        fd,
+        this.#memory.pointer(this.#out[at]!.message),
+        probes.length - at,
+      );
+      if (sent <= 0) {
+        probes[at++]!.outcome = BUSY.has(-sent) ? "busy" : "refused";
+        continue;
+      }
+      // They left one after the other.
+      const eachMs = (realTimeMs() - startMs) / sent;
+      for (let index = 0; index < sent; index++) {
+        const probe = probes[at + index]!;
+        probe.outcome = "sent";
+        probe.sentAtMs = startMs + index * eachMs;
+      }
+      at += sent;
+    }
+  }
+
+  #write({ kind, to, bytes, sequence, tag }: Probe, { message, name, iovec, head }: OutSlot): void {
+    const { view, bytes: memory } = this.#memory;
+    const isEcho = kind === "echo" || kind === "near";
+    this.#memory.writeSocketAddress(name, this.#family, kind === "udp" ? CLOSED_PORT.udp : 0);
+    memory.set(to.toBytes(), name + SOCKADDR_ADDRESS[this.#family]);
+    memory.fill(0, head, head + ECHO_LEN);
+    let rest = 0;
+    if (isEcho) {
+      rest = bytes - QUOTED_IP_LEN[this.#family] - ECHO_LEN;
+      view.setUint8(head, ICMP_TYPE[this.#family].request);
+      view.setUint16(head + 4, this.#id);
+      view.setUint16(head + 6, sequence);
+      view.setUint32(head + 8, PROBE_MAGIC);
+      view.setUint32(head + 12, tag);
+      // The kernel does ICMPv6's checksum.
+      if (this.#family === 4) view.setUint16(head + 2, checksum(view, head));
+    } else if (kind === "plain") {
+      view.setUint16(head, this.#id);
+      view.setUint16(head + 2, CLOSED_PORT.plain);
+      // Without a checksum over IPv4 (RFC 768); over IPv6 the kernel does it in software.
+      view.setUint16(head + 4, DATAGRAM_LEN);
+    }
+    this.#memory.writeIovec(iovec, head, kind === "udp" ? DATAGRAM_LEN - UDP_LEN : ECHO_LEN);
+    this.#memory.writeIovec(iovec + IOVEC_LEN, this.#zeros, rest);
+    this.#memory.writeMessage(message, {
+      name,
+      nameLength: SOCKADDR_LEN[this.#family],
+      iovec,
+      iovecCount: rest > 0 ? 2 : 1,
+      control: 0,
+      controlLength: 0,
+    });
+  }
+
+  /** Reads all that came since the last time. Throws a LinuxError. */
+  receive(listener: ProbeListener): void {
+    for (;;) {
+      for (const { message } of this.#in) {
+        this.#memory.setMessageName(message, SOCKADDR_LEN[this.#family]);
+        this.#memory.setMessageControl(message, CONTROL_LEN);
+      }
+      const count = receiveMessages(
+        this.#sockets.echo,
+        this.#memory.pointer(this.#in[0]!.message),
+        BATCH,
+      );
+      for (let index = 0; index < count; index++) this.#read(this.#in[index]!, listener);
+      if (count < BATCH) return;
+    }
+  }
+
+  #read({ name, head, control }: InSlot, listener: ProbeListener): void {
+    const { view, bytes } = this.#memory;
+    const family = this.#family;
+    const address = name + SOCKADDR_ADDRESS[family];
+    const from = IpAddress.fromBytes(bytes.subarray(address, address + (family === 4 ? 4 : 16)));
+    const timespec = control + CMSGHDR_LEN;
+    const atMs = Number(view.getBigInt64(timespec, true)) * 1e3 +
+      view.getUint32(timespec + 8, true) / 1e6;
+    // IPv6's messages come without the IP header.
+    const icmp = head + (family === 4 ? (view.getUint8(head) & 15) * 4 : 0);
+    const type = view.getUint8(icmp);
+    const kinds = ICMP_TYPE[family];
+    if (type === kinds.request) return listener.onRequest(view.getUint32(icmp + 12), from);
+    if (type === kinds.reply) return listener.onAnswer(view.getUint16(icmp + 6), from, atMs);
+    const quoted = icmp + ICMP_LEN + QUOTED_IP_LEN[family];
+    if (type === kinds.expired) {
+      return listener.onExpired(view.getUint16(quoted + 6), from, atMs);
+    }
+    if (view.getUint8(icmp + 1) !== PORT_UNREACHABLE[family]) return;
+    const port = view.getUint16(quoted + 2);
+    if (port === CLOSED_PORT.udp) listener.onClosed("udp", from, atMs);
+    else if (port === CLOSED_PORT.plain) listener.onClosed("plain", from, atMs);
+  }
+}
+
+function openSockets(family: Family, open: DisposableStack): Record<ProbeKind, FileDescriptor> {
+  const { icmp, level, discover, hops } = PROTOCOLS[family];
+  const raw = (type: number, protocol: number) => {
+    const fd = open.use(socket(addressFamily(family), type | SOCK_CLOEXEC, protocol));
+    attachFilter(fd, NOTHING);
+    // Never in fragments, whatever the kernel believes of the path: that is to be found out.
+    setsockopt(fd, level, discover, new Uint32Array([IP_PMTUDISC_PROBE]));
+    return fd;
+  };
+  const sockets = {
+    echo: raw(SOCK_RAW, icmp),
+    near: raw(SOCK_RAW, icmp),
+    udp: raw(SOCK_DGRAM, 0),
+    plain: raw(SOCK_RAW, IPPROTO_UDP),
+  };
+  setsockopt(sockets.echo, SOL_SOCKET, SO_RCVBUFFORCE, new Uint32Array([RECEIVE_BUFFER_BYTES]));
+  setsockopt(sockets.echo, SOL_SOCKET, SO_TIMESTAMPNS, new Uint32Array([1]));
+  setsockopt(sockets.near, level, hops, new Uint32Array([1]));
+  if (family === 6) {
+    setsockopt(sockets.plain, IPPROTO_IPV6, IPV6_CHECKSUM, new Uint32Array([UDP_CHECKSUM]));
+  }
+  return sockets;
+}
+
+/** Binds a socket to a port that the kernel chooses, and returns it. */
+function localPort(family: Family, fd: FileDescriptor): number {
+  const any = socketAddress(new IpAddress(family, 0n), 0);
+  bind(fd, any);
+  getsockname(fd, any);
+  return new DataView(any.buffer).getUint16(2);
+}
+
+/** The Internet checksum (RFC 1071) of an echo request whose other bytes are zeros. */
+function checksum(view: DataView, head: number): number {
+  let sum = 0;
+  for (let at = head; at < head + ECHO_LEN; at += 2) sum += view.getUint16(at);
+  sum = (sum & 0xffff) + (sum >>> 16);
+  return ~((sum & 0xffff) + (sum >>> 16)) & 0xffff;
+}

@@ -1,0 +1,119 @@
+/**
+ * What it costs to watch over a large mesh: one node of a laboratory, with the real agent, and another whose kernel plays
+ * all peers and answers every probe.
+ *
+ * @module
+ */
+
+import { denimProgram } from "../../agent/program.ts";
+import { Lab, type LabNode } from "@denim/agent/lab";
+import { sleep } from "@denim/core";
+import type { PeersReport } from "../../agent/status_report.ts";
+import { ip, ipJson } from "../support/ip.ts";
+import { iproute } from "../support/iproute.ts";
+import { shIn } from "../support/sh.ts";
+import { SqliteLeases } from "../support/sqlite_leases.ts";
+import { DEVICE, makeLeases, NET_CONF } from "./converge.ts";
+import { type Measure, Samples } from "./stats.ts";
+
+/** How the bench is run. */
+export interface MeshOptions {
+  /** The numbers of peers. */
+  readonly peers: readonly number[];
+  /** How often each is measured. */
+  readonly runs: number;
+  /** For how long the processor is looked at, in seconds. */
+  readonly seconds: number;
+}
+
+/** Every peer has had its turns by then; without probes there is less to wait for. */
+const SETTLE_MS = 120_000, SETTLE_ALONE_MS = 10_000;
+const ASKED = 5;
+
+/** Measures, and says on the way how it goes. */
+export async function mesh(
+  options: MeshOptions,
+  say: (line: string) => void,
+  signal: AbortSignal,
+): Promise<readonly Measure[]> {
+  const samples = new Samples();
+  for (let run = 1; run <= options.runs; run++) {
+    for (const count of options.peers) {
+      for (const probe of [true, false]) {
+        await runOnce(count, probe, options, samples, signal);
+        say(`run ${run} of ${options.runs}, ${count} peers, ${probe ? "probed" : "left alone"}`);
+      }
+    }
+  }
+  return samples.measures;
+}
+
+async function runOnce(
+  count: number,
+  probe: boolean,
+  { seconds }: MeshOptions,
+  samples: Samples,
+  signal: AbortSignal,
+): Promise<void> {
+  const what = `${count} peers, ${probe ? "probed" : "left alone"}`;
+  await using lab = await Lab.create({ nodes: 2, netConf: NET_CONF });
+  const [node, peers] = lab.nodes as [LabNode, LabNode];
+  await node.startAgent(signal, probe ? [] : ["--probe-peers=false"]);
+  playPeers(lab, node, peers);
+  new SqliteLeases(`${lab.directory}/denim.db`).put(makeLeases(count).leases);
+  await sleep(probe ? SETTLE_MS : SETTLE_ALONE_MS, signal);
+  const [startMs, before] = [performance.now(), processorMs(node)];
+  await sleep(seconds * 1000, signal);
+  const after = processorMs(node);
+  const share = (key: keyof typeof after) =>
+    100 * (after[key] - before[key]) / (performance.now() - startMs);
+  samples.add(`${what}: agent's processor, of one core`, "%", share("all"));
+  samples.add(`${what}: of this, in user mode`, "%", share("user"));
+  for (let time = 0; time < ASKED; time++) {
+    const askedMs = performance.now();
+    const { peers: reports } = await denimPeers(node);
+    samples.add(`${what}: denim peers`, "ms", performance.now() - askedMs);
+    const ok = reports.filter(({ health }) => health === "ok").length;
+    if (probe && time === 0) samples.add(`${what}: found well`, "%", 100 * ok / count);
+  }
+}
+
+/** Has a node answer for every address of the peers, on the underlay and behind its VXLAN device. */
+function playPeers(lab: Lab, node: LabNode, peers: LabNode): void {
+  const [link] = ipJson(node, `link show ${DEVICE}`);
+  const own = node.subnet();
+  iproute("ip", `${lab.prefix}-net`, `route add 172.16.0.0/12 via ${peers.publicIp}`);
+  ip(peers, "route add local 172.16.0.0/12 dev lo");
+  ip(peers, `link add ${DEVICE} type vxlan id 1 dstport 8472 dev eth0 nolearning`);
+  ip(peers, `link set ${DEVICE} mtu 1450 up`);
+  ip(peers, "addr add 10.254.0.0/32 dev lo");
+  ip(peers, `neigh add ${own.address} lladdr ${link.address} dev ${DEVICE} nud permanent`);
+  shIn(peers, `bridge fdb add ${link.address} dev ${DEVICE} dst ${node.publicIp}`);
+  ip(peers, `route add ${own} via ${own.address} dev ${DEVICE} onlink`);
+  // The network is 10.128.0.0/9, of which the last /16 is the node's.
+  ip(peers, "route add local 10.128.0.0/10 dev lo");
+  // One kernel answers for all: its limit of ICMP errors to one host does not hold.
+  shIn(peers, "echo 0 > /proc/sys/net/ipv4/icmp_ratemask");
+  // Frames come to the MAC of each peer.
+  shIn(
+    peers,
+    `nft add table netdev peers
+nft 'add chain netdev peers in { type filter hook ingress device ${DEVICE} priority 0; }'
+nft add rule netdev peers in meta pkttype set host`,
+  );
+}
+
+/** The processor time that an agent has used, in milliseconds, of which ticks are 10. */
+function processorMs(node: LabNode): { readonly all: number; readonly user: number } {
+  const stat = Deno.readTextFileSync(`/proc/${node.agentPid}/stat`);
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const [user, system] = [10 * Number(fields[11]), 10 * Number(fields[12])];
+  return { all: user + system, user };
+}
+
+async function denimPeers(node: LabNode): Promise<PeersReport> {
+  const [command, ...words] = denimProgram("agent").slice(0, -1);
+  const args = [...words, "peers", "--json", "--api-socket", node.apiSocket];
+  const { stdout } = await new Deno.Command(command!, { args, stdin: "null" }).output();
+  return JSON.parse(new TextDecoder().decode(stdout));
+}
