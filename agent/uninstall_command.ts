@@ -33,16 +33,12 @@ import {
   UNIT,
   UNIT_PATH,
 } from "./install/service.ts";
-import {
-  AGENT_SOCKET,
-  type PluginFolders,
-  pluginFolders,
-  recordedContainers,
-} from "./install/traces.ts";
+import { type PluginFolders, pluginFolders, recordedContainers } from "./install/traces.ts";
 import { CNI_FLAGS } from "./install_command.ts";
 import { createLogger } from "./log.ts";
 import { requireRoot } from "./privileges.ts";
 import { runCommand } from "./run_command.ts";
+import { DEFAULT_API_SOCKET } from "./status_report.ts";
 import { chooseStore, STORE_FLAGS } from "./stores/mod.ts";
 import { type Leftovers, SubnetFile } from "./subnet_file.ts";
 
@@ -270,10 +266,10 @@ class Uninstall {
 /** An agent that goes on would make again what is taken away. Rejects with a RuntimeError if there is one. */
 async function refuseRunningAgent(): Promise<void> {
   try {
-    using _connection = await Deno.connect({ transport: "unix", path: AGENT_SOCKET });
+    using _connection = await Deno.connect({ transport: "unix", path: DEFAULT_API_SOCKET });
   } catch (error) {
     throwDefect(error);
     return;
   }
-  throw new RuntimeError(`an agent answers at ${AGENT_SOCKET}: stop it first`);
+  throw new RuntimeError(`an agent answers at ${DEFAULT_API_SOCKET}: stop it first`);
 }
