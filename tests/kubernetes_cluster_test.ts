@@ -4,118 +4,26 @@
  */
 
 import assert from "node:assert/strict";
-import { NetworkNamespace } from "@denim/core/linux/namespace";
-import { denimProgram, Lab, type LabNode, type LabOptions, type Pod } from "@denim/agent/lab";
-import { startKubeServer } from "./support/kube_cluster.ts";
-import { kubeconfigText, type KubeServer, nodeManifest, RULES } from "./support/kube_server.ts";
-import { HttpGate } from "./support/http_gate.ts";
+import { denimProgram, type LabNode, type Pod } from "@denim/agent/lab";
+import { KubeLab, type KubeLabOptions, NODES, PREFIX } from "./support/kube_lab.ts";
+import { kubeconfigText, POD_RULE, RULES } from "./support/kube_server.ts";
 import { RunningPing } from "./support/ping.ts";
 import { rootTest } from "./support/root_test.ts";
 import { sh } from "./support/sh.ts";
 import { startOrders } from "./support/start_orders.ts";
-import { TcpProxy } from "./support/tcp_proxy.ts";
 import { eventually } from "./support/wait.ts";
 
 const NEVER = new AbortController().signal;
-const ROUTER = "10.99.0.254";
-const NODES = "/api/v1/nodes";
 const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
 const DUAL = { ...NET_CONF, EnableIPv6: true, IPv6Network: "fc00:5::/48" };
 /** Beside denim's backends it has one on `tunSession`. */
 const WITH_TCP = denimProgram("agent", import.meta.resolve("../examples/tcp/main.ts"));
-const PREFIX = "flannel.alpha.coreos.com";
 
-interface KubeNode {
-  readonly metadata: { readonly annotations: Readonly<Record<string, string>> };
-  readonly status: { readonly conditions?: readonly Readonly<Record<string, string>>[] };
-}
-
-type KubeLabOptions = Pick<LabOptions, "nodes" | "netConf" | "agentProgram">;
-
-/** A laboratory whose agents find their leases in Kubernetes. */
-class KubeLab implements AsyncDisposable {
-  readonly server: KubeServer;
-  readonly lab: Lab;
-  /** The nodes' way to the server. */
-  readonly way: TcpProxy;
-  /** Another one, which tells what is asked; for `--kube-api-url`. */
-  readonly gate: HttpGate;
-  readonly #parts: AsyncDisposableStack;
-
-  private constructor(
-    { server, lab, way, gate }: Pick<KubeLab, "server" | "lab" | "way" | "gate">,
-    parts: AsyncDisposableStack,
-  ) {
-    this.server = server;
-    this.lab = lab;
-    this.way = way;
-    this.gate = gate;
-    this.#parts = parts;
-  }
-
-  /** Makes one. Kubernetes has no nodes yet. */
-  static async create(options: KubeLabOptions): Promise<KubeLab> {
-    await using parts = new AsyncDisposableStack();
-    const server = parts.use(await startKubeServer());
-    await server.grant(RULES);
-    const directory = Deno.makeTempDirSync({ prefix: "denim-kube-" });
-    parts.defer(() => Deno.removeSync(directory, { recursive: true }));
-    const kubeconfig = `${directory}/kubeconfig`;
-    const storeFlags = ["--kube-subnet-mgr", "--kubeconfig-file", kubeconfig];
-    const lab = await Lab.create({ ...options, storeFlags });
-    // The agents end before their way to the server does.
-    const namespace = parts.use(NetworkNamespace.open(`/run/netns/${lab.prefix}-net`));
-    const way = parts.use(new TcpProxy(server.url, { namespace, host: ROUTER }));
-    const gate = parts.use(new HttpGate(server.url, server.caFile, { namespace, host: ROUTER }));
-    parts.use(lab);
-    const cluster = { "server": `https://${way.host}`, "certificate-authority": server.caFile };
-    Deno.writeTextFileSync(kubeconfig, kubeconfigText(cluster, { token: await server.token() }));
-    return new KubeLab({ server, lab, way, gate }, parts.move());
-  }
-
-  get nodes(): readonly LabNode[] {
-    return this.lab.nodes;
-  }
-
-  /** Has Kubernetes know a node, as a kubelet and kube-controller-manager would. */
-  async register(
-    name: string,
-    podCIDRs: readonly string[],
-    annotations: Readonly<Record<string, string>> = {},
-  ): Promise<void> {
-    await this.server.admin("POST", NODES, nodeManifest(name, podCIDRs, annotations));
-  }
-
-  /** Has Kubernetes know the node `other` with 10.5.`number`.0/24, which flannel would have annotated so. */
-  async registerFlannels(number: number): Promise<void> {
-    await this.register(`other${number}`, [`10.5.${number}.0/24`], {
-      [`${PREFIX}/kube-subnet-manager`]: "true",
-      [`${PREFIX}/backend-type`]: "vxlan",
-      [`${PREFIX}/backend-data`]: `{"VNI":1,"VtepMAC":"0a:00:00:00:00:${number}"}`,
-      [`${PREFIX}/public-ip`]: `10.99.0.${number}`,
-    });
-  }
-
-  async read(name: string): Promise<KubeNode> {
-    return await this.server.admin("GET", `${NODES}/${name}`) as KubeNode;
-  }
-
-  /** Whether the node's condition says what flannel's says of a node with a network. */
-  async isUsable({ name }: LabNode): Promise<boolean> {
-    const { conditions = [] } = (await this.read(name)).status;
-    const condition = conditions.find(({ type }) => type === "NetworkUnavailable");
-    return condition?.status === "False" && condition.reason === "FlannelIsUp";
-  }
-
-  /** The cluster's net-conf is another now. */
-  async setNetConf(netConf: unknown): Promise<void> {
-    await Deno.writeTextFile(`${this.lab.directory}/net-conf.json`, JSON.stringify(netConf));
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#parts.disposeAsync();
-  }
-}
+/** As the pod of a DaemonSet is told that has no NODE_NAME. */
+const IN_A_POD = [
+  ...["env", "NODE_NAME=", "POD_NAME=agent", "POD_NAMESPACE=default"],
+  ...denimProgram("agent"),
+] as [string, ...string[]];
 
 function kubeTest(
   name: string,
@@ -280,6 +188,30 @@ kubeTest(
     await Promise.all([node!.startAgent(NEVER), give()]);
     assert.equal(`${node!.subnet()}`, "10.5.3.0/24");
     assert.equal(count(node!, "pod-cidr-awaited"), 1);
+  },
+);
+
+kubeTest(
+  "the agent's pod says which node it is, and a plugin gives the token",
+  { nodes: 1, netConf: NET_CONF, agentProgram: IN_A_POD },
+  async (cluster, [node]) => {
+    const { server, kubeconfig, way } = cluster;
+    await server.grant([...RULES, POD_RULE]);
+    await cluster.register(node!.name, ["10.5.1.0/24"]);
+    const containers = [{ name: "a", image: "a" }];
+    await server.admin("POST", "/api/v1/namespaces/default/pods", {
+      metadata: { name: "agent" },
+      spec: { nodeName: node!.name, containers, automountServiceAccountToken: false },
+    });
+    const apiVersion = "client.authentication.k8s.io/v1";
+    const status = { token: await server.token() };
+    const credential = JSON.stringify({ kind: "ExecCredential", apiVersion, status });
+    const exec = { apiVersion, command: "/bin/echo", args: [credential], interactiveMode: "Never" };
+    const reached = { "server": `https://${way.host}`, "certificate-authority": server.caFile };
+    Deno.writeTextFileSync(kubeconfig, kubeconfigText(reached, { exec }));
+    await node!.startAgent(NEVER);
+    assert.equal(`${node!.subnet()}`, "10.5.1.0/24");
+    await eventually("the scheduler may use the node", () => cluster.isUsable(node!));
   },
 );
 

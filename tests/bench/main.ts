@@ -10,6 +10,7 @@ import { single, wholeNumber } from "../../agent/flag_types.ts";
 import { requireRoot } from "../../agent/privileges.ts";
 import { runCommand } from "../../agent/run_command.ts";
 import { cni, type CniOptions, MAX_PODS } from "./cni.ts";
+import { kubernetes } from "./kubernetes.ts";
 import { converge, type ConvergeOptions, MAX_PEERS } from "./converge.ts";
 import { mesh } from "./mesh.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
@@ -17,7 +18,10 @@ import { udp } from "./udp.ts";
 import { wireguard } from "./wireguard.ts";
 
 const MAX_SECONDS = 600;
-const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [flags]
+/** How long kubernetes' nodes write their status. */
+const WRITING_S = 60;
+const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [kubernetes]
+                       [flags]
 
   converge  leases of 1,000, 5,000 and 20,000 peers put into the store, until every neighbour, FDB
             entry, nexthop and route is in the kernel; then one more peer, until its route, and the
@@ -29,13 +33,15 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [
   wireguard the WireGuard backend's throughput and round trips, in turns with wireguard-go set up by
             hand; needs iperf3, wireguard-go and wg
   mesh      what an agent needs to probe its peers, which all answer, and how fast denim peers is
+  kubernetes  a cluster of 5,000 nodes on a real kube-apiserver (KUBE_APISERVER): from the agent's start to
+            all routes, then 50 writes of nodes' status a second; flanneld's (FLANNELD) too, if there is one
 
 converge and cni run unless one is named. Prints tables, and writes every sample to
 tests/bench/results/NAME.json. Works in network namespaces of its own, and removes everything at the
 end. A busy machine is a slow one.
 `;
 
-const BENCHES = ["converge", "cni", "udp", "wireguard", "mesh"] as const;
+const BENCHES = ["converge", "cni", "udp", "wireguard", "mesh", "kubernetes"] as const;
 /** What runs if none is named. */
 const USUAL: readonly typeof BENCHES[number][] = ["converge", "cni"];
 
@@ -66,6 +72,12 @@ const FLAGS = [
       `${MAX_SECONDS}`,
     "4",
   ),
+  flag(
+    "nodes",
+    wholeNumber(1, MAX_PEERS),
+    `kubernetes: the number of nodes, at most ${MAX_PEERS}`,
+    "5000",
+  ),
 ] as const;
 
 /** What the benches were told. */
@@ -74,6 +86,8 @@ export interface Plan extends ConvergeOptions, CniOptions {
   readonly benches: readonly typeof BENCHES[number][];
   /** How long udp and wireguard send each stream, in seconds. */
   readonly seconds: number;
+  /** How many nodes kubernetes' cluster has. */
+  readonly nodes: number;
 }
 
 /** Whole numbers within bounds, separated by commas; each counts once. */
@@ -85,14 +99,14 @@ function wholeNumbers(min: number, max: number): FlagType<readonly number[] | un
 }
 
 function plan({ values, operands }: ParsedFlags<typeof FLAGS[number]>): Plan {
-  const { runs, peers, pods, "at-once": atOnce, seconds } = values;
+  const { runs, peers, pods, "at-once": atOnce, seconds, nodes } = values;
   const named = operands.map((name) => {
     const bench = BENCHES.find((candidate) => candidate === name);
     if (bench !== undefined) return bench;
     throw new ConfigError(`${name}: no such bench; there are ${BENCHES.join(", ")}`);
   });
   const benches = named.length > 0 ? [...new Set(named)] : USUAL;
-  return { benches, runs, peers, pods, atOnce, seconds };
+  return { benches, runs, peers, pods, atOnce, seconds, nodes };
 }
 
 /**
@@ -131,7 +145,7 @@ async function runOne(
   const where = machine();
   console.log(`\n${bench}: ${describe(where)}`);
   const say = (line: string) => console.log(`· ${line}`);
-  const { runs, peers, pods, atOnce, seconds } = plan;
+  const { runs, peers, pods, atOnce, seconds, nodes } = plan;
   let comparison: readonly string[] = [];
   let measures: readonly Measure[];
   let settings: Record<string, unknown>;
@@ -145,6 +159,9 @@ async function runOne(
   } else if (bench === "mesh") {
     settings = { runs, peers, seconds };
     measures = await mesh({ runs, peers, seconds }, say, signal);
+  } else if (bench === "kubernetes") {
+    settings = { runs, nodes };
+    measures = await kubernetes({ runs, nodes, seconds: WRITING_S }, say, signal);
   } else {
     const result = await cni({ runs, pods, atOnce }, say, signal);
     settings = { runs, pods, atOnce, programs: result.programs };

@@ -18,18 +18,20 @@ const USUAL = {
   pods: 20,
   atOnce: 16,
   seconds: 4,
+  nodes: 5_000,
 };
 
 Deno.test("converge and cni with the usual numbers, unless told otherwise", async () => {
   assert.deepEqual(await planOf([]), USUAL);
   assert.deepEqual(
     await planOf(["cni", "--runs", "2", "--pods=30", "--at-once", "8", "--peers", "7,9,7"]),
-    { benches: ["cni"], runs: 2, peers: [7, 9], pods: 30, atOnce: 8, seconds: 4 },
+    { benches: ["cni"], runs: 2, peers: [7, 9], pods: 30, atOnce: 8, seconds: 4, nodes: 5_000 },
   );
   assert.deepEqual(await planOf(["udp", "--seconds", "9"]), {
     ...USUAL,
     benches: ["udp"],
     seconds: 9,
+    nodes: 5_000,
   });
 });
 

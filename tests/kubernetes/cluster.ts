@@ -11,6 +11,7 @@ import { IpAddress } from "@denim/core";
 import { NetworkNamespace } from "@denim/core/linux/namespace";
 import { SteadyPing } from "../faults/steady_ping.ts";
 import { eventually } from "../support/wait.ts";
+import { helmProgram } from "./helm.ts";
 
 /** The image of busybox that every node has. */
 const BUSYBOX = "denim.test/busybox:1";
@@ -94,6 +95,15 @@ export class Cluster implements AsyncDisposable {
   /** Runs kubectl; what it prints. Rejects with what it complains of. */
   async kubectl(...args: readonly string[]): Promise<string> {
     return (await this.#call(["kubectl", ...args])).trim();
+  }
+
+  /** Runs helm, from the control plane's network. Rejects with what it complains of. */
+  async helm(...args: readonly string[]): Promise<void> {
+    const program = helmProgram();
+    if (program === undefined) {
+      throw new Error("there is no helm: put it on PATH, or name it with HELM");
+    }
+    await this.#call(["in", "cp", program, `--kubeconfig=${this.#directory}/kubeconfig`, ...args]);
   }
 
   /** Has Kubernetes make, or change, what a manifest says. */

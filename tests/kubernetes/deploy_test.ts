@@ -3,15 +3,13 @@
 import assert from "node:assert/strict";
 import { parseNetworkConfig } from "@denim/core";
 import { parse } from "yaml";
-import { ROOT } from "../../.ci/source_files.ts";
 import agent from "../../agent/deno.json" with { type: "json" };
 import { parseAgentFlags } from "../../agent/flags.ts";
 import { runsDenim } from "../../agent/install/cni_conf.ts";
-import { helmProgram, renderChart } from "./helm.ts";
+import { CHART, helmProgram, renderChart } from "./helm.ts";
 import { DENIM_IMAGE } from "./image.ts";
-import { type KubeObject, objectsOf } from "./manifest.ts";
+import { type KubeObject, objectsOf, readManifest } from "./manifest.ts";
 
-const CHART = `${ROOT}/deploy/helm/denim`;
 /** The values of flannel's chart (v0.28.9), less those of what denim does not have: another image for the plugin, netpol. */
 const FLANNELS_VALUES = [
   ...["global.imagePullSecrets", "podCidr", "podCidrv6"],
@@ -53,7 +51,7 @@ interface PodSpec {
 }
 
 function read(name: string): KubeObject[] {
-  return objectsOf(Deno.readTextFileSync(`${ROOT}/deploy/kubernetes/${name}`));
+  return objectsOf(readManifest(name));
 }
 
 function find(objects: readonly KubeObject[], kind: string): KubeObject {
@@ -132,7 +130,7 @@ helmTest("the chart's hook does what uninstall.yml does, and waits for it", asyn
   const chart = objectsOf(await renderChart({ uninstall: { enabled: true, args: ["--yes"] } }));
   const hooks = chart.filter(({ metadata }) => metadata.name === "denim-uninstall");
   const spec = (objects: readonly KubeObject[]) => find(objects, "DaemonSet")["spec"];
-  assert.deepEqual(spec(hooks), spec(read("uninstall.yml")));
+  assert.deepEqual(spec(hooks), spec(read("uninstall/uninstall.yml")));
   assert.deepEqual(hooks.map(({ kind }) => kind).toSorted(), [
     ...["DaemonSet", "Job", "Role", "RoleBinding", "ServiceAccount"],
   ]);
@@ -193,6 +191,7 @@ helmTest(
     const { initContainers, containers } = podOf(objectsOf(text));
     assert.ok(!("livenessProbe" in containers[0]!) && !text.includes("healthz-port"));
     assert.match(text, /mountPath: \/dev\/net\/tun/);
+    assert.deepEqual(containers[0]!.securityContext.capabilities.add, ["NET_ADMIN", "NET_RAW"]);
     const mounts =
       (initContainers[0] as unknown as { volumeMounts: { mountPath: string; name: string }[] })
         .volumeMounts;

@@ -7,7 +7,7 @@
 
 import { dirname } from "node:path";
 import { writeImage } from "./image.ts";
-import { manifestOf, objectsOf } from "./manifest.ts";
+import { withNetwork } from "./manifest.ts";
 
 /** flannel's image, of this machine's making. */
 export const FLANNEL_IMAGE = "registry.example/flannel:1";
@@ -51,36 +51,8 @@ export function writeFlannelImage(file: string): void {
   });
 }
 
-/**
- * flannel's manifest for a cluster's network, for the nodes that `label` does not give to denim.
- *
- * @param label the label that says of a node which network it has
- */
-export function flannelManifest(network: string, label: string): string {
-  const text = Deno.readTextFileSync(`${folder()}/kube-flannel.yml`)
-    .replace("10.244.0.0/16", network).replaceAll(/image: .*/g, `image: ${FLANNEL_IMAGE}`);
-  return manifestOf(
-    objectsOf(text).map((object) => {
-      if (object.kind !== "DaemonSet") return object;
-      const daemonSet = structuredClone(object) as unknown as {
-        spec: {
-          template: {
-            spec: {
-              affinity: {
-                nodeAffinity: {
-                  requiredDuringSchedulingIgnoredDuringExecution: {
-                    nodeSelectorTerms: { matchExpressions: unknown[] }[];
-                  };
-                };
-              };
-            };
-          };
-        };
-      };
-      const { nodeAffinity } = daemonSet.spec.template.spec.affinity;
-      const [term] = nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms;
-      term!.matchExpressions.push({ key: label, operator: "NotIn", values: ["denim"] });
-      return daemonSet;
-    }),
-  );
+/** flannel's manifest for a cluster's network. */
+export function flannelManifest(network: string): string {
+  return withNetwork(Deno.readTextFileSync(`${folder()}/kube-flannel.yml`), network)
+    .replaceAll(/image: .*/g, `image: ${FLANNEL_IMAGE}`);
 }

@@ -8,6 +8,9 @@ import { existsSync } from "node:fs";
 import { ROOT } from "../../.ci/source_files.ts";
 import { NAMESPACE } from "./manifest.ts";
 
+/** The chart's folder. */
+export const CHART: string = `${ROOT}/deploy/helm/denim`;
+
 /** Where helm is: `HELM` names it, or it is on PATH; `undefined` if it is not there. */
 export function helmProgram(): string | undefined {
   const named = Deno.env.get("HELM");
@@ -29,7 +32,7 @@ export async function renderChart(
     args: [
       "template",
       "denim",
-      `${ROOT}/deploy/helm/denim`,
+      CHART,
       "--namespace",
       NAMESPACE,
       "--values",

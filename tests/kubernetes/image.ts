@@ -76,6 +76,18 @@ export function writeDenimImage(file: string, name: string = DENIM_IMAGE): void 
   });
 }
 
+/** The image that the chart's hook waits with, as a registry would have it. */
+export const KUBECTL_IMAGE = "registry.example/kubectl:1";
+
+/** Writes an image of kubectl to a file: the program that `KUBECTL` names, or that is on PATH. */
+export function writeKubectlImage(file: string): void {
+  const program = Deno.env.get("KUBECTL") ?? sh("command -v kubectl").trim();
+  writeImage(file, KUBECTL_IMAGE, {
+    programs: { "/bin/kubectl": program },
+    entrypoint: ["/bin/kubectl"],
+  });
+}
+
 function librariesOf(program: string): string[] {
   return [...sh('ldd "$1" || true', [program]).matchAll(/(\/\S+\.so\S*)/g)].map(([, path]) =>
     path!

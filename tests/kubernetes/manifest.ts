@@ -4,7 +4,7 @@
  * @module
  */
 
-import { parseAllDocuments, stringify } from "yaml";
+import { parseAllDocuments } from "yaml";
 import { ROOT } from "../../.ci/source_files.ts";
 
 /** The namespace of the manifest. */
@@ -22,35 +22,15 @@ export function objectsOf(text: string): KubeObject[] {
   return parseAllDocuments(text).map((document) => document.toJS()).filter((one) => one !== null);
 }
 
-/** A manifest that names objects. */
-export function manifestOf(objects: readonly unknown[]): string {
-  return objects.map((object) => stringify(object)).join("---\n");
+/** The folder of the manifests, charts and overlays. */
+export const DEPLOY: string = `${ROOT}/deploy`;
+
+/** A manifest that names the manifests' network, for a cluster's own. */
+export function withNetwork(text: string, network: string): string {
+  return text.replace("10.244.0.0/16", network);
 }
 
-/** `denim.yml` for a cluster's network, for the nodes that have labels. */
-export function manifest(network: string, nodeSelector: Record<string, string> = {}): string {
-  const text = Deno.readTextFileSync(`${ROOT}/deploy/kubernetes/denim.yml`);
-  return selecting(text.replace("10.244.0.0/16", network), nodeSelector);
-}
-
-/** `uninstall.yml`, for the nodes that have labels, with `how` in place of `--yes`. */
-export function uninstallManifest(
-  nodeSelector: Record<string, string> = {},
-  how = "--yes",
-): string {
-  const text = Deno.readTextFileSync(`${ROOT}/deploy/kubernetes/uninstall.yml`);
-  return selecting(text.replace("- --yes\n", `- ${how}\n`), nodeSelector);
-}
-
-function selecting(text: string, nodeSelector: Record<string, string>): string {
-  return manifestOf(
-    objectsOf(text).map((object) => {
-      if (object.kind !== "DaemonSet") return object;
-      const daemonSet = structuredClone(object) as unknown as {
-        spec: { template: { spec: Record<string, unknown> } };
-      };
-      daemonSet.spec.template.spec.nodeSelector = nodeSelector;
-      return daemonSet;
-    }),
-  );
+/** The text of a manifest. */
+export function readManifest(name: string): string {
+  return Deno.readTextFileSync(`${DEPLOY}/kubernetes/${name}`);
 }

@@ -10,9 +10,9 @@ import assert from "node:assert/strict";
 import { eventually } from "../support/wait.ts";
 import { Cluster, type ClusterPod } from "./cluster.ts";
 import { FLANNEL_IMAGE, flannelManifest, writeFlannelImage } from "./flannel.ts";
-import { renderChart } from "./helm.ts";
-import { DENIM_IMAGE, writeDenimImage } from "./image.ts";
-import { manifest, NAMESPACE, uninstallManifest } from "./manifest.ts";
+import { CHART } from "./helm.ts";
+import { DENIM_IMAGE, KUBECTL_IMAGE, writeDenimImage, writeKubectlImage } from "./image.ts";
+import { DEPLOY, NAMESPACE, readManifest, withNetwork } from "./manifest.ts";
 
 const NETWORK = "10.5.0.0/16";
 /** An address outside of the cluster, in the control plane's network, which is all nodes' router. */
@@ -20,21 +20,59 @@ const OUTSIDE = "192.0.2.1";
 const OUTAGE_MS = 60_000;
 /** Says of a node which network's agent it has, while a cluster changes from one to the other. */
 const LABEL = "pod-network";
+/** Keeps flannel away from denim's nodes. */
+const NOT_WHERE_DENIM_IS = {
+  op: "add",
+  path:
+    "/spec/template/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/" +
+    "nodeSelectorTerms/0/matchExpressions/-",
+  value: { key: LABEL, operator: "NotIn", values: ["denim"] },
+};
+
+/** How denim gets onto a cluster, and away from it. */
+interface Way {
+  install(cluster: Cluster): Promise<void>;
+  uninstall(cluster: Cluster): Promise<void>;
+}
+
+const byManifest: Way = {
+  install: (cluster) => cluster.apply(withNetwork(readManifest("denim.yml"), NETWORK)),
+  async uninstall(cluster) {
+    await cluster.kubectl("-n", NAMESPACE, "delete", "daemonset", "denim");
+    await cluster.apply(readManifest("uninstall/uninstall.yml"));
+    await cluster.rolledOut(NAMESPACE, "denim-uninstall");
+    await cluster.delete(readManifest("denim.yml"));
+  },
+};
+
+const byHelm: Way = {
+  async install(cluster) {
+    await load(cluster, writeKubectlImage);
+    await cluster.helm(
+      ...["install", "denim", CHART, "--namespace", NAMESPACE, "--create-namespace"],
+      ...["--set", `podCidr=${NETWORK}`, "--set", "uninstall.enabled=true"],
+      ...["--set", "uninstall.args={--yes}", "--set", `uninstall.kubectl.image=${KUBECTL_IMAGE}`],
+    );
+  },
+  async uninstall(cluster) {
+    await cluster.helm("uninstall", "denim", "--namespace", NAMESPACE);
+  },
+};
 
 const PARTS: Readonly<Record<string, () => Promise<void>>> = {
-  manifest: () => proof(manifest(NETWORK), "iptables"),
-  "manifest-nftables": () => proof(manifest(NETWORK), "nftables"),
-  chart: async () => proof(await renderChart({ podCidr: NETWORK }), "iptables"),
+  manifest: () => proof(byManifest, "iptables"),
+  "manifest-nftables": () => proof(byManifest, "nftables"),
+  chart: () => proof(byHelm, "iptables"),
   flannel: () => proofOfChange(),
 };
 
-async function proof(denim: string, proxyMode: string): Promise<void> {
+async function proof(way: Way, proxyMode: string): Promise<void> {
   await using cluster = await Cluster.up(3, proxyMode);
   await load(cluster, writeDenimImage);
   const before = await Promise.all(cluster.nodes.map((node) => cluster.inventory(node)));
 
   const startMs = performance.now();
-  await cluster.apply(denim);
+  await way.install(cluster);
   await cluster.nodesReady();
   await cluster.rolledOut(NAMESPACE, "denim");
   say("nodes are Ready", startMs);
@@ -64,10 +102,7 @@ async function proof(denim: string, proxyMode: string): Promise<void> {
   await pairs(cluster, [...pods, late]);
 
   await cluster.kubectl("delete", "pods", "--all");
-  await cluster.delete(denim);
-  await cluster.apply(uninstallManifest());
-  await cluster.rolledOut(NAMESPACE, "denim-uninstall");
-  await cluster.delete(uninstallManifest());
+  await way.uninstall(cluster);
   for (const [index, node] of cluster.nodes.entries()) {
     assert.equal(await cluster.inventory(node), before[index], `what is left on node n${node}`);
   }
@@ -79,38 +114,46 @@ async function proofOfChange(): Promise<void> {
   await using cluster = await Cluster.up(3, "iptables");
   await load(cluster, writeDenimImage);
   await load(cluster, writeFlannelImage);
-  const flannel = flannelManifest(NETWORK, LABEL);
-  await cluster.apply(flannel);
+  await cluster.apply(flannelManifest(NETWORK));
   await cluster.nodesReady();
+  await cluster.kubectl(
+    ...["-n", "kube-flannel", "patch", "daemonset", "kube-flannel-ds", "--type=json", "-p"],
+    JSON.stringify([NOT_WHERE_DENIM_IS]),
+  );
   await cluster.rolledOut("kube-flannel", "kube-flannel-ds");
   const pods = await startPods(cluster);
   const [a, , c] = pods as [ClusterPod, ClusterPod, ClusterPod];
   await pairs(cluster, pods);
-  const agentOf = (node: number, namespace: string) => async () =>
+  const runs = (node: number, namespace: string, app: string) => async () =>
     await cluster.kubectl(
-      ...["-n", namespace, "get", "pods", `--field-selector=spec.nodeName=n${node}`],
+      ...["-n", namespace, "get", "pods", "-l", app, `--field-selector=spec.nodeName=n${node}`],
       ...["-o", 'jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}'],
     ) === "True";
+  const change = async (
+    to: string,
+    ...agents: readonly (readonly [namespace: string, app: string])[]
+  ) => {
+    for (const node of cluster.nodes) {
+      await cluster.kubectl("label", "node", `n${node}`, `${LABEL}=${to}`, "--overwrite");
+      for (const [namespace, app] of agents) {
+        await eventually(`${app} on n${node}`, runs(node, namespace, app), 120_000);
+      }
+      pods.push(await cluster.pod(node, `${to}-${node}`));
+      await pairs(cluster, pods);
+    }
+  };
 
-  await cluster.apply(manifest(NETWORK, { [LABEL]: "denim" }));
+  await cluster.apply(
+    withNetwork(await cluster.kubectl("kustomize", `${DEPLOY}/move`), NETWORK),
+  );
   await cluster.underPing(a, c, "flannel's nodes become denim's", async () => {
-    for (const node of cluster.nodes) {
-      await cluster.kubectl("label", "node", `n${node}`, `${LABEL}=denim`);
-      await eventually(`denim runs on n${node}`, agentOf(node, NAMESPACE), 120_000);
-      pods.push(await cluster.pod(node, `denims-${node}`));
-      await pairs(cluster, pods);
-    }
+    await change("denim", [NAMESPACE, "app.kubernetes.io/name=denim"]);
   });
-  await cluster.kubectl("delete", "pod", pods.pop()!.name);
-  await cluster.apply(uninstallManifest({ [LABEL]: "flannel" }, "--cni-only"));
   await cluster.underPing(a, c, "denim's nodes become flannel's", async () => {
-    for (const node of cluster.nodes) {
-      await cluster.kubectl("label", "node", `n${node}`, `${LABEL}=flannel`, "--overwrite");
-      await eventually(`flannel runs on n${node}`, agentOf(node, "kube-flannel"), 120_000);
-      await eventually(`denim's plugin is gone from n${node}`, agentOf(node, NAMESPACE), 120_000);
-      pods.push(await cluster.pod(node, `flannels-${node}`));
-      await pairs(cluster, pods);
-    }
+    await change("flannel", ["kube-flannel", "app=flannel"], [
+      NAMESPACE,
+      "app.kubernetes.io/name=denim-uninstall",
+    ]);
   });
 }
 
