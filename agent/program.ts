@@ -21,20 +21,17 @@ export const AGENT_V8_FLAGS =
   "--max-semi-space-size=1,--optimize-for-size,--heap-growing-percent=10";
 
 /**
- * What Deno lets each program do. None loads code from elsewhere. The plugin, which runs for
- * each pod, has no use for the network but by netlink. Which files they read and write, configurations say.
+ * What Deno lets denim do: not to load code from elsewhere, and not to ask for more. Which files it reads and writes,
+ * configurations say; the plugin talks to the agent.
  */
-const PERMISSIONS = {
-  agent: ["read", "write", "net", "env", "run", "ffi"],
-  plugin: ["read", "write", "env", "run", "ffi", "sys=osUptime"],
-};
+const PERMISSIONS = ["read", "write", "net", "env", "run", "ffi", "sys=osUptime"];
 
 /** Deno's flags for one of denim's programs. */
 export function denoFlags(part: "agent" | "plugin"): readonly string[] {
   return [
     "--no-prompt",
     "--deny-import",
-    ...PERMISSIONS[part].map((name) => `--allow-${name}`),
+    ...PERMISSIONS.map((name) => `--allow-${name}`),
     ...part === "agent" ? [`--v8-flags=${AGENT_V8_FLAGS}`] : [],
   ];
 }

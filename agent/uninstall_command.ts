@@ -15,6 +15,7 @@ import {
   writeSysctl,
 } from "@denim/core/linux";
 import { PodMasquerade } from "@denim/core/linux/pod-masquerade";
+import { DEFAULT_CNI_SOCKET } from "@denim/plugin";
 import { flag, type FlagValues, type ParsedFlags } from "./flag_table.ts";
 import { toggle } from "./flag_types.ts";
 import type { CommonFlag } from "./common_flags.ts";
@@ -239,7 +240,9 @@ class Uninstall {
 
   #removeFiles(folders: readonly PluginFolders[]): void {
     const subnetFile = this.#values["subnet-file"];
-    for (const path of [subnetFile, `${subnetFile}.last`, wireguardKeyPath()]) {
+    // An agent that was killed left its sockets.
+    const sockets = [DEFAULT_API_SOCKET, DEFAULT_CNI_SOCKET];
+    for (const path of [subnetFile, `${subnetFile}.last`, wireguardKeyPath(), ...sockets]) {
       this.#files.remove(path);
     }
     const [next] = otherConfs(this.#values["cni-conf-dir"]);
