@@ -15,7 +15,7 @@ import {
   writeSysctl,
 } from "@denim/core/linux";
 import { PodMasquerade } from "@denim/core/linux/pod-masquerade";
-import { DEFAULT_CNI_SOCKET } from "@denim/plugin";
+import { DEFAULT_CNI_SOCKET } from "@denim/plugin/socket";
 import { flag, type FlagValues, type ParsedFlags } from "./flag_table.ts";
 import { toggle } from "./flag_types.ts";
 import type { CommonFlag } from "./common_flags.ts";
