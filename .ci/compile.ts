@@ -67,6 +67,5 @@ async function compile(output: string, main: string, target: string): Promise<nu
 function flags(): string[] {
   const { tasks } = JSON.parse(Deno.readTextFileSync(`${ROOT}/deno.json`));
   const [, , ...words] = tasks.denim.command.split(" ");
-  // The plugin is in it, too, which asks how long the machine has been up.
-  return [...words.slice(0, -1), "--allow-sys=osUptime"];
+  return words.slice(0, -1);
 }

@@ -122,8 +122,8 @@ export const SETTINGS = [
   flag(
     "cni-socket",
     text("PATH"),
-    "where the agent attaches pods for the CNI plugin, whose start is what takes most of the time",
-    DEFAULT_CNI_SOCKET,
+    `attach pods for the CNI plugin, which asks at ${DEFAULT_CNI_SOCKET} unless its configuration says ` +
+      "cniSocket: they start sooner, for some 14 MB; for agents outside of containers and sandboxes",
   ),
   flag(
     "probe-peers",

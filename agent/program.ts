@@ -23,13 +23,10 @@ export const AGENT_V8_FLAGS =
   "--max-semi-space-size=1,--optimize-for-size,--heap-growing-percent=10";
 
 /**
- * What Deno lets each program do. None loads code from elsewhere. The plugin, which runs for each pod, has no use for the
- * network but by netlink and to ask the agent. Which files they read and write, configurations say.
+ * What Deno lets denim do: not to load code from elsewhere, and not to ask for more. The plugin, which runs for each pod,
+ * has no use for the network but by netlink and to ask the agent. Which files it reads and writes, configurations say.
  */
-const PERMISSIONS = {
-  agent: ["read", "write", "net", "env", "run", "ffi"],
-  plugin: ["read", "write", "env", "run", "ffi", "sys=osUptime"],
-};
+const PERMISSIONS = ["read", "write", "env", "run", "ffi", "sys=osUptime"];
 
 /**
  * Deno's flags for one of denim's programs.
@@ -42,8 +39,8 @@ export function denoFlags(
   cniSocket: string = DEFAULT_CNI_SOCKET,
 ): readonly string[] {
   const permissions = [
-    ...PERMISSIONS[part],
-    ...part === "agent" ? [] : [cniSocket === "*" ? "net" : `net=unix:${cniSocket}`],
+    ...PERMISSIONS,
+    part === "agent" || cniSocket === "*" ? "net" : `net=unix:${cniSocket}`,
   ];
   return [
     "--no-prompt",

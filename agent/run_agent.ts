@@ -115,7 +115,10 @@ async function serve(
     : StatusServer.serve(`${values["healthz-ip"]}`, port, { routes: healthRoutes(state), log });
   const local = { routes: apiRoutes(state), log };
   await using _api = await StatusServer.serveLocally(values["api-socket"], local);
-  await using _cni = new CniServer({ path: values["cni-socket"], log, metrics });
+  const cniSocket = values["cni-socket"];
+  await using _cni = cniSocket === undefined
+    ? undefined
+    : new CniServer({ path: cniSocket, log, metrics });
   await using store = await kind.open(spec, {
     netConfFile: {
       path: values["net-config-path"],

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { wireguardKeyPath } from "@denim/backends";
 import { type LeaseAdmin, leaseKey, RuntimeError, throwDefect } from "@denim/core";
 import {
   clearNode,
@@ -14,6 +15,7 @@ import {
   writeSysctl,
 } from "@denim/core/linux";
 import { PodMasquerade } from "@denim/core/linux/pod-masquerade";
+import { DEFAULT_CNI_SOCKET } from "@denim/plugin/socket";
 import { flag, type FlagValues, type ParsedFlags } from "./flag_table.ts";
 import { toggle } from "./flag_types.ts";
 import type { CommonFlag } from "./common_flags.ts";
@@ -238,7 +240,11 @@ class Uninstall {
 
   #removeFiles(folders: readonly PluginFolders[]): void {
     const subnetFile = this.#values["subnet-file"];
-    for (const path of [subnetFile, `${subnetFile}.last`]) this.#files.remove(path);
+    // An agent that was killed left its sockets.
+    const sockets = [DEFAULT_API_SOCKET, DEFAULT_CNI_SOCKET];
+    for (const path of [subnetFile, `${subnetFile}.last`, wireguardKeyPath(), ...sockets]) {
+      this.#files.remove(path);
+    }
     const [next] = otherConfs(this.#values["cni-conf-dir"]);
     for (const path of folders.flatMap(({ records, addresses }) => [records, addresses])) {
       // flannel's plugin keeps its own pods there, too, and can detach denim's.

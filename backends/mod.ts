@@ -19,7 +19,12 @@ export { hostGw } from "./host_gw/mod.ts";
 export { ipip, type IpipOptions } from "./ipip/mod.ts";
 export { udp, type UdpOptions, type UdpPeerData } from "./udp/mod.ts";
 export { vxlan, type VxlanOptions, type VxlanPeerData } from "./vxlan/mod.ts";
-export { wireguard, type WireguardOptions, type WireguardPeerData } from "./wireguard/mod.ts";
+export {
+  wireguard,
+  wireguardKeyPath,
+  type WireguardOptions,
+  type WireguardPeerData,
+} from "./wireguard/mod.ts";
 
 /** All of them, for `runAgent`. */
 // deno-lint-ignore no-explicit-any -- each has options and peer data of its own

@@ -55,6 +55,7 @@ ip link set lo up; ip link add wire type veth peer name port netns switch; ip -n
 ip addr add 192.0.2.1/24 dev wire; ip link set wire addrgenmode none up
 until ip link show wire | grep -q 'state UP'; do sleep 0.1; done
 echo 0 >/proc/sys/net/ipv4/ip_forward
+iptables -P FORWARD DROP
 list() {
   find /opt /etc/cni /etc/systemd /etc/denim /var/lib /var/cache /run ! -path '/run/asked' | sort
   ip -o link | sed 's/^[0-9]*: //'; ip -o addr | awk '{print $2, $4}'; ip route show table all; ip nexthop; nft list ruleset
@@ -77,7 +78,7 @@ section after-dry; list
 section install; $DENIM install --systemd --iface wire --iface eth0 --ip-masq --net-config-path $NET_CONF
 section environment; stat -c %a /etc/denim/denim.env; cat /etc/denim/denim.env
 section again; $DENIM install --systemd
-section add; cni ADD
+section add; cni ADD; echo key >/run/flannel/wgkey
 section links; ip -o link | awk '{print $2}'; ip route; nft list ruleset
 section refused; $DENIM uninstall </dev/null && exit 1
 section dry-uninstall; $DENIM uninstall --purge --dry-run </dev/null
@@ -145,6 +146,7 @@ ExecStart=/opt/cni/bin/denim agent -etcd-endpoints=\${FLANNEL_ETCD_ENDPOINTS} ` 
   assert.doesNotMatch(of("again"), /^(wrote|made)/m);
   assert.match(of("links"), /flannel\.1/);
   assert.match(of("links"), /masquerade/);
+  assert.match(of("links"), /jump FLANNEL-FWD/);
   assert.match(decoder.decode(stderr), /1 pod has its network by denim; drain the node first/);
   assert.match(of("dry-uninstall"), /^would remove device flannel\.1$/m);
   assert.match(of("dry-uninstall"), /^would remove the masquerade of veth\w+$/m);

@@ -125,11 +125,12 @@ Environment=DENO_DIR=${CACHE_PATH}
 ExecStart=${program} agent $${FLAGS_VARIABLE}
 Restart=always
 RestartSec=1
-KillMode=process
 TimeoutStartSec=90
 WatchdogSec=20
 WatchdogSignal=SIGKILL
 OOMScoreAdjust=-500
+# A program that is WireGuard where the kernel has none goes on: pods talk on.
+KillMode=process
 
 StateDirectory=denim
 StateDirectoryMode=0700

@@ -311,7 +311,7 @@ export class LabNode {
     return `${this.directory}/agent.sock`;
   }
 
-  /** Where its agent serves the CNI plugin. */
+  /** Where its agent serves the CNI plugin, if it is told to. */
   get cniSocket(): string {
     return `${this.directory}/cni.sock`;
   }
@@ -379,8 +379,6 @@ export class LabNode {
       this.subnetFile,
       "--api-socket",
       this.apiSocket,
-      "--cni-socket",
-      this.cniSocket,
     ];
   }
 

@@ -107,10 +107,14 @@ export const wireguard: Backend<WireguardOptions, WireguardPeerData> = {
   },
   open: async (node, options) => {
     requireFamily(node, options);
-    const path = Deno.env.get("WIREGUARD_KEY_FILE") || DEFAULT_KEY_FILE;
-    return new WireguardSession(node, options, await readKeyFile(path, node.log));
+    return new WireguardSession(node, options, await readKeyFile(wireguardKeyPath(), node.log));
   },
 };
+
+/** Where a node's private key is. */
+export function wireguardKeyPath(): string {
+  return Deno.env.get("WIREGUARD_KEY_FILE") || DEFAULT_KEY_FILE;
+}
 
 /** What a packet of WireGuard's leaves for a pod's, whichever family carries it. */
 function mtuOf(node: NodeContext, { MTU }: WireguardOptions): number {

@@ -39,6 +39,7 @@ export {
   type RouteState,
   writeNewRoute,
 } from "./objects/route.ts";
+export { readProcFile, readProcLink } from "./sys/proc_files.ts";
 export { replaceFile, type ReplaceFileOptions } from "./sys/replace_file.ts";
 export { FORWARDING, readSysctl, trySysctl, writeSysctl } from "./sys/sysctl.ts";
 export { waitForKernel } from "./netlink/wait_for_kernel.ts";

@@ -63,8 +63,8 @@ export async function cni(
     netConf: { Network: `${NETWORK}`, Backend: { Type: "host-gw" } },
     agentProgram: [...deployed("agent", folder.path), "agent"],
   });
-  await lab.startAgents(signal);
   const node = lab.nodes[0]!;
+  await node.startAgent(signal, ["--cni-socket", node.cniSocket]);
   const contestants = [...denim(node, folder.path), bridge(node), ...flannel(node)];
   for (const { name, program } of contestants) say(`${name} is ${program.join(" ")}`);
   const pods = Array.from({ length: Math.max(options.pods, options.atOnce) }, (_, index) => {

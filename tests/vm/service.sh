@@ -49,7 +49,11 @@ cni() {
 address() { ip netns exec "$1" ip -4 -o addr show eth0 | awk '{sub("/.*", "", $4); print $4}'; }
 talk() { ip netns exec pod1 ping -q -c 2 -i 0.3 -W 2 "$(address pod2)"; }
 state() { systemctl show denim --property="$1" --value; }
-is_ready() { [ "$(state ActiveState)" = active ] && [ "$(state MainPID)" != "${1:-}" ]; }
+# Whether the service is ready, and is another process than the given one.
+is_ready() {
+  local now; now=$(systemctl show denim --property=ActiveState,MainPID)
+  grep -qx ActiveState=active <<<"$now" && ! grep -qxE "MainPID=(0|${1:-0})" <<<"$now"
+}
 
 say "kernel $(uname -r), systemd $(systemctl --version | head -1)"
 nft list ruleset >/dev/null
