@@ -183,10 +183,9 @@ export class DataPathManager implements AsyncDisposable {
 
   /**
    * Takes an event of the store's watch: says what the kernel needs for the peers in it, and tells the backends.
-   * Nothing happens in the kernel before the reconciler applies it. Returns what peers have that this node must
-   * have alone, as sentences for people.
+   * Nothing happens in the kernel before the reconciler applies it.
    */
-  apply(event: LeaseEvent): readonly string[] {
+  apply(event: LeaseEvent): void {
     const { clock, log } = this.#options;
     const changes = [...this.#paths.apply(event, clock.nowMs())];
     const reached = new Set<string>();
@@ -208,7 +207,6 @@ export class DataPathManager implements AsyncDisposable {
         path.session.peersChanged?.(put, removed);
       }
     }
-    return changes.flatMap(([, { conflicts }]) => conflicts);
   }
 
   /** Whether any data path depends on the underlay's routes. */

@@ -6,6 +6,7 @@
  */
 
 import { DEFAULT_SUBNET_FILE, type Family, type IpAddress } from "@denim/core";
+import { DEFAULT_CNI_SOCKET } from "@denim/plugin/socket";
 import { API_SOCKET_FLAG, COMMON_FLAGS } from "./common_flags.ts";
 import { flag, flagsHelp, type FlagValues, type ParsedFlags, parseFlags } from "./flag_table.ts";
 import {
@@ -118,6 +119,12 @@ export const SETTINGS = [
   ),
   flag("healthz-port", wholeNumber(0, 65_535, "PORT"), "port to serve them on; 0: none", "0"),
   API_SOCKET_FLAG,
+  flag(
+    "cni-socket",
+    text("PATH"),
+    "where the agent attaches pods for the CNI plugin, whose start is what takes most of the time",
+    DEFAULT_CNI_SOCKET,
+  ),
   flag(
     "probe-peers",
     toggle,

@@ -14,7 +14,6 @@ import {
   formatLeaseValue,
   type Lease,
   type LeaseEvent,
-  leaseKey,
   LeaseLostError,
   LeaseMovedError,
   leasePublicIps,
@@ -61,6 +60,8 @@ const NEWCOMER_MS = 10_000;
  * then.
  */
 const CONTEST = { minMs: 1_000, maxMs: NEWCOMER_MS / 2 };
+/** Newcomers that only ask, also many of them at once, are answered so often: each before it is ready. */
+const REPLY_MS = 200;
 
 /** Keeps one lease. Its requests to the store follow one another. */
 export class LeaseKeeper {
@@ -76,13 +77,14 @@ export class LeaseKeeper {
   #written = Promise.withResolvers<void>();
   /** A revision of the lease that the watch reported and that was not compared yet. */
   #reportedRevision: number | undefined;
-  /** Whether it is the lease of the node's last run. */
-  #known = false;
+  #isProven = false;
   readonly #contest = new Backoff(CONTEST);
   /** The wait before the lease is next written over another node's. */
   #contestMs = 0;
   /** When that was last due. */
   #contestedAtMs = -Infinity;
+  /** When a newcomer was last answered, or is to be. */
+  #repliedAtMs = -Infinity;
   readonly #complaints = new Complaints();
   readonly #reasons = new EventCounter();
   readonly #renewals: Counter;
@@ -113,17 +115,26 @@ export class LeaseKeeper {
     );
   }
 
+  /** Whether no running node had the lease before this one; known once {@link LeaseKeeper.acquire} has resolved. */
+  get isProven(): boolean {
+    return this.#isProven;
+  }
+
   /** The lease; there is one once {@link LeaseKeeper.acquire} has resolved. */
   get lease(): Lease {
     return this.#lease;
   }
 
-  /** Gets the node its lease. Rejects as {@link LeaseStore.acquire} does. */
-  async acquire(signal: AbortSignal): Promise<Lease> {
+  /**
+   * Gets the node its lease. Rejects as {@link LeaseStore.acquire} does.
+   *
+   * @param wasOwn whether the lease that was held for the node's addresses is its own for certain, and not that of a
+   * running node which has an address of them too
+   */
+  async acquire(wasOwn: boolean, signal: AbortSignal): Promise<Lease> {
     const { store, request } = this.#options;
-    const asked = request();
-    this.#adopt(await store.acquire(asked, signal));
-    this.#known = this.#lease.key === leaseKey(asked.previousSubnets);
+    this.#adopt(await store.acquire(request(), signal));
+    this.#isProven = wasOwn || !this.#lease.wasHeld;
     this.#acquiredAtMs = this.#now();
     return this.#lease;
   }
@@ -286,38 +297,48 @@ export class LeaseKeeper {
       else this.#writeAtMs = 0;
       return;
     }
-    this.#contend([...publicIps.values()].join(" "));
+    // A newcomer that does not know yet whose the lease is leaves its value as it is.
+    const claims = formatLeaseValue(held) !== formatLeaseValue(this.#lease);
+    this.#contend([...publicIps.values()].join(" "), claims);
   }
 
-  /** Another node writes the lease, under the same public IP: the one that started last ends. */
-  #contend(address: string): void {
+  /**
+   * Another node writes the lease, under the same public IP: the one that had it last ends.
+   *
+   * @param claims whether it wrote what it publishes itself
+   */
+  #contend(address: string, claims: boolean): void {
     const { log, onTaken } = this.#options;
     const { key } = this.#lease;
     const nowMs = this.#now();
-    const answered = nowMs - this.#contestedAtMs <= 2 * this.#contestMs;
-    if (!answered) {
+    const answered = claims && nowMs - this.#contestedAtMs <= 2 * this.#contestMs;
+    if (claims && !answered) {
       this.#contestMs = 0;
       this.#contest.reset();
     }
-    // A clone that was refused and starts again must not end a node that was there before it.
-    if (nowMs - this.#acquiredAtMs < NEWCOMER_MS && (answered || !this.#known)) {
+    // A newcomer, also one that was refused and starts again, must not end a node that was there before it.
+    if (nowMs - this.#acquiredAtMs < NEWCOMER_MS && (answered || !this.#isProven)) {
       onTaken(true);
       throw new NewcomerError(
-        `another node has the public IP ${address} and holds the lease ${key}; if this machine is a clone ` +
-          "of it, give this one an address of its own, and start the agent again",
+        `another node has the public IP ${address} and holds the lease ${key}: choose another outer device ` +
+          "with --iface if many machines have that address, as behind a virtual machine's NAT, or give this " +
+          "one an address of its own if it is a clone of the other; then start the agent again",
       );
     }
-    const waitMs = this.#contestMs;
+    // At once the first time, so that the newcomer learns of it before it is ready.
+    const sinceReplyMs = nowMs - this.#repliedAtMs;
+    const waitMs = claims ? this.#contestMs : Math.max(REPLY_MS - sinceReplyMs, 0);
     log.error(
       "lease-contested",
       `another program wrote this node's lease ${key}: look for another machine with the public IP ` +
         `${address}, for example a clone; writing the lease again`,
       { waitMs },
     );
-    // At once the first time, so that the newcomer learns of it before it is ready.
     this.#writeAtMs = performance.now() + waitMs;
-    this.#contestedAtMs = nowMs + waitMs;
-    this.#contestMs = this.#contest.next();
+    if (claims) {
+      this.#contestedAtMs = nowMs + waitMs;
+      this.#contestMs = this.#contest.next();
+    } else this.#repliedAtMs = nowMs + waitMs;
   }
 
   /** Takes over the lease as the store has it now. A reservation is never renewed. */

@@ -32,13 +32,13 @@ export class LeaseWatch {
   }
 
   /** Hands every event of the store's watch on, until the signal is aborted. Rejects as the watch does. */
-  async run(onEvent: (event: LeaseEvent) => Promise<void>): Promise<void> {
+  async run(onEvent: (event: LeaseEvent) => void): Promise<void> {
     const { store, needed, signal: stopping } = this.#options;
     do {
       this.#round = new AbortController();
       const signal = AbortSignal.any([stopping, this.#round.signal]);
       for await (const event of needed() ? store.watch(signal) : this.#ownAlone(signal)) {
-        await onEvent(event);
+        onEvent(event);
         if (event.kind === "snapshot" && !signal.aborted) {
           this.#reread.resolve();
           this.#reread = Promise.withResolvers();

@@ -25,7 +25,7 @@ Deno.test("leases are read again on demand, and whoever asked waits until each w
   const store = new FakeWatchedStore(), stopping = new AbortController();
   const watch = watchOf(store, stopping.signal);
   let events = 0, read = false;
-  const running = watch.run(() => Promise.resolve(void events++));
+  const running = watch.run(() => void events++);
   await settled();
   assert.deepEqual([store.watches, events], [1, 1]);
   const reach = Promise.withResolvers<void>();
@@ -43,11 +43,13 @@ Deno.test("leases are read again on demand, and whoever asked waits until each w
 
 Deno.test("a watch that fails, and an event that cannot be handled, end it", async () => {
   const signal = new AbortController().signal;
-  const defect = () => Promise.reject(new TypeError("undefined is not a function"));
+  const defect = () => {
+    throw new TypeError("undefined is not a function");
+  };
   await assert.rejects(watchOf(new FakeWatchedStore(), signal).run(defect), TypeError);
   const store = new FakeWatchedStore();
   store.reachable = Promise.reject(new TypeError("undefined is not iterable"));
-  await assert.rejects(watchOf(store, signal).run(() => Promise.resolve()), TypeError);
+  await assert.rejects(watchOf(store, signal).run(() => {}), TypeError);
 });
 
 Deno.test("a store is watched only while somebody has to know of other nodes", async () => {
@@ -55,7 +57,7 @@ Deno.test("a store is watched only while somebody has to know of other nodes", a
   let needed = false;
   const watch = watchOf(store, stopping.signal, () => needed);
   const events: LeaseEvent[] = [];
-  const running = watch.run((event) => Promise.resolve(void events.push(event)));
+  const running = watch.run((event) => void events.push(event));
   await settled();
   assert.deepEqual([store.watches, events], [0, [{ kind: "snapshot", leases: [OWN] }]]);
   for (const [now, watches] of [[true, 1], [false, 1], [true, 2]] as const) {

@@ -6,6 +6,7 @@
 
 import {
   type Cidr,
+  EventCounter,
   heldBefore,
   type KernelState,
   type Lease,
@@ -44,6 +45,7 @@ import {
 import { type HostNetworkFollower, routesToHosts } from "./host_network.ts";
 import { LeaseKeeper } from "./lease_keeper.ts";
 import { LeaseWatch } from "./lease_watch.ts";
+import { CNI_DIRECTORY, type HostView, logLeftovers, viewNode } from "./leftovers.ts";
 import { type AnyBackend, requireUsable } from "./net_conf.ts";
 import { BadNews } from "./mesh/bad_news.ts";
 import { formatReport, type MeshReport, meshReport } from "./mesh/mesh_report.ts";
@@ -98,6 +100,8 @@ export interface NodeOptions {
  * milliseconds.
  */
 const OBJECTION_MS = 500;
+/** Of nodes that start at once with what each must have alone, all but one give it up within this long, in milliseconds. */
+const WITHDRAWAL_MS = 2_000;
 
 /**
  * Runs a node until the signal is aborted, in the network namespace of this thread. When it ends it leaves the data
@@ -155,7 +159,7 @@ async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<v
     fail: tasks.fail,
   };
   // What a running node publishes is not this node's to go on with, so that no two have one VTEP MAC.
-  const own = start.isProven ? start.held : undefined;
+  const own = start.wasOwn ? start.held : undefined;
   await using first = await DataPath.open(config, own, context);
   await using node: NodeAgent = new NodeAgent({
     options,
@@ -165,6 +169,7 @@ async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<v
     reconciler,
     context,
     first,
+    view: () => viewNode(socket, CNI_DIRECTORY),
   });
   options.onNode?.(node);
   await node.run();
@@ -190,7 +195,7 @@ interface StartState {
   /** The lease that the store has for this node: that of the last run, or of its public IP. */
   readonly held: Lease | undefined;
   /** Whether that lease is this node's for certain. If not, a running node with the same public IP may hold it. */
-  readonly isProven: boolean;
+  readonly wasOwn: boolean;
 }
 
 async function readStartState(
@@ -218,8 +223,10 @@ async function readStartState(
   const { publicIps } = outer.current;
   const identity = { publicIps, ...lastRun };
   const held = await store.held(identity, signal);
-  const isProven = held === undefined || heldBefore(identity, held);
-  return { outer, hostNetwork, subnetFile, lastRun, held, isProven };
+  // subnet.env alone proves nothing: the copy of a disk has it too.
+  const ranBefore = lastRun.previousPublicIps !== undefined;
+  const wasOwn = held !== undefined && ranBefore && heldBefore(identity, held);
+  return { outer, hostNetwork, subnetFile, lastRun, held, wasOwn };
 }
 
 function networksOf({ families }: NetworkConfig): readonly Cidr[] {
@@ -236,6 +243,8 @@ interface NodeParts {
   readonly reconciler: Reconciler;
   readonly context: DataPathContext;
   readonly first: DataPath;
+  /** Looks at what is on the node. */
+  readonly view: () => Pick<HostView, "links" | "addresses" | "cniConfs">;
 }
 
 /** One node at work. Its parts run side by side; the first that fails ends the node. */
@@ -244,6 +253,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
   readonly #start: StartState;
   readonly #tasks: TaskGroup;
   readonly #reconciler: Reconciler;
+  readonly #view: NodeParts["view"];
   readonly #keeper: LeaseKeeper;
   readonly #watch: LeaseWatch;
   readonly #routable: RoutableLeases;
@@ -252,7 +262,8 @@ class NodeAgent implements AsyncDisposable, NodeView {
   /** Resolved when the kernel has what all peers need, or the node stops. */
   readonly #peersReached = Promise.withResolvers<void>();
   #sawPeers = false;
-  /** Whether no running node has objected to this node's lease. */
+  readonly #leasesSeen = new EventCounter();
+  /** Whether the lease may say what this node publishes. */
   #isProven: boolean;
 
   /** The peers, as an operator sees them. */
@@ -264,7 +275,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
   /** Changes the data paths. */
   readonly adapter: DataPathAdapter;
 
-  constructor({ options, config, start, tasks, reconciler, context, first }: NodeParts) {
+  constructor({ options, config, start, tasks, reconciler, context, first, view }: NodeParts) {
     const { store, renewMarginMs, log, metrics, onReadiness } = options;
     this.#options = options;
     this.#prober = options.probePeers
@@ -279,9 +290,10 @@ class NodeAgent implements AsyncDisposable, NodeView {
     });
     this.peers = new PeerList(this.#prober);
     this.#start = start;
-    this.#isProven = start.isProven;
+    this.#isProven = start.wasOwn || start.held === undefined;
     this.#tasks = tasks;
     this.#reconciler = reconciler;
+    this.#view = view;
     this.#watch = new LeaseWatch({
       store,
       needed: () => this.dataPaths.reachesPeers,
@@ -401,13 +413,14 @@ class NodeAgent implements AsyncDisposable, NodeView {
     const { lastRun, subnetFile, held } = this.#start;
     const { add, signal } = this.#tasks;
     this.dataPaths.prepare();
-    const { key } = await this.#keeper.acquire(signal);
+    const { key } = await this.#keeper.acquire(this.#start.wasOwn, signal);
     // The last run's subnet may be another node's by now: no pod may get an address of it.
     if (key !== leaseKey(lastRun.previousSubnets)) subnetFile.remove();
     await this.dataPaths.start();
     this.#masquerade();
     this.#letPodsPass();
     await this.dataPaths.keepFormer(held);
+    this.#nameLeftovers();
     add(this.#watch.run((event) => this.#onLeases(event)));
     add(this.#keeper.run(signal));
     add(this.#condition.run(signal));
@@ -418,6 +431,21 @@ class NodeAgent implements AsyncDisposable, NodeView {
     add(subnetFile.keep(signal));
     if (this.#prober !== undefined) add(this.#prober.run(signal));
     add(this.#badNews.run(signal));
+  }
+
+  /** Says once what others left on the node that is in denim's way. */
+  #nameLeftovers(): void {
+    const { config: { backend, families }, devices } = this.dataPaths;
+    const view = this.#view();
+    // With these backends other programs carry the pods' packets, by devices of their own.
+    const othersCarry = ["alloc", "extension"].includes(backend.type);
+    logLeftovers({
+      ...view,
+      links: othersCarry ? [] : view.links,
+      networks: families.map(({ network }) => network),
+      subnets: this.#keeper.lease.halves.map(({ subnet }) => subnet),
+      devices: [this.#start.outer.current.name, ...devices],
+    }, this.#options.log);
   }
 
   #request(): LeaseRequest {
@@ -444,12 +472,11 @@ class NodeAgent implements AsyncDisposable, NodeView {
     this.#readiness.update();
   }
 
-  async #onLeases(event: LeaseEvent): Promise<void> {
-    const [conflict] = this.#applyRoutable(this.#routable.apply(event));
+  #onLeases(event: LeaseEvent): void {
+    this.#applyRoutable(this.#routable.apply(event));
+    this.#leasesSeen.add();
     const isFirst = !this.#sawPeers;
     this.#sawPeers = true;
-    const isNewcomer = this.#start.held === undefined;
-    if (isFirst && isNewcomer && conflict !== undefined) await this.#withdraw(conflict);
     // With all peers known a check can tell what an earlier run left from what a peer needs.
     const result = isFirst ? this.#reconciler.check() : this.#reconciler.apply();
     logFailures(result, this.#options.log);
@@ -470,9 +497,9 @@ class NodeAgent implements AsyncDisposable, NodeView {
   }
 
   /** Hands on what may be routed. A data path may have to be another one if a host turned out to be among the pods. */
-  #applyRoutable(event: LeaseEvent): readonly string[] {
+  #applyRoutable(event: LeaseEvent): void {
     const { hostNetwork, outer } = this.#start;
-    const conflicts = this.dataPaths.apply(event);
+    this.dataPaths.apply(event);
     const inside = this.#keeper.lease.halves.flatMap(({ subnet }) =>
       this.#routable.hostsIn(subnet)
     );
@@ -483,7 +510,6 @@ class NodeAgent implements AsyncDisposable, NodeView {
     if (this.#routable.hasHosts && hostNetwork.addOverlap(networksOf(this.dataPaths.config))) {
       this.adapter.look();
     }
-    return conflicts;
   }
 
   /** Looks again at the network between the hosts: the outer interface, a router or a server may be another one. */
@@ -496,13 +522,30 @@ class NodeAgent implements AsyncDisposable, NodeView {
     if (this.#readiness.wasReady) this.#keepHost();
   }
 
-  /** Two nodes have something that each must have alone. This one came last: it gives up its lease. */
+  /** A newcomer that has what another node must have alone gives up its lease. */
+  async #yieldToRivals(): Promise<void> {
+    const { signal } = this.#tasks;
+    const { key } = this.#keeper.lease;
+    const rivals = this.dataPaths.current.peers.conflicts;
+    // Of nodes that start at once, the one whose lease has the first name waits for the others to withdraw.
+    const endMs = performance.now() + WITHDRAWAL_MS;
+    while (rivals.size > 0 && [...rivals.keys()].every((rival) => key < rival)) {
+      const leftMs = endMs - performance.now();
+      if (leftMs <= 0 || !await this.#leasesSeen.after(this.#leasesSeen.count, leftMs, signal)) {
+        break;
+      }
+    }
+    const [conflict] = rivals.values();
+    if (conflict !== undefined && !signal.aborted) await this.#withdraw(conflict);
+  }
+
   async #withdraw(conflict: string): Promise<never> {
     await this.#options.store.release(this.#keeper.lease.key, this.#tasks.signal);
     throw new RuntimeError(
-      `${conflict}: if this machine is a clone of that node, remove what it was copied with (VXLAN: ip link ` +
-        "delete flannel.1; WireGuard: the key file, /run/flannel/wgkey) and start the agent again; if that " +
-        "lease is this machine's own from before, release it (denim leases release)",
+      `${conflict}: choose another outer device with --iface if many machines have that address, as behind ` +
+        "a virtual machine's NAT; if this machine is a clone of that node, remove what it was copied with " +
+        "(VXLAN: ip link delete flannel.1; WireGuard: the key file, /run/flannel/wgkey) and start the agent " +
+        "again; if that lease is this machine's own from before, release it (denim leases release)",
     );
   }
 
@@ -525,7 +568,8 @@ class NodeAgent implements AsyncDisposable, NodeView {
   async #becomeReady(): Promise<void> {
     await this.#peersReached.promise;
     const { signal } = this.#tasks;
-    if (!this.#isProven) {
+    if (this.#start.held === undefined) await this.#yieldToRivals();
+    if (!this.#keeper.isProven) {
       if (!await SYSTEM_CLOCK.sleep(OBJECTION_MS, signal)) return;
       this.#isProven = true;
       await this.#keeper.publish();

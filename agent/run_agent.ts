@@ -23,6 +23,7 @@ import {
   masqueradeChoice,
   parseAgentFlags,
 } from "./flags.ts";
+import { CniServer } from "./cni_server.ts";
 import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
 import { requireRoot } from "./privileges.ts";
@@ -114,6 +115,7 @@ async function serve(
     : StatusServer.serve(`${values["healthz-ip"]}`, port, { routes: healthRoutes(state), log });
   const local = { routes: apiRoutes(state), log };
   await using _api = await StatusServer.serveLocally(values["api-socket"], local);
+  await using _cni = new CniServer({ path: values["cni-socket"], log, metrics });
   await using store = await kind.open(spec, {
     netConfFile: {
       path: values["net-config-path"],

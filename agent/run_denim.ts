@@ -27,7 +27,7 @@ export async function runDenim(
   ) => readonly AnyBackend[] | Promise<readonly AnyBackend[]> = (builtin) => builtin,
 ): Promise<void> {
   if (Deno.env.has("CNI_COMMAND")) {
-    const { runPlugin } = await import("@denim/plugin");
+    const { runPlugin } = await import("@denim/plugin/run");
     await runPlugin();
   } else {
     const { runCommandLine } = await import("./command_line.ts");

@@ -6,7 +6,7 @@
  */
 
 import { isDefect, type Logger, messageOf, RuntimeError, throwDefect } from "@denim/core";
-import { withUmask } from "@denim/core/linux";
+import { listenLocally, removeSocket } from "./local_socket.ts";
 
 /** Answers requests for one path. */
 export type Route = (request: Request) => Response | Promise<Response>;
@@ -23,9 +23,6 @@ export interface ServeOptions {
   /** Takes a defect of a route; unless given it is left uncaught, which ends the process. */
   readonly onDefect?: (error: unknown) => void;
 }
-
-/** Keeps others than the socket's owner from opening it, from the moment it is there. */
-const OWNER_ALONE = 0o177;
 
 /** Serves routes until it is disposed of. */
 export class StatusServer implements AsyncDisposable {
@@ -86,8 +83,7 @@ export class StatusServer implements AsyncDisposable {
     options: ServeOptions,
   ): Promise<StatusServer | undefined> {
     try {
-      await makeRoom(path);
-      return withUmask(OWNER_ALONE, () => new StatusServer({ path }, options));
+      return await listenLocally(path, () => new StatusServer({ path }, options));
     } catch (error) {
       throwDefect(error);
       options.log.warn(
@@ -102,36 +98,6 @@ export class StatusServer implements AsyncDisposable {
   /** Stops serving. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#server.shutdown();
-    if (this.#path !== undefined) await removeIfThere(this.#path);
-  }
-}
-
-/** Makes the socket's folder, and removes a socket on which nobody listens. */
-async function makeRoom(path: string): Promise<void> {
-  const folder = path.slice(0, path.lastIndexOf("/"));
-  if (folder !== "") await Deno.mkdir(folder, { recursive: true });
-  try {
-    const { isSocket } = await Deno.lstat(path);
-    if (!isSocket) throw new RuntimeError("there is a file that is not a socket");
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return;
-    throw error;
-  }
-  let other: Deno.UnixConn;
-  try {
-    other = await Deno.connect({ transport: "unix", path });
-  } catch (error) {
-    throwDefect(error);
-    return await removeIfThere(path);
-  }
-  other.close();
-  throw new RuntimeError("another agent serves there");
-}
-
-async function removeIfThere(path: string): Promise<void> {
-  try {
-    await Deno.remove(path);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    if (this.#path !== undefined) await removeSocket(this.#path);
   }
 }

@@ -59,8 +59,12 @@ export class SubnetFile {
     this.#log = log;
   }
 
-  /** What the last run left. A file that is missing or cannot be read counts as empty; the log says the latter. */
+  /**
+   * What the last run left. A file that is missing or cannot be read counts as empty; the log says the latter. Throws a
+   * RuntimeError if a directory has the file's name: it could not be written.
+   */
   lastRun(): LastRun {
+    for (const path of [this.#path, this.#recordPath]) refuseDirectory(path);
     const env = this.#read(this.#path, (text) => parseSubnetEnv(text, this.#path).halves);
     const record = this.#read(this.#recordPath, parseRecord);
     if (env === undefined) return { previousSubnets: [], ...record, networks: [] };
@@ -166,6 +170,19 @@ export class SubnetFile {
       return undefined;
     }
   }
+}
+
+function refuseDirectory(path: string): void {
+  try {
+    if (!Deno.statSync(path).isDirectory) return;
+  } catch (error) {
+    throwDefect(error);
+    return;
+  }
+  throw new RuntimeError(
+    `${path} is a directory, as a container runtime makes one to mount a file that is not there: remove it, or ` +
+      "choose another --subnet-file",
+  );
 }
 
 const recordSchema = z.object({

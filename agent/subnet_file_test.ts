@@ -111,6 +111,17 @@ fileTest("what can't be read is said, and is no last run", (path, log) => {
   assert.equal(log.count(/subnet\.env is cut short/), 1);
 });
 
+for (const name of ["subnet.env", "subnet.env.last"]) {
+  fileTest(`a directory in the place of ${name} is named`, (path, log) => {
+    const folder = path.replace("subnet.env", name);
+    Deno.mkdirSync(folder, { recursive: true });
+    assert.throws(() => new SubnetFile(path, log).lastRun(), {
+      name: "RuntimeError",
+      message: new RegExp(`${name} is a directory, .*: remove it`),
+    });
+  });
+}
+
 fileTest("it is written again while it is to be there, and only then", async (path, log) => {
   const file = new SubnetFile(path, log);
   const stopping = new AbortController();

@@ -37,6 +37,8 @@ export interface Lease {
   readonly expiry: Expiry;
   /** The number that its store gave to the lease's last write: a later write has a higher one. */
   readonly revision?: number;
+  /** Set on what {@link LeaseStore.acquire} resolves to if the node, or another with its address, held a lease already. */
+  readonly wasHeld?: boolean;
 }
 
 /** An expiry's time in milliseconds since 1970; `undefined` if it is "never" or "unknown". */

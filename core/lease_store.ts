@@ -86,9 +86,9 @@ export interface LeaseStore extends AsyncDisposable {
   /**
    * Gives a node its subnet: the one that it held in its last run, under the addresses that it had then; else
    * the one leased to its public IP; else that of its last run, if free; else a free one. A reservation
-   * (its expiry is "never") stays one. No subnet holds an address that a host is known to have, this node or another.
-   * Rejects with a `RuntimeError` if the network is full, and with a `LeaseLostError` if no other subnet would do: a
-   * `LeaseMovedError` if the node has others by now.
+   * (its expiry is "never") stays one. {@link Lease.wasHeld} tells whether there was one. No subnet holds an address that
+   * a host is known to have, this node or another. Rejects with a `RuntimeError` if the network is full, and with a
+   * `LeaseLostError` if no other subnet would do: a `LeaseMovedError` if the node has others by now.
    */
   acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease>;
 

@@ -16,8 +16,6 @@ export interface PeerChanges<PeerData> {
   readonly put: readonly Peer<PeerData>[];
   /** The keys of peers that left. */
   readonly removed: readonly string[];
-  /** The leases that have what only this node may have, as sentences for operators. */
-  readonly conflicts: readonly string[];
 }
 
 /** What is known of a lease. */
@@ -41,6 +39,7 @@ export class PeerTable<PeerData> {
   readonly #seen = new Map<string, Seen<PeerData>>();
   readonly #keep: boolean;
   readonly #conflict: (peer: Peer<PeerData>) => string | undefined;
+  readonly #conflicts = new Map<string, string>();
   #size = 0;
   #ownKey: string | undefined;
 
@@ -87,6 +86,11 @@ export class PeerTable<PeerData> {
     return this.#seen.keys();
   }
 
+  /** The leases that have what only this node may have, as sentences for operators, by their keys. */
+  get conflicts(): ReadonlyMap<string, string> {
+    return this.#conflicts;
+  }
+
   /** Whether there is a peer whose lease has this key. */
   has(key: string): boolean {
     return typeof (this.#seen.get(key)?.peer ?? "") !== "string";
@@ -100,7 +104,6 @@ export class PeerTable<PeerData> {
   /** Applies an event of the store's watch, and returns what changed. */
   apply(event: LeaseEvent): PeerChanges<PeerData> {
     const put: Peer<PeerData>[] = [];
-    const conflicts: string[] = [];
     const leases = event.kind === "snapshot" ? event.leases : event.put;
     const removed = event.kind === "snapshot"
       ? this.#absentFrom(new Set(leases.map((lease) => lease.key)))
@@ -110,8 +113,8 @@ export class PeerTable<PeerData> {
       if (lease.key === this.#ownKey) continue;
       const text = `${lease.backendType} ${JSON.stringify(lease.halves)}`;
       if (this.#seen.get(lease.key)?.text === text) continue;
-      const peer = this.#read(lease, conflicts);
       const wasPeer = this.#remove(lease.key);
+      const peer = this.#read(lease);
       const isPeer = typeof peer !== "string";
       this.#seen.set(lease.key, { text, peer: isPeer && !this.#keep ? true : peer });
       if (isPeer) {
@@ -119,7 +122,7 @@ export class PeerTable<PeerData> {
         this.#size++;
       } else if (wasPeer) gone.push(lease.key);
     }
-    return { put, removed: gone, conflicts };
+    return { put, removed: gone };
   }
 
   #absentFrom(keys: ReadonlySet<string>): string[] {
@@ -130,12 +133,13 @@ export class PeerTable<PeerData> {
   #remove(key: string): boolean {
     const peer = this.has(key);
     this.#seen.delete(key);
+    this.#conflicts.delete(key);
     if (peer) this.#size--;
     return peer;
   }
 
   /** The peer; or why it is none. */
-  #read(lease: Lease, conflicts: string[]): Peer<PeerData> | string {
+  #read(lease: Lease): Peer<PeerData> | string {
     const skip = (reason: string) => {
       this.#log.warn("peer-refused", `lease ${lease.key} is not followed: ${reason}`, {
         lease: lease.key,
@@ -166,7 +170,8 @@ export class PeerTable<PeerData> {
     const conflict = this.#conflict(peer);
     if (conflict === undefined) return peer;
     const addresses = halves.map(({ publicIp }) => publicIp).join(" ");
-    conflicts.push(`the node ${addresses} has this node's ${conflict}`);
-    return skip(`${conflicts.at(-1)}; look for a cloned machine`);
+    const sentence = `the node ${addresses} has this node's ${conflict}`;
+    this.#conflicts.set(lease.key, sentence);
+    return skip(`${sentence}; look for a cloned machine`);
   }
 }

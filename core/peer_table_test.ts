@@ -192,12 +192,15 @@ Deno.test("peers: who has what this node must have alone is no peer, and is name
     conflict: ({ halves }) => halves[0]!.data.VNI === 7 ? "VTEP MAC 02:…" : undefined,
   });
   const clone = lease(B, { ip: "10.99.0.2", data: { VNI: 7 } });
-  const { put: first, conflicts } = table.apply(snapshot(lease(A), clone));
+  const { put: first } = table.apply(snapshot(lease(A), clone));
   assert.deepEqual(first.map(({ key }) => key), [KEY_A]);
-  assert.deepEqual(conflicts, ["the node 10.99.0.2 has this node's VTEP MAC 02:…"]);
+  const conflicts = [[KEY_B, "the node 10.99.0.2 has this node's VTEP MAC 02:…"]];
+  assert.deepEqual([...table.conflicts], conflicts);
   assert.match(log.lines.join(), /^warn lease 10\.5\.2\.0-24 .* look for a cloned machine$/);
   assert.deepEqual(brief(table.apply(put(lease(B, { ip: "10.99.0.2" })))), [
     `+${KEY_B} 10.99.0.2 1`,
   ]);
+  assert.equal(table.conflicts.size, 0);
   assert.deepEqual(brief(table.apply(put(clone))), [`-${KEY_B}`]);
+  assert.deepEqual([...table.conflicts], conflicts);
 });

@@ -31,38 +31,51 @@ import {
 import type { ConfObject } from "./conf_object.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
 import { type Dns, parseResolvConf } from "./host_local_conf.ts";
+import type { LaterWork } from "./later_work.ts";
 import { openPod, refuseSecondAdd } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import { type AttachmentResult, formatResult } from "./result.ts";
-import { hasGateway, hasRecords, lockRecords, readSavedConf, saveConf } from "./saved_conf.ts";
+import {
+  hasBridge,
+  hasGateway,
+  hasRecords,
+  lockRecords,
+  readSavedConf,
+  saveConf,
+} from "./saved_conf.ts";
 
 /**
  * Attaches a container and returns the result as JSON. Checks everything before it makes anything. If a later step
  * fails, it removes all that this call made, except the bridge, which other pods may use by then. First it removes
  * what an earlier ADD of the attachment left that was killed.
  */
-export function add(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
+export function add(
+  conf: NetworkConf,
+  variables: CniVariables,
+  warn: (line: string) => void,
+): string | LaterWork {
   const env = readSubnetEnv(conf.subnetFile);
   const delegate = renderDelegate(conf, env);
   // The first pod's ADD says it: each ADD is a process of its own, and there may be thousands.
   if (env.mtuBytes > MAX_MTU_BYTES && !hasRecords(conf.dataDir)) {
-    console.error(
+    warn(
       `${conf.subnetFile}: FLANNEL_MTU is ${env.mtuBytes}, more than a pod's device can have; ` +
         `pods get ${MAX_MTU_BYTES}`,
     );
   }
   if (isDelegated(delegate)) {
-    return import("./delegate.ts").then((it) => it.delegateAdd(conf, variables, delegate));
+    return async () => (await import("./delegate.ts")).delegateAdd(conf, variables, delegate);
   }
   const bridgeConf = readBridgeConf(delegate, readArgs(variables.args));
   requireIpv6(bridgeConf);
   const networks = env.halves.flatMap(({ networks }) => networks);
   const work: Work = { conf, variables, delegate, bridgeConf, networks };
   if (!bridgeConf.isMasqueraded) return attach(work);
-  return import("./masquerade.ts").then(({ openMasquerade }) => {
+  return async () => {
+    const { openMasquerade } = await import("./masquerade.ts");
     using masquerade = openMasquerade();
     return attach(work, masquerade);
-  });
+  };
 }
 
 /** What an ADD by denim's own bridge goes by. */
@@ -100,7 +113,8 @@ function attach(
   // Before the bridge has its first port: from then on the agent would take it for one that lost its address.
   markGateway(socket, bridge, hasGateway(conf.dataDir, delegate));
   if (bridgeConf.isGateway) {
-    ensureGateway(socket, bridgeConf, bridge, networks);
+    const isKnown = (name: string) => hasBridge(conf.dataDir, name);
+    ensureGateway(socket, bridgeConf, bridge, networks, isKnown);
   }
   const veth = makeVeth(socket, pod, variables, bridgeConf, bridge);
   undo.defer(() => removeLink(socket, veth.host.name));

@@ -10,6 +10,7 @@
 import { throwDefect } from "@denim/core/errors";
 import { IpAddress } from "@denim/core/ip";
 import { replaceFile } from "@denim/core/linux/attach";
+import { basename, dirname } from "node:path";
 import { CNI_CODE, CniError } from "./cni_error.ts";
 import { type Attachment, isCniName } from "./environment.ts";
 import { lockFile, removeIfPossible, removeIfThere, unlessGone } from "./files.ts";
@@ -43,7 +44,9 @@ export interface Holder {
   readonly writtenMs: number;
 }
 
-/** One network's folder. Its lock keeps every other plugin process out as long as the store is open. */
+/**
+ * One network's folder; the folders beside it are other networks', or those of this one under its name of before. Its
+ * lock keeps every other plugin process out as long as the store is open. */
 export class AddressStore implements Disposable {
   readonly #directory: string;
   readonly #lock: Disposable;
@@ -86,6 +89,8 @@ export class AddressStore implements Disposable {
       this.#remove(held);
       for (const name of held.splice(0)) names.delete(name);
     }
+    const taken = new Map([...names].map((name) => [name, `${this.#directory}/${name}`]));
+    for (const path of this.#takenBeside(ranges)) taken.set(basename(path), path);
     const unmet = new Set(requested.map(String));
     const plan = ranges.map((range, index): HeldAddress => {
       const before = held.map((name) => IpAddress.tryParse(name)).find((a) =>
@@ -102,8 +107,8 @@ export class AddressStore implements Disposable {
         inRange(address, range) && unmet.delete(`${address}`)
       );
       const address = wish === undefined
-        ? this.#nextFree(range, index, names)
-        : this.#checkFree(wish, range, names);
+        ? this.#nextFree(range, index, taken)
+        : this.#checkFree(wish, range, taken);
       return { address, range };
     });
     if (unmet.size > 0) {
@@ -161,6 +166,26 @@ export class AddressStore implements Disposable {
 
   #remove(names: readonly string[]): void {
     for (const name of names) removeIfThere(`${this.#directory}/${name}`);
+  }
+
+  /**
+   * The files of addresses of these ranges that pods of other networks hold: a network has another name after flannel's
+   * configuration gave way to denim's, and its pods live on. What was written before the machine's last start is
+   * nobody's any more.
+   */
+  #takenBeside(ranges: readonly AddressRange[]): string[] {
+    const parent = dirname(this.#directory);
+    return [...Deno.readDirSync(parent)].flatMap(({ name, isDirectory }) => {
+      const folder = `${parent}/${name}`;
+      if (!isDirectory || folder === this.#directory) return [];
+      return (unlessGone(() => [...Deno.readDirSync(folder)]) ?? []).flatMap((entry) => {
+        const path = `${folder}/${entry.name}`;
+        const address = entry.isFile ? IpAddress.tryParse(entry.name) : undefined;
+        if (address === undefined || !ranges.some((range) => inRange(address, range))) return [];
+        const writtenMs = unlessGone(() => Deno.statSync(path).mtime!.getTime());
+        return writtenMs !== undefined && writtenMs >= bootMs() ? [path] : [];
+      });
+    });
   }
 
   /** Reads the folder once. */
@@ -223,7 +248,11 @@ export class AddressStore implements Disposable {
     return Deno.statSync(`${this.#directory}/${name}`).mtime!.getTime();
   }
 
-  #nextFree(range: AddressRange, index: number, names: ReadonlySet<string>): IpAddress {
+  #nextFree(
+    range: AddressRange,
+    index: number,
+    taken: ReadonlyMap<string, string>,
+  ): IpAddress {
     const { subnet, first, last, gateway } = range;
     const count = last.value - first.value + 1n;
     const lastGiven = this.#lastReserved(index);
@@ -232,12 +261,12 @@ export class AddressStore implements Disposable {
       : 0n;
     for (let step = 0n; step < count; step++) {
       const address = new IpAddress(subnet.family, first.value + (start + step) % count);
-      if (!address.equals(gateway) && !names.has(`${address}`)) return address;
+      if (!address.equals(gateway) && !taken.has(`${address}`)) return address;
     }
     throw new CniError(
       CNI_CODE.noAddress,
       `no address is free in ${subnet} (${first} to ${last}): ` +
-        `${this.#directory} has a file for each one that is held`,
+        `${this.#directory}, or a folder beside it, has a file for each one that is held`,
     );
   }
 
@@ -255,12 +284,13 @@ export class AddressStore implements Disposable {
   #checkFree(
     address: IpAddress,
     { gateway, subnet }: AddressRange,
-    names: ReadonlySet<string>,
+    taken: ReadonlyMap<string, string>,
   ): IpAddress {
+    const path = taken.get(`${address}`);
     const reason = address.equals(gateway)
       ? `it is the gateway of ${subnet}`
-      : names.has(`${address}`)
-      ? `it is taken (${this.#directory}/${address})`
+      : path !== undefined
+      ? `it is taken (${path})`
       : undefined;
     if (reason === undefined) return address;
     throw new CniError(CNI_CODE.noAddress, `${address} can't be given as asked: ${reason}`);

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Cidr, IpAddress } from "@denim/core/ip";
+import { dirname } from "node:path";
 import { AddressStore } from "./address_store.ts";
 import { rangeOf } from "./host_local_conf.ts";
 import { TempFolder } from "../tests/support/temp_folder.ts";
@@ -239,3 +240,25 @@ for (
     });
   });
 }
+
+Deno.test("an address that a pod of another network holds is not given, but one from before the last start", () => {
+  withFolder((folder) => {
+    const beside = `${dirname(folder)}/cbr0`;
+    Deno.mkdirSync(`${beside}/10.5.3.4`, { recursive: true });
+    for (const name of ["10.5.3.2", "10.5.3.3", "10.5.9.5", "last_reserved_ip.0", "lock"]) {
+      Deno.writeTextFileSync(`${beside}/${name}`, "of-flannel\r\neth0");
+    }
+    Deno.writeTextFileSync(`${dirname(folder)}/10.5.3.5`, "a file among the folders");
+    Deno.utimeSync(`${beside}/10.5.3.3`, 0, 0);
+    assert.throws(() => reserve(folder, "a", { requested: ["10.5.3.2"] }), {
+      code: 100,
+      message: /it is taken \(.*\/cbr0\/10\.5\.3\.2\)/,
+    });
+    const given = ["a", "b", "c", "d"].flatMap((id) => reserve(folder, id));
+    assert.deepEqual(given, ["10.5.3.3", "10.5.3.4", "10.5.3.5", "10.5.3.6"]);
+    assert.throws(() => reserve(folder, "e"), { message: /or a folder beside it, has a file/ });
+    // Its own DEL gives it back.
+    Deno.removeSync(`${beside}/10.5.3.2`);
+    assert.deepEqual(reserve(folder, "e"), ["10.5.3.2"]);
+  });
+});

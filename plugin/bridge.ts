@@ -123,17 +123,25 @@ export function notABridge(name: string, found: LinkState | undefined): CniError
   );
 }
 
-/** Gives the bridge the gateway's addresses, and turns the node's forwarding on for their families. */
+/**
+ * Gives the bridge the gateway's addresses, and turns the node's forwarding on for their families. Throws a CniError if
+ * a bridge has them that is no network's, such as docker0 with flanneld's options for Docker: of two bridges with one
+ * subnet one gets no packets.
+ *
+ * @param isKnown whether a bridge is that of a network
+ */
 export function ensureGateway(
   socket: NetlinkSocket,
   conf: BridgeConf,
   bridge: LinkState,
   networks: readonly Cidr[],
+  isKnown: (bridge: string) => boolean,
 ): void {
   for (const range of conf.ipam.ranges) {
     if (range.subnet.family === 6) allowIpv6(bridge.name);
     const steps = gatewaySteps(socket, conf, bridge, range, networks);
     if (steps.length > 0) {
+      refuseStrangersGateway(socket, bridge, range, isKnown);
       apply(socket, steps);
       waitForAddress(socket, bridge.index, range.gateway);
     }
@@ -180,6 +188,27 @@ function gatewaySteps(
     steps.push([`fix the address of ${name}`, (w) => writeLinkSettings(w, index, { mac })]);
   }
   return steps;
+}
+
+function refuseStrangersGateway(
+  socket: NetlinkSocket,
+  { index }: LinkState,
+  { gateway, subnet: { family, prefixLength } }: AddressRange,
+  isKnown: (bridge: string) => boolean,
+): void {
+  const stranger = listAddresses(socket, family)
+    .filter((it) => it.index !== index && it.address.equals(gateway))
+    .map((it) => findLink(socket, it.index))
+    .find((link) => link?.type === "bridge" && link.up && !isKnown(link.name));
+  if (stranger === undefined) return;
+  const { name } = stranger;
+  const address = `${gateway}/${prefixLength}`;
+  throw new CniError(
+    CNI_CODE.conflict,
+    `the bridge ${name} has the pods' gateway ${address}, and one of two bridges would get no packets: run ` +
+      `ip addr del ${address} dev ${name} (Docker: take flannel's --bip from its options first), or name ` +
+      `${name} in delegate.bridge`,
+  );
 }
 
 /** Both ends of an attachment's veth pair. */

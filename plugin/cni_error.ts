@@ -182,6 +182,9 @@ export function hasDefect(error: unknown): boolean {
 
 /** What to do about an error of the file system, by its code (errno(3)). */
 const REMEDIES: Readonly<Record<string, string>> = {
+  EEXIST: "a file has a folder's place; remove it",
+  ENOTDIR: "a file has a folder's place; remove it",
+  EISDIR: "a folder has a file's place; remove it",
   EACCES: "the plugin needs root's rights there",
   EDQUOT: "make room on that file system",
   ENOSPC: "make room on that file system",

@@ -22,6 +22,7 @@ import {
 } from "./delegate_conf.ts";
 import { type CniVariables, isCniName } from "./environment.ts";
 import { addressDirectory } from "./host_local_conf.ts";
+import type { LaterWork } from "./later_work.ts";
 import { openNamespace, PodNamespace } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import { readSavedConf, removeDraft, removeSavedConf } from "./saved_conf.ts";
@@ -33,7 +34,7 @@ import { readSavedConf, removeDraft, removeSavedConf } from "./saved_conf.ts";
  * may need it. If a file can't be read or deleted, DEL still removes everything else, the interface first, and then
  * fails with that error; the next DEL, or GC, does what is left.
  */
-export function del(conf: NetworkConf, variables: CniVariables): string | Promise<string> {
+export function del(conf: NetworkConf, variables: CniVariables): string | LaterWork {
   const failures = new Failures();
   removeDraft(conf.dataDir, variables);
   const saved = failures.attempt(() => readSavedConf(conf.dataDir, variables));
@@ -43,15 +44,16 @@ export function del(conf: NetworkConf, variables: CniVariables): string | Promis
     takeDownPod(conf, variables, saved, failures, stopMasquerade);
   if (!isDelegated(delegate)) {
     if (!mayBeMasqueraded(conf, own)) return takeDown();
-    return import("./masquerade.ts").then((it) => takeDown(it.stopMasquerade));
+    return async () => takeDown((await import("./masquerade.ts")).stopMasquerade);
   }
   failures.rethrow();
-  return import("./delegate.ts").then((it) =>
+  return async () => {
+    const { delegateDel, hasPlugin } = await import("./delegate.ts");
     // If the bridge plugin is no longer installed, denim removes what that plugin made.
-    typeOf(delegate) !== BUILT_IN || it.hasPlugin(delegate, variables)
-      ? it.delegateDel(conf, variables, own)
-      : takeDown()
-  );
+    return typeOf(delegate) !== BUILT_IN || hasPlugin(delegate, variables)
+      ? await delegateDel(conf, variables, own)
+      : takeDown();
+  };
 }
 
 type StopMasquerade = (isGone: (device: string) => boolean) => void;

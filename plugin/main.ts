@@ -5,6 +5,6 @@
  * @module
  */
 
-import { runPlugin } from "./plugin.ts";
+import { runPlugin } from "./run_plugin.ts";
 
 await runPlugin();

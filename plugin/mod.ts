@@ -5,7 +5,8 @@
  * @module
  */
 
-export { type Answer, answer, runPlugin } from "./plugin.ts";
+export { type Answer, answer, type Question } from "./plugin.ts";
+export { type ServedCall, servePlugin } from "./serve_plugin.ts";
 export type { ReadVariable } from "./environment.ts";
 export { isCniName } from "./environment.ts";
 export { DEFAULT_NETWORKS_DIR } from "./host_local_conf.ts";

@@ -7,12 +7,12 @@
 
 import { throwDefect } from "@denim/core/errors";
 import { add } from "./add.ts";
+import type { LaterWork } from "./later_work.ts";
 import { CNI_CODE, CniError, DelegateError, hasDefect, toCniError } from "./cni_error.ts";
 import { ConfObject } from "./conf_object.ts";
 import { del } from "./del.ts";
 import { type CniVariables, type ReadVariable, readVariables } from "./environment.ts";
 import {
-  CNI_VERSIONS,
   type CniVersion,
   LATEST_CNI_VERSION,
   type NetworkConf,
@@ -21,17 +21,35 @@ import {
 } from "./network_conf.ts";
 import { formatError, formatVersions } from "./result.ts";
 
-/** Carries out a command, and returns what goes to standard output. Throws what went wrong. */
-type Command = (conf: NetworkConf, variables: CniVariables) => string | Promise<string>;
+/**
+ * Carries out a command, and returns what goes to standard output. Throws what went wrong.
+ *
+ * @param warn takes what goes to standard error
+ */
+type Command = (
+  conf: NetworkConf,
+  variables: CniVariables,
+  warn: (line: string) => void,
+) => string | LaterWork;
 
 /** Pods wait for ADD and DEL. The modules of the other commands are loaded only when they are used. */
 const COMMANDS: Readonly<Record<string, Command>> = {
   ADD: add,
   DEL: del,
-  CHECK: async (...call) => (await import("./check.ts")).check(...call),
-  STATUS: async (...call) => (await import("./status.ts")).status(...call),
-  GC: async (...call) => (await import("./gc.ts")).gc(...call),
+  CHECK: (conf, variables) => async () => (await import("./check.ts")).check(conf, variables),
+  STATUS: (conf, variables) => async () => (await import("./status.ts")).status(conf, variables),
+  GC: (conf, variables) => async () => (await import("./gc.ts")).gc(conf, variables),
 };
+
+/** What a runtime gives the plugin. */
+export interface Question {
+  /** Reads a variable of the environment. */
+  readonly read: ReadVariable;
+  /** Reads standard input to its end. */
+  readonly readInput: () => string;
+  /** Takes what goes to standard error, which ends in a runtime's log. */
+  readonly warn: (line: string) => void;
+}
 
 /** The plugin's answer to the runtime. */
 export interface Answer {
@@ -43,20 +61,18 @@ export interface Answer {
 
 /**
  * Carries out the command that the environment names. Never throws: every failure becomes the spec's JSON. A defect of
- * denim also goes to standard error, with its stack. If denim does an ADD or DEL itself, it is done when this function
- * returns, so that a test can run it in a namespace; the other commands return a promise.
- *
- * @param read reads a variable of the environment
- * @param readInput reads standard input to its end
+ * denim also goes to standard error, with its stack. An ADD or DEL that denim does itself is done when this function
+ * returns, in the namespace of its caller's thread. Of anything else nothing is done yet: the function that it returns
+ * does it.
  */
-export function answer(read: ReadVariable, readInput: () => string): Answer | Promise<Answer> {
+export function answer({ read, readInput, warn }: Question): Answer | (() => Promise<Answer>) {
   let cniVersion: CniVersion = LATEST_CNI_VERSION;
   const succeed = (output: string): Answer => ({ output, failed: false });
   const fail = (error: unknown): Answer => {
     if (error instanceof DelegateError) return { output: error.output, failed: true };
     const failure = toCniError(error);
     // A runtime may show the message alone. Its log has the stack as well.
-    if (hasDefect(error)) console.error(failure.details);
+    if (hasDefect(error)) warn(failure.details);
     return { output: formatError(cniVersion, failure), failed: true };
   };
   try {
@@ -68,8 +84,8 @@ export function answer(read: ReadVariable, readInput: () => string): Answer | Pr
     const variables = readVariables(name, read);
     const json = ConfObject.parse(readInput(), "the network configuration on standard input");
     cniVersion = readCniVersion(json) ?? LATEST_CNI_VERSION;
-    const output = command(readNetworkConf(json), variables);
-    return typeof output === "string" ? succeed(output) : output.then(succeed, fail);
+    const output = command(readNetworkConf(json), variables, warn);
+    return typeof output === "string" ? succeed(output) : () => output().then(succeed, fail);
   } catch (error) {
     return fail(error);
   }
@@ -91,40 +107,4 @@ function spokenVersion(readInput: () => string): string {
     throwDefect(error);
     return LATEST_CNI_VERSION;
   }
-}
-
-/**
- * Runs the plugin with this process's environment, standard input and output, and ends the process: with 0 if the
- * command succeeded, else with 1.
- */
-export async function runPlugin(): Promise<never> {
-  if (!Deno.env.get("CNI_COMMAND")) {
-    write(
-      Deno.stderr,
-      `denim's CNI plugin, for container runtimes to run. CNI versions: ${
-        CNI_VERSIONS.join(", ")
-      }\n`,
-    );
-  }
-  const { output, failed } = await answer((name) => Deno.env.get(name), readStandardInput);
-  write(Deno.stdout, output);
-  Deno.exit(failed ? 1 : 0);
-}
-
-function readStandardInput(): string {
-  // A person who tries VERSION by hand gives no input.
-  if (Deno.stdin.isTerminal()) return "";
-  const decoder = new TextDecoder();
-  const chunk = new Uint8Array(64 * 1024);
-  let text = "";
-  for (;;) {
-    const length = Deno.stdin.readSync(chunk);
-    if (length === null) return text + decoder.decode();
-    text += decoder.decode(chunk.subarray(0, length), { stream: true });
-  }
-}
-
-function write(to: typeof Deno.stdout, text: string): void {
-  const bytes = new TextEncoder().encode(text);
-  for (let done = 0; done < bytes.length;) done += to.writeSync(bytes.subarray(done));
 }

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
-import { StandardError } from "../tests/support/standard_error.ts";
-import { answer } from "./plugin.ts";
+import { type Answer, answer, type Question } from "./plugin.ts";
 
 const ENVIRONMENT = {
   CNI_COMMAND: "ADD",
@@ -17,9 +16,18 @@ const CONF = {
 const LATEST = { ...CONF, cniVersion: "1.1.0" };
 const CHECK = { ...ENVIRONMENT, CNI_COMMAND: "CHECK" };
 
+async function carriedOut(question: Question): Promise<Answer> {
+  const answered = answer(question);
+  return typeof answered === "function" ? await answered() : answered;
+}
+
 async function ask(environment: Readonly<Record<string, string>>, input: string | object = CONF) {
   const text = typeof input === "string" ? input : JSON.stringify(input);
-  const { output, failed } = await answer((name) => environment[name], () => text);
+  const { output, failed } = await carriedOut({
+    read: (name) => environment[name],
+    readInput: () => text,
+    warn: console.error,
+  });
   return { failed, json: JSON.parse(output) };
 }
 
@@ -113,12 +121,16 @@ for (
 }
 
 Deno.test("a defect of denim's is an error of CNI, with its stack there and on standard error", async () => {
-  using told = new StandardError();
-  const { output, failed } = await answer((name) => ENVIRONMENT[name as "CNI_IFNAME"], () => {
-    throw new TypeError("x is undefined");
+  const told: string[] = [];
+  const { output, failed } = await carriedOut({
+    read: (name) => ENVIRONMENT[name as "CNI_IFNAME"],
+    readInput: () => {
+      throw new TypeError("x is undefined");
+    },
+    warn: (line) => told.push(line),
   });
   const { code, msg, details } = JSON.parse(output);
   assert.deepEqual([failed, code, msg], [true, 999, "x is undefined"]);
   assert.match(details, /denim has a defect; .*TypeError: x is undefined\n +at .*plugin_test/);
-  assert.deepEqual(told.lines, [details]);
+  assert.deepEqual(told, [details]);
 });

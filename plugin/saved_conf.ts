@@ -113,6 +113,13 @@ export function hasGateway(dataDir: string, delegate: ConfObject): boolean {
   return isBridge(delegate) || listSavedConfs(dataDir).some(({ conf }) => isBridge(conf));
 }
 
+/** Whether pods of any network are on a bridge, as their records tell. Needs the lock. */
+export function hasBridge(dataDir: string, bridge: string): boolean {
+  return listSavedConfs(dataDir).some(({ conf }) =>
+    typeOf(conf) === BUILT_IN && bridgeOf(conf) === bridge
+  );
+}
+
 /** Whether any container of any network has a record. */
 export function hasRecords(dataDir: string): boolean {
   const entries = unlessGone(() => [...Deno.readDirSync(dataDir)]) ?? [];

@@ -1,11 +1,17 @@
 /** Whole nodes that are not where, or not who, they were. */
 
+import type { Lease } from "@denim/core";
+import { NetworkNamespace } from "@denim/core/linux/namespace";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import assert from "node:assert/strict";
-import type { Lab, LabNode } from "@denim/agent/lab";
+import { Lab, type LabNode, type LabOptions } from "@denim/agent/lab";
+import { EtcdServer } from "./support/etcd_server.ts";
 import { ip, ipJson, vxlanRemotes } from "./support/ip.ts";
+import { iproute } from "./support/iproute.ts";
 import { labTest } from "./support/lab_test.ts";
 import { RecordingLog } from "./support/recording_log.ts";
+import { rootTest } from "./support/root_test.ts";
+import { startOrders } from "./support/start_orders.ts";
 import { eventually, NEVER } from "./support/wait.ts";
 
 const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
@@ -107,36 +113,59 @@ labTest("a clone that is refused leaves no subnet.env that names the original's 
   assert.deepEqual(await holders(store), before);
 });
 
-labTest("nodes that all have VirtualBox's first address share no MAC, and work with --iface", {
+labTest("the copy of a node's disk is refused while the node runs, and never has its MAC", {
   nodes: 2,
   netConf: NET_CONF,
 }, async (lab) => {
-  const [first, second] = lab.nodes as [LabNode, LabNode];
-  const macOf = (node: LabNode) => ipJson(node, "link show flannel.1")[0].address;
-  for (const node of [first, second]) {
-    ip(node, "link add nat0 type veth peer name nat1");
-    ip(node, "link set nat1 up");
-    ip(node, "addr add 10.0.2.15/24 dev nat0");
-    ip(node, "link set nat0 up");
-    ip(node, "route replace default via 10.0.2.2 dev nat0");
-  }
-  await first.startAgent(NEVER);
-  const mac = macOf(first);
-  // One of the two is refused.
-  await second.startAgent(NEVER).catch(() => {});
-  assert.notEqual(
-    macOf(second),
-    mac,
-    "the first one's lease is not the second one's to go on with",
+  const [node, copy] = lab.nodes as [LabNode, LabNode];
+  await node.startAgent(NEVER);
+  move(copy, "10.99.0.2", "10.99.0.1");
+  Deno.copyFileSync(node.subnetFile, copy.subnetFile);
+  const record = JSON.parse(Deno.readTextFileSync(`${node.subnetFile}.last`));
+  Deno.writeTextFileSync(
+    `${copy.subnetFile}.last`,
+    JSON.stringify({ ...record, boot: "the copy's machine was booted by itself" }),
   );
-  for (const node of [first, second]) await node.stopAgent();
-  for (const node of [first, second]) await node.startAgent(NEVER, ["--iface", "eth0"]);
-  assert.equal(macOf(first), mac);
-  await eventually(
-    "each sends to the other",
-    () => vxlanRemotes(first).includes("10.99.0.2") && vxlanRemotes(second).includes("10.99.0.1"),
-  );
+  const [{ address }] = ipJson(node, "link show flannel.1");
+  await using store = openStore(lab);
+  await assert.rejects(copy.startAgent(NEVER), /another node has the public IP 10\.99\.0\.1/);
+  assert.notEqual(node.agentPid, undefined);
+  const [{ halves: [half] }] = await store.leases(NEVER) as [Lease];
+  assert.deepEqual(half!.backendData, { VNI: 1, VtepMAC: address });
+  // With an address of its own it gets a subnet and a MAC of its own.
+  move(copy, "10.99.0.1", "10.99.0.2");
+  await copy.startAgent(NEVER);
+  assert.notEqual(ipJson(copy, "link show flannel.1")[0].address, address);
+  assert.deepEqual(Object.values(await holders(store)).sort(), ["10.99.0.1", "10.99.0.2"]);
 });
+
+for (const [store, start] of [["sqlite", sqliteLab], ["etcd", etcdLab]] as const) {
+  for (const order of startOrders(store)) {
+    rootTest(`of two nodes with VirtualBox's address one is refused: ${order.name}`, async () => {
+      await order.run(() => start({ nodes: 2, netConf: NET_CONF }));
+    });
+  }
+}
+
+/** A laboratory, and what else goes when it goes. */
+type Started = AsyncDisposable & { readonly lab: Lab };
+
+async function sqliteLab(options: LabOptions): Promise<Started> {
+  const lab = await Lab.create(options);
+  return { lab, [Symbol.asyncDispose]: () => lab[Symbol.asyncDispose]() };
+}
+
+async function etcdLab(options: LabOptions): Promise<Started> {
+  await using parts = new AsyncDisposableStack();
+  const host = "10.99.0.254";
+  const storeFlags = ["--etcd-endpoints", `http://${host}:2379`];
+  const lab = parts.use(await Lab.create({ ...options, storeFlags }));
+  iproute("ip", `${lab.prefix}-net`, "link set lo up");
+  const namespace = parts.use(NetworkNamespace.open(`/run/netns/${lab.prefix}-net`));
+  const server = parts.use(await EtcdServer.start({ namespace, host }));
+  server.ctl("put", "/coreos.com/network/config", JSON.stringify(options.netConf));
+  return Object.assign(parts.move(), { lab });
+}
 
 labTest("two nodes with one public IP are named in the log of both; then they swap theirs", {
   nodes: 2,

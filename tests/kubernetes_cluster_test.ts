@@ -10,6 +10,7 @@ import { kubeconfigText, POD_RULE, RULES } from "./support/kube_server.ts";
 import { RunningPing } from "./support/ping.ts";
 import { rootTest } from "./support/root_test.ts";
 import { sh } from "./support/sh.ts";
+import { startOrders } from "./support/start_orders.ts";
 import { eventually } from "./support/wait.ts";
 
 const NEVER = new AbortController().signal;
@@ -313,3 +314,18 @@ const OPTIONS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
       'test -z "$IPV6SUBNET" || ip -6 route del "$IPV6SUBNET"',
   },
 };
+
+for (const order of startOrders("kubernetes")) {
+  rootTest(
+    `kubernetes: of two nodes with VirtualBox's address one is refused: ${order.name}`,
+    async () => {
+      await order.run(async () => {
+        const cluster = await KubeLab.create({ nodes: 2, netConf: NET_CONF });
+        for (const [index, { name }] of cluster.nodes.entries()) {
+          await cluster.register(name, [`10.5.${index + 1}.0/24`]);
+        }
+        return cluster;
+      });
+    },
+  );
+}

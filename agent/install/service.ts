@@ -101,7 +101,8 @@ export interface UnitOptions {
 
 /**
  * The unit. The agent keeps capabilities for what it does: the kernel's network, ICMP errors by raw sockets, reading
- * certificates of other users, and asking which process has a TUN device.
+ * certificates of other users, and asking which process has a TUN device. What it has started lives on: wireguard-go
+ * carries pods' packets.
  */
 export function unitFile({ program, first }: UnitOptions): WantedFile {
   // A cluster that keeps its leases in Kubernetes may have its API server on this node, run by its kubelet.
@@ -124,6 +125,7 @@ Environment=DENO_DIR=${CACHE_PATH}
 ExecStart=${program} agent $${FLAGS_VARIABLE}
 Restart=always
 RestartSec=1
+KillMode=process
 TimeoutStartSec=90
 WatchdogSec=20
 WatchdogSignal=SIGKILL

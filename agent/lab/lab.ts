@@ -311,6 +311,11 @@ export class LabNode {
     return `${this.directory}/agent.sock`;
   }
 
+  /** Where its agent serves the CNI plugin. */
+  get cniSocket(): string {
+    return `${this.directory}/cni.sock`;
+  }
+
   /** Opens its namespace. */
   open(): NetworkNamespace {
     return NetworkNamespace.open(`/run/netns/${this.namespaceName}`);
@@ -374,6 +379,8 @@ export class LabNode {
       this.subnetFile,
       "--api-socket",
       this.apiSocket,
+      "--cni-socket",
+      this.cniSocket,
     ];
   }
 
@@ -450,6 +457,7 @@ export class LabNode {
       name: "denim",
       type: "denim",
       subnetFile: this.subnetFile,
+      cniSocket: this.cniSocket,
       dataDir: `${this.directory}/cni`,
       ipam: { dataDir: `${this.directory}/networks` },
       delegate: { hairpinMode: true, isDefaultGateway: true },

@@ -283,6 +283,7 @@ const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
     );
     assert.equal(again.key, first.key);
     assert.equal(again.backendType, "host-gw");
+    assert.deepEqual([first.wasHeld, again.wasHeld], [undefined, true]);
     const held = await store.held(node(1), signal);
     assert.equal(held!.key, first.key);
     assert.equal(held!.backendType, "host-gw");

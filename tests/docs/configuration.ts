@@ -89,7 +89,7 @@ function backendSection(type: string, defaults: Readonly<Record<string, unknown>
   if (documented.size === 0) return `${heading}It has no options.`;
   const rows = Array.from(documented, ([key, says]) => [
     code(key),
-    key in defaults ? code(JSON.stringify(defaults[key])) : "",
+    defaults[key] === undefined ? "" : code(JSON.stringify(defaults[key])),
     says.replaceAll("\n", " "),
   ]);
   return heading + table(["key", "default", "what it says"], rows);

@@ -3,6 +3,7 @@
  */
 
 import assert from "node:assert/strict";
+import type { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { rootTest } from "../support/root_test.ts";
 import { attachment, DONE, PluginNode, programOf, reachesGateways } from "./plugin_node.ts";
 
@@ -127,4 +128,39 @@ for (const place of ["flannel", "networks"]) {
       },
     );
   }
+}
+
+for (
+  const [what, leave, message] of [
+    [
+      "the folder of the networks",
+      (node) => Deno.writeTextFileSync(`${node.directory}/networks`, ""),
+      /a file has a folder's place; remove it/,
+    ],
+    ["the network's folder", (node) => {
+      Deno.mkdirSync(`${node.directory}/networks`);
+      Deno.writeTextFileSync(node.addressDirectory, "");
+    }, /a file has a folder's place; remove it/],
+    [
+      "the folder of flannel's records",
+      (node) => Deno.writeTextFileSync(node.dataDir, ""),
+      /a file has a folder's place; remove it/,
+    ],
+    [
+      "a record",
+      (node, pod) => Deno.mkdirSync(`${node.dataDir}/${pod.name}`, { recursive: true }),
+      /a folder has a file's place; remove it/,
+    ],
+  ] as readonly [string, (node: PluginNode, pod: ScratchNamespace) => void, RegExp][]
+) {
+  rootTest(`an ADD names what was left in the place of ${what}`, () => {
+    using node = new PluginNode();
+    const pod = node.pod();
+    leave(node, pod);
+    const { code, json } = node.call("ADD", pod);
+    assert.equal(code, 1);
+    assert.match(json.msg, message);
+    assert.match(json.msg, new RegExp(node.directory), "where it is");
+    assert.deepEqual(pod.ipJson("link show type veth"), []);
+  });
 }

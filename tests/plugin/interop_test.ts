@@ -103,3 +103,52 @@ rootTest("flannel's chain takes down what denim set up", async () => {
   await other("bridge", node, "DEL", pod, { conf });
   assert.deepEqual(node.leftovers(), [pod.name]); // which flannel then removes
 });
+
+rootTest(
+  "pods of flannel's chain live on beside denim's, whose network has another name",
+  async () => {
+    using node = new PluginNode();
+    const conf = { ...delegated(node), name: "cbr0" };
+    const [pod, denims] = [node.pod(), node.pod()];
+    const { ips: [held] } = await other("bridge", node, "ADD", pod, { conf });
+    Deno.writeTextFileSync(`${node.dataDir}/${pod.name}`, JSON.stringify(conf));
+    Deno.removeSync(`${node.addressDirectory}/last_reserved_ip.0`);
+    const { ips: [given] } = node.succeed("ADD", denims);
+    assert.deepEqual([held.address, given.address], ["10.231.7.2/24", "10.231.7.3/24"]);
+    assert.ok(answersPing(pod, GATEWAY) && answersPing(denims, GATEWAY));
+    // The runtime has forgotten flannel's network: it has denim take its pod down.
+    node.succeed("DEL", pod);
+    assert.throws(
+      () => Deno.statSync(`${node.directory}/networks/cbr0/10.231.7.2`),
+      Deno.errors.NotFound,
+    );
+    assert.deepEqual(node.addressFiles(), ["10.231.7.3"]);
+    node.succeed("DEL", denims);
+    assert.deepEqual(node.leftovers(), []);
+  },
+);
+
+rootTest(
+  "a bridge that Docker gave the gateway's address is named, or is the pods' by its name",
+  () => {
+    using node = new PluginNode();
+    const pod = node.pod();
+    node.namespace.ip("link add docker0 type bridge");
+    node.namespace.ip(`addr add ${GATEWAY}/24 dev docker0`);
+    node.namespace.ip("link set docker0 up");
+    const { code, json } = node.call("ADD", pod);
+    assert.equal(code, 1);
+    assert.match(
+      json.msg,
+      /the bridge docker0 has .* 10\.231\.7\.1\/24, .* ip addr del 10\.231\.7\.1\/24 dev docker0 .*delegate\.bridge/,
+    );
+    assert.deepEqual([node.addressFiles(), node.records()], [[], []]);
+    assert.deepEqual(pod.ipJson("link show type veth"), []);
+    const conf = node.conf({ delegate: { bridge: "docker0" } });
+    node.succeed("ADD", pod, { conf });
+    assert.ok(answersPing(pod, GATEWAY));
+    node.succeed("DEL", pod, { conf });
+    node.namespace.ip(`addr del ${GATEWAY}/24 dev docker0`);
+    node.succeed("ADD", pod);
+  },
+);

@@ -10,6 +10,7 @@ import { formatSubnetEnv } from "@denim/core/subnet-env";
 import { type Answer, answer } from "@denim/plugin";
 import { DEBIAN_PLUGINS } from "../support/debian_plugins.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
+import { eventually } from "../support/wait.ts";
 
 /** What a plugin said, and how its process ended. */
 export interface CniAnswer {
@@ -63,7 +64,7 @@ export const GATEWAY: IpAddress = SUBNET.at(1n);
 /** The MTU of pods. */
 export const MTU_BYTES = 1450;
 
-/** A node without an agent: subnet.env says what an agent would. */
+/** A node without an agent, unless one is started: subnet.env says what an agent would. */
 export class PluginNode implements Disposable {
   /** The node's namespace. */
   readonly namespace = new ScratchNamespace();
@@ -76,6 +77,7 @@ export class PluginNode implements Disposable {
   /** Where subnet.env is. */
   readonly subnetFile = `${this.directory}/subnet.env`;
   readonly #pods: ScratchNamespace[] = [];
+  #agent: Deno.ChildProcess | undefined;
 
   /** Makes a node of one family, or with both. Its agent masquerades, unless `ipMasq` says otherwise. */
   constructor(options: { readonly dualStack?: boolean; readonly ipMasq?: boolean } = {}) {
@@ -85,6 +87,32 @@ export class PluginNode implements Disposable {
     }
     const env = formatSubnetEnv({ halves, mtuBytes: MTU_BYTES, ipMasq: options.ipMasq ?? true });
     Deno.writeTextFileSync(this.subnetFile, env);
+  }
+
+  /** Where an agent serves the plugin, if one was started. */
+  get cniSocket(): string {
+    return `${this.directory}/cni.sock`;
+  }
+
+  /** Starts the part of an agent that attaches pods, and waits until it serves. */
+  async startAgent(): Promise<void> {
+    const [command, ...args] = programOf("../support/cni_agent.ts", this.cniSocket);
+    this.#agent = this.namespace.run(() =>
+      new Deno.Command(command, { args, stdin: "null", stdout: "null" }).spawn()
+    );
+    await eventually("the agent serves", () => answers(this.cniSocket), 60_000);
+  }
+
+  /** Sends the agent a signal. */
+  signalAgent(signal: Deno.Signal): void {
+    this.#agent!.kill(signal);
+  }
+
+  /** Kills the agent, and waits until it is gone. */
+  async killAgent(): Promise<void> {
+    this.#agent?.kill("SIGKILL");
+    await this.#agent?.status;
+    this.#agent = undefined;
   }
 
   /** A pod that nothing is attached to. */
@@ -102,6 +130,7 @@ export class PluginNode implements Disposable {
       name: "testnet",
       type: "denim",
       subnetFile: this.subnetFile,
+      cniSocket: this.cniSocket,
       dataDir: this.dataDir,
       ipam: { dataDir: `${this.directory}/networks`, ...ipam as object },
       delegate: { bridge: "cni0", ...delegate as object },
@@ -130,7 +159,7 @@ export class PluginNode implements Disposable {
     const { environment, input } = this.#request(command, pod, call);
     const variables: Readonly<Record<string, string>> = environment;
     const { output, failed } = this.namespace.run(() =>
-      done(answer((name) => variables[name], () => input))
+      done(answer({ read: (name) => variables[name], readInput: () => input, warn: console.error }))
     );
     return { code: failed ? 1 : 0, json: output === "" ? undefined : JSON.parse(output) };
   }
@@ -238,6 +267,7 @@ export class PluginNode implements Disposable {
 
   /** Removes the node, its pods and its files. */
   [Symbol.dispose](): void {
+    this.#agent?.kill("SIGKILL");
     for (const pod of this.#pods) pod[Symbol.dispose]();
     this.namespace[Symbol.dispose]();
     Deno.removeSync(this.directory, { recursive: true });
@@ -245,9 +275,19 @@ export class PluginNode implements Disposable {
 }
 
 /** What is done when the call returns, and so was done in the node's namespace. */
-function done(answered: Answer | Promise<Answer>): Answer {
-  if (answered instanceof Promise) throw new Error("it takes its time: use `run`");
+function done(answered: ReturnType<typeof answer>): Answer {
+  if (typeof answered === "function") throw new Error("it takes its time: use `run`");
   return answered;
+}
+
+/** Whether somebody accepts connections to a socket. */
+async function answers(path: string): Promise<boolean> {
+  try {
+    (await Deno.connect({ transport: "unix", path })).close();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** What starts a plugin that is a module. */

@@ -16,6 +16,8 @@ const CONTAINERS = 500, LIVING = 48, AT_ONCE = 16;
 const KILL_ONE_IN = 7;
 /** How often GC runs: after so many containers. */
 const COLLECT_EACH = 60;
+/** How often the agent is killed, where there is one. */
+const AGENT_KILLS = 10;
 /** Where all choices come from. */
 const SEED = 8;
 
@@ -165,62 +167,70 @@ function kill(plugin: Deno.ChildProcess): void {
   }
 }
 
-rootTest(
-  `${CONTAINERS} ADDs and DELs, ${AT_ONCE} at a time, one plugin in ten killed: all is right at the end`,
-  async () => {
-    using runtime = new Runtime();
-    using elsewhere = new ScratchNamespace();
-    const { node } = runtime;
-    connect(node.namespace, elsewhere);
-    // A generator, which ends for all if one fails.
-    const indices = function* () {
-      yield* Array(CONTAINERS).keys();
-    }();
-    await all(Array.from({ length: AT_ONCE }, async () => {
-      for (const index of indices) {
-        await runtime.attach(index);
-        await runtime.makeRoom();
-        if (index % COLLECT_EACH === 0) await runtime.collect();
-      }
-    }));
-    const known = new Set([...runtime.containers.keys()].map(({ id }) => id));
-    const ofDeleted = holders(node).filter(([, id]) =>
-      !known.has(id) && !runtime.forgotten.has(id)
-    );
-    assert.deepEqual(ofDeleted, [], "a DEL leaves nothing to GC");
-    await runtime.collect();
-    console.log(`    ${runtime.killed} of ${runtime.calls} plugins were killed`);
-    assert.ok(runtime.killed > runtime.calls / 15, "not enough were killed in time");
+for (const served of [false, true]) {
+  const by = served ? `by an agent that is killed ${AGENT_KILLS} times` : "by the plugin itself";
+  rootTest(
+    `${CONTAINERS} ADDs and DELs ${by}, ${AT_ONCE} at a time, one plugin in ten killed: all is right`,
+    async () => {
+      using runtime = new Runtime();
+      using elsewhere = new ScratchNamespace();
+      const { node } = runtime;
+      connect(node.namespace, elsewhere);
+      if (served) await node.startAgent();
+      // A generator, which ends for all if one fails.
+      const indices = function* () {
+        yield* Array(CONTAINERS).keys();
+      }();
+      await all(Array.from({ length: AT_ONCE }, async () => {
+        for (const index of indices) {
+          await runtime.attach(index);
+          await runtime.makeRoom();
+          if (index % COLLECT_EACH === 0) await runtime.collect();
+          if (served && index % (CONTAINERS / AGENT_KILLS) === 1) {
+            await node.killAgent();
+            await node.startAgent();
+          }
+        }
+      }));
+      const known = new Set([...runtime.containers.keys()].map(({ id }) => id));
+      const ofDeleted = holders(node).filter(([, id]) =>
+        !known.has(id) && !runtime.forgotten.has(id)
+      );
+      assert.deepEqual(ofDeleted, [], "a DEL leaves nothing to GC");
+      await runtime.collect();
+      console.log(`    ${runtime.killed} of ${runtime.calls} plugins were killed`);
+      assert.ok(runtime.killed > runtime.calls / 15, "not enough were killed in time");
 
-    const living = [...runtime.containers].map(([{ id, namespace }, addresses]) => ({
-      id,
-      namespace,
-      addresses: addresses!,
-    }));
-    assert.deepEqual(
-      holders(node),
-      living.flatMap(({ id, addresses }) => addresses.map((it) => [it, id, "eth0"])).sort(),
-    );
-    const ids = living.map(({ id }) => id).sort();
-    assert.deepEqual(node.records(), ids);
-    assert.deepEqual(
-      node.veths().filter((name) => name !== "uplink").sort(),
-      ids.map((containerId) => hostInterfaceName({ containerId, ifName: "eth0" })).sort(),
-    );
-    const locks = Deno.readTextFileSync("/proc/locks");
-    for (const path of [`${node.addressDirectory}/lock`, `${node.dataDir}/.lock`]) {
-      assert.ok(!locks.includes(`:${Deno.statSync(path).ino} `), path);
-    }
-    for (const [index, { namespace }] of living.entries()) {
-      const neighbour = living[(index + 1) % living.length]!;
-      for (const address of neighbour.addresses.map(IpAddress.parse)) {
-        assert.ok(answersPing(namespace, address), `${neighbour.id} ${address}`);
-        assert.ok(answersPing(elsewhere, address), `${neighbour.id} ${address} from elsewhere`);
+      const living = [...runtime.containers].map(([{ id, namespace }, addresses]) => ({
+        id,
+        namespace,
+        addresses: addresses!,
+      }));
+      assert.deepEqual(
+        holders(node),
+        living.flatMap(({ id, addresses }) => addresses.map((it) => [it, id, "eth0"])).sort(),
+      );
+      const ids = living.map(({ id }) => id).sort();
+      assert.deepEqual(node.records(), ids);
+      assert.deepEqual(
+        node.veths().filter((name) => name !== "uplink").sort(),
+        ids.map((containerId) => hostInterfaceName({ containerId, ifName: "eth0" })).sort(),
+      );
+      const locks = Deno.readTextFileSync("/proc/locks");
+      for (const path of [`${node.addressDirectory}/lock`, `${node.dataDir}/.lock`]) {
+        assert.ok(!locks.includes(`:${Deno.statSync(path).ino} `), path);
       }
-      assert.ok(reachesGateways(namespace));
-    }
-  },
-);
+      for (const [index, { namespace }] of living.entries()) {
+        const neighbour = living[(index + 1) % living.length]!;
+        for (const address of neighbour.addresses.map(IpAddress.parse)) {
+          assert.ok(answersPing(namespace, address), `${neighbour.id} ${address}`);
+          assert.ok(answersPing(elsewhere, address), `${neighbour.id} ${address} from elsewhere`);
+        }
+        assert.ok(reachesGateways(namespace));
+      }
+    },
+  );
+}
 
 /** What the address files say: address, container, interface. */
 function holders(node: PluginNode): [string, string, string][] {

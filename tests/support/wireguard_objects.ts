@@ -33,14 +33,9 @@ export async function publicKeyOf(privateKey: Uint8Array): Promise<string> {
   return new Uint8Array(bits).toBase64();
 }
 
-/** A device of this name as a link of a node. */
-export function wireguardLink(name: string): Link {
-  return {
-    kind: "link",
-    name,
-    mtuBytes: 1420,
-    info: { type: "wireguard", program: "wireguard-go" },
-  };
+/** A device of this name as a link of a node, made by this program where the kernel has none. */
+export function wireguardLink(name: string, program = "wireguard-go"): Link {
+  return { kind: "link", name, mtuBytes: 1420, info: { type: "wireguard", program } };
 }
 
 /** What a device is to its peers. */

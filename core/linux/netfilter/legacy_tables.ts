@@ -13,6 +13,7 @@ import { addressFamily } from "../sys/address_family.ts";
 import type { FileDescriptor } from "../sys/libc.ts";
 import { EAGAIN, LinuxError } from "../sys/linux_error.ts";
 import { NetworkNamespace } from "../sys/namespace.ts";
+import { readProcFile } from "../sys/proc_files.ts";
 import { getsockoptInto, socket } from "../sys/sockets.ts";
 import { NF_INET_FORWARD } from "../uapi/netfilter.ts";
 import { IPPROTO_IP, IPPROTO_IPV6, SOCK_CLOEXEC, SOCK_DGRAM } from "../uapi/socket.ts";
@@ -156,7 +157,7 @@ export class LegacyTables implements Disposable {
 
 function namesOf(family: Family): readonly string[] {
   try {
-    return Deno.readTextFileSync(NAMES[family]).split("\n");
+    return readProcFile(NAMES[family]).split("\n");
   } catch (error) {
     // The module is not loaded: the file is not there.
     throwDefect(error);

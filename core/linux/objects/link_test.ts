@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { CONTEXT, messagesOf } from "../../../tests/support/kernel_context.ts";
 import { vxlanLink } from "../../../tests/support/vxlan_link.ts";
 import { IpAddress } from "../../ip.ts";
-import type { TunLink, VxlanInfo, VxlanLink } from "../../kernel_state.ts";
+import type { PlainTunnelLink, TunLink, VxlanInfo, VxlanLink } from "../../kernel_state.ts";
 import { MacAddress } from "../../mac.ts";
 import {
   linkAdoptable,
@@ -15,11 +15,25 @@ import {
 } from "./link.ts";
 
 const MAC = MacAddress.parse("02:0a:05:00:00:02");
+const IPV6 = IpAddress.parse("fd99::1");
 const TUN: TunLink = {
   kind: "link",
   name: "flannel0",
   mtuBytes: 1472,
   info: { type: "tun", queueLength: 1000 },
+};
+
+const IPIP: PlainTunnelLink = {
+  kind: "link",
+  name: "flannel.ipip",
+  mtuBytes: 1480,
+  info: { type: "ipip", local: IpAddress.parse("10.99.0.1") },
+};
+const WIREGUARD: PlainTunnelLink = {
+  kind: "link",
+  name: "flannel-wg",
+  mtuBytes: 1420,
+  info: { type: "wireguard", program: "wireguard-go" },
 };
 
 function vxlan(info: Partial<VxlanInfo> = {}, changes: Partial<VxlanLink> = {}): VxlanLink {
@@ -54,6 +68,15 @@ function foundTun(changes: Partial<LinkState["tun"]> = {}): LinkState {
   return found({ name: "flannel0", mtuBytes: 1472, mac: undefined, vxlan: undefined, tun });
 }
 
+function foundPlain(type: string, changes: Partial<LinkState> = {}): LinkState {
+  return found({ type, mtuBytes: 1420, mac: undefined, vxlan: undefined, ...changes });
+}
+
+function foundIpip(local: string, remote = "0.0.0.0"): LinkState {
+  const ipip = { local: IpAddress.parse(local), remote: IpAddress.parse(remote) };
+  return foundPlain("ipip", { mtuBytes: 1480, ipip });
+}
+
 Deno.test("writeNewLink writes RTM_NEWLINK with all that a VXLAN device is made with", () => {
   assert.deepEqual(messagesOf((writer) => writeNewLink(writer, vxlan(), CONTEXT)), [
     [
@@ -71,6 +94,25 @@ Deno.test("writeNewLink writes RTM_NEWLINK with all that a VXLAN device is made 
       "08000400 0a630001", // IFLA_VXLAN_LOCAL
       "05000700 00000000", // IFLA_VXLAN_LEARNING
     ].join(" "),
+  ]);
+});
+
+Deno.test("writeNewLink writes an IPIP device as flannel has it, and a WireGuard device by its type alone", () => {
+  const made = (link: PlainTunnelLink) =>
+    messagesOf((writer) => writeNewLink(writer, link, CONTEXT));
+  const start = "16 0x600: 00000000 00000000 01000000 01000000";
+  assert.deepEqual(made(IPIP), [
+    [
+      start,
+      "11000300 666c616e 6e656c2e 69706970 00000000", // IFLA_IFNAME
+      "08000400 c8050000", // IFLA_MTU
+      "24001280 09000100 69706970 00000000", // IFLA_LINKINFO, IFLA_INFO_KIND
+      "14000280 08000200 0a630001 05000a00 00000000", // IFLA_INFO_DATA: IFLA_IPTUN_LOCAL, IFLA_IPTUN_PMTUDISC
+    ].join(" "),
+  ]);
+  assert.deepEqual(made(WIREGUARD), [
+    `${start} 0f000300 666c616e 6e656c2d 77670000 08000400 8c050000 ` +
+    "14001280 0e000100 77697265 67756172 64000000",
   ]);
 });
 
@@ -94,7 +136,6 @@ Deno.test("writeChangedLink writes what differs: the tunnel by itself, the MAC o
 Deno.test("linkEqual and linkAdoptable tell what is right, what can be changed, and what has to go", () => {
   const tunnel = (changes: Partial<LinkState["vxlan"]>) =>
     found({ vxlan: { ...found().vxlan!, ...changes } });
-  const IPV6 = IpAddress.parse("fd99::1");
   for (
     const [what, wanted, state, expected] of [
       ["the same", vxlan(), found(), "right"],
@@ -114,6 +155,19 @@ Deno.test("linkEqual and linkAdoptable tell what is right, what can be changed, 
       ["one queue", TUN, foundTun({ multiQueue: false }), "another"],
       ["not persistent", TUN, foundTun({ persistent: false }), "another"],
       ["TAP", TUN, foundTun({ bareIp: false }), "another"],
+      ["WireGuard, the kernel's", WIREGUARD, foundPlain("wireguard"), "right"],
+      ["WireGuard, a program's", WIREGUARD, {
+        ...foundTun({ persistent: false, multiQueue: false }),
+        mtuBytes: 1420,
+      }, "right"],
+      ["WireGuard, udp's TUN", WIREGUARD, { ...foundTun(), mtuBytes: 1420 }, "another"],
+      ["WireGuard, MTU", WIREGUARD, foundPlain("wireguard", { mtuBytes: 1400 }), "changeable"],
+      ["WireGuard, IPIP", WIREGUARD, foundIpip("10.99.0.1"), "another"],
+      ["IPIP, the same", IPIP, foundIpip("10.99.0.1"), "right"],
+      ["IPIP, down", IPIP, { ...foundIpip("10.99.0.1"), up: false }, "changeable"],
+      ["IPIP, local", IPIP, foundIpip("10.99.0.2"), "another"],
+      ["IPIP, remote", IPIP, foundIpip("10.99.0.1", "10.99.0.2"), "another"],
+      ["IPIP, WireGuard", IPIP, foundPlain("wireguard"), "another"],
     ] as const
   ) {
     const equal = linkEqual(wanted, state, CONTEXT);
@@ -139,4 +193,9 @@ Deno.test("sameLink tells whether two ask for the same", () => {
   for (const other of others) assert.ok(!sameLink(vxlan(), other), JSON.stringify(other));
   assert.ok(!sameLink(vxlan(), { ...TUN, name: "flannel.1", mtuBytes: 1450 }));
   assert.ok(!sameLink(TUN, { ...TUN, info: { type: "tun", queueLength: 10 } }));
+  assert.ok(sameLink(IPIP, { ...IPIP }));
+  assert.ok(!sameLink(IPIP, { ...IPIP, info: { type: "ipip", local: IPV6 } }));
+  assert.ok(sameLink(WIREGUARD, { ...WIREGUARD }));
+  assert.ok(!sameLink(WIREGUARD, { ...WIREGUARD, info: { type: "wireguard", program: "other" } }));
+  assert.ok(!sameLink(WIREGUARD, { ...WIREGUARD, info: IPIP.info }));
 });

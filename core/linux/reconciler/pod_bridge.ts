@@ -19,6 +19,8 @@ import type { Links } from "./links.ts";
 
 /** The bridge's name if the plugin's configuration says none. */
 const DEFAULT_NAME = "cni0";
+/** Docker's bridge. With flanneld's options for Docker it has the gateway's address, which Docker gives it and takes away. */
+const DOCKERS_NAME = "docker0";
 
 /**
  * The source of the bridge's neighbour solicitations for pods' IPv6 addresses. The kernel gives the bridge a link-local
@@ -38,7 +40,7 @@ export interface ChosenBridge {
  * Chooses the pod bridge: the bridge with a gateway's address, and from then on that bridge, even without the address.
  * Failing that, the bridge cni0, if it has pods or an earlier lease's address and no others: a bridge without is the
  * plugin's, which is making it just now, and one with another cluster's addresses is that cluster's. Never a bridge
- * that the plugin has marked with {@link NO_GATEWAY_ALIAS}.
+ * that the plugin has marked with {@link NO_GATEWAY_ALIAS}, and never Docker's.
  *
  * @param before what was chosen the last time
  */
@@ -50,8 +52,8 @@ export function choosePodBridge(
   before: ChosenBridge | undefined,
 ): ChosenBridge | undefined {
   if (gateways.length === 0) return undefined;
-  const bridges = links.filter(({ type, alias }) =>
-    type === "bridge" && alias !== NO_GATEWAY_ALIAS
+  const bridges = links.filter(({ type, alias, name }) =>
+    type === "bridge" && alias !== NO_GATEWAY_ALIAS && name !== DOCKERS_NAME
   );
   const assumed = before?.assumed ? before.link.index : undefined;
   const known = bridges.find(({ index }) => index === before?.link.index);

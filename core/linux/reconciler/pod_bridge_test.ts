@@ -44,6 +44,8 @@ Deno.test("choosePodBridge() tells the pod bridge from others", async (t) => {
       [["docker0: 172.17.0.1", "pods0: fc00:5:0:3::1"], "", "pods0"],
       [["pods0: 10.5.3.1", "cni0: 10.5.3.1"], "", "cni0"],
       [["eth0 (veth): 10.5.3.1"], "", "none"],
+      // Docker's, with flanneld's options.
+      [["docker0: 10.5.3.1"], "", "none"],
       // An earlier lease's, or none at all while pods are on it.
       [["cni0: 10.5.9.1"], "", "cni0, assumed"],
       [["cni0:"], "", "cni0, assumed"],

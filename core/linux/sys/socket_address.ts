@@ -5,6 +5,7 @@
  */
 
 import type { Family, IpAddress } from "../../ip.ts";
+import { AF_UNIX } from "../uapi/socket.ts";
 import { addressFamily } from "./address_family.ts";
 
 /** The length of `struct sockaddr_in` and of `struct sockaddr_in6`, in bytes. */
@@ -20,5 +21,17 @@ export function socketAddress(address: IpAddress, port: number): Uint8Array<Arra
   view.setUint16(0, addressFamily(address.family), true);
   view.setUint16(2, port);
   bytes.set(address.toBytes(), SOCKADDR_ADDRESS[address.family]);
+  return bytes;
+}
+
+/**
+ * `struct sockaddr_un` (unix(7)) of a path, or of `@` and a name without a file: an abstract name begins with a zero and
+ * ends with the address.
+ */
+export function unixAddress(path: string): Uint8Array<ArrayBuffer> {
+  const name = new TextEncoder().encode(path.startsWith("@") ? `\0${path.slice(1)}` : `${path}\0`);
+  const bytes = new Uint8Array(2 + name.length);
+  new DataView(bytes.buffer).setUint16(0, AF_UNIX, true);
+  bytes.set(name, 2);
   return bytes;
 }

@@ -22,8 +22,9 @@ export function startProgram(program: string, device: string): void {
   try {
     result = new Deno.Command(program, {
       args: [device],
-      // If it logged it would keep this process's pipes open.
-      env: { LOG_LEVEL: "" },
+      // What secrets this process was told are none of its business, and if it logged it would keep the pipes open.
+      clearEnv: true,
+      env: { PATH: Deno.env.get("PATH") ?? "" },
       stdin: "null",
     }).outputSync();
   } catch (error) {

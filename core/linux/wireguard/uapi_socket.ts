@@ -8,6 +8,7 @@
 import { throwDefect } from "../../errors.ts";
 import type { FileDescriptor } from "../sys/libc.ts";
 import { EAGAIN, ECONNREFUSED, EINVAL, EIO, LinuxError } from "../sys/linux_error.ts";
+import { unixAddress } from "../sys/socket_address.ts";
 import { connect, receive, send, setsockopt, socket } from "../sys/sockets.ts";
 import { AF_UNIX, SO_RCVTIMEO, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET } from "../uapi/socket.ts";
 
@@ -16,8 +17,6 @@ const FOLDER = "/var/run/wireguard";
 /** A program that has not answered after this long does not. */
 const ANSWER_TIMEOUT_S = 5n;
 const RECEIVE_BYTES = 64 * 1024;
-/** struct sockaddr_un: the family, and room for a path of 108 octets with its zero. */
-const SUN_PATH = 2, SUN_PATH_LEN = 108;
 
 /** The path of the socket of the program that has a device. */
 export function uapiPath(device: string): string {
@@ -38,11 +37,8 @@ export class UapiSocket implements Disposable {
     const timeout = new BigInt64Array([ANSWER_TIMEOUT_S, 0n]);
     setsockopt(this.#fd, SOL_SOCKET, SO_RCVTIMEO, timeout);
     const path = uapiPath(device);
-    const address = new Uint8Array(SUN_PATH + SUN_PATH_LEN);
-    new DataView(address.buffer).setUint16(0, AF_UNIX, true);
-    new TextEncoder().encodeInto(path, address.subarray(SUN_PATH));
     try {
-      connect(this.#fd, address);
+      connect(this.#fd, unixAddress(path));
     } catch (error) {
       if (!(error instanceof LinuxError)) throw error;
       throw new LinuxError(error.errno, `connect to ${path}`);

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { throwDefect } from "../../errors.ts";
+import { RuntimeError, throwDefect } from "../../errors.ts";
 import type { WireguardDevice, WireguardPeer } from "../../kernel_state.ts";
 import { sleep } from "../../sleep.ts";
 import { WireguardSecret } from "../../wireguard_key.ts";
@@ -13,7 +13,7 @@ import type { LinkState } from "../objects/link.ts";
 import { deviceKey, type KernelContext } from "../objects/object_kind.ts";
 import type { DesiredView, KernelTable, TableListener } from "../reconciler/kernel_table.ts";
 import type { Links } from "../reconciler/links.ts";
-import { ENODEV, LinuxError } from "../sys/linux_error.ts";
+import { EADDRINUSE, ENODEV, LinuxError } from "../sys/linux_error.ts";
 import { KernelHand } from "./kernel_hand.ts";
 import { programHand } from "./program_hand.ts";
 import type {
@@ -95,6 +95,11 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
     ];
   }
 
+  /** See {@link KernelTable.hasPlace}. */
+  hasPlace({ device }: WireguardObject): boolean {
+    return this.#options.links.named(device) !== undefined;
+  }
+
   /** See {@link KernelTable.carrier}. */
   carrier({ device }: WireguardObject): string {
     return deviceKey(device);
@@ -135,7 +140,7 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
       ({ object }) => object.kind === "wireguard" ? "own" : "peers",
     );
     const [failure] = hand.apply(device, own.filter((step) => !this.#isTaken(step, hand)));
-    if (failure !== undefined) throw failure.error;
+    if (failure !== undefined) throw explain(failure);
     const failures = hand.apply(device, peers);
     if (failures.length === 0) this.#wereDown.delete(device);
     return failures;
@@ -182,6 +187,17 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
       return false;
     }
   }
+}
+
+/** The error of a device's own step, with what an operator can do. */
+function explain({ step: { key, object }, error }: WireguardFailure): Error {
+  if (!(error instanceof LinuxError) || error.errno !== EADDRINUSE) return error;
+  const { listenPort } = object as WireguardDevice;
+  return new RuntimeError(
+    `${key}: another program has UDP port ${listenPort} (ss -ulnp shows which); stop it, or choose another port ` +
+      "in net-conf's Backend",
+    { cause: error },
+  );
 }
 
 function wireguardKey(device: string): string {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
-import { rootTest } from "../../../tests/support/root_test.ts";
+import { hasLinkType, rootTest } from "../../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
 import { sh } from "../../../tests/support/sh.ts";
 import { eventually } from "../../../tests/support/wait.ts";
@@ -11,6 +11,9 @@ import {
   wireguardPeer,
 } from "../../../tests/support/wireguard_objects.ts";
 import { Cidr, IpAddress } from "../../ip.ts";
+import { socketAddress } from "../sys/socket_address.ts";
+import { bind, socket } from "../sys/sockets.ts";
+import { AF_INET, SOCK_CLOEXEC, SOCK_DGRAM } from "../uapi/socket.ts";
 import { WireguardSecret } from "../../wireguard_key.ts";
 import { Reconciler } from "../reconciler/reconciler.ts";
 import type { FoundPeer } from "./wireguard_hand.ts";
@@ -120,6 +123,34 @@ rootTest("WireGuard: a device that goes is made again with its peers", async () 
   stop.abort();
   await running;
 }, NEEDS);
+
+rootTest("WireGuard: a program that holds denim's port is said to be one", () => {
+  using node = new WireguardNode();
+  using _socket = node.ns.run(() => {
+    const fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bind(fd, socketAddress(IpAddress.parse("0.0.0.0"), 51820));
+    return fd;
+  });
+  node.reconciler.set("node", node.state());
+  node.reconciler.set("a", [node.peer(2)]);
+  const { failures } = node.reconciler.apply();
+  assert.match(failures[0]!, /: another program has UDP port 51820 \(ss -ulnp shows which\)/);
+  assert.deepEqual(node.dump().slice(1), [], "its peers wait for the port");
+}, NEEDS);
+
+rootTest("WireGuard: without the kernel's and without a program, both remedies are named", () => {
+  if (hasLinkType("wireguard")) return; // it needs no program
+  using node = new WireguardNode();
+  const link = wireguardLink(node.device, "no-such-program");
+  node.reconciler.set("node", [link, wireguardDevice({ device: node.device })]);
+  const [failure, ...more] = node.reconciler.apply().failures;
+  assert.match(
+    failure!,
+    /no WireGuard, and the program no-such-program .* \(modprobe wireguard\), or install wireguard-go$/,
+  );
+  assert.deepEqual(more, []);
+  assert.deepEqual(node.ns.ipJson("link show").map(({ ifname }) => ifname), ["lo"]);
+});
 
 Deno.test("WireGuard: where a peer is heard from is right, whatever its lease says", () => {
   using table = new WireguardTable({

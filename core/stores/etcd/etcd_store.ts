@@ -238,12 +238,14 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
 
   /** See {@link LeaseStore.acquire}. */
   async acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
-    return await this.#write(async (grant) => {
+    let wasHeld = false;
+    const lease = await this.#write(async (grant) => {
       const netConf = await this.#awaitNetConf(signal);
       const config = readNetConf(netConf.value, this.description);
       const listing = await this.#listAll(signal);
       const { rows } = listing;
       const found = findHeld(request, this.#index(rows));
+      wasHeld = found !== undefined;
       const choice = chooseLease(
         config,
         request,
@@ -261,6 +263,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       const lease = requestedLease(request, subnets, expiry);
       return { lease, id, replaces: found?.row, netConf, listing };
     }, signal);
+    return wasHeld ? { ...lease, wasHeld } : lease;
   }
 
   /** See {@link LeaseStore.renew}. */

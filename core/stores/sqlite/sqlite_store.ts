@@ -248,7 +248,7 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
       }
       const reserved = keeps && found?.lease?.expiry === "never";
       const lease = requestedLease(request, subnets, reserved ? "never" : this.#nextExpiry());
-      return this.#put(lease);
+      return { ...this.#put(lease), ...(found && { wasHeld: true }) };
     });
     for (const [key, other] of this.#own) if (holdsAlike(other, lease)) this.#own.delete(key);
     this.#own.set(lease.key, lease);
