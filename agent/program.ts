@@ -4,6 +4,8 @@
  * @module
  */
 
+import { DEFAULT_CNI_SOCKET } from "@denim/plugin/socket";
+
 /** What a build (`deno task bundle`, `deno task compile`) knows of itself. */
 export interface Build {
   /** The commit that it was made from, with `-dirty` behind it if files differed; `null` if nobody knew. */
@@ -21,20 +23,32 @@ export const AGENT_V8_FLAGS =
   "--max-semi-space-size=1,--optimize-for-size,--heap-growing-percent=10";
 
 /**
- * What Deno lets each program do. None loads code from elsewhere. The plugin, which runs for
- * each pod, has no use for the network but by netlink. Which files they read and write, configurations say.
+ * What Deno lets each program do. None loads code from elsewhere. The plugin, which runs for each pod, has no use for the
+ * network but by netlink and to ask the agent. Which files they read and write, configurations say.
  */
 const PERMISSIONS = {
   agent: ["read", "write", "net", "env", "run", "ffi"],
   plugin: ["read", "write", "env", "run", "ffi", "sys=osUptime"],
 };
 
-/** Deno's flags for one of denim's programs. */
-export function denoFlags(part: "agent" | "plugin"): readonly string[] {
+/**
+ * Deno's flags for one of denim's programs.
+ *
+ * @param cniSocket the agent's socket for the plugin; `*` for any. One that the plugin may not open is one where no agent
+ * answers
+ */
+export function denoFlags(
+  part: "agent" | "plugin",
+  cniSocket: string = DEFAULT_CNI_SOCKET,
+): readonly string[] {
+  const permissions = [
+    ...PERMISSIONS[part],
+    ...part === "agent" ? [] : [cniSocket === "*" ? "net" : `net=unix:${cniSocket}`],
+  ];
   return [
     "--no-prompt",
     "--deny-import",
-    ...PERMISSIONS[part].map((name) => `--allow-${name}`),
+    ...permissions.map((name) => `--allow-${name}`),
     ...part === "agent" ? [`--v8-flags=${AGENT_V8_FLAGS}`] : [],
   ];
 }

@@ -18,6 +18,7 @@ import { flag, type FlagValues, type ParsedFlags } from "./flag_table.ts";
 import { toggle } from "./flag_types.ts";
 import type { CommonFlag } from "./common_flags.ts";
 import { SUBNET_FILE_FLAG } from "./flags.ts";
+import { DEFAULT_API_SOCKET } from "./status_report.ts";
 import { CONF_NAME, otherConfs, runsDenim } from "./install/cni_conf.ts";
 import { HostFiles, isThere, textIfThere } from "./install/host_files.ts";
 import { type HostRecord, readHostRecord } from "./install/host_record.ts";
@@ -32,12 +33,7 @@ import {
   UNIT,
   UNIT_PATH,
 } from "./install/service.ts";
-import {
-  AGENT_SOCKET,
-  type PluginFolders,
-  pluginFolders,
-  recordedContainers,
-} from "./install/traces.ts";
+import { type PluginFolders, pluginFolders, recordedContainers } from "./install/traces.ts";
 import { CNI_FLAGS } from "./install_command.ts";
 import { createLogger } from "./log.ts";
 import { requireRoot } from "./privileges.ts";
@@ -267,10 +263,10 @@ class Uninstall {
 /** An agent that goes on would make again what is taken away. Rejects with a RuntimeError if there is one. */
 async function refuseRunningAgent(): Promise<void> {
   try {
-    using _connection = await Deno.connect({ transport: "unix", path: AGENT_SOCKET });
+    using _connection = await Deno.connect({ transport: "unix", path: DEFAULT_API_SOCKET });
   } catch (error) {
     throwDefect(error);
     return;
   }
-  throw new RuntimeError(`an agent answers at ${AGENT_SOCKET}: stop it first`);
+  throw new RuntimeError(`an agent answers at ${DEFAULT_API_SOCKET}: stop it first`);
 }

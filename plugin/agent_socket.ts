@@ -12,6 +12,7 @@
  * @module
  */
 
+import { readProcLink } from "@denim/core/linux/proc-files";
 import type { Caller } from "./caller.ts";
 
 export type { Caller };
@@ -63,6 +64,6 @@ export function whereabouts(): string {
     readonly denimBuild?: { readonly revision: string | null };
   };
   const places = ["ns/mnt", "ns/net", "ns/pid", "root"]
-    .map((name) => Deno.readLinkSync(`/proc/thread-self/${name}`));
+    .map((name) => readProcLink(`/proc/thread-self/${name}`));
   return ["denim", config.version, denimBuild?.revision ?? "checkout", ...places].join(" ");
 }

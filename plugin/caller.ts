@@ -5,6 +5,7 @@
  */
 
 import { throwDefect } from "@denim/core/errors";
+import { readProcFile } from "@denim/core/linux/proc-files";
 
 /** Which process asks: its number, and when it started, since the number may be another's later. */
 export interface Caller {
@@ -29,7 +30,7 @@ export function isThere({ pid, startTicks }: Caller): boolean {
 function statOf(pid: number): { readonly state: string; readonly startTicks: string } | undefined {
   let text: string;
   try {
-    text = Deno.readTextFileSync(`/proc/${pid}/stat`);
+    text = readProcFile(`/proc/${pid}/stat`);
   } catch (error) {
     throwDefect(error);
     return undefined;

@@ -43,7 +43,7 @@ async function servedOrOwn(readInput: () => string): Promise<Outcome> {
   const socket = socketOf(readInput());
   const environment = callEnvironment();
   const call = { environment, input: readInput(), caller: thisCaller() };
-  const served = await askAgent(socket, call);
+  const served = socket === "" ? undefined : await askAgent(socket, call);
   if (served !== undefined) {
     write(Deno.stderr, served.errors);
     return served;
@@ -63,7 +63,7 @@ async function ownWork(readInput: () => string): Promise<Outcome> {
   return typeof answered === "function" ? await answered() : answered;
 }
 
-/** The agent's socket, as the configuration names it. What else is in it, and whether it is right, is not asked here. */
+/** The agent's socket, as the configuration names it: "" for none. What else is in it, and whether it is right, is not asked here. */
 function socketOf(input: string): string {
   return /"cniSocket"\s*:\s*"([^"\\]*)"/.exec(input)?.[1] ?? DEFAULT_CNI_SOCKET;
 }

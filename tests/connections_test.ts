@@ -1,17 +1,18 @@
 /** Many connections out of one node cost the agent nothing, and leave its rules as they are. */
 
-import { RuntimeError } from "@denim/core";
+import { FAMILIES, RuntimeError } from "@denim/core";
 import type { NetworkNamespace } from "@denim/core/linux";
 import type { LabNode } from "@denim/agent/lab";
 import assert from "node:assert/strict";
+import { addOutside, OUTSIDE } from "./support/outside.ts";
 import { labTest } from "./support/lab_test.ts";
 import { report } from "./support/report.ts";
-import { sh, shIn } from "./support/sh.ts";
+import { shIn } from "./support/sh.ts";
 import { NEVER } from "./support/wait.ts";
 
 /** How many: 100,000 take a minute or two, and are for those who ask. */
 const CONNECTIONS = Number(Deno.env.get("DENIM_CONNECTIONS") ?? 1000);
-const OUTSIDE = ["10.99.0.200", "fd99::200"] as const;
+const ADDRESSES = FAMILIES.map((family) => OUTSIDE[family]);
 const PROGRAM = new URL("support/many_connections.ts", import.meta.url).pathname;
 /** How long an agent that has nothing to do is watched, for comparison, if many connections are asked for. */
 const IDLE_SECONDS = CONNECTIONS < 100_000 ? 0 : 30;
@@ -50,19 +51,11 @@ for (const [engine, EnableNFTables] of [["nftables", true], ["iptables", false]]
     },
   }, async (lab) => {
     const [node] = lab.nodes as [LabNode];
-    using outside = lab.namespace("outside");
-    sh(
-      `ip -n "$1" link add outside type veth peer name eth0 netns "$2"
-      ip -n "$1" link set outside up master br0
-      ip -n "$2" link set eth0 up
-      ip -n "$2" addr add ${OUTSIDE[0]}/24 dev eth0
-      ip -n "$2" addr add ${OUTSIDE[1]}/64 dev eth0 nodad`,
-      [`${lab.prefix}-net`, `${lab.prefix}-outside`],
-    );
+    using outside = addOutside(lab);
     await node.startAgent(NEVER, ["--ip-masq"]);
     const pod = await node.addPod("a");
     using inside = pod.open();
-    const server = start(outside, "serve", ...OUTSIDE);
+    const server = start(outside, "serve", ...ADDRESSES);
     const lines = server.stdout.pipeThrough(new TextDecoderStream()).getReader();
     if ((await lines.read()).value !== "ready\n") {
       throw new RuntimeError("the server did not start");
@@ -72,7 +65,7 @@ for (const [engine, EnableNFTables] of [["nftables", true], ["iptables", false]]
     await new Promise((resolve) => setTimeout(resolve, IDLE_SECONDS * 1000));
     const idle = cpuSeconds(node) - cpuIdle;
     const before = rules(node), cpuBefore = cpuSeconds(node), startMs = performance.now();
-    const client = start(inside, "connect", `${CONNECTIONS}`, ...OUTSIDE);
+    const client = start(inside, "connect", `${CONNECTIONS}`, ...ADDRESSES);
     await client.stdin.close();
     assert.equal((await client.output()).code, 0);
     const seconds = (performance.now() - startMs) / 1000;

@@ -5,10 +5,11 @@ import { findLink, NetlinkSocket, type NetworkNamespace, PacketSocket } from "@d
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import { denimProgram, type Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import assert from "node:assert/strict";
+import { addOutside, OUTSIDE } from "./support/outside.ts";
 import { labTest } from "./support/lab_test.ts";
 import { RunningPing } from "./support/ping.ts";
 import { RecordingLog } from "./support/recording_log.ts";
-import { sh, shIn } from "./support/sh.ts";
+import { shIn } from "./support/sh.ts";
 import { eventually } from "./support/wait.ts";
 
 const NEVER = new AbortController().signal;
@@ -18,23 +19,8 @@ const NET_CONF = {
   IPv6Network: "fc00:5::/48",
   Backend: { Type: "vxlan" },
 };
-/** The host outside, beside the nodes. */
-const OUTSIDE: Readonly<Record<Family, string>> = { 4: "10.99.0.200", 6: "fd99::200" };
 /** Neither nft nor iptables is there. */
 const NO_PROGRAMS = ["/usr/bin/env", "PATH=/nonexistent", ...denimProgram("agent")] as const;
-
-function addOutside(lab: Lab): NetworkNamespace {
-  const outside = lab.namespace("outside");
-  sh(
-    `ip -n "$1" link add outside type veth peer name eth0 netns "$2"
-    ip -n "$1" link set outside up master br0
-    ip -n "$2" link set eth0 up
-    ip -n "$2" addr add ${OUTSIDE[4]}/24 dev eth0
-    ip -n "$2" addr add ${OUTSIDE[6]}/64 dev eth0 nodad`,
-    [`${lab.prefix}-net`, `${lab.prefix}-outside`],
-  );
-  return outside;
-}
 
 /** The source that a receiver sees of a pod's echo request. */
 async function seenSource(from: Pod, to: IpAddress, receiver: NetworkNamespace): Promise<string> {

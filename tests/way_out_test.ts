@@ -9,6 +9,7 @@ import type { Lab, LabNode, Pod } from "@denim/agent/lab";
 import assert from "node:assert/strict";
 import { sendDatagram, sourcesOf } from "./support/datagram.ts";
 import { kubeProxyRules, noKubeProxyRules, type ProxyMode } from "./support/kube_proxy.ts";
+import { addOutside, OUTSIDE } from "./support/outside.ts";
 import { labTest } from "./support/lab_test.ts";
 import { sh, shIn } from "./support/sh.ts";
 import { eventually, NEVER } from "./support/wait.ts";
@@ -22,8 +23,8 @@ const ENGINES = [
 const NETWORKS: Readonly<Record<Family, string>> = { 4: "10.5.0.0/16", 6: "fc00:5::/48" };
 /** The node that masquerades, another one, and a host outside, on one wire. */
 const HOSTS: Readonly<Record<Family, Readonly<Record<"node" | "peer" | "outside", string>>>> = {
-  4: { node: "10.99.0.1", peer: "10.99.0.2", outside: "10.99.0.200" },
-  6: { node: "fd99::1", peer: "fd99::2", outside: "fd99::200" },
+  4: { node: "10.99.0.1", peer: "10.99.0.2", outside: OUTSIDE[4] },
+  6: { node: "fd99::1", peer: "fd99::2", outside: OUTSIDE[6] },
 };
 const GROUPS: Readonly<Record<Family, string>> = { 4: "239.1.1.1", 6: "ff05::1" };
 
@@ -64,20 +65,10 @@ class Town implements Disposable {
 
   /** Starts the agents, of which the first masquerades, and makes the rest. */
   static async create(lab: Lab): Promise<Town> {
-    const outside = lab.namespace("outside");
-    sh(
-      `ip -n "$1" link add outside type veth peer name eth0 netns "$2"
-      ip -n "$1" link set outside up master br0
-      ip -n "$2" link set lo up
-      ip -n "$2" link set eth0 up`,
-      [`${lab.prefix}-net`, `${lab.prefix}-outside`],
-    );
+    const outside = addOutside(lab);
     for (const family of FAMILIES) {
       const at = HOSTS[family];
-      outside.run(() =>
-        sh(`ip addr add ${at.outside}/${family === 4 ? 24 : "64 nodad"} dev eth0
-          ip route add ${NETWORKS[family]} via ${at.node}`)
-      );
+      outside.run(() => sh(`ip route add ${NETWORKS[family]} via ${at.node}`));
     }
     const [node, peer] = lab.nodes as [LabNode, LabNode];
     await Promise.all(lab.nodes.map((each) => each.startAgent(NEVER, ["--ip-masq"])));

@@ -6,10 +6,8 @@
 
 import { throwDefect } from "@denim/core";
 import { DEFAULT_DATA_DIR, DEFAULT_NETWORKS_DIR, isCniName } from "@denim/plugin";
+import { DEFAULT_API_SOCKET } from "../status_report.ts";
 import { CACHE_PATH } from "./service.ts";
-
-/** Where an agent answers questions about itself. */
-export const AGENT_SOCKET = "/run/denim/agent.sock";
 
 /** Files in folders that denim makes when it runs. */
 export const MADE_BY_RUNNING = [
@@ -17,7 +15,7 @@ export const MADE_BY_RUNNING = [
   `${DEFAULT_NETWORKS_DIR}/name/address`,
   "/var/lib/denim/denim.db",
   "/run/flannel/subnet.env",
-  AGENT_SOCKET,
+  DEFAULT_API_SOCKET,
   `${CACHE_PATH}/cache`,
 ].map((path) => ({ path }));
 

@@ -60,6 +60,8 @@ export const MEANING: Readonly<Record<Exclude<Health, "unknown">, string>> = {
 
 /** So many small packets in a row have to be lost: one may be by chance. */
 const FEW = 3;
+/** So many from a peer that never answered: its node may be about to come up, or to agree on keys. */
+const PATIENT = 12;
 /** So many others, of which more are sent. */
 const MORE = 4;
 /** A peer whose packets came in so short a time ago can send, in milliseconds. */
@@ -171,7 +173,7 @@ export class PeerHealth {
   #judgement(nowMs: number): Health | undefined {
     const { small, large = 0, udp = 0, plain, outer } = this.#missing;
     if (small === undefined) return undefined;
-    if (small >= FEW) {
+    if (small >= (this.#roundTripMs === undefined ? PATIENT : FEW)) {
       if (outer === 0) return "blocked";
       if (outer === undefined || outer < FEW) return undefined;
       return nowMs - this.#heardAtMs < HEARD_MS ? "one-way" : "no-answer";

@@ -45,6 +45,14 @@ Deno.test("peer health: one that is heard and gets no answer on the underlay is 
   assert.equal(story([WELL, ...times(4, [["outer"], ["small", "large"]])], true).at(-1), "blocked");
 });
 
+Deno.test("peer health: one that has yet to answer for the first time gets more time", () => {
+  const [answered, missed]: Round = [["outer"], ["small", "large", "udp", "plain"]];
+  const healths = story([...times(13, [answered, missed]), ...times(3, WELL)]);
+  assert.equal(healths[9], "unknown");
+  assert.equal(healths[12], "blocked");
+  assert.equal(healths.at(-1), "ok");
+});
+
 Deno.test("peer health: a firewall that refuses no datagram aloud is no trouble", () => {
   const silent: Round = [["small", "large", "outer"], ["udp", "plain"]];
   const health = new PeerHealth(0);

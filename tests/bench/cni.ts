@@ -1,14 +1,17 @@
 /**
- * How fast a pod is attached: denim's CNI plugin in turns with the `bridge` and `host-local` plugins, told to do
- * the same.
+ * How fast a pod is attached: denim's CNI plugin, by the agent and alone, in turns with the `bridge` and `host-local`
+ * plugins, told to do the same; and with flannel's, where `FLANNEL_BIN` names the folder of its programs.
  *
  * @module
  */
 
 import { existsSync } from "node:fs";
-import { Cidr, formatSubnetEnv, RuntimeError } from "@denim/core";
-import { denimProgram, Lab, type LabNode } from "@denim/agent/lab";
+import { Cidr, RuntimeError } from "@denim/core";
+import { Lab, type LabNode } from "@denim/agent/lab";
+import { bundle } from "../../.ci/bundle.ts";
+import { denoFlags } from "../../agent/program.ts";
 import { DEBIAN_PLUGINS, debianPlugin } from "../support/debian_plugins.ts";
+import { TempFolder } from "../support/temp_folder.ts";
 import { all } from "../support/wait.ts";
 import { type Measure, Samples } from "./stats.ts";
 
@@ -53,9 +56,16 @@ export async function cni(
 ): Promise<{ readonly measures: readonly Measure[]; readonly programs: unknown }> {
   for (const plugin of ["bridge", "host-local"]) debianPlugin(plugin);
   const samples = new Samples();
-  await using lab = await Lab.create({ nodes: 1, netConf: { Network: `${NETWORK}` } });
+  using folder = new TempFolder();
+  await bundle(folder.path);
+  await using lab = await Lab.create({
+    nodes: 1,
+    netConf: { Network: `${NETWORK}`, Backend: { Type: "host-gw" } },
+    agentProgram: [...deployed("agent", folder.path), "agent"],
+  });
+  await lab.startAgents(signal);
   const node = lab.nodes[0]!;
-  const contestants = [await denim(node), await bridge(node)];
+  const contestants = [...denim(node, folder.path), bridge(node), ...flannel(node)];
   for (const { name, program } of contestants) say(`${name} is ${program.join(" ")}`);
   const pods = Array.from({ length: Math.max(options.pods, options.atOnce) }, (_, index) => {
     using namespace = lab.namespace(`pod${index + 1}`);
@@ -105,26 +115,42 @@ export async function cni(
   return { measures, programs: contestants };
 }
 
-/** denim's plugin, in a subnet as an agent leases it; the compiled one if there is one. */
-async function denim(node: LabNode): Promise<Contestant> {
-  const compiled = new URL("../../dist/denim", import.meta.url).pathname;
-  await Deno.writeTextFile(
-    node.subnetFile,
-    formatSubnetEnv({
-      halves: [{ networks: [NETWORK], subnet: Cidr.parse("10.244.1.0/24") }],
-      mtuBytes: MTU_BYTES,
-      ipMasq: false,
-    }),
-  );
-  return {
-    name: "denim",
-    program: existsSync(compiled) ? [compiled] : denimProgram("plugin"),
-    config: {
-      ...node.cniConfig,
-      cniVersion: CNI_VERSION,
-      delegate: { bridge: "cni0", hairpinMode: true, isDefaultGateway: true },
-    },
+/** What starts one of denim's programs as `denim install` leaves it, without the shell before it. */
+function deployed(part: "agent" | "plugin", folder: string): readonly [string, ...string[]] {
+  return [Deno.execPath(), "run", ...denoFlags(part, "*"), `${folder}/${part}.js`];
+}
+
+/** denim's plugin: the agent does the work, or the plugin. */
+function denim(node: LabNode, folder: string): readonly Contestant[] {
+  const program = deployed("plugin", folder);
+  const config = {
+    ...node.cniConfig,
+    cniVersion: CNI_VERSION,
+    delegate: { bridge: "cni0", hairpinMode: true, isDefaultGateway: true },
   };
+  return [
+    { name: "denim, by the agent", program, config },
+    { name: "denim, alone", program, config: { ...config, cniSocket: "" } },
+  ];
+}
+
+/** flannel's chain of three, if its plugin is there. */
+function flannel(node: LabNode): readonly Contestant[] {
+  const program = `${Deno.env.get("FLANNEL_BIN")}/flannel`;
+  if (!existsSync(program)) return [];
+  return [{
+    name: "flannel's chain",
+    program: [program],
+    config: {
+      cniVersion: CNI_VERSION,
+      name: "flannel",
+      type: "flannel",
+      subnetFile: node.subnetFile,
+      dataDir: `${node.directory}/flannel`,
+      ipam: { dataDir: `${node.directory}/flannel-networks` },
+      delegate: { bridge: "cni2", hairpinMode: true, isDefaultGateway: true },
+    },
+  }];
 }
 
 /** The bridge plugin, told what flannel's plugin would tell it for a configuration such as denim's. */

@@ -93,7 +93,7 @@ Deno.test("the manifest: denim takes its arguments and its files, and it asks fo
     assert.deepEqual(securityContext.capabilities.drop, ["ALL"]);
   }
   assert.deepEqual(initContainers.flatMap((one) => one.securityContext.capabilities.add ?? []), []);
-  assert.deepEqual(denim!.securityContext.capabilities.add, ["NET_ADMIN"]);
+  assert.deepEqual(denim!.securityContext.capabilities.add, ["NET_ADMIN", "NET_RAW"]);
   assert.equal(DENIM_IMAGE.split(":")[1], agent.version);
 });
 
