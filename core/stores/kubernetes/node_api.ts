@@ -6,7 +6,7 @@
  */
 
 import { z } from "zod";
-import { ConfigError, RuntimeError, throwUnlessAborted } from "../../mod.ts";
+import { ConfigError, RuntimeError, sleep, throwUnlessAborted } from "../../mod.ts";
 import type { AnnotationNames, Annotations, NodeRecord } from "./annotations.ts";
 import type { KubernetesClient } from "./client.ts";
 import type { Answer } from "./connection.ts";
@@ -27,6 +27,9 @@ const MAX_WATCH_S = 600;
  * minute, but none to a watch from a future that it lost, as with an etcd put back from a copy.
  */
 const MAX_SILENCE_MS = 180_000;
+
+/** News of a watch that follow one another sooner than this wait so long, to be read together. */
+const GATHER_MS = 50;
 
 /** How much of an answer that is not Kubernetes' is shown, in characters. */
 const SHOWN = 120;
@@ -217,7 +220,7 @@ export class NodeApi {
     using answer = await this.#client.request(call, (own) => Promise.resolve(own.move()), ending);
     let timer = expect();
     try {
-      for await (const lines of linesOf(answer.chunks)) {
+      for await (const lines of linesOf(answer.chunks, ending)) {
         clearTimeout(timer);
         timer = expect();
         const news = this.#readLines(lines);
@@ -338,15 +341,24 @@ function parseAs<Output>(schema: z.ZodType<Output>, text: string): Output {
   }
 }
 
-/** The lines that have come in, each time as many as are whole. */
+/**
+ * The lines that have come in, each time as many as are whole. Those that follow soon are read together: to be woken
+ * for each costs more than to read it.
+ */
 async function* linesOf(
   chunks: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
 ): AsyncGenerator<readonly string[], void, void> {
   const decoder = new TextDecoder();
   let rest = "";
+  let readAtMs = -Infinity;
   for await (const chunk of chunks) {
     const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
     rest = lines.pop()!;
     if (lines.length > 0) yield lines.filter((line) => line !== "");
+    const nowMs = performance.now();
+    // After a quiet time the next one is read at once.
+    if (nowMs - readAtMs < GATHER_MS) await sleep(GATHER_MS, signal);
+    readAtMs = nowMs;
   }
 }
