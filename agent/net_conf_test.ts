@@ -14,9 +14,9 @@ Deno.test("net-conf names a backend in any case, as in flannel", () => {
 });
 
 Deno.test("an unknown backend is refused, and the known ones are named", () => {
-  assert.throws(() => checkNetConf(conf("ipip"), { backends: builtin }), {
+  assert.throws(() => checkNetConf(conf("ipsec"), { backends: builtin }), {
     name: "ConfigError",
-    message: 'net-conf: denim has no Backend.Type "ipip"; it has "vxlan", "host-gw", "udp", ' +
-      '"alloc", "extension"',
+    message: 'net-conf: denim has no Backend.Type "ipsec"; it has "vxlan", "host-gw", ' +
+      '"wireguard", "ipip", "udp", "alloc", "extension"',
   });
 });
