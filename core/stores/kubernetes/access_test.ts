@@ -255,6 +255,21 @@ Deno.test("a proxy and what fetch can't do are refused together, and so is a key
   await assert.rejects(openTransport({ ...access, tls }, 0), ConfigError);
 });
 
+Deno.test("a port that fetch never asks is the configuration's fault, and named", async () => {
+  const access = {
+    server: "http://127.0.0.1:6000",
+    tls: { insecure: false },
+    proxyUrl: undefined,
+    token: () => Promise.resolve(undefined),
+  };
+  using transport = await openTransport(access, 0);
+  await assert.rejects(
+    transport.send({ method: "GET", path: "/", headers: {}, signal }),
+    (error) =>
+      error instanceof ConfigError && /6000: fetch never asks port 6000/.test(error.message),
+  );
+});
+
 Deno.test("each connection takes another of a name's addresses", async () => {
   const taken: string[] = [];
   const listeners = ["127.0.0.2", "127.0.0.3"].map((hostname) =>

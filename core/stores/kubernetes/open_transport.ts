@@ -83,6 +83,14 @@ function fetchTransport({ server, tls, proxyUrl }: Access): Transport {
       try {
         return await fetch(server + path, { ...init, client });
       } catch (error) {
+        const [, port] = /port (\d+) are blocked/.exec(messageOf(error)) ?? [];
+        if (port !== undefined) {
+          throw new ConfigError(
+            `${server}: fetch never asks port ${port}, which other protocols have (Fetch Standard, ` +
+              `section 2.9 "Port blocking"); have the API server listen on another`,
+            { cause: error },
+          );
+        }
         // A request that can't be sent at all is a mistake of denim's.
         if (error instanceof TypeError && error.cause === undefined) throw error;
         signal.throwIfAborted();
