@@ -66,6 +66,8 @@ const PATIENT = 12;
 const MORE = 4;
 /** A peer whose packets came in so short a time ago can send, in milliseconds. */
 const HEARD_MS = 5_000;
+/** For so long after answers began to be missing, what comes in may have been sent before, in milliseconds. */
+const LAST_WORDS_MS = 1_500;
 /** A peer has to be well in so many judgements in a row. */
 const CALM = 3;
 /** How many results the loss is counted over. */
@@ -79,6 +81,8 @@ export class PeerHealth {
   #sinceMs: number;
   #calm = 0;
   #heardAtMs = -Infinity;
+  /** When it was first found that answers are missing; `undefined` while none is. */
+  #missingSinceMs: number | undefined;
   /** The latest results, one a bit, the last one lowest; 1 is a loss. */
   #results = 0;
   #count = 0;
@@ -159,6 +163,7 @@ export class PeerHealth {
 
   /** Judges by all that is known now. Returns whether the health is another. */
   judge(nowMs: number): boolean {
+    this.#missingSinceMs = this.#missing.small ? this.#missingSinceMs ?? nowMs : undefined;
     const next = this.#judgement(nowMs);
     if (next === undefined) return false;
     this.#calm = next === "ok" ? this.#calm + 1 : 0;
@@ -169,6 +174,15 @@ export class PeerHealth {
     return true;
   }
 
+  /** Of a peer that answers nothing: whether it is heard. `undefined` before it had time to be. */
+  #silence(nowMs: number): Health | undefined {
+    const sinceMs = this.#missingSinceMs ?? nowMs;
+    const isHeard = this.#heardAtMs > sinceMs + LAST_WORDS_MS &&
+      nowMs - this.#heardAtMs < HEARD_MS;
+    if (isHeard) return "one-way";
+    return nowMs - sinceMs < HEARD_MS ? undefined : "no-answer";
+  }
+
   /** `undefined` while it may be chance. */
   #judgement(nowMs: number): Health | undefined {
     const { small, large = 0, udp = 0, plain, outer } = this.#missing;
@@ -176,7 +190,7 @@ export class PeerHealth {
     if (small >= (this.#roundTripMs === undefined ? PATIENT : FEW)) {
       if (outer === 0) return "blocked";
       if (outer === undefined || outer < FEW) return undefined;
-      return nowMs - this.#heardAtMs < HEARD_MS ? "one-way" : "no-answer";
+      return this.#silence(nowMs);
     }
     if (small > 0) return undefined;
     if (large >= MORE) return "mtu";

@@ -88,6 +88,8 @@ export interface ProberOptions {
   readonly onChange?: () => void;
   /** Opens what carries probes; sockets in this thread's network namespace unless given. */
   readonly open?: (family: Family) => ProbeWire;
+  /** The time by which healths are dated, in milliseconds since 1970; the system's unless given. */
+  readonly now?: () => number;
 }
 
 /** How one half of a peer is. */
@@ -201,7 +203,7 @@ export class Prober implements PeerListener {
         address: hasDeviceAddress ? subnet.address : subnet.at(1n),
         isNear: !hasDeviceAddress,
         mtuBytes,
-        health: before?.[index]?.health ?? new PeerHealth(Date.now()),
+        health: before?.[index]?.health ?? new PeerHealth(this.#now()),
         place: -1,
         turns: 0,
         search: undefined,
@@ -316,7 +318,9 @@ export class Prober implements PeerListener {
       if (asked !== undefined) asked.answeredAtMs = atMs;
     },
     onRequest: (tag, from) => {
-      if (tag === TAG.inner) this.#byAddress[from.family].get(from.value)?.health.heard(Date.now());
+      if (tag === TAG.inner) {
+        this.#byAddress[from.family].get(from.value)?.health.heard(this.#now());
+      }
     },
   };
 
@@ -337,7 +341,7 @@ export class Prober implements PeerListener {
       this.#take(asked);
     }
     this.#asked = [];
-    const nowMs = Date.now();
+    const nowMs = this.#now();
     for (const target of targets) {
       target.closed = {};
       const { health } = target;
@@ -423,6 +427,10 @@ export class Prober implements PeerListener {
     for (const target of chosen) this.#askAll(target);
     const probes = Map.groupBy(this.#asked.map(({ probe }) => probe), ({ to }) => to.family);
     for (const [family, of] of probes) this.#wire(family).send(of);
+  }
+
+  #now(): number {
+    return this.#options.now?.() ?? Date.now();
   }
 
   #wire(family: Family): ProbeWire {

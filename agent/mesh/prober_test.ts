@@ -60,10 +60,15 @@ function proberOf(count: number): {
     assert.equal(family, 4);
     return wire;
   };
-  const prober = new Prober({ clock: new FakeClock(), log, metrics, open });
+  let nowMs = 0;
+  const now = () => nowMs;
+  const prober = new Prober({ clock: new FakeClock(), log, metrics, open, now });
   for (let number = 1; number <= count; number++) prober.put(peer(number));
   const ticks = (count: number) => {
-    for (let tick = 0; tick < count; tick++) prober.tick();
+    for (let tick = 0; tick < count; tick++) {
+      nowMs += 1000;
+      prober.tick();
+    }
   };
   return { prober, wire, log, metrics, ticks };
 }

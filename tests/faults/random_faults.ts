@@ -47,6 +47,8 @@ const PATIENCE_MS = 2_000;
 const SHARES: Readonly<Record<FaultKind, number>> = { kernel: 6, state: 2, agent: 2 };
 /** How long what comes and goes by itself, as idle threads do, is given to go. */
 const SETTLE_MS = 20_000;
+/** An agent that has just started opens what it probes peers with within a second, and nothing more after that. */
+const STILL_MS = 2_000;
 /** An agent's heap grows and shrinks by some megabytes from moment to moment. */
 const MAX_GROWTH_BYTES = 24 * 2 ** 20;
 /** As far as etcd's log of writes grows by itself. */
@@ -134,16 +136,19 @@ async function heal(fault: Fault, site: Site): Promise<number> {
   return performance.now() - struckAtMs;
 }
 
-/** Takes stock; if it is to be as before, once it is. Throws what is more, or less. */
+/** Takes stock once nothing changes any more; if it is to be as before, once it is. Throws what is more, or less. */
 async function settled(cluster: Cluster, before?: Inventory): Promise<Inventory> {
   let now = takeInventory(cluster);
+  let sinceMs = performance.now();
   let complaints: string[] = [];
   try {
     await eventually("nothing is left over", () => {
       const last = before ?? now;
       now = takeInventory(cluster);
       complaints = differences(last, now);
-      return complaints.length === 0;
+      if (complaints.length > 0) sinceMs = performance.now();
+      return complaints.length === 0 &&
+        (before !== undefined || performance.now() - sinceMs > STILL_MS);
     }, SETTLE_MS);
     return now;
   } catch {

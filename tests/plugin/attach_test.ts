@@ -346,14 +346,14 @@ rootTest("dns comes from the configuration, else from ipam.resolvConf", () => {
   });
 });
 
-rootTest("DEL takes away all, and again is fine", () => {
+rootTest("DEL takes away all, and again is fine", async () => {
   using node = new PluginNode();
   const [pod, other] = [node.pod(), node.pod()];
   node.succeed("ADD", pod);
   node.succeed("ADD", other);
   Deno.removeSync(node.subnetFile);
   for (let turn = 0; turn < 2; turn++) {
-    assert.equal(node.succeed("DEL", pod), undefined);
+    assert.equal(await node.succeedAsProcess("DEL", pod), undefined);
     assert.deepEqual(pod.ipJson("link show type veth"), []);
     assert.deepEqual(node.leftovers(), [
       "10.231.7.3",

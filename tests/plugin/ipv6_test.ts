@@ -59,7 +59,7 @@ rootTest("ADD names the setting where IPv6 is off and /proc/sys can't be written
   const { code, json } = await node.run("ADD", pod, {}, plugin);
   assert.match(
     json.msg,
-    /^cni0 needs IPv6, and net\/ipv6\/conf\/cni0\/disable_ipv6 is 1 and can't be set: Read-only/,
+    /^cni0 needs IPv6, and net\/ipv6\/conf\/cni0\/disable_ipv6 is 1 and can't be set: .*read-only \(EROFS\)/,
   );
   assert.deepEqual([code, json.code, node.leftovers()], [1, 5, []]);
 });

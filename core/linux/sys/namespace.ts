@@ -8,6 +8,7 @@
 import { checked, cString, type FileDescriptor, libc, open } from "./libc.ts";
 import { EINVAL, LinuxError } from "./linux_error.ts";
 import { readProcLink } from "./proc_files.ts";
+import { AT_EMPTY_PATH, STATX, STATX_INO } from "../uapi/stat.ts";
 import { CLONE_NEWNET, MNT_DETACH, MS_BIND, O_CLOEXEC, O_RDONLY } from "../uapi/socket.ts";
 
 /** Where `ip netns` keeps the names of namespaces (ip-netns(8)). */
@@ -93,7 +94,8 @@ export class NetworkNamespace implements Disposable {
 
   /** Whether this thread is in the namespace. */
   get isHere(): boolean {
-    return readProcLink(THIS_THREAD) === readProcLink(`/proc/self/fd/${this.fd}`);
+    // A namespace that is mounted on a file has that file's path for a link, so its number is asked for.
+    return readProcLink(THIS_THREAD) === `net:[${inodeOf(this.#fd)}]`;
   }
 
   /** As {@link NetworkNamespace.run}, but needs no CAP_SYS_ADMIN if the thread is in the namespace already. */
@@ -110,6 +112,13 @@ export class NetworkNamespace implements Disposable {
   [Symbol.dispose](): void {
     this.#fd[Symbol.dispose]();
   }
+}
+
+/** The number of the file that a descriptor leads to (statx(2)). */
+function inodeOf({ fd }: FileDescriptor): bigint {
+  const found = new Uint8Array(STATX.size);
+  checked(libc.statx(fd, cString(""), AT_EMPTY_PATH, STATX_INO, found), "statx");
+  return new DataView(found.buffer).getBigUint64(STATX.ino, true);
 }
 
 /** setns(2) with a network namespace's descriptor: moves this thread. */
