@@ -149,9 +149,14 @@ export class EtcdServer implements AsyncDisposable {
     this.#process = undefined;
   }
 
-  /** Sends its process a signal, such as SIGSTOP. */
+  /** Sends its process a signal, such as SIGSTOP. One that has ended by itself hears nothing. */
   signal(how: Deno.Signal): void {
-    this.#process?.kill(how);
+    try {
+      this.#process?.kill(how);
+    } catch (error) {
+      // Deno's words for a process that it has waited for.
+      if (!(error instanceof TypeError)) throw error;
+    }
   }
 
   /** Deletes its data, as if it were set up again. To be called while it is stopped. */
