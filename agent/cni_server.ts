@@ -6,8 +6,9 @@
  */
 
 import { Complaints, type Logger, type Metrics } from "@denim/core";
-import type { CniWorkerMessage } from "./cni_worker.ts";
+import type { CniWorkerMessage, CniWorkerOrder } from "./cni_worker.ts";
 import { removeSocket } from "./local_socket.ts";
+import { BUILD } from "./program.ts";
 
 /** How long the server waits before it tries again to serve. The plugin does without it. */
 const RESTART_MS = 5_000;
@@ -55,7 +56,8 @@ export class CniServer implements AsyncDisposable {
       );
       this.#again();
     };
-    worker.postMessage(path);
+    const order: CniWorkerOrder = { path, build: BUILD };
+    worker.postMessage(order);
   }
 
   #heard(message: CniWorkerMessage): void {

@@ -9,6 +9,7 @@ import { type CniCall, type CniReply, SERVED_COMMANDS, whereabouts } from "./age
 import { inOrder } from "./call_order.ts";
 import { isThere } from "./caller.ts";
 import { readLine, writeLine } from "./ask_agent.ts";
+import { loadMasquerade } from "./load_masquerade.ts";
 import { answer } from "./plugin.ts";
 
 /** One call that the agent carried out. */
@@ -31,6 +32,7 @@ export async function servePlugin(
   listener: Deno.UnixListener,
   onCall: (call: ServedCall) => void,
 ): Promise<void> {
+  await loadMasquerade();
   const greeting = whereabouts();
   const socket = listener.addr.path;
   for await (const connection of listener) void serve(connection, socket, greeting, onCall);
