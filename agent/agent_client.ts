@@ -17,7 +17,7 @@ import { Screen } from "./screen.ts";
 const LOOK_MS = 1000;
 
 /** The flags of the commands that ask the agent. */
-export const AGENT_CLIENT_FLAGS = [
+const AGENT_CLIENT_FLAGS = [
   API_SOCKET_FLAG,
   flag("json", toggle, "print JSON on one line; with --watch, a line for each change"),
   flag("watch", toggle, "go on, and print again what is different, until you stop it"),
@@ -114,7 +114,7 @@ export class AgentConnection implements Disposable {
 
   async #complaint(why: string): Promise<string> {
     try {
-      await using _ = await connect(this.#path);
+      (await Deno.connect({ transport: "unix", path: this.#path })).close();
     } catch (error) {
       throwDefect(error);
       if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.ConnectionRefused) {
@@ -133,9 +133,4 @@ export class AgentConnection implements Disposable {
   [Symbol.dispose](): void {
     this.#client.close();
   }
-}
-
-async function connect(path: string): Promise<AsyncDisposable> {
-  const connection = await Deno.connect({ transport: "unix", path });
-  return { [Symbol.asyncDispose]: () => Promise.resolve(connection.close()) };
 }

@@ -13,6 +13,7 @@ import {
   type LeaseStore,
   messageOf,
   type NetworkConfig,
+  networksOf,
   NO_METRICS,
   noNetConf,
   RuntimeError,
@@ -186,7 +187,7 @@ async function checkStore(
   findings: Findings,
   signal: AbortSignal,
 ): Promise<void> {
-  const networks = config.families.map(({ network }) => network);
+  const networks = networksOf(config);
   const leases = await store.leases(signal);
   const servers = await serverAddresses(store.servers ?? []);
   for (const host of [...servers, ...leases.flatMap(hostsOf)]) {

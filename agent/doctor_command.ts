@@ -56,7 +56,7 @@ export function runDoctor(args: readonly string[]): Promise<number> {
 }
 
 /** Findings as people read them. */
-export function formatFindings(findings: readonly Finding[], screen: Screen): string {
+function formatFindings(findings: readonly Finding[], screen: Screen): string {
   if (findings.length === 0) {
     return screen.paint("good", "nothing is wrong that the doctor can see");
   }

@@ -14,6 +14,7 @@ import {
   type KernelState,
   type LeaseStore,
   type NetworkConfig,
+  networksOf,
   type OuterInterface,
   overlapsHosts,
   subnetRoute,
@@ -190,8 +191,8 @@ export class HostNetworkFollower {
   }
 
   /** Whether pods' networks overlap the hosts' as far as this node knows, or knew before. */
-  overlaps({ families }: NetworkConfig): boolean {
-    const networks = families.map(({ network }) => network);
+  overlaps(config: NetworkConfig): boolean {
+    const networks = networksOf(config);
     if (overlapsHosts(networks, this.#current)) this.addOverlap(networks);
     return networks.some((network) => this.#overlapped.has(`${network}`));
   }

@@ -1,7 +1,8 @@
-import { Cidr, type KernelState, MacAddress } from "@denim/core";
+import { Cidr, type KernelState } from "@denim/core";
 import assert from "node:assert/strict";
 import { RecordingLog } from "../tests/support/recording_log.ts";
 import { rootTest } from "../tests/support/root_test.ts";
+import { vxlanLink } from "../tests/support/vxlan_link.ts";
 import { tryInKernel } from "./kernel_trial.ts";
 import { masqueradeState } from "./host_state.ts";
 
@@ -15,21 +16,7 @@ const MASQUERADE = masqueradeState(
 );
 
 function vxlan(mtuBytes: number): KernelState {
-  return [{
-    kind: "link",
-    name: "flannel.1",
-    mtuBytes,
-    mac: MacAddress.parse("02:00:00:00:00:01"),
-    info: {
-      type: "vxlan",
-      vni: 1,
-      port: 8472,
-      outerDevice: "eth0",
-      local: network.at(1n),
-      learning: false,
-      gbp: false,
-    },
-  }];
+  return [vxlanLink({ local: network.at(1n) }, { mtuBytes })];
 }
 
 const tun = {

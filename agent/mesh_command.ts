@@ -29,7 +29,7 @@ export function runMesh(args: readonly string[]): Promise<number> {
 }
 
 /** The report as people read it. */
-export function formatMesh(
+function formatMesh(
   { nodes, shared, troubles, overflowing }: MeshReport,
   screen: Screen,
 ): string {

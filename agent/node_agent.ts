@@ -19,6 +19,7 @@ import {
   type Logger,
   type Metrics,
   type NetworkConfig,
+  networksOf,
   NodeScope,
   type OuterInterface,
   RoutableLeases,
@@ -229,10 +230,6 @@ async function readStartState(
   return { outer, hostNetwork, subnetFile, lastRun, held, wasOwn };
 }
 
-function networksOf({ families }: NetworkConfig): readonly Cidr[] {
-  return families.map(({ network }) => network);
-}
-
 /** What a node is made of. */
 interface NodeParts {
   readonly options: NodeOptions;
@@ -435,14 +432,14 @@ class NodeAgent implements AsyncDisposable, NodeView {
 
   /** Says once what others left on the node that is in denim's way. */
   #nameLeftovers(): void {
-    const { config: { backend, families }, devices } = this.dataPaths;
+    const { config, devices } = this.dataPaths;
     const view = this.#view();
     // With these backends other programs carry the pods' packets, by devices of their own.
-    const othersCarry = ["alloc", "extension"].includes(backend.type);
+    const othersCarry = ["alloc", "extension"].includes(config.backend.type);
     logLeftovers({
       ...view,
       links: othersCarry ? [] : view.links,
-      networks: families.map(({ network }) => network),
+      networks: networksOf(config),
       subnets: this.#keeper.lease.halves.map(({ subnet }) => subnet),
       devices: [this.#start.outer.current.name, ...devices],
     }, this.#options.log);

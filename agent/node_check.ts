@@ -10,6 +10,7 @@ import {
   type KernelState,
   messageOf,
   type NetworkConfig,
+  networksOf,
   NO_METRICS,
   type NodeContext,
   NodeScope,
@@ -153,7 +154,7 @@ function reportOverlaps(
   { config, findings }: NodeCheckOptions,
 ): void {
   const links = listLinks(socket);
-  const networks = config.families.map(({ network }) => network);
+  const networks = networksOf(config);
   const own = new Set(state.flatMap((object) => object.kind === "link" ? object.name : []));
   const addresses = config.families.flatMap(({ family }) => listAddresses(socket, family));
   // What an agent or flanneld of this cluster has here: its devices, and the pods' bridge with its gateway's address.

@@ -6,6 +6,7 @@
 
 import { askAgent } from "./agent_client.ts";
 import { formatColumns } from "./columns.ts";
+import { isTrouble } from "./mesh/peer_health.ts";
 import { type Screen, shortTime } from "./screen.ts";
 import type { PeerReport, PeersReport } from "./status_report.ts";
 
@@ -30,7 +31,7 @@ export function runPeers(args: readonly string[]): Promise<number> {
 }
 
 /** The report as people read it. */
-export function formatPeers({ peers, refused }: PeersReport, screen: Screen): string {
+function formatPeers({ peers, refused }: PeersReport, screen: Screen): string {
   const [troubled, others] = [peers.filter(isTroubled), peers.filter((one) => !isTroubled(one))];
   const tables = [formatColumns([
     ["SUBNET", "PUBLIC IP", "REACHED", "ROUND TRIP", "LOSS", "PATH MTU", "SINCE", "HEALTH"],
@@ -46,7 +47,7 @@ export function formatPeers({ peers, refused }: PeersReport, screen: Screen): st
 }
 
 function isTroubled({ health }: PeerReport): boolean {
-  return health !== null && health !== "ok" && health !== "unknown";
+  return health !== null && isTrouble(health);
 }
 
 function row(peer: PeerReport, screen: Screen): string[] {

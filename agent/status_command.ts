@@ -24,7 +24,7 @@ export function runStatus(args: readonly string[]): Promise<number> {
 }
 
 /** The report as people read it. */
-export function formatStatus(report: StatusReport, screen: Screen): string {
+function formatStatus(report: StatusReport, screen: Screen): string {
   const { ready, unready, store, node, lately, version, startedAt } = report;
   const rows = [
     ["node", ready ? screen.paint("good", "ready") : screen.paint("bad", `not ready: ${unready}`)],

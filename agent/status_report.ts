@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { Health } from "./mesh/peer_health.ts";
+
 /** Where the agent serves its API, unless it is told otherwise. */
 export const DEFAULT_API_SOCKET = "/run/denim/agent.sock";
 
@@ -91,8 +93,8 @@ export interface PeersReport {
 
 /** How another node is, as probes over the data path show; all `null` if it is not probed. */
 export interface PeerHealthReport {
-  /** `ok`, `unknown`, or what the trouble is: see `Health` of `mesh/peer_health.ts`. */
-  readonly health: string | null;
+  /** `ok`, `unknown`, or what the trouble is; `null` if the peer is not probed. */
+  readonly health: Health | null;
   /** Since when. */
   readonly healthSince: string | null;
   /** How long an answer takes, in milliseconds; `null` before the first one. */

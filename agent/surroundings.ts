@@ -10,6 +10,7 @@ import {
   type LeaseStore,
   type Logger,
   type NetworkConfig,
+  networksOf,
 } from "@denim/core";
 import type { NetlinkSocket } from "@denim/core/linux";
 import { HostNetworkFollower } from "./host_network.ts";
@@ -61,7 +62,7 @@ export async function findSurroundings(
     mtuBytes,
   });
   const hostNetwork = await HostNetworkFollower.open({ socket, outer, store, families });
-  const networks = config.families.map(({ network }) => network);
+  const networks = networksOf(config);
   const overlap = explainOverlap(networks, hostNetwork.current);
   if (overlap !== undefined) log.warn("network-overlaps-hosts", overlap);
   return { outer, hostNetwork };

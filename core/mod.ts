@@ -27,6 +27,7 @@ export {
   type FamilyConfig,
   fitsConfig,
   type NetworkConfig,
+  networksOf,
   parseNetworkConfig,
   readConfig,
   withinNetworks,

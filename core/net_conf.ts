@@ -263,6 +263,11 @@ function familyConfig(
   return { family, network, subnetLength, subnetMin, subnetMax };
 }
 
+/** The cluster's networks, one for each enabled family, IPv4 first. */
+export function networksOf({ families }: Pick<NetworkConfig, "families">): readonly Cidr[] {
+  return families.map(({ network }) => network);
+}
+
 /** Whether each of these subnets lies in the configuration's network of its family, whatever else it allows. */
 export function withinNetworks(config: NetworkConfig, subnets: readonly Cidr[]): boolean {
   return subnets.every((subnet) =>

@@ -31,7 +31,7 @@ import {
 import type { ConfObject } from "./conf_object.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
 import { type Dns, parseResolvConf } from "./host_local_conf.ts";
-import { loadedMasquerade, loadMasquerade } from "./load_masquerade.ts";
+import { withMasquerade } from "./load_masquerade.ts";
 import type { LaterWork } from "./later_work.ts";
 import { openPod, refuseSecondAdd } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
@@ -72,14 +72,10 @@ export function add(
   const networks = env.halves.flatMap(({ networks }) => networks);
   const work: Work = { conf, variables, delegate, bridgeConf, networks };
   if (!bridgeConf.isMasqueraded) return attach(work);
-  const attachMasqueraded = ({ openMasquerade }: Awaited<ReturnType<typeof loadMasquerade>>) => {
+  return withMasquerade(({ openMasquerade }) => {
     using masquerade = openMasquerade();
     return attach(work, masquerade);
-  };
-  const loaded = loadedMasquerade();
-  return loaded === undefined
-    ? async () => attachMasqueraded(await loadMasquerade())
-    : attachMasqueraded(loaded);
+  });
 }
 
 /** What an ADD by denim's own bridge goes by. */

@@ -22,7 +22,7 @@ import {
 } from "./delegate_conf.ts";
 import { type CniVariables, isCniName } from "./environment.ts";
 import { addressDirectory } from "./host_local_conf.ts";
-import { loadedMasquerade, loadMasquerade } from "./load_masquerade.ts";
+import { withMasquerade } from "./load_masquerade.ts";
 import type { LaterWork } from "./later_work.ts";
 import { openNamespace, PodNamespace } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
@@ -45,10 +45,7 @@ export function del(conf: NetworkConf, variables: CniVariables): string | LaterW
     takeDownPod(conf, variables, saved, failures, stopMasquerade);
   if (!isDelegated(delegate)) {
     if (!mayBeMasqueraded(conf, own)) return takeDown();
-    const loaded = loadedMasquerade();
-    return loaded === undefined
-      ? async () => takeDown((await loadMasquerade()).stopMasquerade)
-      : takeDown(loaded.stopMasquerade);
+    return withMasquerade(({ stopMasquerade }) => takeDown(stopMasquerade));
   }
   failures.rethrow();
   return async () => {

@@ -4,16 +4,18 @@
  * @module
  */
 
+import type { LaterWork } from "./later_work.ts";
+
 type Masquerade = typeof import("./masquerade.ts");
 
 let loaded: Masquerade | undefined;
 
-/** Loads it, once. */
+/** Loads it, once: an agent does so before its first call. */
 export async function loadMasquerade(): Promise<Masquerade> {
   return loaded ??= await import("./masquerade.ts");
 }
 
-/** It, if it is loaded, as in an agent, which loads it before its first call. */
-export function loadedMasquerade(): Masquerade | undefined {
-  return loaded;
+/** Does work that takes it: at once if it is loaded, else later. */
+export function withMasquerade(work: (masquerade: Masquerade) => string): string | LaterWork {
+  return loaded === undefined ? async () => work(await loadMasquerade()) : work(loaded);
 }

@@ -8,7 +8,7 @@ import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import type { MeshReport } from "../agent/mesh/mesh_report.ts";
 import type { PeersReport } from "../agent/status_report.ts";
-import { CarelessWire } from "./support/careless_wire.ts";
+import { carelessWire } from "./support/careless_wire.ts";
 import { iproute } from "./support/iproute.ts";
 import { labTest } from "./support/lab_test.ts";
 import { report } from "./support/report.ts";
@@ -75,7 +75,7 @@ function withoutOffload(lab: Lab, node: LabNode): AsyncDisposable {
   iproute("ip", net, "link set wire1 master br0 up");
   iproute("ip", net, "link set wire0 up");
   iproute("ip", net, `link set ${node.name} nomaster`);
-  const wire = new CarelessWire(namespace, [node.name, "wire0"], 8472);
+  const wire = carelessWire(namespace, [node.name, "wire0"], 8472);
   return {
     async [Symbol.asyncDispose]() {
       await wire[Symbol.asyncDispose]();

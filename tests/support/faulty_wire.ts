@@ -1,12 +1,12 @@
 /**
- * A wire between two nodes that loses, doubles and reorders datagrams, for kernels without netem: frames go
- * from one packet socket to the other by way of this program.
+ * A wire between two nodes that loses, doubles and reorders datagrams, for kernels without netem.
  *
  * @module
  */
 
-import { findLink, NetlinkSocket, type NetworkNamespace, PacketSocket } from "@denim/core/linux";
+import type { NetworkNamespace, PacketSocket } from "@denim/core/linux";
 import { checksumOf } from "./packet.ts";
+import { PacketWire } from "./packet_wire.ts";
 
 /** How much goes wrong, from 0 to 1. */
 export interface Faults {
@@ -19,14 +19,11 @@ export interface Faults {
 }
 
 const ETHERNET = 14, IPV4 = 20, UDP = 8;
-const POLL_MS = 1;
 
 /** Joins two devices of a namespace. Frames travel until it is disposed of. */
 export class FaultyWire implements AsyncDisposable {
-  readonly #sockets: readonly PacketSocket[];
+  readonly #wire: PacketWire;
   readonly #faults: Faults;
-  readonly #carrying: Promise<void>;
-  #stopped = false;
   #state = 0x9e37_79b9;
   #held: (() => void)[] = [];
   /** How many datagrams were lost, arrived twice, and arrived late. */
@@ -44,26 +41,16 @@ export class FaultyWire implements AsyncDisposable {
     faults: Faults,
   ) {
     this.#faults = faults;
-    this.#sockets = namespace.run(() => {
-      using netlink = new NetlinkSocket();
-      return devices.map((name) => new PacketSocket(findLink(netlink, name)!.index));
+    this.#wire = new PacketWire(namespace, devices, {
+      pass: (frame, to) => {
+        const datagrams = split(frame, port);
+        if (datagrams === undefined) to.send(frame);
+        else for (const datagram of datagrams) this.#pass(to, datagram);
+      },
+      passed: () => {
+        for (const send of this.#held.splice(0)) send();
+      },
     });
-    this.#carrying = this.#carry(port);
-  }
-
-  async #carry(port: number): Promise<void> {
-    const [a, b] = this.#sockets as [PacketSocket, PacketSocket];
-    while (!this.#stopped) {
-      for (const [from, to] of [[a, b], [b, a]] as const) {
-        for (const frame of from.frames()) {
-          const datagrams = split(frame, port);
-          if (datagrams === undefined) to.send(frame);
-          else for (const datagram of datagrams) this.#pass(to, datagram);
-        }
-      }
-      for (const send of this.#held.splice(0)) send();
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-    }
   }
 
   #pass(to: PacketSocket, frame: Uint8Array<ArrayBuffer>): void {
@@ -89,9 +76,7 @@ export class FaultyWire implements AsyncDisposable {
 
   /** Stops carrying. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stopped = true;
-    await this.#carrying;
-    for (const socket of this.#sockets) socket[Symbol.dispose]();
+    await this.#wire[Symbol.asyncDispose]();
   }
 }
 

@@ -10,7 +10,13 @@ import { messageOf, RuntimeError, throwDefect } from "../../errors.ts";
 import type { Cidr, Family } from "../../ip.ts";
 import type { Logger } from "../../log.ts";
 import { sleep } from "../../sleep.ts";
-import type { KernelTable, Step, StepFailure, TableListener } from "../reconciler/kernel_table.ts";
+import {
+  applyEach,
+  type KernelTable,
+  type Step,
+  type StepFailure,
+  type TableListener,
+} from "../reconciler/kernel_table.ts";
 import type { BaseChain } from "./nft_connection.ts";
 import {
   type ChainContent,
@@ -136,17 +142,12 @@ export class IptablesTable implements KernelTable<IptablesChain, FoundIptablesCh
   apply(
     steps: readonly Step<IptablesChain, FoundIptablesChain>[],
   ): readonly StepFailure<IptablesChain, FoundIptablesChain>[] {
-    return steps.flatMap((step) => {
-      try {
-        this.#take(step);
-        return [];
-      } catch (error) {
-        throwDefect(error);
-        const { message } = error as Error;
-        const named = new RuntimeError(`${step.action} ${step.key}: ${message}`, { cause: error });
-        return [{ step, error: named }];
-      }
-    });
+    return applyEach(
+      steps,
+      (step) => this.#take(step),
+      (error, { action, key }) =>
+        new RuntimeError(`${action} ${key}: ${error.message}`, { cause: error }),
+    );
   }
 
   #take(step: Step<IptablesChain, FoundIptablesChain>): void {

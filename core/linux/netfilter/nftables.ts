@@ -10,7 +10,13 @@ import { RuntimeError, throwDefect } from "../../errors.ts";
 import { type Cidr, FAMILIES, type Family } from "../../ip.ts";
 import { ENOENT, LinuxError } from "../sys/linux_error.ts";
 import type { MessageReader } from "../netlink/netlink_codec.ts";
-import type { KernelTable, Step, StepFailure, TableListener } from "../reconciler/kernel_table.ts";
+import {
+  applyEach,
+  type KernelTable,
+  type Step,
+  type StepFailure,
+  type TableListener,
+} from "../reconciler/kernel_table.ts";
 import { addressFamily } from "../sys/address_family.ts";
 import { NFGENMSG_LEN, NFNL_SUBSYS_NFTABLES } from "../uapi/nfnetlink.ts";
 import { NFT_MSG_NEWGEN, NFTA_ANY_TABLE } from "../uapi/nf_tables.ts";
@@ -117,15 +123,7 @@ export class Nftables implements NftTableKeeper {
   apply(
     steps: readonly Step<NftTable, FoundNftTable>[],
   ): readonly StepFailure<NftTable, FoundNftTable>[] {
-    return steps.flatMap((step) => {
-      try {
-        this.#take(step);
-        return [];
-      } catch (error) {
-        throwDefect(error);
-        return [{ step, error: error as Error }];
-      }
-    });
+    return applyEach(steps, (step) => this.#take(step));
   }
 
   /** See {@link KernelTable.listen}. However many events there are at once, a table is reported once. */
@@ -200,7 +198,7 @@ export class Nftables implements NftTableKeeper {
 }
 
 /** What to do if a kernel refuses a table that is made whole. */
-export const LACKS_NAT =
+const LACKS_NAT =
   "the kernel lacks a part of nftables; load its modules nft_chain_nat and nft_masq";
 
 function describe(

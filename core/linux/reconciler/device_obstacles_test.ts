@@ -1,29 +1,15 @@
 import assert from "node:assert/strict";
 import { rootTest } from "../../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
+import { vxlanLink } from "../../../tests/support/vxlan_link.ts";
 import { IpAddress } from "../../ip.ts";
 import type { Link } from "../../kernel_state.ts";
-import { MacAddress } from "../../mac.ts";
 import { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import { openTunnelSockets } from "../tunnel/udp_socket.ts";
 import { findDeviceObstacle } from "./device_obstacles.ts";
 import { udpPortHolder } from "./udp_port_holder.ts";
 
-const VXLAN: Link = {
-  kind: "link",
-  name: "flannel.1",
-  mtuBytes: 1450,
-  mac: MacAddress.parse("02:00:00:00:00:01"),
-  info: {
-    type: "vxlan",
-    vni: 1,
-    port: 8472,
-    outerDevice: "eth0",
-    local: IpAddress.parse("10.99.0.1"),
-    learning: false,
-    gbp: false,
-  },
-};
+const VXLAN = vxlanLink();
 const TUN: Link = {
   kind: "link",
   name: "flannel0",

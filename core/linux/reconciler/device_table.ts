@@ -5,7 +5,7 @@
  * @module
  */
 
-import { messageOf, RuntimeError, throwDefect } from "../../errors.ts";
+import { messageOf, RuntimeError } from "../../errors.ts";
 import type { Link } from "../../kernel_state.ts";
 import type { Logger } from "../../log.ts";
 import type { MessageWriter } from "../netlink/netlink_codec.ts";
@@ -31,13 +31,14 @@ import { readSysctl, trySysctl } from "../sys/sysctl.ts";
 import { openTun } from "../tunnel/tun.ts";
 import { awaitEnd, awaitUp, startProgram } from "../wireguard/program.ts";
 import { hasProgram } from "../wireguard/uapi_socket.ts";
-import type {
-  DesiredView,
-  KernelTable,
-  PutStep,
-  Step,
-  StepFailure,
-  TableListener,
+import {
+  applyEach,
+  type DesiredView,
+  type KernelTable,
+  type PutStep,
+  type Step,
+  type StepFailure,
+  type TableListener,
 } from "./kernel_table.ts";
 import type { Links, OnLinkChange } from "./links.ts";
 import { heldDevice, portTaken, rivalTunnel } from "./device_obstacles.ts";
@@ -152,16 +153,10 @@ export class DeviceTable implements KernelTable<Link, Link | FoundLink> {
   apply(
     steps: readonly Step<Link, Link | FoundLink>[],
   ): readonly StepFailure<Link, Link | FoundLink>[] {
-    return steps.flatMap((step) => {
-      try {
-        if (step.action === "put") this.#put(step);
-        else this.#remove(step.object.name, this.#options.links.named(step.object.name)?.index);
-        return [];
-      } catch (error) {
-        throwDefect(error);
-        return [{ step, error: this.#explain(step, error as Error) }];
-      }
-    });
+    return applyEach(steps, (step) => {
+      if (step.action === "put") this.#put(step);
+      else this.#remove(step.object.name, this.#options.links.named(step.object.name)?.index);
+    }, (error, step) => this.#explain(step, error));
   }
 
   #put({ object: link }: PutStep<Link>): void {

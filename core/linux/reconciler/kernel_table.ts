@@ -5,6 +5,7 @@
  * @module
  */
 
+import { throwDefect } from "../../errors.ts";
 import type { PodNetwork } from "../../kernel_state.ts";
 
 /** What every object of every table has. */
@@ -118,6 +119,29 @@ export interface KernelTable<Want extends Found, Found extends KernelItem> {
     steps: readonly Step<Want, Found>[],
     wanted: Iterable<Want>,
   ): readonly Step<Want, Found>[];
+}
+
+/**
+ * Takes steps one by one, each by itself, and returns those that failed: {@link KernelTable.apply} for what takes no
+ * batch. Throws only defects.
+ *
+ * @param take takes one step, or throws why it can't
+ * @param explain makes of that the error to return; the same unless given
+ */
+export function applyEach<Taken>(
+  steps: readonly Taken[],
+  take: (step: Taken) => void,
+  explain: (error: Error, step: Taken) => Error = (error) => error,
+): { readonly step: Taken; readonly error: Error }[] {
+  return steps.flatMap((step) => {
+    try {
+      take(step);
+      return [];
+    } catch (error) {
+      throwDefect(error);
+      return [{ step, error: explain(error as Error, step) }];
+    }
+  });
 }
 
 /** A table of any objects, as the reconciler sees it. */

@@ -4,7 +4,6 @@
  * @module
  */
 
-import { throwDefect } from "../../errors.ts";
 import { ALL_DEVICES, type Forwarding } from "../../kernel_state.ts";
 import type { Monitor } from "../netlink/monitor.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
@@ -17,7 +16,13 @@ import {
   switchOn,
 } from "../objects/forwarding.ts";
 import { deviceKey, type KernelContext } from "../objects/object_kind.ts";
-import type { KernelTable, Step, StepFailure, TableListener } from "./kernel_table.ts";
+import {
+  applyEach,
+  type KernelTable,
+  type Step,
+  type StepFailure,
+  type TableListener,
+} from "./kernel_table.ts";
 
 /** What a {@link SysctlTable} works with. */
 export interface SysctlTableOptions {
@@ -72,15 +77,7 @@ export class SysctlTable implements KernelTable<Forwarding, FoundForwarding> {
   apply(
     steps: readonly Step<Forwarding, FoundForwarding>[],
   ): readonly StepFailure<Forwarding, FoundForwarding>[] {
-    return steps.flatMap((step) => {
-      try {
-        switchOn(step.object);
-        return [];
-      } catch (error) {
-        throwDefect(error);
-        return [{ step, error: error as Error }];
-      }
-    });
+    return applyEach(steps, ({ object }) => switchOn(object));
   }
 
   /** See {@link KernelTable.listen}. */

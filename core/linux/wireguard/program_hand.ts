@@ -4,10 +4,10 @@
  * @module
  */
 
-import { throwDefect } from "../../errors.ts";
 import { Cidr, IpAddress } from "../../ip.ts";
 import type { WireguardDevice, WireguardEndpoint, WireguardPeer } from "../../kernel_state.ts";
 import { WireguardSecret } from "../../wireguard_key.ts";
+import { applyEach } from "../reconciler/kernel_table.ts";
 import { WG_KEY_LEN } from "../uapi/wireguard.ts";
 import { UapiSocket } from "./uapi_socket.ts";
 import {
@@ -15,7 +15,6 @@ import {
   type FoundPeer,
   type FoundWireguard,
   SESSION_MS,
-  type WireguardFailure,
   type WireguardHand,
   type WireguardStep,
 } from "./wireguard_hand.ts";
@@ -29,14 +28,8 @@ export const programHand: WireguardHand = {
 
   apply(device, steps) {
     using socket = new UapiSocket(device);
-    return steps.flatMap((step): WireguardFailure[] => {
-      try {
-        for (const request of requestsOf(step)) socket.ask(`set=1\n${request}`);
-        return [];
-      } catch (error) {
-        throwDefect(error);
-        return [{ step, error: error as Error }];
-      }
+    return applyEach(steps, (step) => {
+      for (const request of requestsOf(step)) socket.ask(`set=1\n${request}`);
     });
   },
 };

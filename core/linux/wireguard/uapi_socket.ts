@@ -19,7 +19,7 @@ const ANSWER_TIMEOUT_S = 5n;
 const RECEIVE_BYTES = 64 * 1024;
 
 /** The path of the socket of the program that has a device. */
-export function uapiPath(device: string): string {
+function uapiPath(device: string): string {
   return `${FOLDER}/${device}.sock`;
 }
 

@@ -23,6 +23,7 @@ import {
   type Logger,
   type Metrics,
   type NetworkConfig,
+  networksOf,
   NO_METRICS,
   type NodeIdentity,
   requestedLease,
@@ -179,7 +180,7 @@ export class KubernetesStore implements LeaseStore {
   async acquire(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
     for (;;) {
       const config = await this.#netConf.read(signal);
-      const networks = config.families.map(({ network }) => network).join();
+      const networks = networksOf(config).join();
       const node = await this.#own.withPodCidr(networks, signal);
       const subnets = this.#chooseSubnets(config, node);
       const host = hostWithin(subnets, request.hostNetwork?.hosts ?? []);
