@@ -11,9 +11,10 @@ import { applyEach } from "../reconciler/kernel_table.ts";
 import { WG_KEY_LEN } from "../uapi/wireguard.ts";
 import { UapiSocket } from "./uapi_socket.ts";
 import {
-  firstKeepalive,
   type FoundPeer,
   type FoundWireguard,
+  greetingOf,
+  peersPut,
   SESSION_MS,
   type WireguardHand,
   type WireguardStep,
@@ -28,41 +29,46 @@ export const programHand: WireguardHand = {
 
   apply(device, steps) {
     using socket = new UapiSocket(device);
-    return applyEach(steps, (step) => {
+    const failures = applyEach(steps, (step) => {
       for (const request of requestsOf(step)) socket.ask(`set=1\n${request}`);
     });
+    const greet = ({ object }: { readonly object: WireguardPeer }) => {
+      for (const request of greetingRequestsOf(object)) socket.ask(`set=1\n${request}`);
+    };
+    return [...failures, ...applyEach(peersPut(steps, failures), greet)];
   },
 };
 
-/** The requests of a step, as lines. */
+/** The requests of a step, as lines. A peer that is put has no keepalive yet; see {@link greetingRequestsOf}. */
 export function requestsOf({ action, object }: WireguardStep): string[] {
   if (object.kind === "wireguard") {
     return action === "put" ? [deviceLines(object as WireguardDevice)] : [];
   }
-  const peer = `public_key=${Uint8Array.fromBase64(object.publicKey).toHex()}\n`;
-  if (action === "remove") return [`${peer}remove=true\n`];
-  const wanted = object as WireguardPeer;
-  const first = firstKeepalive(wanted);
-  return [
-    `${peer}${peerLines(wanted)}${keepaliveLine(first)}`,
-    ...first === wanted.keepaliveSeconds
-      ? []
-      : [`${peer}update_only=true\n${keepaliveLine(wanted.keepaliveSeconds)}`],
-  ];
+  if (action === "remove") return [`${peerLine(object)}remove=true\n`];
+  return [`${peerLine(object)}${wantedLines(object as WireguardPeer)}`];
+}
+
+/** The requests after which a peer that was put has its keepalive; see {@link greetingOf}. */
+export function greetingRequestsOf(peer: WireguardPeer): string[] {
+  return greetingOf(peer).map((seconds) =>
+    `${peerLine(peer)}update_only=true\npersistent_keepalive_interval=${seconds}\n`
+  );
+}
+
+function peerLine({ publicKey }: { readonly publicKey: string }): string {
+  return `public_key=${Uint8Array.fromBase64(publicKey).toHex()}\n`;
 }
 
 function deviceLines({ privateKey, listenPort }: WireguardDevice): string {
   return `private_key=${privateKey.reveal().toHex()}\nlisten_port=${listenPort}\n`;
 }
 
-function keepaliveLine(seconds: number): string {
-  return `persistent_keepalive_interval=${seconds}\n`;
-}
-
-function peerLines({ presharedKey, endpoint, allowedIps }: WireguardPeer): string {
+function wantedLines({ presharedKey, endpoint, allowedIps }: WireguardPeer): string {
   const psk = presharedKey?.reveal() ?? new Uint8Array(WG_KEY_LEN);
   return `preshared_key=${psk.toHex()}\nendpoint=${formatEndpoint(endpoint)}\n` +
-    `replace_allowed_ips=true\n${allowedIps.map((cidr) => `allowed_ip=${cidr}\n`).join("")}`;
+    `persistent_keepalive_interval=0\nreplace_allowed_ips=true\n${
+      allowedIps.map((cidr) => `allowed_ip=${cidr}\n`).join("")
+    }`;
 }
 
 function formatEndpoint({ address, port }: WireguardEndpoint): string {

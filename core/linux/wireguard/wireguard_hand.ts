@@ -51,10 +51,22 @@ export interface WireguardHand {
 }
 
 /**
- * What a peer's keepalive is set to for a moment when the peer is put. A device sends a packet when keepalive is switched
- * on. For that it makes a handshake: so the first pod's packet does not wait for one, and a peer that still uses what it
- * agreed on with an earlier run of this node finds out at once rather than after 15 s.
+ * What the keepalive of a peer that was put without one is set to, in seconds, one after the other. A device sends a
+ * packet when keepalive is switched on. For that it makes a handshake: so the first pod's packet does not wait for one,
+ * and a peer that still uses what it agreed on with an earlier run of this node finds out at once rather than after 15 s.
+ * A handshake costs twice what a peer does: no peer waits for others' handshakes if all are put before the first.
  */
-export function firstKeepalive({ keepaliveSeconds }: WireguardPeer): number {
-  return keepaliveSeconds || 1;
+export function greetingOf({ keepaliveSeconds }: WireguardPeer): readonly number[] {
+  return keepaliveSeconds === 0 ? [1, 0] : [keepaliveSeconds];
+}
+
+/** The peers that steps put, but for those that failed. */
+export function peersPut(
+  steps: readonly WireguardStep[],
+  failures: readonly WireguardFailure[],
+): (WireguardStep & { readonly object: WireguardPeer })[] {
+  const failed = new Set(failures.map(({ step }) => step));
+  return steps.filter((step): step is WireguardStep & { readonly object: WireguardPeer } =>
+    step.action === "put" && step.object.kind === "wireguardPeer" && !failed.has(step)
+  );
 }

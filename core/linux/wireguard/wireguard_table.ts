@@ -60,7 +60,7 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
   /**
    * Told of a change of a device. The kernel's forgets what it agreed on with its peers when it goes down. They don't, and
    * would go on like that for 15 s: when it is up again its peers are put again, which makes a handshake; see
-   * `firstKeepalive`. A program that makes a device sets it up itself, and its events come late: they are no sign of that.
+   * `greetingOf`. A program that makes a device sets it up itself, and its events come late: they are no sign of that.
    */
   onLink(before: LinkState | undefined, now: LinkState | undefined): void {
     if (before?.up && now?.up === false && now.tun === undefined) this.#wereDown.add(now.name);
