@@ -252,6 +252,7 @@ export class DataPathManager implements AsyncDisposable {
       backend: backend.type,
       mtuBytes: session.mtuBytes,
       hasDeviceAddress: objects.some(({ kind }) => kind === "address"),
+      devices: objects.flatMap((object) => object.kind === "link" ? [object.name] : []),
       networkRoutes: objects.flatMap((object) =>
         object.kind === "route" && "device" in object ? [object] : []
       ),

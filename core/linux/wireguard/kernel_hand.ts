@@ -35,6 +35,8 @@ import {
   WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL,
   WGPEER_A_PRESHARED_KEY,
   WGPEER_A_PUBLIC_KEY,
+  WGPEER_A_RX_BYTES,
+  WGPEER_A_TX_BYTES,
   WGPEER_F_REMOVE_ME,
   WGPEER_F_REPLACE_ALLOWEDIPS,
   WGPEER_F_UPDATE_ONLY,
@@ -44,8 +46,8 @@ import {
   type FoundPeer,
   type FoundWireguard,
   greetingOf,
+  handshakeOf,
   peersPut,
-  SESSION_MS,
   type WireguardFailure,
   type WireguardHand,
   type WireguardStep,
@@ -255,7 +257,9 @@ function parsePeer(bytes: Uint8Array, device: string, nowMs: number): FoundPeer 
     publicKey: (attributes.get(WGPEER_A_PUBLIC_KEY) ?? NONE).toBase64(),
     presharedKey: psk?.some((octet) => octet !== 0) ? new WireguardSecret(psk) : undefined,
     endpoint: parseEndpoint(view(WGPEER_A_ENDPOINT)),
-    isHeard: nowMs - seconds * 1000 < SESSION_MS,
+    ...handshakeOf(seconds * 1000, nowMs),
+    receivedBytes: bytesOf(view(WGPEER_A_RX_BYTES)),
+    sentBytes: bytesOf(view(WGPEER_A_TX_BYTES)),
     keepaliveSeconds: keepalive.byteLength < 2 ? 0 : keepalive.getUint16(0, true),
     allowedIps: [...attributesOf(attributes.get(WGPEER_A_ALLOWEDIPS) ?? NONE)]
       .map(([, network]) => {
@@ -264,6 +268,10 @@ function parsePeer(bytes: Uint8Array, device: string, nowMs: number): FoundPeer 
         return new Cidr(address, parts.get(WGALLOWEDIP_A_CIDR_MASK)?.[0] ?? 0);
       }),
   };
+}
+
+function bytesOf(view: DataView): number {
+  return view.byteLength < 8 ? 0 : Number(view.getBigUint64(0, true));
 }
 
 /** Reads a `struct sockaddr_in` or `sockaddr_in6`. */

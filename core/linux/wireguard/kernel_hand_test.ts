@@ -88,10 +88,12 @@ Deno.test("kernel hand: what the kernel says of a peer is what was put, in both 
     privateKey: undefined,
     listenPort: 0,
   });
-  const [{ isHeard, presharedKey, ...found }, ...more] = read.peers as [typeof read.peers[0]];
+  const [{ isHeard, presharedKey, handshakeAtMs, receivedBytes, sentBytes, ...found }, ...more] =
+    read.peers as [typeof read.peers[0]];
   const { presharedKey: wanted, ...rest } = peer;
   assert.deepEqual(found, rest);
   assert.ok(WireguardSecret.equal(presharedKey, wanted));
   assert.equal(isHeard, false);
+  assert.deepEqual([handshakeAtMs, receivedBytes, sentBytes], [undefined, 0, 0]);
   assert.deepEqual(more, []);
 });

@@ -14,8 +14,8 @@ import {
   type FoundPeer,
   type FoundWireguard,
   greetingOf,
+  handshakeOf,
   peersPut,
-  SESSION_MS,
   type WireguardHand,
   type WireguardStep,
 } from "./wireguard_hand.ts";
@@ -71,7 +71,8 @@ function wantedLines({ presharedKey, endpoint, allowedIps }: WireguardPeer): str
     }`;
 }
 
-function formatEndpoint({ address, port }: WireguardEndpoint): string {
+/** An endpoint as WireGuard's programs have it: `10.99.0.2:51820`, `[fd99::2]:51820`. */
+export function formatEndpoint({ address, port }: WireguardEndpoint): string {
   return address.family === 4 ? `${address}:${port}` : `[${address}]:${port}`;
 }
 
@@ -118,7 +119,9 @@ function parsePeer(
     publicKey: Uint8Array.fromHex(one.public_key!).toBase64(),
     presharedKey: secretOf(one.preshared_key),
     endpoint: parseEndpoint(one.endpoint ?? ""),
-    isHeard: nowMs - handshakeMs < SESSION_MS,
+    ...handshakeOf(handshakeMs, nowMs),
+    receivedBytes: Number(one.rx_bytes ?? 0),
+    sentBytes: Number(one.tx_bytes ?? 0),
     keepaliveSeconds: Number(one.persistent_keepalive_interval ?? 0),
     allowedIps: lines.filter(([key]) => key === "allowed_ip").map(([, text]) => Cidr.parse(text)),
   };

@@ -67,7 +67,13 @@ Deno.test("program hand: an answer is a device and its peers", () => {
     keepaliveSeconds: 25,
     allowedIps: [Cidr.parse("10.5.2.0/24"), Cidr.parse("fc00:5:0:2::/64")],
   });
-  assert.deepEqual(a, { ...peer, isHeard: true });
+  assert.deepEqual(a, {
+    ...peer,
+    isHeard: true,
+    handshakeAtMs: NOW_MS - 179_000,
+    receivedBytes: 2,
+    sentBytes: 1,
+  });
   const { isHeard, endpoint, presharedKey } = b as FoundPeer;
   assert.deepEqual([isHeard, endpoint], [false, undefined]);
   assert.ok(WireguardSecret.equal(presharedKey, new WireguardSecret(octets(7))));

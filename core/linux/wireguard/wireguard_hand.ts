@@ -20,10 +20,16 @@ export type FoundPeer = Omit<WireguardPeer, "endpoint"> & {
   /** Where its packets go now; `undefined` if the device does not know. */
   readonly endpoint: WireguardEndpoint | undefined;
   /**
-   * Whether it proved lately that it is where `endpoint` says: it made a handshake in the last {@link SESSION_MS}. Not
+   * Whether it proved lately that it is where `endpoint` says: it made a handshake in the last 180 s. Not
    * said of what denim has just written.
    */
   readonly isHeard?: boolean;
+  /** When it made the latest handshake, in milliseconds since 1970; `undefined` before the first one. */
+  readonly handshakeAtMs?: number | undefined;
+  /** How much came from it and went to it, headers included, in bytes. */
+  readonly receivedBytes?: number;
+  /** See {@link FoundPeer.receivedBytes}. */
+  readonly sentBytes?: number;
   /** Whether the device was down, and so forgot what it had agreed on with the peer, without a word to it since. */
   readonly isForgotten?: boolean;
 };
@@ -37,7 +43,15 @@ export type WireguardStep = Step<WireguardObject, FoundWireguard>;
 export type WireguardFailure = StepFailure<WireguardObject, FoundWireguard>;
 
 /** For how long packets go by what a handshake agreed on, in milliseconds (`REJECT_AFTER_TIME` of the protocol, 180 s). */
-export const SESSION_MS = 180_000;
+const SESSION_MS = 180_000;
+
+/** What both ways say of a handshake at this time, 0 if there was none yet. */
+export function handshakeOf(
+  atMs: number,
+  nowMs: number,
+): Pick<FoundPeer, "isHeard" | "handshakeAtMs"> {
+  return { isHeard: nowMs - atMs < SESSION_MS, handshakeAtMs: atMs || undefined };
+}
 
 /** A way to WireGuard devices. */
 export interface WireguardHand {
