@@ -47,7 +47,7 @@ import {
   type FoundWireguard,
   greetingOf,
   handshakeOf,
-  peersPut,
+  type PeerPut,
   type WireguardFailure,
   type WireguardHand,
   type WireguardStep,
@@ -86,11 +86,13 @@ export class KernelHand implements WireguardHand, Disposable {
   /** See {@link WireguardHand.apply}. A step is a message of its own, so that one that fails is known. */
   apply(device: string, steps: readonly WireguardStep[]): WireguardFailure[] {
     const family = this.#familyId;
-    const failures = this.#send(steps, (step) => writeStep(this.#writer, family, device, step));
-    const put = peersPut(steps, failures);
-    const greet = ({ object }: typeof put[0]) =>
-      writeGreeting(this.#writer, family, device, object);
-    return [...failures, ...this.#send(put, greet)];
+    return this.#send(steps, (step) => writeStep(this.#writer, family, device, step));
+  }
+
+  /** See {@link WireguardHand.greet}. */
+  greet(device: string, put: readonly PeerPut[]): WireguardFailure[] {
+    const family = this.#familyId;
+    return this.#send(put, ({ object }) => writeGreeting(this.#writer, family, device, object));
   }
 
   /** Sends what `write` makes of each step, in batches, and returns the steps that failed. */

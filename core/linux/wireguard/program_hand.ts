@@ -15,7 +15,7 @@ import {
   type FoundWireguard,
   greetingOf,
   handshakeOf,
-  peersPut,
+  type WireguardFailure,
   type WireguardHand,
   type WireguardStep,
 } from "./wireguard_hand.ts";
@@ -27,17 +27,21 @@ export const programHand: WireguardHand = {
     return parseDevice(socket.ask("get=1\n"), device, Date.now());
   },
 
-  apply(device, steps) {
-    using socket = new UapiSocket(device);
-    const failures = applyEach(steps, (step) => {
-      for (const request of requestsOf(step)) socket.ask(`set=1\n${request}`);
-    });
-    const greet = ({ object }: { readonly object: WireguardPeer }) => {
-      for (const request of greetingRequestsOf(object)) socket.ask(`set=1\n${request}`);
-    };
-    return [...failures, ...applyEach(peersPut(steps, failures), greet)];
-  },
+  apply: (device, steps) => askEach(device, steps, requestsOf),
+  greet: (device, put) => askEach(device, put, ({ object }) => greetingRequestsOf(object)),
 };
+
+/** Makes each step's requests, and returns the steps that failed. */
+function askEach<Each extends WireguardStep>(
+  device: string,
+  steps: readonly Each[],
+  requestsOf: (step: Each) => readonly string[],
+): WireguardFailure[] {
+  using socket = new UapiSocket(device);
+  return applyEach(steps, (step) => {
+    for (const request of requestsOf(step)) socket.ask(`set=1\n${request}`);
+  });
+}
 
 /** The requests of a step, as lines. A peer that is put has no keepalive yet; see {@link greetingRequestsOf}. */
 export function requestsOf({ action, object }: WireguardStep): string[] {

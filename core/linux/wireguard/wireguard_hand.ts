@@ -16,7 +16,7 @@ export type FoundDevice = Omit<WireguardDevice, "privateKey"> & {
 };
 
 /** A peer as a device has it. */
-export type FoundPeer = Omit<WireguardPeer, "endpoint"> & {
+export type FoundPeer = Omit<WireguardPeer, "endpoint" | "begins"> & {
   /** Where its packets go now; `undefined` if the device does not know. */
   readonly endpoint: WireguardEndpoint | undefined;
   /**
@@ -39,6 +39,8 @@ export type FoundWireguard = FoundDevice | FoundPeer;
 
 /** A step about one device. */
 export type WireguardStep = Step<WireguardObject, FoundWireguard>;
+/** A step that puts a peer. */
+export type PeerPut = WireguardStep & { readonly action: "put"; readonly object: WireguardPeer };
 /** A step that failed. */
 export type WireguardFailure = StepFailure<WireguardObject, FoundWireguard>;
 
@@ -58,10 +60,12 @@ export interface WireguardHand {
   /** What a device has. Throws a LinuxError. */
   read(device: string): readonly FoundWireguard[];
   /**
-   * Takes steps about one device in the order given, and returns those that failed. Throws a LinuxError if the device
-   * can't be spoken to.
+   * Takes steps about one device in the order given, and returns those that failed. A peer that is put has no keepalive
+   * before it is greeted. Throws a LinuxError if the device can't be spoken to.
    */
   apply(device: string, steps: readonly WireguardStep[]): readonly WireguardFailure[];
+  /** Greets peers that were put; see {@link greetingOf}. Returns the steps of those where that failed, and throws, likewise. */
+  greet(device: string, put: readonly PeerPut[]): readonly WireguardFailure[];
 }
 
 /**
@@ -74,13 +78,13 @@ export function greetingOf({ keepaliveSeconds }: WireguardPeer): readonly number
   return keepaliveSeconds === 0 ? [1, 0] : [keepaliveSeconds];
 }
 
-/** The peers that steps put, but for those that failed. */
+/** The steps that put peers, but for those that failed. */
 export function peersPut(
   steps: readonly WireguardStep[],
   failures: readonly WireguardFailure[],
-): (WireguardStep & { readonly object: WireguardPeer })[] {
+): PeerPut[] {
   const failed = new Set(failures.map(({ step }) => step));
-  return steps.filter((step): step is WireguardStep & { readonly object: WireguardPeer } =>
+  return steps.filter((step): step is PeerPut =>
     step.action === "put" && step.object.kind === "wireguardPeer" && !failed.has(step)
   );
 }
