@@ -278,12 +278,7 @@ export class Prober implements PeerListener {
   async run(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#options;
     try {
-      // Many agents that start together shall not all probe in the same moment.
-      for (
-        let waitMs = Math.random() * TICK_MS;
-        await clock.sleep(waitMs, signal);
-        waitMs = TICK_MS
-      ) {
+      while (await clock.sleep(clock.msToTick(TICK_MS), signal)) {
         this.tick();
         if (this.#order.length > 0) continue;
         if (!await this.#arrivals.after(this.#arrivals.count, MAX_SLEEP_MS, signal)) return;

@@ -14,6 +14,7 @@ import { iproute } from "../support/iproute.ts";
 import { shIn } from "../support/sh.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
 import { DEVICE, makeLeases, NET_CONF } from "./converge.ts";
+import { processorUs } from "./processor.ts";
 import { type Measure, Samples } from "./stats.ts";
 
 /** How the bench is run. */
@@ -62,13 +63,13 @@ async function runOnce(
   playPeers(lab, node, peers);
   new SqliteLeases(`${lab.directory}/denim.db`).put(makeLeases(count).leases);
   await sleep(probe ? SETTLE_MS : SETTLE_ALONE_MS, signal);
-  const [startMs, before] = [performance.now(), processorMs(node)];
+  const [startMs, before] = [performance.now(), processorUs(node)];
   await sleep(seconds * 1000, signal);
-  const after = processorMs(node);
-  const share = (key: keyof typeof after) =>
-    100 * (after[key] - before[key]) / (performance.now() - startMs);
-  samples.add(`${what}: agent's processor, of one core`, "%", share("all"));
-  samples.add(`${what}: of this, in user mode`, "%", share("user"));
+  const after = processorUs(node);
+  const used = (key: keyof typeof after) =>
+    1000 * (after[key] - before[key]) / (performance.now() - startMs);
+  samples.add(`${what}: agent's processor in a second`, "µs", used("all"));
+  samples.add(`${what}: agent's processor in a second, of this in user mode`, "µs", used("user"));
   for (let time = 0; time < ASKED; time++) {
     const askedMs = performance.now();
     const { peers: reports } = await denimPeers(node);
@@ -101,14 +102,6 @@ function playPeers(lab: Lab, node: LabNode, peers: LabNode): void {
 nft 'add chain netdev peers in { type filter hook ingress device ${DEVICE} priority 0; }'
 nft add rule netdev peers in meta pkttype set host`,
   );
-}
-
-/** The processor time that an agent has used, in milliseconds, of which ticks are 10. */
-function processorMs(node: LabNode): { readonly all: number; readonly user: number } {
-  const stat = Deno.readTextFileSync(`/proc/${node.agentPid}/stat`);
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  const [user, system] = [10 * Number(fields[11]), 10 * Number(fields[12])];
-  return { all: user + system, user };
 }
 
 async function denimPeers(node: LabNode): Promise<PeersReport> {

@@ -7,7 +7,7 @@
 
 import { RuntimeError, throwDefect } from "../../errors.ts";
 import type { WireguardDevice, WireguardPeer } from "../../kernel_state.ts";
-import { sleep } from "../../sleep.ts";
+import { msToTick, sleep } from "../../sleep.ts";
 import { WireguardSecret } from "../../wireguard_key.ts";
 import type { LinkState } from "../objects/link.ts";
 import { deviceKey, type KernelContext } from "../objects/object_kind.ts";
@@ -27,6 +27,8 @@ import type {
 
 /** WireGuard reports nothing: this is how often denim looks whether others have changed it, in milliseconds. */
 const LOOK_MS = 500;
+/** And so often whether there is something to look at by now. */
+const IDLE_MS = 1000;
 /** With many peers it looks less often: a wait takes this many times as long as a look. */
 const WAITS_TO_LOOK = 100;
 
@@ -163,6 +165,10 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
   /** See {@link KernelTable.listen}. */
   async listen(listener: TableListener<FoundWireguard>, signal: AbortSignal): Promise<void> {
     for (let waitMs = LOOK_MS; await sleep(waitMs, signal);) {
+      if (this.#options.desired.of("wireguard").size === 0) {
+        waitMs = msToTick(IDLE_MS);
+        continue;
+      }
       const startMs = performance.now();
       if (!this.#isAsWanted()) listener.lost();
       waitMs = Math.max(LOOK_MS, WAITS_TO_LOOK * (performance.now() - startMs));
