@@ -56,7 +56,13 @@ const NODE = parseSubnetEnv(
 /** What the check of the agent finds where none runs. */
 const NO_AGENT = "agent-silent";
 const vxlan = (name: string, vni = 1) => (
-  { name, vxlan: { vni, port: 8472 } as LinkState["vxlan"] } as Partial<LinkState>
+  { name, vxlan: { vni, port: 8472, outerIndex: 0 } as LinkState["vxlan"] } as Partial<LinkState>
+);
+const outerOf = (outerIndex: number) => (
+  {
+    name: "flannel.1",
+    vxlan: { vni: 1, port: 8472, outerIndex } as LinkState["vxlan"],
+  } as Partial<LinkState>
 );
 const denimConf = (...types: string[]) =>
   JSON.stringify({ name: "denim", plugins: ["denim", ...types].map((type) => ({ type })) });
@@ -150,6 +156,42 @@ const CASES: Readonly<Record<string, readonly [wrong: Changes, right: Changes]>>
           "[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n",
       },
     },
+  ],
+  "mac-changed-by-udev": [
+    {
+      links: [vxlan("flannel.1")],
+      files: {
+        "/usr/lib/systemd/network/99-default.link":
+          "[Match]\nOriginalName=*\n\n[Link]\nNamePolicy=keep\nMACAddressPolicy=persistent\n",
+        "/sys/class/net/flannel.1/addr_assign_type": "1\n",
+      },
+    },
+    {
+      // As on every Debian: denim gives its devices their addresses.
+      links: [vxlan("flannel.1"), vxlan("fl.2")],
+      files: {
+        "/usr/lib/systemd/network/99-default.link":
+          "[Match]\nOriginalName=*\n\n[Link]\nMACAddressPolicy=persistent\n",
+        "/etc/systemd/network/10-flannel.link":
+          "[Match]\nOriginalName=flannel*\n\n[Link]\nMACAddressPolicy=none\n",
+        "/etc/systemd/network/05-lan.link":
+          "[Match]\nPath=pci-*\n\n[Link]\nMACAddress=02:00:00:00:00:01\n",
+        "/sys/class/net/flannel.1/addr_assign_type": "1\n",
+        "/sys/class/net/fl.2/addr_assign_type": "3\n",
+      },
+    },
+  ],
+  "mtu-too-large": [
+    {
+      links: [{ name: "eth0", index: 2, mtuBytes: 1400 }, { ...outerOf(2), mtuBytes: 1450 }],
+    },
+    {
+      links: [{ name: "eth0", index: 2, mtuBytes: 1500 }, { ...outerOf(2), mtuBytes: 1450 }],
+    },
+  ],
+  "files-short": [
+    { files: { "/proc/sys/fs/file-nr": "950\t0\t1000\n" } },
+    { files: { "/proc/sys/fs/file-nr": "3360\t0\t9223372036854775807\n" } },
   ],
   "networks-overlap": [
     { subnetEnv: NODE, networks: [["eth0", "10.5.7.0/24"]] },

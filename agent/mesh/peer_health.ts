@@ -85,6 +85,8 @@ const LAST_WORDS_MS = 1_500;
  * once, has ended: one that is started again is back before.
  */
 const SILENT_MS = 4_000, SILENT_TURNS = 3;
+/** As a cut ends, one side may be so far ahead of the other, in milliseconds. */
+const AHEAD_MS = 3_000;
 /** A peer has to be well in so many judgements in a row. */
 const CALM = 3;
 /** How many results the loss is counted over. */
@@ -102,6 +104,10 @@ export class PeerHealth {
   #sinceMs: number;
   #calm = 0;
   #heardAtMs = -Infinity;
+  /** Since when it is heard, without a long pause. */
+  #heardSinceMs = -Infinity;
+  /** Since when it answers. */
+  #answersSinceMs = -Infinity;
   /** When it was first found that answers are missing; `undefined` while none is. */
   #missingSinceMs: number | undefined;
   /** The latest results, one a bit, the last one lowest; 1 is a loss. */
@@ -185,6 +191,7 @@ export class PeerHealth {
 
   /** A packet came from its agent over the data path, at a time as {@link PeerHealth.judge} has it. */
   heard(nowMs: number): void {
+    if (nowMs - this.#heardAtMs > HEARD_MS) this.#heardSinceMs = nowMs;
     this.#heardAtMs = nowMs;
   }
 
@@ -196,7 +203,11 @@ export class PeerHealth {
    * @param turnsMs the time in which peers' agents ask each of theirs once
    */
   judge(nowMs: number, dateMs: number = nowMs, turnsMs: number = Infinity): boolean {
-    this.#missingSinceMs = this.#missing.small ? this.#missingSinceMs ?? nowMs : undefined;
+    if (this.#missing.small) this.#missingSinceMs ??= nowMs;
+    else if (this.#missingSinceMs !== undefined) {
+      this.#missingSinceMs = undefined;
+      this.#answersSinceMs = nowMs;
+    }
     // Where nothing answers, that does not answer either. What it would have said before is not known afterwards.
     if (this.#missingSinceMs !== undefined) this.#missing = pick(this.#missing, SIGNS_OF_LIFE);
     const next = this.#judgement(nowMs, turnsMs);
@@ -212,9 +223,9 @@ export class PeerHealth {
   /** Of a peer that answers nothing: whether it is heard. `undefined` before it had time to be. */
   #silence(nowMs: number): Health | undefined {
     const sinceMs = this.#missingSinceMs ?? nowMs;
-    const isHeard = this.#heardAtMs > sinceMs + LAST_WORDS_MS &&
-      nowMs - this.#heardAtMs < HEARD_MS;
-    if (isHeard) return "one-way";
+    if (this.#heardAtMs > sinceMs + LAST_WORDS_MS && nowMs - this.#heardAtMs < HEARD_MS) {
+      return nowMs - this.#heardSinceMs < AHEAD_MS ? undefined : "one-way";
+    }
     return nowMs - sinceMs < HEARD_MS ? undefined : "no-answer";
   }
 
@@ -232,9 +243,9 @@ export class PeerHealth {
     if (udp >= MORE && plain === 0) return "checksum";
     const isDoubtful = large > 0 || this.#health === "checksum" && this.#mayRefuseChecksums;
     if (isDoubtful) return undefined;
-    // Before the first time nothing says that it has an agent that probes.
+    // Before the first time nothing says that it has an agent that probes; after an outage it has time again.
     const isSilent = this.#heardAtMs > -Infinity &&
-      nowMs - this.#heardAtMs > SILENT_MS + SILENT_TURNS * turnsMs;
+      nowMs - Math.max(this.#heardAtMs, this.#answersSinceMs) > SILENT_MS + SILENT_TURNS * turnsMs;
     return isSilent ? "no-agent" : "ok";
   }
 }

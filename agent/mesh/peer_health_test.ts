@@ -109,3 +109,17 @@ Deno.test("peer health: a datagram that is lost right after an outage is no brok
   assert.deepEqual(new Set(healths), new Set(["ok", "no-answer"]));
   assert.equal(healths.at(-1), "ok");
 });
+
+Deno.test("peer health: as a cut ends, neither what comes in first nor an agent that starts is trouble", () => {
+  const health = new PeerHealth(0);
+  const healths = Array.from({ length: 40 }, (_, index) => {
+    const nowMs = 1000 * (index + 1);
+    const isCut = index >= 5 && index < 20;
+    // It is heard 2 s before it answers, and then its agent starts again.
+    if (index < 5 || index === 18 || index === 19 || index > 25) health.heard(nowMs);
+    for (const question of ALL) isCut ? health.missed(question) : health.answered(question, 1);
+    health.judge(nowMs, nowMs, 1000);
+    return health.health;
+  });
+  assert.deepEqual(new Set(healths), new Set(["ok", "no-answer"]));
+});

@@ -264,7 +264,8 @@ export class Prober implements PeerListener {
       if (target === undefined) return undefined;
       const { health: { health, sinceMs, roundTripMs, loss }, search, mtuBytes } = target;
       const found = search?.low === search?.high ? search?.low : undefined;
-      const pathMtuBytes = health === "ok" || health === "checksum" ? mtuBytes : found;
+      const passesAll = health === "ok" || health === "checksum" || health === "no-agent";
+      const pathMtuBytes = passesAll ? mtuBytes : found;
       return { health, sinceMs, roundTripMs, loss, pathMtuBytes };
     });
   }

@@ -47,6 +47,8 @@ export interface Call extends Right {
   readonly path: string;
   /** The forms that the answer may have. */
   readonly accept: string;
+  /** Whether the cluster may withhold the right: then the request is refused rather than waited for. */
+  readonly optional?: boolean;
   /** What is sent along, and its form. */
   readonly patch?: { readonly type: string; readonly body: string };
 }
@@ -71,6 +73,7 @@ export class KubernetesClient implements AsyncDisposable {
   #server = "";
   /** Whether the server ever answered. */
   #answered = false;
+  #clockAheadMs: number | undefined;
 
   /** Nothing is read or connected yet. */
   constructor(options: ClientOptions) {
@@ -86,6 +89,11 @@ export class KubernetesClient implements AsyncDisposable {
   /** The API server's URL as it was read last; `undefined` before that. */
   get server(): string | undefined {
     return this.#server || undefined;
+  }
+
+  /** How far this host's clock is ahead of the server's, in milliseconds, as its last answer told. */
+  get clockAheadMs(): number | undefined {
+    return this.#clockAheadMs;
   }
 
   /** Aborted when the client is closed, with the reason that waits reject with. */
@@ -112,6 +120,9 @@ export class KubernetesClient implements AsyncDisposable {
       this.#options.metrics.requests.add();
       try {
         using answer = await this.#send(call, ending);
+        // HTTP tells the second in which the answer was made (RFC 9110, section 6.6.1).
+        const date = Date.parse(answer.headers.get("date") ?? "");
+        if (!Number.isNaN(date)) this.#clockAheadMs = Date.now() - date;
         if (answer.status < 300) {
           const result = await read(answer);
           this.#worked(call);
@@ -126,7 +137,7 @@ export class KubernetesClient implements AsyncDisposable {
           waitMs = renewed ? Math.min(doubled, MAX_REFUSED_MS) : 0;
           if (renewed) this.#outage.failed("credentials", why);
           renewed = true;
-        } else if (answer.status === 403) {
+        } else if (answer.status === 403 && !call.optional) {
           this.#outage.failed(`${call.verb} ${call.resource}`, why);
           waitMs = Math.min(doubled, MAX_REFUSED_MS);
         } else if (isBusy(answer.status, why)) {

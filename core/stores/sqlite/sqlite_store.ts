@@ -41,6 +41,7 @@ import {
   NO_METRICS,
   type NodeIdentity,
   noNetConf,
+  type Note,
   NOTE_TTL_MS,
   Outage,
   overlaps,
@@ -314,17 +315,17 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   }
 
   /** See {@link LeaseStore.writeNote}. The first note makes the table: most clusters have none for long. */
-  async writeNote(key: string, text: string | undefined, signal: AbortSignal): Promise<void> {
-    if (text === undefined && !(await this.notes(signal)).has(key)) return;
+  async writeNote(key: string, note: Note | undefined, signal: AbortSignal): Promise<void> {
+    if (note === undefined && !(await this.notes(signal)).has(key)) return;
     await this.#write(signal, () => {
       this.#statement(MAKE_NOTES).run();
       this.#statement("DELETE FROM notes WHERE key = ? OR expires_at_ms <= ?").run(
         key,
         this.#now(),
       );
-      if (text === undefined) return;
+      if (note === undefined) return;
       this.#statement("INSERT INTO notes (key, text, expires_at_ms) VALUES (?, ?, ?)")
-        .run(key, text, this.#now() + NOTE_TTL_MS);
+        .run(key, note.text, this.#now() + NOTE_TTL_MS);
     });
   }
 
