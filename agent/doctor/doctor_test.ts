@@ -3,6 +3,7 @@ import type { LinkState } from "@denim/core/linux";
 import assert from "node:assert/strict";
 import { rootTest } from "../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../tests/support/scratch_namespace.ts";
+import { TempFolder } from "../../tests/support/temp_folder.ts";
 import { type Host, ThisHost } from "./host.ts";
 import { CHECKS } from "./mod.ts";
 
@@ -244,6 +245,72 @@ for (const [name, [wrong, right]] of Object.entries(CASES)) {
     assert.deepEqual(await findings(host(right)), others(right));
   });
 }
+
+/** What a made-up agent answers otherwise than one with which all is well. */
+interface Answers {
+  readonly ready?: boolean;
+  readonly store?: Readonly<Record<string, unknown>>;
+  readonly health?: string;
+  readonly troubles?: readonly unknown[];
+  readonly openFiles?: number;
+}
+
+const ANSWERS: Readonly<Record<string, Answers>> = {
+  "agent-unready": { ready: false },
+  "store-unreachable": { store: { reachable: false, outageSeconds: 70 } },
+  "clock-skewed": { store: { clockAheadSeconds: -61 } },
+  "path-mtu-too-small": { health: "mtu" },
+  "peers-troubled": { health: "no-answer" },
+  "clone-seen": { troubles: [{ subnet: "10.5.2.0/24", health: "clone", from: ["10.5.1.0-24"] }] },
+  "agent-files-short": { openFiles: 1000 },
+};
+
+/** Has a made-up agent serve on a socket, asks the doctor, and gives what it finds. */
+async function findingsWith(answers: Answers): Promise<string[]> {
+  using folder = new TempFolder();
+  const path = `${folder.path}/agent.sock`;
+  const store = { reachable: true, outageSeconds: 0, clockAheadSeconds: 0.4, description: "x" };
+  const peer = { subnet: "10.5.2.0/24", publicIp: "10.99.0.2", pathMtuBytes: 1350 };
+  const routes: Readonly<Record<string, unknown>> = {
+    "/status": {
+      ready: answers.ready ?? true,
+      unready: "why",
+      store: { ...store, ...answers.store },
+    },
+    "/peers": { peers: [{ ...peer, health: answers.health ?? "ok" }] },
+    "/mesh": { troubles: answers.troubles ?? [] },
+    "/metrics": `process_open_fds ${answers.openFiles ?? 40}\nprocess_max_fds 1024\n`,
+  };
+  await using _agent = Deno.serve({ path, onListen() {} }, ({ url }) => {
+    const answer = routes[new URL(url).pathname];
+    return typeof answer === "string" ? new Response(answer) : Response.json(answer);
+  });
+  return await findings({ ...host({}), paths: { ...PATHS, apiSocket: path } });
+}
+
+for (const [name, wrong] of Object.entries(ANSWERS)) {
+  Deno.test(`doctor: ${name} is found where the agent says so`, async () => {
+    assert.deepEqual(await findingsWith(wrong), [name]);
+  });
+}
+
+Deno.test("doctor: an agent with which all is well is no finding", async () => {
+  assert.deepEqual(await findingsWith({}), []);
+});
+
+Deno.test("doctor: docs/troubleshooting.md has every finding", () => {
+  const docs = Deno.readTextFileSync(
+    new URL("../../docs/troubleshooting.md", import.meta.url),
+  );
+  const folder = new URL("./", import.meta.url);
+  const names = [...Deno.readDirSync(folder)].filter(({ name }) => !name.endsWith("_test.ts"))
+    .flatMap(({ name }) => {
+      const text = Deno.readTextFileSync(new URL(name, folder));
+      return [...text.matchAll(/^ +name: "([a-z-]+)"/gm)].map(([, finding]) => finding!);
+    });
+  assert.ok(names.length > 20);
+  assert.deepEqual(names.filter((name) => !docs.includes(`| \`${name}\``)), []);
+});
 
 rootTest("doctor: a real host's devices and addresses are seen", () => {
   using namespace = new ScratchNamespace();

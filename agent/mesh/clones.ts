@@ -9,7 +9,7 @@ import { type Cidr, type Clock, EventCounter, MAX_SLEEP_MS } from "@denim/core";
 import type { Trouble } from "./mesh_report.ts";
 
 /** For so long a clone is told of after it was seen last, in milliseconds. */
-const KEEP_MS = 60_000;
+const KEEP_MS = 30_000;
 
 /** What {@link Clones} works with. */
 export interface ClonesOptions {

@@ -11,7 +11,7 @@ import { sleep } from "@denim/core";
 import type { PeersReport } from "../../agent/status_report.ts";
 import { ip, ipJson } from "../support/ip.ts";
 import { iproute } from "../support/iproute.ts";
-import { shIn } from "../support/sh.ts";
+import { sh, shIn } from "../support/sh.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
 import { DEVICE, makeLeases, NET_CONF } from "./converge.ts";
 import { processorUs } from "./processor.ts";
@@ -61,6 +61,7 @@ async function runOnce(
   const [node, peers] = lab.nodes as [LabNode, LabNode];
   await node.startAgent(signal, probe ? [] : ["--probe-peers=false"]);
   playPeers(lab, node, peers);
+  keepApart(lab, node, peers);
   new SqliteLeases(`${lab.directory}/denim.db`).put(makeLeases(count).leases);
   await sleep(probe ? SETTLE_MS : SETTLE_ALONE_MS, signal);
   const [startMs, before] = [performance.now(), processorUs(node)];
@@ -76,6 +77,22 @@ async function runOnce(
     samples.add(`${what}: denim peers`, "ms", performance.now() - askedMs);
     const ok = reports.filter(({ health }) => health === "ok").length;
     if (probe && time === 0) samples.add(`${what}: found well`, "%", 100 * ok / count);
+  }
+}
+
+/**
+ * Has the agent work on one processor, and everything behind its device on the others: of a real network a node does not do
+ * the switches' and the peers' work.
+ */
+function keepApart(lab: Lab, node: LabNode, peers: LabNode): void {
+  const others = (2 ** navigator.hardwareConcurrency - 2).toString(16);
+  if (others === "0") return;
+  sh(`taskset -a -p 1 ${node.agentPid}`);
+  for (const name of [`${lab.prefix}-net`, node.namespaceName, peers.namespaceName]) {
+    sh(
+      `ip netns exec ${name} sh -c ` +
+        `'for file in /sys/class/net/*/queues/rx-*/rps_cpus; do echo ${others} >$file; done'`,
+    );
   }
 }
 
