@@ -85,6 +85,8 @@ const LAST_WORDS_MS = 1_500;
  * once, has ended: one that is started again is back before.
  */
 const SILENT_MS = 4_000, SILENT_TURNS = 3;
+/** For so long one that answers nothing is listened to before it is said not to answer, in milliseconds. */
+const LISTEN_MS = 3_500;
 /** As a cut ends, one side may be so far ahead of the other, in milliseconds. */
 const AHEAD_MS = 3_000;
 /** A peer has to be well in so many judgements in a row. */
@@ -226,7 +228,7 @@ export class PeerHealth {
     if (this.#heardAtMs > sinceMs + LAST_WORDS_MS && nowMs - this.#heardAtMs < HEARD_MS) {
       return nowMs - this.#heardSinceMs < AHEAD_MS ? undefined : "one-way";
     }
-    return nowMs - sinceMs < HEARD_MS ? undefined : "no-answer";
+    return nowMs - sinceMs < LISTEN_MS ? undefined : "no-answer";
   }
 
   /** `undefined` while it may be chance. */
