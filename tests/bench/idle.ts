@@ -28,8 +28,8 @@ export interface IdleOptions {
   readonly seconds: number;
 }
 
-/** What came with the start is done by then. */
-const SETTLE_MS = 15_000;
+/** What came with the start is done by then, the first full check too. */
+const SETTLE_MS = 75_000;
 const POLL_MS = 200, PATIENCE_MS = 120_000;
 /** Requests to Kubernetes at the same time. */
 const MAKERS = 16;

@@ -27,8 +27,8 @@ export interface MeshOptions {
   readonly seconds: number;
 }
 
-/** Every peer has had its turns by then; without probes there is less to wait for. */
-const SETTLE_MS = 120_000, SETTLE_ALONE_MS = 10_000;
+/** Every peer has had its turns by then, and the first full check is over. */
+const SETTLE_MS = 120_000, SETTLE_ALONE_MS = 75_000;
 const ASKED = 5;
 
 /** Measures, and says on the way how it goes. */

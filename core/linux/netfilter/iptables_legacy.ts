@@ -142,8 +142,10 @@ export class IptablesLegacy implements IptablesPort {
         names.has(`${place.family} ${place.table}`) && this.#look(place)
       );
     };
-    const waitMs = () => this.mayMiss() ? LOOK_MS : msToTick(LOOK_FOR_FIRST_MS);
-    for (let before = look(); await sleep(waitMs(), signal);) {
+    let before = look();
+    const waitMs = () =>
+      before.some((text) => text !== false) ? LOOK_MS : msToTick(LOOK_FOR_FIRST_MS);
+    while (await sleep(waitMs(), signal)) {
       const now = look();
       const places = PLACES.filter((_, at) => now[at] !== before[at]);
       before = now;

@@ -28,7 +28,7 @@ import type {
 /** WireGuard reports nothing: this is how often denim looks whether others have changed it, in milliseconds. */
 const LOOK_MS = 500;
 /** And so often whether there is something to look at by now. */
-const IDLE_MS = 1000;
+const IDLE_MS = 5000;
 /** With many peers it looks less often: a wait takes this many times as long as a look. */
 const WAITS_TO_LOOK = 100;
 

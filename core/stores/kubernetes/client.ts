@@ -185,7 +185,6 @@ export class KubernetesClient implements AsyncDisposable {
     const current = this.#open();
     try {
       const { access, connection } = await current;
-      const token = await access.token(signal);
       return await connection.send({
         method: patch === undefined ? "GET" : "PATCH",
         path,
@@ -195,7 +194,7 @@ export class KubernetesClient implements AsyncDisposable {
           // The server would spend more on packing than a cluster's network on carrying.
           "accept-encoding": "identity",
           ...patch && { "content-type": patch.type },
-          ...token === undefined ? {} : { authorization: `Bearer ${token}` },
+          ...await authorization(access, signal),
         },
         body: patch?.body,
         signal,
@@ -227,7 +226,8 @@ export class KubernetesClient implements AsyncDisposable {
     this.#renew = false;
     this.#server = access.server;
     const transport = await openTransport(access, this.#turn++, resolve);
-    return { access, connection: new Connection(transport) };
+    const connection = new Connection(transport, (signal) => authorization(access, signal));
+    return { access, connection };
   }
 
   /** Whether it may go by: what could be used once may only be on its way to being renewed. */
@@ -244,4 +244,12 @@ export class KubernetesClient implements AsyncDisposable {
 /** Whether to ask again later helps. It does not if what is asked for is newer than the server's store. */
 function isBusy(status: number, why: string): boolean {
   return status === 429 || status >= 500 && !why.includes("Too large resource version");
+}
+
+async function authorization(
+  access: Access,
+  signal: AbortSignal,
+): Promise<Readonly<Record<string, string>>> {
+  const token = await access.token(signal);
+  return token === undefined ? {} : { authorization: `Bearer ${token}` };
 }

@@ -858,6 +858,16 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
     });
     const follower = world.follow(store);
     await follower.sees("10.5.1.0-24");
+    // While nothing happens the server is asked whether it is there: over the connection that the watch has.
+    const { made } = proxy;
+    let [octets, atMs, questions] = [proxy.received, performance.now(), 0];
+    await eventually("it is asked twice", () => {
+      if (proxy.received === octets) return questions === 2;
+      if (performance.now() - atMs > 2_000) questions++;
+      [octets, atMs] = [proxy.received, performance.now()];
+      return false;
+    }, 30_000);
+    assert.equal(proxy.made, made);
     proxy.silence();
     const startMs = performance.now();
     await world.make("n2", ["10.5.2.0/24"], vxlan(2));
