@@ -55,6 +55,8 @@ export interface NodeView {
   readonly peers: PeerList;
   /** How a peer's halves are, in their order; nothing of those that are not probed. */
   health(key: string): readonly (ProbedHalf | undefined)[];
+  /** How far this host's clock is ahead of the store's, in milliseconds; `undefined` if that is not known. */
+  readonly clockAheadMs: number | undefined;
   /** What all nodes together find wrong between them. Rejects with a RuntimeError if the store cannot say. */
   mesh(signal: AbortSignal): Promise<MeshReport>;
 }
@@ -123,7 +125,12 @@ function statusReport(state: Readonly<AgentState>): StatusReport {
     ready: unready === undefined,
     unready: unready ?? null,
     startedAt: isoTime(startedAtMs),
-    store: { description: store ?? null, reachable: outageSeconds === 0, outageSeconds },
+    store: {
+      description: store ?? null,
+      reachable: outageSeconds === 0,
+      outageSeconds,
+      clockAheadSeconds: node?.clockAheadMs === undefined ? null : node.clockAheadMs / 1000,
+    },
     node: node?.lease === undefined
       ? null
       : nodeReport(node, node.lease, Object.fromEntries(repairs)),
