@@ -5,7 +5,7 @@
  * @module
  */
 
-import { z } from "zod";
+import * as z from "zod";
 import { RuntimeError } from "./errors.ts";
 import { Cidr, FAMILIES, type Family, IpAddress } from "./ip.ts";
 
