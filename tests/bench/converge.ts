@@ -192,6 +192,7 @@ class Kernel implements Disposable {
       owned: (name) => name === DEVICE,
       ownedDevices: () => [DEVICE],
       nexthop: () => undefined,
+      wantsAddress: () => false,
       networks: [],
       podBridge: undefined,
     };
