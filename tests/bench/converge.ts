@@ -529,6 +529,7 @@ class Kernel implements Disposable {
       owned: (name) => name === DEVICE,
       ownedDevices: () => index() === undefined ? [] : [DEVICE],
       nexthop: () => undefined,
+      wantsAddress: () => false,
       networks: [],
       podBridge: undefined,
     };
