@@ -7,7 +7,7 @@
 import { Cidr, type IpAddress } from "@denim/core/ip";
 import { Pinger } from "@denim/core/linux/ping";
 import { formatSubnetEnv } from "@denim/core/subnet-env";
-import { type Answer, answer } from "@denim/plugin";
+import { type Answer, answer, pluginScript } from "@denim/plugin";
 import { DEBIAN_PLUGINS } from "../support/debian_plugins.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { eventually } from "../support/wait.ts";
@@ -90,17 +90,40 @@ export class PluginNode implements Disposable {
   }
 
   /** Where an agent serves the plugin, if one was started. */
-  get cniSocket(): string {
-    return `${this.directory}/cni.sock`;
+  get calls(): string {
+    return `${this.directory}/calls`;
+  }
+
+  /** What starts the plugin: with an agent, the script that asks it. */
+  get #plugin(): readonly [string, ...string[]] {
+    return this.#agent === undefined ? PLUGIN : [this.launcher];
+  }
+
+  /** The script that asks an agent, and starts the plugin where none does the work. */
+  get launcher(): string {
+    return `${this.directory}/denim`;
   }
 
   /** Starts the part of an agent that attaches pods, and waits until it serves. */
   async startAgent(): Promise<void> {
-    const [command, ...args] = programOf("../support/cni_agent.ts", this.cniSocket);
+    const plugin = PLUGIN.join(" ");
+    const script = pluginScript({ plugin, revision: undefined, calls: this.calls });
+    Deno.writeTextFileSync(this.launcher, `#!/bin/sh\n${script}`, { mode: 0o755 });
+    const [command, ...args] = programOf("../support/cni_agent.ts", this.calls);
     this.#agent = this.namespace.run(() =>
       new Deno.Command(command, { args, stdin: "null", stdout: "null" }).spawn()
     );
-    await eventually("the agent serves", () => answers(this.cniSocket), 60_000);
+    await eventually("the agent serves", () => this.#isServed, 60_000);
+  }
+
+  get #isServed(): boolean {
+    try {
+      const [pid, , ask] = Deno.readTextFileSync(`${this.calls}/agent`).split(" ");
+      return Number(pid) === this.#agent!.pid &&
+        Deno.readLinkSync(`/proc/${pid}/fd/${ask}`) === `${this.calls}/ask`;
+    } catch {
+      return false;
+    }
   }
 
   /** Sends the agent a signal. */
@@ -130,7 +153,6 @@ export class PluginNode implements Disposable {
       name: "testnet",
       type: "denim",
       subnetFile: this.subnetFile,
-      cniSocket: this.cniSocket,
       dataDir: this.dataDir,
       ipam: { dataDir: `${this.directory}/networks`, ...ipam as object },
       delegate: { bridge: "cni0", ...delegate as object },
@@ -176,7 +198,7 @@ export class PluginNode implements Disposable {
     command: string,
     pod: ScratchNamespace,
     call: CniCall = {},
-    program: readonly [string, ...string[]] = PLUGIN,
+    program: readonly [string, ...string[]] = this.#plugin,
   ): Promise<CniAnswer> {
     const { code, stdout } = await (await this.start(command, pod, call, program)).output();
     const text = new TextDecoder().decode(stdout);
@@ -195,7 +217,7 @@ export class PluginNode implements Disposable {
   /** Runs GC as a process, with the attachments that there are. */
   gc(
     valid: readonly ValidAttachment[] | null,
-    program: readonly [string, ...string[]] = PLUGIN,
+    program: readonly [string, ...string[]] = this.#plugin,
   ): Promise<CniAnswer> {
     const conf = { ...this.conf(), "cni.dev/valid-attachments": valid };
     return this.run("GC", this.namespace, { conf }, program);
@@ -206,7 +228,7 @@ export class PluginNode implements Disposable {
     command: string,
     pod: ScratchNamespace,
     call: CniCall = {},
-    program: readonly [string, ...string[]] = PLUGIN,
+    program: readonly [string, ...string[]] = this.#plugin,
   ): Promise<Deno.ChildProcess> {
     const { environment, input } = this.#request(command, pod, call);
     const [path, ...args] = program;
@@ -278,16 +300,6 @@ export class PluginNode implements Disposable {
 function done(answered: ReturnType<typeof answer>): Answer {
   if (typeof answered === "function") throw new Error("it takes its time: use `run`");
   return answered;
-}
-
-/** Whether somebody accepts connections to a socket. */
-async function answers(path: string): Promise<boolean> {
-  try {
-    (await Deno.connect({ transport: "unix", path })).close();
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** What starts a plugin that is a module. */

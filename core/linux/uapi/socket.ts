@@ -34,6 +34,6 @@ export const CLONE_NEWNET = 0x40000000;
 // linux/mount.h
 export const MS_BIND = 4096, MNT_DETACH = 2;
 // asm-generic/poll.h
-export const POLLIN = 1;
+export const POLLIN = 1, POLLOUT = 4;
 // linux/eventfd.h
 export const EFD_CLOEXEC = 0x80000;

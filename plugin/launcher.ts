@@ -1,0 +1,89 @@
+/**
+ * The plugin's half of the talk with the agent: a script for any POSIX shell, as each pod's start waits for it. A shell
+ * starts in a millisecond, a Deno in twenty. All that it runs beside the shell is sleep(1), to have a clock.
+ *
+ * @module
+ */
+
+import { buildName, GREETING, PLACES, REPLY_FD, SERVED_COMMANDS } from "./calls.ts";
+
+/** What a script is made of. */
+export interface LauncherOptions {
+  /** The shell's words that start the plugin; the script adds the folder of calls. */
+  readonly plugin: string;
+  /** The commit of the plugin's build; see {@link buildName}. */
+  readonly revision: string | null | undefined;
+  /** Where the agent serves. */
+  readonly calls: string;
+}
+
+/** How long an agent may take to greet, in seconds. One that is stopped takes longer. */
+const PATIENCE_S = "0.02";
+
+/** How many places a script tries to have. */
+const TRIES = 8;
+
+/**
+ * The script: `plugin` and the rest of it run with the environment and the standard input that a runtime gives. It does
+ * with what every POSIX shell has, and `test -ef` (POSIX.1-2024; dash and busybox had it before). A shell leaves out
+ * zeros of its input, which JSON has none of.
+ */
+export function pluginScript({ plugin, revision, calls }: LauncherOptions): string {
+  return `calls=${quoted(calls)}
+newline='
+'
+alone() { exec ${plugin} "$calls"; }
+# An agent of this build serves, and means by a path what this process does.
+is_served() {
+  read -r pid thread ask build <"$calls/agent" && [ "$build" = ${quoted(buildName(revision))} ] &&
+    [ "$calls/ask" -ef "/proc/$pid/fd/$ask" ] && [ /proc/self/ns/pid -ef "/proc/$pid/ns/pid" ] &&
+    [ /proc/self/ns/net -ef "/proc/$pid/ns/net" ] && [ /proc/self/root -ef "/proc/$pid/task/$thread/root" ] &&
+    [ /proc/self/ns/mnt -ef "/proc/$pid/task/$thread/ns/mnt" ]
+}
+# A FIFO that is opened for both ways does not wait for the other side.
+tell() { echo "$1 $place $$" 1<>"$calls/ask"; }
+# Sets what the agent said. The FIFO ends when the last of those is gone who can write to it: sleep, and then the agent.
+talk() {
+  sleep ${PATIENCE_S} >&3 3>&- ${REPLY_FD}<&- </dev/null &
+  exec 3>&-
+  tell hello
+  read -r greeting <&${REPLY_FD}
+  kill $!
+  wait $!
+  [ "$greeting" = ${GREETING} ] || return
+  tell go
+  while IFS= read -r line; do
+    case $line in
+      o*) output=$output\${line#o}$newline ;;
+      e*) errors=$errors\${line#e}$newline ;;
+      *) code=$line ;;
+    esac
+  done <&${REPLY_FD}
+}
+case \${CNI_COMMAND-} in ${SERVED_COMMANDS.join(" | ")}) ;; *) alone ;; esac
+is_served 2>/dev/null || alone
+input='' output='' errors='' code=''
+while IFS= read -r line; do input=$input$line$newline; done
+input=$input$line
+# A place is had by who makes its file.
+set -C
+tries=0 place=
+while [ -z "$place" ] && [ $tries -lt ${TRIES} ]; do
+  place=$((($$ + tries) % ${PLACES}))
+  { printf %s "$input" >"$calls/call.$place"; } 2>/dev/null || place=
+  tries=$((tries + 1))
+done
+[ -z "$place" ] || { talk; } 3<>"$calls/reply.$place" ${REPLY_FD}<"$calls/reply.$place" 2>/dev/null
+[ -n "$code" ] || alone <<end-of-input
+$input
+end-of-input
+printf %s "$errors" >&2
+printf %s "$output"
+exit "$code"
+`;
+}
+
+/** A text as one word of a shell. */
+function quoted(text: string): string {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}
