@@ -33,7 +33,8 @@ export function denoFlags(part: "agent" | "plugin"): readonly string[] {
     "--no-prompt",
     "--deny-import",
     ...permissions.map((name) => `--allow-${name}`),
-    ...part === "agent" ? [`--v8-flags=${AGENT_V8_FLAGS}`] : [],
+    // V8's cache holds none of the functions that are compiled when they are first called, and opening it takes 1 ms.
+    ...part === "agent" ? [`--v8-flags=${AGENT_V8_FLAGS}`] : ["--no-code-cache"],
   ];
 }
 
