@@ -6,6 +6,7 @@
  */
 
 import { isDefect, messageOf } from "@denim/core/errors";
+import { enterNodeMounts } from "@denim/core/linux/namespace";
 import { PluginServer, type ServedCall } from "@denim/plugin";
 import type { Build } from "./program.ts";
 
@@ -34,6 +35,8 @@ const scope = globalThis as unknown as WorkerScope;
 scope.onmessage = async ({ data: { path, build } }) => {
   let opened: PluginServer;
   try {
+    // Runtimes mean by a path what the node does, and the agent may be a service with another view.
+    enterNodeMounts();
     opened = await PluginServer.open(path, build?.revision);
   } catch (error) {
     if (isDefect(error)) throw error;

@@ -123,8 +123,8 @@ export const SETTINGS = [
   flag(
     "cni-calls",
     optionalText("PATH"),
-    "folder in which the CNI plugin asks the agent to attach pods: they start sooner, for some 14 MB; `denim install` " +
-      `has the plugin ask in ${DEFAULT_CALLS_FOLDER}; for agents outside of containers and sandboxes`,
+    `folder in which the agent attaches pods for the CNI plugin, which asks in ${DEFAULT_CALLS_FOLDER}: pods start ` +
+      "sooner, for some 14 MB; not for agents in containers",
   ),
   flag(
     "probe-peers",

@@ -20,7 +20,8 @@
  * 1. The script looks whether an agent serves that is of its build and in its own place: programs of two versions, or in
  *    different namespaces or roots, mean different things by the same path. `/proc/PID/fd/N` of a process that listens is
  *    the FIFO itself.
- * 2. It makes `call.N`, opens `reply.N`, and says `hello`.
+ * 2. It opens `reply.N`, makes `call.N`, and says `hello`. Each call has a FIFO of its own: the agent puts another one in
+ *    its place before the place is the next one's.
  * 3. The agent says {@link GREETING}. If that does not come soon the script goes away: until then nothing was asked.
  * 4. The script says `go`. The agent does the work, if the script is still there, and sends what {@link replyText} says.
  *    If the reply ends early the agent was killed, or left the call to the plugin; then the plugin does the work itself,
@@ -69,6 +70,11 @@ export class CallFiles {
   /** The lock of who serves. */
   get lock(): string {
     return `${this.folder}/lock`;
+  }
+
+  /** The FIFO that is about to take the place of an earlier one. */
+  get next(): string {
+    return `${this.folder}/next`;
   }
 
   /** The FIFO from the agent to a place. */

@@ -42,8 +42,10 @@ is_served() {
 }
 # A FIFO that is opened for both ways does not wait for the other side.
 tell() { echo "$1 $place $$" 1<>"$calls/ask"; }
-# Sets what the agent said. The FIFO ends when the last of those is gone who can write to it: sleep, and then the agent.
+# Takes a place, which is had by who makes its file, and sets what the agent said. The FIFO ends when the last of those is gone who can write to it: sleep, and then the agent.
 talk() {
+  printf %s "$input" >"$calls/call.$place" || return
+  taken=yes
   sleep ${PATIENCE_S} >&3 3>&- ${REPLY_FD}<&- </dev/null &
   exec 3>&-
   tell hello
@@ -65,15 +67,14 @@ is_served 2>/dev/null || alone
 input='' output='' errors='' code=''
 while IFS= read -r line; do input=$input$line$newline; done
 input=$input$line
-# A place is had by who makes its file.
 set -C
-tries=0 place=
-while [ -z "$place" ] && [ $tries -lt ${TRIES} ]; do
-  place=$((($$ + tries) % ${PLACES}))
-  { printf %s "$input" >"$calls/call.$place"; } 2>/dev/null || place=
-  tries=$((tries + 1))
+tries=0
+while [ $tries -lt ${TRIES} ]; do
+  place=$((($$ + tries) % ${PLACES})) tries=$((tries + 1)) taken=''
+  # Opened before it is taken, so that the FIFO is never the next one's.
+  { talk; } 3<>"$calls/reply.$place" ${REPLY_FD}<"$calls/reply.$place" 2>/dev/null
+  [ -z "$taken" ] || break
 done
-[ -z "$place" ] || { talk; } 3<>"$calls/reply.$place" ${REPLY_FD}<"$calls/reply.$place" 2>/dev/null
 [ -n "$code" ] || alone <<end-of-input
 $input
 end-of-input

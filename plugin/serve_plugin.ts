@@ -92,17 +92,21 @@ export class PluginServer implements Disposable {
    * @param onCall hears of each call that was carried out
    */
   serve(onCall: (call: ServedCall) => void): void {
-    const calls: number[] = [];
+    const calls: { readonly place: number; readonly pid: number }[] = [];
     for (;;) {
       // Between two calls all are greeted who ask by now: they know then that the agent works, and wait.
       for (const line of this.#ask.lines(calls.length > 0 ? 0 : TIDY_MS)) {
         if (line === STOP) return;
-        const [word, place, pid] = line.split(" ");
-        if (word === "hello") this.#greet(Number(place), Number(pid));
-        else if (this.#guests.get(Number(place))?.pid === Number(pid)) calls.push(Number(place));
+        const [word, ...numbers] = line.split(" ");
+        const [place, pid] = numbers.map(Number) as [number, number];
+        if (word === "hello") this.#greet(place, pid);
+        else calls.push({ place, pid });
       }
-      const place = calls.shift();
-      if (place !== undefined) this.#serveCall(place, onCall);
+      const call = calls.shift();
+      // A place is another's, or nobody's, once its script was killed.
+      if (call !== undefined && this.#guests.get(call.place)?.pid === call.pid) {
+        this.#serveCall(call.place, call.pid, onCall);
+      }
       if (performance.now() - this.#tidiedMs > FORGOTTEN_MS) this.#tidy();
     }
   }
@@ -116,8 +120,7 @@ export class PluginServer implements Disposable {
     this.#say(place, `${GREETING}\n`);
   }
 
-  #serveCall(place: number, onCall: (call: ServedCall) => void): void {
-    const { pid } = this.#guests.get(place)!;
+  #serveCall(place: number, pid: number, onCall: (call: ServedCall) => void): void {
     try {
       const environment = environmentOf(pid);
       const input = Deno.readTextFileSync(this.#files.call(place));
@@ -162,8 +165,9 @@ export class PluginServer implements Disposable {
   #free(place: number): void {
     this.#guests.get(place)?.reply[Symbol.dispose]();
     this.#guests.delete(place);
-    removeIfThere(this.#files.reply(place));
-    makeFifo(this.#files.reply(place));
+    // In one step: a shell that finds no FIFO makes a file.
+    makeFifo(this.#files.next);
+    Deno.renameSync(this.#files.next, this.#files.reply(place));
     removeIfThere(this.#files.call(place));
   }
 
@@ -193,7 +197,7 @@ export class PluginServer implements Disposable {
   /** Removes all but locks, which others may wait for. */
   #clear(): void {
     for (const { name } of Deno.readDirSync(this.#files.folder)) {
-      if (/^(agent|ask|(call|reply)\.\d+)$/.test(name)) {
+      if (/^(agent|ask|next|(call|reply)\.\d+)$/.test(name)) {
         removeIfThere(`${this.#files.folder}/${name}`);
       }
     }

@@ -104,16 +104,30 @@ export class PluginNode implements Disposable {
     return `${this.directory}/denim`;
   }
 
-  /** Starts the part of an agent that attaches pods, and waits until it serves. */
-  async startAgent(): Promise<void> {
-    const plugin = PLUGIN.join(" ");
-    const script = pluginScript({ plugin, revision: undefined, calls: this.calls });
-    Deno.writeTextFileSync(this.launcher, `#!/bin/sh\n${script}`, { mode: 0o755 });
-    const [command, ...args] = programOf("../support/cni_agent.ts", this.calls);
+  /**
+   * Starts the part of an agent that attaches pods, and waits until it serves.
+   *
+   * @param program the agent; one that lives unless given
+   */
+  async startAgent(
+    program: readonly [string, ...string[]] = programOf("../support/cni_agent.ts", this.calls),
+  ): Promise<void> {
+    this.writeLauncher(PLUGIN.join(" "));
+    const [command, ...args] = program;
     this.#agent = this.namespace.run(() =>
       new Deno.Command(command, { args, stdin: "null", stdout: "null" }).spawn()
     );
     await eventually("the agent serves", () => this.#isServed, 60_000);
+  }
+
+  /**
+   * Writes the script that asks an agent, for a shell.
+   *
+   * @param plugin what it starts where no agent does the work
+   */
+  writeLauncher(plugin: string, shell = "/bin/sh"): void {
+    const script = pluginScript({ plugin, revision: undefined, calls: this.calls });
+    Deno.writeTextFileSync(this.launcher, `#!${shell}\n${script}`, { mode: 0o755 });
   }
 
   get #isServed(): boolean {
@@ -133,9 +147,14 @@ export class PluginNode implements Disposable {
 
   /** Kills the agent, and waits until it is gone. */
   async killAgent(): Promise<void> {
-    this.#agent?.kill("SIGKILL");
-    await this.#agent?.status;
+    const agent = this.#agent;
     this.#agent = undefined;
+    try {
+      agent?.kill("SIGKILL");
+    } catch {
+      // It has ended already.
+    }
+    await agent?.status;
   }
 
   /** A pod that nothing is attached to. */
