@@ -148,13 +148,17 @@ export class PluginNode implements Disposable {
   /** Kills the agent, and waits until it is gone. */
   async killAgent(): Promise<void> {
     const agent = this.#agent;
+    this.#strikeAgent();
     this.#agent = undefined;
+    await agent?.status;
+  }
+
+  #strikeAgent(): void {
     try {
-      agent?.kill("SIGKILL");
+      this.#agent?.kill("SIGKILL");
     } catch {
       // It has ended already.
     }
-    await agent?.status;
   }
 
   /** A pod that nothing is attached to. */
@@ -308,7 +312,7 @@ export class PluginNode implements Disposable {
 
   /** Removes the node, its pods and its files. */
   [Symbol.dispose](): void {
-    this.#agent?.kill("SIGKILL");
+    this.#strikeAgent();
     for (const pod of this.#pods) pod[Symbol.dispose]();
     this.namespace[Symbol.dispose]();
     Deno.removeSync(this.directory, { recursive: true });
@@ -327,7 +331,8 @@ export function programOf(module: string, ...args: string[]): readonly [string, 
   return [Deno.execPath(), "run", "-A", path, ...args];
 }
 
-const PLUGIN = programOf("../../plugin/main.ts");
+/** denim's plugin. */
+export const PLUGIN = programOf("../../plugin/main.ts");
 
 /** Whether an address answers a pod within a second. */
 export function answersPing(pod: ScratchNamespace, address: IpAddress, payloadBytes = 56): boolean {

@@ -12,6 +12,7 @@ import {
   type CniCall,
   DONE,
   GATEWAY,
+  PLUGIN,
   PluginNode,
   programOf,
   reachesGateways,
@@ -107,16 +108,20 @@ rootTest("what takes another plugin is left to the plugin, and so are other comm
 });
 
 rootTest("an agent that is killed before each step of an ADD: the plugin does it", async () => {
-  for (let at = 1;; at++) {
+  for (let at = 1;;) {
     using node = new PluginNode({ dualStack: true });
     const pod = node.pod();
-    const log = `${node.directory}/step`;
+    const log = `${node.directory}/step`, alone = `${node.directory}/alone`;
     await node.startAgent(programOf("killed_agent.ts", `${at}`, log, node.calls));
+    node.writeLauncher(`sh -c ': >"$0"; exec "$@"' ${alone} ${PLUGIN.join(" ")}`);
     const { code, json } = await node.run("ADD", pod);
     if (!existsSync(log)) {
       assert.equal(code, 0);
+      // On a busy machine a script may find the agent late.
+      if (existsSync(alone)) continue;
       return assert.ok(at > 30, `${at} steps`);
     }
+    at++;
     // All may be done by then.
     if (code !== 0) assert.match(json.msg, /a second ADD needs a DEL first/);
     assert.ok(reachesGateways(pod), Deno.readTextFileSync(log));
