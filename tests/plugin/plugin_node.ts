@@ -64,6 +64,9 @@ export const GATEWAY: IpAddress = SUBNET.at(1n);
 /** The MTU of pods. */
 export const MTU_BYTES = 1450;
 
+/** Has every test of the plugin as a process run with an agent that attaches pods: `DENIM_TEST_BY_AGENT=1`. */
+const BY_AGENT = Deno.env.get("DENIM_TEST_BY_AGENT") === "1";
+
 /** A node without an agent, unless one is started: subnet.env says what an agent would. */
 export class PluginNode implements Disposable {
   /** The node's namespace. */
@@ -92,11 +95,6 @@ export class PluginNode implements Disposable {
   /** Where an agent serves the plugin, if one was started. */
   get calls(): string {
     return `${this.directory}/calls`;
-  }
-
-  /** What starts the plugin: with an agent, the script that asks it. */
-  get #plugin(): readonly [string, ...string[]] {
-    return this.#agent === undefined ? PLUGIN : [this.launcher];
   }
 
   /** The script that asks an agent, and starts the plugin where none does the work. */
@@ -216,12 +214,15 @@ export class PluginNode implements Disposable {
     return json;
   }
 
-  /** Runs denim's plugin, or another, as a process of its own, in the node's namespace. */
+  /**
+   * Runs denim's plugin, or another, as a process of its own, in the node's namespace; with an agent, the script that
+   * asks it.
+   */
   async run(
     command: string,
     pod: ScratchNamespace,
     call: CniCall = {},
-    program: readonly [string, ...string[]] = this.#plugin,
+    program?: readonly [string, ...string[]],
   ): Promise<CniAnswer> {
     const { code, stdout } = await (await this.start(command, pod, call, program)).output();
     const text = new TextDecoder().decode(stdout);
@@ -240,7 +241,7 @@ export class PluginNode implements Disposable {
   /** Runs GC as a process, with the attachments that there are. */
   gc(
     valid: readonly ValidAttachment[] | null,
-    program: readonly [string, ...string[]] = this.#plugin,
+    program?: readonly [string, ...string[]],
   ): Promise<CniAnswer> {
     const conf = { ...this.conf(), "cni.dev/valid-attachments": valid };
     return this.run("GC", this.namespace, { conf }, program);
@@ -251,10 +252,11 @@ export class PluginNode implements Disposable {
     command: string,
     pod: ScratchNamespace,
     call: CniCall = {},
-    program: readonly [string, ...string[]] = this.#plugin,
+    program?: readonly [string, ...string[]],
   ): Promise<Deno.ChildProcess> {
+    if (BY_AGENT && program === undefined && this.#agent === undefined) await this.startAgent();
     const { environment, input } = this.#request(command, pod, call);
-    const [path, ...args] = program;
+    const [path, ...args] = program ?? (this.#agent === undefined ? PLUGIN : [this.launcher]);
     const child = this.namespace.run(() =>
       new Deno.Command(path, {
         args,

@@ -38,11 +38,12 @@ export class FifoReader implements Disposable {
   /** Waits for lines on this thread, and reads those that are there; none if none came in time. */
   lines(timeoutMs: number): readonly string[] {
     if (!pollInput(this.#fd, timeoutMs)) return [];
+    const decoder = new TextDecoder();
     let text = "";
     do {
       const length = read(this.#fd, this.#chunk);
       if (length <= 0) break;
-      text += new TextDecoder().decode(this.#chunk.subarray(0, length));
+      text += decoder.decode(this.#chunk.subarray(0, length), { stream: true });
     } while (!text.endsWith("\n"));
     return text.split("\n").filter((line) => line !== "");
   }
