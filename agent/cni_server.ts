@@ -6,8 +6,8 @@
  */
 
 import { Complaints, type Counter, type Histogram, type Logger, type Metrics } from "@denim/core";
-import { SERVED_COMMANDS } from "@denim/plugin/calls";
-import { stopServing } from "@denim/plugin";
+import { FifoWriter } from "@denim/core/linux/fifo";
+import { CallFiles, SERVED_COMMANDS, STOP } from "@denim/plugin/calls";
 import type { CniWorkerMessage, CniWorkerOrder } from "./cni_worker.ts";
 import { BUILD } from "./program.ts";
 
@@ -110,7 +110,10 @@ export class CniServer implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     clearTimeout(this.#restart);
     if (this.#serving) {
-      stopServing(this.#options.path);
+      {
+        using ask = FifoWriter.open(new CallFiles(this.#options.path).ask);
+        ask?.write(`${STOP}\n`, STOP_PATIENCE_MS);
+      }
       const impatience = setTimeout(() => this.#stopped.resolve(), STOP_PATIENCE_MS);
       await this.#stopped.promise;
       clearTimeout(impatience);

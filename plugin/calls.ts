@@ -47,6 +47,9 @@ export const REPLY_FD = 4;
 /** How the agent greets. */
 export const GREETING = "ready";
 
+/** What the agent tells its own thread on `ask`, to stop. */
+export const STOP = "stop";
+
 /** The files of a folder. */
 export class CallFiles {
   /** The folder, without links in its path. */

@@ -6,7 +6,7 @@
  */
 
 export { type Answer, answer, type Question } from "./plugin.ts";
-export { PluginServer, type ServedCall, stopServing } from "./serve_plugin.ts";
+export { PluginServer, type ServedCall } from "./serve_plugin.ts";
 export { type LauncherOptions, pluginScript } from "./launcher.ts";
 export type { ReadVariable } from "./environment.ts";
 export { isCniName } from "./environment.ts";

@@ -15,9 +15,10 @@ import {
   REPLY_FD,
   replyText,
   SERVED_COMMANDS,
+  STOP,
 } from "./calls.ts";
 import { inOrder } from "./call_order.ts";
-import { removeIfThere, unlessGone } from "./files.ts";
+import { removeIfThere } from "./files.ts";
 import { loadMasquerade } from "./load_masquerade.ts";
 import { answer } from "./plugin.ts";
 
@@ -31,8 +32,6 @@ export interface ServedCall {
   readonly seconds: number;
 }
 
-/** What the agent says to itself, to stop. */
-const STOP = "stop";
 /** How often places are looked at that nobody may have any more, in milliseconds. */
 const TIDY_MS = 60_000;
 /** How old a place's file is at least whose maker is taken for killed before it asked, in milliseconds. */
@@ -76,8 +75,7 @@ export class PluginServer implements Disposable {
    */
   static async open(path: string, revision: string | null | undefined): Promise<PluginServer> {
     await loadMasquerade();
-    Deno.mkdirSync(path, { recursive: true, mode: 0o755 });
-    Deno.chmodSync(path, 0o700);
+    makeFolder(path);
     const files = new CallFiles(Deno.realPathSync(path));
     const lock = Deno.openSync(files.lock, { write: true, create: true, mode: 0o600 });
     if (lock.tryLockSync(true)) return new PluginServer(files, lock, revision);
@@ -86,7 +84,7 @@ export class PluginServer implements Disposable {
   }
 
   /**
-   * Carries out calls on this thread until {@link stopServing} is called. What takes its time is left to the plugin:
+   * Carries out calls on this thread until somebody says {@link STOP}. What takes its time is left to the plugin:
    * denim's own work waits for no other program, so that no pod waits for another's.
    *
    * @param onCall hears of each call that was carried out
@@ -113,7 +111,7 @@ export class PluginServer implements Disposable {
 
   #greet(place: number, pid: number): void {
     // The place may be another's by now.
-    if (!this.#waits(place, pid)) return;
+    if (this.#guests.has(place) || !this.#waits(place, pid)) return;
     const reply = FifoWriter.open(this.#files.reply(place));
     if (reply === undefined) return;
     this.#guests.set(place, { pid, reply });
@@ -204,10 +202,17 @@ export class PluginServer implements Disposable {
   }
 }
 
-/** Has whoever serves in a folder stop, once the call that is under way is done. */
-export function stopServing(path: string): void {
-  using ask = unlessGone(() => FifoWriter.open(new CallFiles(path).ask));
-  ask?.write(`${STOP}\n`, REPLY_PATIENCE_MS);
+/** Makes the folder, for its owner alone. Throws a RuntimeError if it is there and others may look into it. */
+function makeFolder(path: string): void {
+  const parent = path.slice(0, path.lastIndexOf("/"));
+  if (parent !== "") Deno.mkdirSync(parent, { recursive: true });
+  try {
+    Deno.mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    const others = Deno.statSync(path).mode! & 0o077;
+    if (others !== 0) throw new RuntimeError("others than its owner may use the folder");
+  }
 }
 
 /** What a process was started with. */

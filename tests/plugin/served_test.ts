@@ -4,6 +4,7 @@
 
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
+import { PluginServer } from "@denim/plugin";
 import { PLACES } from "../../plugin/calls.ts";
 import { rootTest } from "../support/root_test.ts";
 import { eventually } from "../support/wait.ts";
@@ -128,6 +129,18 @@ rootTest("an agent that is killed before each step of an ADD: the plugin does it
     node.succeed("DEL", pod);
     assert.deepEqual(node.leftovers(), [], Deno.readTextFileSync(log));
   }
+});
+
+rootTest("an agent serves in a folder of its owner's, and alone", async () => {
+  using node = new PluginNode();
+  Deno.mkdirSync(node.calls, { mode: 0o755 });
+  await assert.rejects(PluginServer.open(node.calls, undefined), /others than its owner/);
+  Deno.chmodSync(node.calls, 0o700);
+  {
+    using _server = await PluginServer.open(node.calls, undefined);
+    await assert.rejects(PluginServer.open(node.calls, undefined), /another agent serves there/);
+  }
+  assert.deepEqual([...Deno.readDirSync(node.calls)].map(({ name }) => name), ["lock"]);
 });
 
 rootTest(
