@@ -5,7 +5,7 @@
  * @module
  */
 
-import { buildName, GREETING, PLACES, REPLY_FD, SERVED_COMMANDS } from "./calls.ts";
+import { buildName, BUSY, GREETING, PLACES, REPLY_FD, SERVED_COMMANDS } from "./calls.ts";
 
 /** What a script is made of. */
 export interface LauncherOptions {
@@ -17,8 +17,8 @@ export interface LauncherOptions {
   readonly calls: string;
 }
 
-/** How long an agent may take to greet, in seconds. One that is stopped takes longer. */
-const PATIENCE_S = "0.02";
+/** How long an agent may take to greet, in seconds; and one that is at work for another pod. */
+const PATIENCE_S = "0.02", BUSY_PATIENCE_S = "0.5";
 
 /** How many places a script tries to have. */
 const TRIES = 8;
@@ -33,12 +33,14 @@ export function pluginScript({ plugin, revision, calls }: LauncherOptions): stri
 newline='
 '
 alone() { exec ${plugin} "$calls"; }
-# An agent of this build serves, and means by a path what this process does.
+# An agent of this build serves, is not stopped, and means by a path what this process does.
 is_served() {
   read -r pid thread ask build <"$calls/agent" && [ "$build" = ${quoted(buildName(revision))} ] &&
     [ "$calls/ask" -ef "/proc/$pid/fd/$ask" ] && [ /proc/self/ns/pid -ef "/proc/$pid/ns/pid" ] &&
     [ /proc/self/ns/net -ef "/proc/$pid/ns/net" ] && [ /proc/self/root -ef "/proc/$pid/task/$thread/root" ] &&
-    [ /proc/self/ns/mnt -ef "/proc/$pid/task/$thread/ns/mnt" ]
+    [ /proc/self/ns/mnt -ef "/proc/$pid/task/$thread/ns/mnt" ] &&
+    read -r stat <"/proc/$pid/task/$thread/stat" || return
+  case \${stat##*) } in [TtZX]*) return 1 ;; esac
 }
 # A FIFO that is opened for both ways does not wait for the other side.
 tell() { echo "$1 $place $$" 1<>"$calls/ask"; }
@@ -46,7 +48,9 @@ tell() { echo "$1 $place $$" 1<>"$calls/ask"; }
 talk() {
   printf %s "$input" >"$calls/call.$place" || return
   taken=yes
-  sleep ${PATIENCE_S} >&3 3>&- ${REPLY_FD}<&- </dev/null &
+  patience=${PATIENCE_S}
+  for busy in "$calls"/${BUSY}*; do [ ! -e "$busy" ] || patience=${BUSY_PATIENCE_S}; done
+  sleep "$patience" >&3 3>&- ${REPLY_FD}<&- </dev/null &
   exec 3>&-
   tell hello
   read -r greeting <&${REPLY_FD}

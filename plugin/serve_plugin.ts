@@ -58,7 +58,7 @@ export class PluginServer implements Disposable {
   private constructor(files: CallFiles, lock: Disposable, revision: string | null | undefined) {
     this.#files = files;
     this.#lock = lock;
-    this.#clear();
+    this.#clear(/^(agent|ask|next|(call|reply)\.\d+|busy\..*)$/);
     makeFifo(files.ask);
     for (let place = 0; place < PLACES; place++) makeFifo(files.reply(place));
     this.#ask = new FifoReader(files.ask);
@@ -188,16 +188,13 @@ export class PluginServer implements Disposable {
   [Symbol.dispose](): void {
     for (const { reply } of this.#guests.values()) reply[Symbol.dispose]();
     this.#ask[Symbol.dispose]();
-    this.#clear();
+    this.#clear(/^(agent|ask|(call|reply)\.\d+)$/);
     this.#lock[Symbol.dispose]();
   }
 
-  /** Removes all but locks, which others may wait for. */
-  #clear(): void {
+  #clear(names: RegExp): void {
     for (const { name } of Deno.readDirSync(this.#files.folder)) {
-      if (/^(agent|ask|next|(call|reply)\.\d+)$/.test(name)) {
-        removeIfThere(`${this.#files.folder}/${name}`);
-      }
+      if (names.test(name)) removeIfThere(`${this.#files.folder}/${name}`);
     }
   }
 }
