@@ -37,14 +37,16 @@ alone() { exec ${plugin} "$calls"; }
 is_served() {
   read -r pid thread ask build <"$calls/agent" && [ "$build" = ${quoted(buildName(revision))} ] &&
     [ "$calls/ask" -ef "/proc/$pid/fd/$ask" ] && [ /proc/self/ns/pid -ef "/proc/$pid/ns/pid" ] &&
-    [ /proc/self/ns/net -ef "/proc/$pid/ns/net" ] && [ /proc/self/root -ef "/proc/$pid/task/$thread/root" ] &&
+    [ /proc/self/ns/net -ef "/proc/$pid/ns/net" ] &&
     [ /proc/self/ns/mnt -ef "/proc/$pid/task/$thread/ns/mnt" ] &&
+    [ /proc/self/root -ef "/proc/$pid/task/$thread/root" ] &&
     read -r stat <"/proc/$pid/task/$thread/stat" || return
   case \${stat##*) } in [TtZX]*) return 1 ;; esac
 }
 # A FIFO that is opened for both ways does not wait for the other side.
 tell() { echo "$1 $place $$" 1<>"$calls/ask"; }
-# Takes a place, which is had by who makes its file, and sets what the agent said. The FIFO ends when the last of those is gone who can write to it: sleep, and then the agent.
+# Takes a place, which is had by who makes its file, and sets what the agent said. The FIFO ends when the last of those
+# is gone who can write to it: sleep, and then the agent.
 talk() {
   printf %s "$input" >"$calls/call.$place" || return
   taken=yes
