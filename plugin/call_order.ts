@@ -11,14 +11,13 @@
  */
 
 import { hostInterfaceName } from "./bridge.ts";
-import { BUSY } from "./calls.ts";
 import { lockFile, lockIfThere, removeIfPossible } from "./files.ts";
 
 /** The file stands in the folder of calls, and is named after the attachment. */
 function pathOf(folder: string, environment: Readonly<Record<string, string>>): string {
   const [containerId, ifName] = [environment["CNI_CONTAINERID"], environment["CNI_IFNAME"]];
   const attachment = { containerId: containerId ?? "", ifName: ifName ?? "" };
-  return `${folder}/${BUSY}${hostInterfaceName(attachment)}`;
+  return `${folder}/busy.${hostInterfaceName(attachment)}`;
 }
 
 /** Runs an agent's call while later calls of the same attachment wait, also if this process is killed over it. */

@@ -23,7 +23,8 @@
  * 2. It opens `reply.N`, makes `call.N`, and says `hello`. Each call has a FIFO of its own: the agent puts another one in
  *    its place before the place is the next one's.
  * 3. The agent says {@link GREETING}. If that does not come soon the script goes away: until then nothing was asked. It
- *    waits longer for an agent that is at work: the kernel takes 20 ms to remove a device.
+ *    waits longer for an agent that is at work: the kernel takes 20 ms to remove a device, and on a busy machine a Deno
+ *    more makes all slower.
  * 4. The script says `go`. The agent does the work, if the script is still there, and sends what {@link replyText} says.
  *    If the reply ends early the agent was killed, or left the call to the plugin; then the plugin does the work itself,
  *    as after a plugin that was killed.
@@ -47,9 +48,6 @@ export const REPLY_FD = 4;
 
 /** How the agent greets. */
 export const GREETING = "ready";
-
-/** How the names of those locks begin that say that the agent is at work for an attachment. */
-export const BUSY = "busy.";
 
 /** What the agent tells its own thread on `ask`, to stop. */
 export const STOP = "stop";

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { buildName, BUSY, GREETING, PLACES, REPLY_FD, SERVED_COMMANDS } from "./calls.ts";
+import { buildName, GREETING, PLACES, REPLY_FD, SERVED_COMMANDS } from "./calls.ts";
 
 /** What a script is made of. */
 export interface LauncherOptions {
@@ -17,8 +17,10 @@ export interface LauncherOptions {
   readonly calls: string;
 }
 
-/** How long an agent may take to greet, in seconds; and one that is at work for another pod. */
-const PATIENCE_S = "0.02", BUSY_PATIENCE_S = "0.5";
+/** How long an agent may take to greet, in seconds. */
+const PATIENCE_S = "0.02";
+/** How often a script waits once more for an agent whose thread computes, or is in the kernel, for another pod. */
+const MORE_ROUNDS = 25;
 
 /** How many places a script tries to have. */
 const TRIES = 8;
@@ -39,25 +41,34 @@ is_served() {
     [ "$calls/ask" -ef "/proc/$pid/fd/$ask" ] && [ /proc/self/ns/pid -ef "/proc/$pid/ns/pid" ] &&
     [ /proc/self/ns/net -ef "/proc/$pid/ns/net" ] &&
     [ /proc/self/ns/mnt -ef "/proc/$pid/task/$thread/ns/mnt" ] &&
-    [ /proc/self/root -ef "/proc/$pid/task/$thread/root" ] &&
-    read -r stat <"/proc/$pid/task/$thread/stat" || return
-  case \${stat##*) } in [TtZX]*) return 1 ;; esac
+    [ /proc/self/root -ef "/proc/$pid/task/$thread/root" ] && ! is_in '[TtZX]'
+}
+# What the agent's thread does: R computes, or would; D waits for the kernel, S for others; T is stopped.
+is_in() {
+  read -r stat <"/proc/$pid/task/$thread/stat"
+  case \${stat##*) } in $1*) ;; *) return 1 ;; esac
 }
 # A FIFO that is opened for both ways does not wait for the other side.
 tell() { echo "$1 $place $$" 1<>"$calls/ask"; }
-# Takes a place, which is had by who makes its file, and sets what the agent said. The FIFO ends when the last of those
-# is gone who can write to it: sleep, and then the agent.
-talk() {
-  printf %s "$input" >"$calls/call.$place" || return
-  taken=yes
-  patience=${PATIENCE_S}
-  for busy in "$calls"/${BUSY}*; do [ ! -e "$busy" ] || patience=${BUSY_PATIENCE_S}; done
-  sleep "$patience" >&3 3>&- ${REPLY_FD}<&- </dev/null &
+# The FIFO ends when the last of those is gone who can write to it: sleep, and then the agent.
+listen() {
+  sleep ${PATIENCE_S} >&3 3>&- ${REPLY_FD}<&- </dev/null &
   exec 3>&-
-  tell hello
   read -r greeting <&${REPLY_FD}
   kill $!
   wait $!
+}
+# Takes a place, which is had by who makes its file, and sets what the agent said.
+talk() {
+  printf %s "$input" >"$calls/call.$place" || return
+  taken=yes
+  tell hello
+  listen
+  rounds=0
+  while [ -z "$greeting" ] && [ $rounds -lt ${MORE_ROUNDS} ] && is_in '[RD]'; do
+    { listen; } 3>/proc/self/fd/${REPLY_FD}
+    rounds=$((rounds + 1))
+  done
   [ "$greeting" = ${GREETING} ] || return
   tell go
   while IFS= read -r line; do
