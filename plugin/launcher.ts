@@ -81,6 +81,8 @@ talk() {
 }
 case \${CNI_COMMAND-} in ${SERVED_COMMANDS.join(" | ")}) ;; *) alone ;; esac
 is_served 2>/dev/null || alone
+# Those that a runtime has in its environment would be in the plugin's, however long they become.
+unset input line output errors
 input='' output='' errors='' code=''
 while IFS= read -r line; do input=$input$line$newline; done
 input=$input$line
