@@ -121,10 +121,10 @@ async function serve(
     : StatusServer.serve(`${values["healthz-ip"]}`, port, { routes: healthRoutes(state), log });
   const local = { routes: apiRoutes(state), log };
   await using _api = await StatusServer.serveLocally(values["api-socket"], local);
-  const cniSocket = values["cni-socket"];
-  await using _cni = cniSocket === undefined
+  const cniCalls = values["cni-calls"];
+  await using _cni = cniCalls === undefined
     ? undefined
-    : new CniServer({ path: cniSocket, log, metrics });
+    : new CniServer({ path: cniCalls, log, metrics });
   await using store = await kind.open(spec, {
     netConfFile: {
       path: values["net-config-path"],
