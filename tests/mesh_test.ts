@@ -6,6 +6,7 @@ import { NetworkNamespace } from "@denim/core/linux/namespace";
 import type { Lab, LabNode } from "@denim/agent/lab";
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
+import { AGENT_ORIGIN } from "../agent/agent_client.ts";
 import type { MeshReport } from "../agent/mesh/mesh_report.ts";
 import type { PeersReport } from "../agent/status_report.ts";
 import { carelessWire } from "./support/careless_wire.ts";
@@ -17,7 +18,7 @@ import { eventually, NEVER } from "./support/wait.ts";
 
 async function ask<Answer>(node: LabNode, route: string): Promise<Answer> {
   using client = Deno.createHttpClient({ proxy: { transport: "unix", path: node.apiSocket } });
-  return await (await fetch(`http://agent${route}`, { client })).json();
+  return await (await fetch(`${AGENT_ORIGIN}${route}`, { client })).json();
 }
 
 /** What all nodes tell of the mesh, as a node hears it: for each trouble the subnet, the health, and what follows. */
