@@ -19,10 +19,11 @@ import config from "./deno.json" with { type: "json" };
 import { type MeshReport } from "./mesh/mesh_report.ts";
 import { isTrouble } from "./mesh/peer_health.ts";
 import type { ProbedHalf } from "./mesh/prober.ts";
+import type { PacketWay } from "./page/packet_way.ts";
 import type { PeerList } from "./peer_list.ts";
 import type { RecentLog } from "./recent_log.ts";
 import type { Routes } from "./status_server.ts";
-import type { NodeReport, PeerHealthReport, PeersReport, StatusReport } from "./status_report.ts";
+import type { NodeReport, PeersReport, StatusReport } from "./status_report.ts";
 
 /** A node as those see it who only look. */
 export interface NodeView {
@@ -45,6 +46,8 @@ export interface NodeView {
   readonly outer: OuterInterface;
   /** The peers that data paths reach. */
   readonly peers: PeerList;
+  /** The way of a packet from a pod here to each half of a peer; `undefined` if there is no such peer. */
+  ways(key: string): readonly PacketWay[] | undefined;
   /** How a peer's halves are, in their order; nothing of those that are not probed. */
   health(key: string): readonly (ProbedHalf | undefined)[];
   /** What all nodes together find wrong between them. Rejects with a RuntimeError if the store cannot say. */
@@ -101,7 +104,8 @@ export function apiRoutes(state: Readonly<AgentState>): Routes {
   };
 }
 
-function statusReport(state: Readonly<AgentState>): StatusReport {
+/** `/status`: this node. */
+export function statusReport(state: Readonly<AgentState>): StatusReport {
   const { unready, store, node, startedAtMs, metrics, recent } = state;
   const samples = metrics.samples();
   const outageSeconds = Math.max(
@@ -170,31 +174,30 @@ function peersReport(node: NodeView | undefined): PeersReport {
   return {
     peers: [...node.peers].flatMap(({ key, way, halves, changedAtMs }) => {
       const probed = node.health(key);
-      return halves.map(({ subnet, publicIp, device, isDirect }, index) => ({
-        subnet: `${subnet}`,
-        publicIp: `${publicIp}`,
-        backend: way.backend,
-        device: device ?? null,
-        direct: isDirect,
-        changedAt: time(changedAtMs),
-        ...healthReport(probed[index], time),
-      }));
+      return halves.map(({ subnet, publicIp, device, isDirect }, index) => {
+        const half = probed[index];
+        return {
+          subnet: `${subnet}`,
+          publicIp: `${publicIp}`,
+          backend: way.backend,
+          device: device ?? null,
+          direct: isDirect,
+          changedAt: time(changedAtMs),
+          health: half?.health ?? null,
+          healthSince: half === undefined ? null : time(half.sinceMs),
+          roundTripMs: half?.roundTripMs === undefined ? null : toMicroseconds(half.roundTripMs),
+          loss: half?.loss ?? null,
+          pathMtuBytes: half?.pathMtuBytes ?? null,
+        };
+      });
     }),
     refused: refusedOf(node),
   };
 }
 
-function healthReport(
-  probed: ProbedHalf | undefined,
-  time: (ms: number) => string,
-): PeerHealthReport {
-  return {
-    health: probed?.health ?? null,
-    healthSince: probed === undefined ? null : time(probed.sinceMs),
-    roundTripMs: probed?.roundTripMs ?? null,
-    loss: probed?.loss ?? null,
-    pathMtuBytes: probed?.pathMtuBytes ?? null,
-  };
+/** Milliseconds without what no clock of a probe tells. */
+function toMicroseconds(ms: number): number {
+  return Math.round(ms * 1000) / 1000;
 }
 
 function isoTime(ms: number): string {

@@ -13,6 +13,7 @@ import { cni, type CniOptions, MAX_PODS } from "./cni.ts";
 import { kubernetes } from "./kubernetes.ts";
 import { converge, type ConvergeOptions, MAX_PEERS } from "./converge.ts";
 import { mesh } from "./mesh.ts";
+import { page } from "./page.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
 import { udp } from "./udp.ts";
 import { wireguard } from "./wireguard.ts";
@@ -20,7 +21,7 @@ import { wireguard } from "./wireguard.ts";
 const MAX_SECONDS = 600;
 /** How long kubernetes' nodes write their status. */
 const WRITING_S = 60;
-const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [kubernetes]
+const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [page] [kubernetes]
                        [flags]
 
   converge  leases of 1,000, 5,000 and 20,000 peers put into the store, until every neighbour, FDB
@@ -33,6 +34,8 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [
   wireguard the WireGuard backend's throughput and round trips, in turns with wireguard-go set up by
             hand; needs iperf3, wireguard-go and wg
   mesh      what an agent needs to probe its peers, which all answer, and how fast denim peers is
+  page      how fast a browser shows the page, what that costs the agent, and how fast denim peers is, in
+            turns with a program that does nothing; needs chromium
   kubernetes  a cluster of 5,000 nodes on a real kube-apiserver (KUBE_APISERVER): from the agent's start to
             all routes, then 50 writes of nodes' status a second; flanneld's (FLANNELD) too, if there is one
 
@@ -41,7 +44,7 @@ tests/bench/results/NAME.json. Works in network namespaces of its own, and remov
 end. A busy machine is a slow one.
 `;
 
-const BENCHES = ["converge", "cni", "udp", "wireguard", "mesh", "kubernetes"] as const;
+const BENCHES = ["converge", "cni", "udp", "wireguard", "mesh", "page", "kubernetes"] as const;
 /** What runs if none is named. */
 const USUAL: readonly typeof BENCHES[number][] = ["converge", "cni"];
 
@@ -50,7 +53,7 @@ const FLAGS = [
   flag(
     "peers",
     wholeNumbers(1, MAX_PEERS),
-    `converge, mesh: the numbers of peers, comma-separated, each at most ${MAX_PEERS}`,
+    `converge, mesh, page: the numbers of peers, comma-separated, each at most ${MAX_PEERS}`,
     "1000,5000,20000",
   ),
   flag(
@@ -68,7 +71,7 @@ const FLAGS = [
   flag(
     "seconds",
     wholeNumber(1, MAX_SECONDS),
-    "udp, wireguard: how long each stream is sent; mesh: how long the agent is watched; at most " +
+    "udp, wireguard: how long each stream is sent; mesh, page: how long the agent is watched; at most " +
       `${MAX_SECONDS}`,
     "4",
   ),
@@ -159,6 +162,9 @@ async function runOne(
   } else if (bench === "mesh") {
     settings = { runs, peers, seconds };
     measures = await mesh({ runs, peers, seconds }, say, signal);
+  } else if (bench === "page") {
+    settings = { runs, peers, seconds };
+    measures = await page({ runs, peers, seconds }, say, signal);
   } else if (bench === "kubernetes") {
     settings = { runs, nodes };
     measures = await kubernetes({ runs, nodes, seconds: WRITING_S }, say, signal);

@@ -79,7 +79,7 @@ async function runOnce(
 }
 
 /** Has a node answer for every address of the peers, on the underlay and behind its VXLAN device. */
-function playPeers(lab: Lab, node: LabNode, peers: LabNode): void {
+export function playPeers(lab: Lab, node: LabNode, peers: LabNode): void {
   const [link] = ipJson(node, `link show ${DEVICE}`);
   const own = node.subnet();
   iproute("ip", `${lab.prefix}-net`, `route add 172.16.0.0/12 via ${peers.publicIp}`);
@@ -104,14 +104,15 @@ nft add rule netdev peers in meta pkttype set host`,
 }
 
 /** The processor time that an agent has used, in milliseconds, of which ticks are 10. */
-function processorMs(node: LabNode): { readonly all: number; readonly user: number } {
+export function processorMs(node: LabNode): { readonly all: number; readonly user: number } {
   const stat = Deno.readTextFileSync(`/proc/${node.agentPid}/stat`);
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   const [user, system] = [10 * Number(fields[11]), 10 * Number(fields[12])];
   return { all: user + system, user };
 }
 
-async function denimPeers(node: LabNode): Promise<PeersReport> {
+/** Runs `denim peers --json`. */
+export async function denimPeers(node: LabNode): Promise<PeersReport> {
   const [command, ...words] = denimProgram("agent").slice(0, -1);
   const args = [...words, "peers", "--json", "--api-socket", node.apiSocket];
   const { stdout } = await new Deno.Command(command!, { args, stdin: "null" }).output();
