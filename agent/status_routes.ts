@@ -6,6 +6,7 @@
  */
 
 import {
+  type BackendSession,
   expiryMs,
   formatMetrics,
   type Lease,
@@ -23,7 +24,8 @@ import type { PacketWay } from "./page/packet_way.ts";
 import type { PeerList } from "./peer_list.ts";
 import type { RecentLog } from "./recent_log.ts";
 import type { Routes } from "./status_server.ts";
-import type { NodeReport, PeersReport, StatusReport } from "./status_report.ts";
+import type { NodeReport, PeersReport, StatusReport, WireguardReport } from "./status_report.ts";
+import { wireguardPeers, wireguardReports } from "./wireguard_report.ts";
 
 /** A node as those see it who only look. */
 export interface NodeView {
@@ -36,7 +38,7 @@ export interface NodeView {
     /** The kind of network. */
     readonly backend: { readonly type: string };
     /** The backend at work. */
-    readonly session: { readonly mtuBytes: number };
+    readonly session: Pick<BackendSession, "mtuBytes" | "nodeState">;
     /** The leases that it knows. */
     readonly peers: { refused(): Iterable<readonly [key: string, reason: string]> };
   }[];
@@ -135,6 +137,7 @@ function nodeReport(node: NodeView, lease: Lease, repairs: NodeReport["repairs"]
     backend: current!.backend.type,
     formerBackends: former.map(({ backend }) => backend.type),
     devices,
+    wireguard: wireguardOf(node),
     mtuBytes: current!.session.mtuBytes,
     networks: node.config.families.map(({ network }) => `${network}`),
     subnets: lease.halves.map(({ subnet }) => `${subnet}`),
@@ -147,6 +150,10 @@ function nodeReport(node: NodeView, lease: Lease, repairs: NodeReport["repairs"]
     peers: { followed: peers.size, refused: refusedOf(node).length, troubled: troubledOf(node) },
     repairs,
   };
+}
+
+function wireguardOf({ paths, lease }: NodeView): WireguardReport[] {
+  return wireguardReports(paths.flatMap(({ session }) => session.nodeState(lease)));
 }
 
 /** How many peers probes find in trouble. */
@@ -171,6 +178,7 @@ function peersReport(node: NodeView | undefined): PeersReport {
     if (text === undefined) times.set(ms, text = isoTime(ms));
     return text;
   };
+  const spoken = wireguardPeers(wireguardOf(node));
   return {
     peers: [...node.peers].flatMap(({ key, way, halves, changedAtMs }) => {
       const probed = node.health(key);
@@ -183,6 +191,7 @@ function peersReport(node: NodeView | undefined): PeersReport {
           device: device ?? null,
           direct: isDirect,
           changedAt: time(changedAtMs),
+          wireguard: spoken.get(`${subnet}`) ?? null,
           health: half?.health ?? null,
           healthSince: half === undefined ? null : time(half.sinceMs),
           roundTripMs: half?.roundTripMs === undefined ? null : toMicroseconds(half.roundTripMs),

@@ -18,6 +18,7 @@ import { networkManagers } from "./network_managers.ts";
 import { overlap } from "./overlap.ts";
 import { rpFilter } from "./rp_filter.ts";
 import { vxlanConflict } from "./vxlan_conflict.ts";
+import { wireguard } from "./wireguard.ts";
 
 /** Every check, in the order in which findings are told. */
 export const CHECKS: readonly Check[] = [
@@ -30,6 +31,7 @@ export const CHECKS: readonly Check[] = [
   firewalls,
   iptablesLegacy,
   vxlanConflict,
+  wireguard,
   networkManagers,
   overlap,
   cni,

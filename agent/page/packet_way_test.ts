@@ -8,7 +8,7 @@ const MAC = MacAddress.parse("02:0a:00:00:00:02");
 const [SUBNET, OWN] = [Cidr.parse("10.5.2.0/24"), Cidr.parse("10.5.1.0/24")];
 const PEER: ListedPeer = {
   key: "10.5.2.0-24",
-  way: { backend: "vxlan", mtuBytes: 1450, hasDeviceAddress: true },
+  way: { backend: "vxlan", mtuBytes: 1450, hasDeviceAddress: true, devices: ["flannel.1"] },
   halves: [{
     subnet: SUBNET,
     publicIp: IpAddress.parse("172.16.0.2"),

@@ -1327,6 +1327,11 @@ function showNode() {
       `${node.backend}${node.devices.length ? ` by ${node.devices.join(" ")}` : ""}` +
       (node.formerBackends.length ? `, changing from ${node.formerBackends.join(" ")}` : ""),
     ],
+    ...node.wireguard.length === 0 ? [] : [[
+      "WireGuard",
+      node.wireguard.map(({ device, by, listenPort }) => `${device} by ${by}, port ${listenPort}`)
+        .join("; "),
+    ]],
     ["MTU for pods", `${node.mtuBytes} bytes`],
     ["Pods’ subnet", node.subnets.join(" ")],
     ["Cluster’s network", node.networks.join(" ")],

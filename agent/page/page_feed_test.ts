@@ -7,7 +7,7 @@ import { PeerList } from "../peer_list.ts";
 import type { StatusReport } from "../status_report.ts";
 import { PageFeed, type PageNews } from "./page_feed.ts";
 
-const WAY = { backend: "vxlan", mtuBytes: 1450, hasDeviceAddress: true };
+const WAY = { backend: "vxlan", mtuBytes: 1450, hasDeviceAddress: true, devices: ["flannel.1"] };
 const QUIET: MeshReport = { nodes: 3, shared: true, troubles: [], overflowing: [] };
 const WELL: ProbedHalf = {
   health: "ok",

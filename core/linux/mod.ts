@@ -45,3 +45,8 @@ export {
 } from "./objects/route.ts";
 export { sendToServiceManager } from "./sys/service_socket.ts";
 export { TunPackets } from "./tunnel/tun_packets.ts";
+export {
+  type WireguardPeerStatus,
+  type WireguardStatus,
+  wireguardStatus,
+} from "./wireguard/wireguard_status.ts";
