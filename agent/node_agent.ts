@@ -22,6 +22,7 @@ import {
   networksOf,
   NodeScope,
   type OuterInterface,
+  parseLeaseKey,
   RoutableLeases,
   RuntimeError,
   type SubnetEnv,
@@ -49,7 +50,8 @@ import { LeaseWatch } from "./lease_watch.ts";
 import { CNI_DIRECTORY, type HostView, logLeftovers, viewNode } from "./leftovers.ts";
 import { type AnyBackend, requireUsable } from "./net_conf.ts";
 import { BadNews } from "./mesh/bad_news.ts";
-import { formatReport, type MeshReport, meshReport } from "./mesh/mesh_report.ts";
+import { Clones } from "./mesh/clones.ts";
+import { formatReport, type MeshReport, meshReport, type Trouble } from "./mesh/mesh_report.ts";
 import { Prober } from "./mesh/prober.ts";
 import { NetworkCondition } from "./network_condition.ts";
 import type { InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
@@ -266,6 +268,11 @@ class NodeAgent implements AsyncDisposable, NodeView {
   /** The peers, as an operator sees them. */
   readonly peers: PeerList;
   readonly #prober: Prober | undefined;
+  readonly #clones = new Clones({
+    clock: SYSTEM_CLOCK,
+    present: () => this.#rivals(),
+    onChange: () => this.#badNews.changed(),
+  });
   readonly #badNews: BadNews;
   /** How packets reach the peers. */
   readonly dataPaths: DataPathManager;
@@ -281,7 +288,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
     this.#badNews = new BadNews({
       store,
       key: () => this.#keeper.lease.key,
-      troubles: () => this.#prober?.troubles() ?? [],
+      troubles: () => this.#troubles(),
       clock: SYSTEM_CLOCK,
       log,
     });
@@ -323,6 +330,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
       metrics,
       request: () => this.#request(),
       onTaken: (taken) => this.#readiness.setTaken(taken),
+      onContested: (lease) => this.#clones.saw(lease.halves.map(({ subnet }) => subnet)),
     });
     this.dataPaths = new DataPathManager(first, config, {
       ...context,
@@ -373,13 +381,28 @@ class NodeAgent implements AsyncDisposable, NodeView {
     return this.#start.outer.current;
   }
 
+  get clockAheadMs(): number | undefined {
+    return this.#options.store.clockAheadMs;
+  }
+
   health(key: string): ReturnType<NodeView["health"]> {
     return this.#prober?.of(key) ?? [];
   }
 
+  /** The subnets of those who have what only this node may have. */
+  #rivals(): readonly Cidr[] {
+    return [...this.dataPaths.current.peers.conflicts.keys()].flatMap((key) =>
+      parseLeaseKey(key) ?? []
+    );
+  }
+
+  #troubles(): readonly Trouble[] {
+    return [...this.#prober?.troubles() ?? [], ...this.#clones.troubles()];
+  }
+
   async mesh(signal: AbortSignal): Promise<MeshReport> {
     const { store } = this.#options;
-    const troubles = this.#prober?.troubles() ?? [];
+    const troubles = this.#troubles();
     const own = troubles.length === 0
       ? []
       : [[this.#keeper.lease.key, formatReport(troubles, Date.now())] as const];
@@ -427,6 +450,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
     add(this.#becomeReady());
     add(subnetFile.keep(signal));
     if (this.#prober !== undefined) add(this.#prober.run(signal));
+    add(this.#clones.run(signal));
     add(this.#badNews.run(signal));
   }
 
@@ -479,6 +503,8 @@ class NodeAgent implements AsyncDisposable, NodeView {
     logFailures(result, this.#options.log);
     this.#peersReached.resolve();
     this.#keeper.hear(event);
+    // A newcomer gives way: it may be the clone itself.
+    if (this.#readiness.wasReady) this.#clones.saw(this.#rivals());
     const { key } = this.#keeper.lease;
     if (event.kind === "changes" && event.put.some((lease) => lease.key === key)) {
       this.#condition.repeat();

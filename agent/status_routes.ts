@@ -6,6 +6,7 @@
  */
 
 import {
+  type BackendSession,
   expiryMs,
   formatMetrics,
   type Lease,
@@ -22,7 +23,14 @@ import type { ProbedHalf } from "./mesh/prober.ts";
 import type { PeerList } from "./peer_list.ts";
 import type { RecentLog } from "./recent_log.ts";
 import type { Routes } from "./status_server.ts";
-import type { NodeReport, PeerHealthReport, PeersReport, StatusReport } from "./status_report.ts";
+import type {
+  NodeReport,
+  PeerHealthReport,
+  PeersReport,
+  StatusReport,
+  WireguardReport,
+} from "./status_report.ts";
+import { wireguardPeers, wireguardReports } from "./wireguard_report.ts";
 
 /** A node as those see it who only look. */
 export interface NodeView {
@@ -35,7 +43,7 @@ export interface NodeView {
     /** The kind of network. */
     readonly backend: { readonly type: string };
     /** The backend at work. */
-    readonly session: { readonly mtuBytes: number };
+    readonly session: Pick<BackendSession, "mtuBytes" | "nodeState">;
     /** The leases that it knows. */
     readonly peers: { refused(): Iterable<readonly [key: string, reason: string]> };
   }[];
@@ -47,6 +55,8 @@ export interface NodeView {
   readonly peers: PeerList;
   /** How a peer's halves are, in their order; nothing of those that are not probed. */
   health(key: string): readonly (ProbedHalf | undefined)[];
+  /** How far this host's clock is ahead of the store's, in milliseconds; `undefined` if that is not known. */
+  readonly clockAheadMs: number | undefined;
   /** What all nodes together find wrong between them. Rejects with a RuntimeError if the store cannot say. */
   mesh(signal: AbortSignal): Promise<MeshReport>;
 }
@@ -115,7 +125,12 @@ function statusReport(state: Readonly<AgentState>): StatusReport {
     ready: unready === undefined,
     unready: unready ?? null,
     startedAt: isoTime(startedAtMs),
-    store: { description: store ?? null, reachable: outageSeconds === 0, outageSeconds },
+    store: {
+      description: store ?? null,
+      reachable: outageSeconds === 0,
+      outageSeconds,
+      clockAheadSeconds: node?.clockAheadMs === undefined ? null : node.clockAheadMs / 1000,
+    },
     node: node?.lease === undefined
       ? null
       : nodeReport(node, node.lease, Object.fromEntries(repairs)),
@@ -131,6 +146,7 @@ function nodeReport(node: NodeView, lease: Lease, repairs: NodeReport["repairs"]
     backend: current!.backend.type,
     formerBackends: former.map(({ backend }) => backend.type),
     devices,
+    wireguard: wireguardOf(node),
     mtuBytes: current!.session.mtuBytes,
     networks: node.config.families.map(({ network }) => `${network}`),
     subnets: lease.halves.map(({ subnet }) => `${subnet}`),
@@ -143,6 +159,10 @@ function nodeReport(node: NodeView, lease: Lease, repairs: NodeReport["repairs"]
     peers: { followed: peers.size, refused: refusedOf(node).length, troubled: troubledOf(node) },
     repairs,
   };
+}
+
+function wireguardOf({ paths, lease }: NodeView): WireguardReport[] {
+  return wireguardReports(paths.flatMap(({ session }) => session.nodeState(lease)));
 }
 
 /** How many peers probes find in trouble. */
@@ -167,6 +187,7 @@ function peersReport(node: NodeView | undefined): PeersReport {
     if (text === undefined) times.set(ms, text = isoTime(ms));
     return text;
   };
+  const spoken = wireguardPeers(wireguardOf(node));
   return {
     peers: [...node.peers].flatMap(({ key, way, halves, changedAtMs }) => {
       const probed = node.health(key);
@@ -177,6 +198,7 @@ function peersReport(node: NodeView | undefined): PeersReport {
         device: device ?? null,
         direct: isDirect,
         changedAt: time(changedAtMs),
+        wireguard: spoken.get(`${subnet}`) ?? null,
         ...healthReport(probed[index], time),
       }));
     }),

@@ -9,10 +9,10 @@ import { existsSync } from "node:fs";
 import { Cidr, RuntimeError } from "@denim/core";
 import { Lab, type LabNode } from "@denim/agent/lab";
 import { bundle } from "../../.ci/bundle.ts";
-import { denoFlags } from "../../agent/program.ts";
 import { DEBIAN_PLUGINS, debianPlugin } from "../support/debian_plugins.ts";
 import { TempFolder } from "../support/temp_folder.ts";
 import { all } from "../support/wait.ts";
+import { deployed, flannelProgram } from "./contestants.ts";
 import { type Measure, Samples } from "./stats.ts";
 
 /** How the bench is run. */
@@ -115,11 +115,6 @@ export async function cni(
   return { measures, programs: contestants };
 }
 
-/** What starts one of denim's programs as `denim install` leaves it, without the shell before it. */
-function deployed(part: "agent" | "plugin", folder: string): readonly [string, ...string[]] {
-  return [Deno.execPath(), "run", ...denoFlags(part, "*"), `${folder}/${part}.js`];
-}
-
 /** denim's plugin: the agent does the work, or the plugin. */
 function denim(node: LabNode, folder: string): readonly Contestant[] {
   const program = deployed("plugin", folder);
@@ -136,8 +131,8 @@ function denim(node: LabNode, folder: string): readonly Contestant[] {
 
 /** flannel's chain of three, if its plugin is there. */
 function flannel(node: LabNode): readonly Contestant[] {
-  const program = `${Deno.env.get("FLANNEL_BIN")}/flannel`;
-  if (!existsSync(program)) return [];
+  const program = flannelProgram("flannel");
+  if (program === undefined) return [];
   return [{
     name: "flannel's chain",
     program: [program],

@@ -39,7 +39,7 @@ export function viewNode(node: LabNode): string[] {
     ...next().filter(({ ifname }) => ours(ifname)).map((link) =>
       words(
         ...["link", link.ifname, link.flags.includes("UP") ? "up" : "down", "mtu", link.mtu],
-        ...vxlanWords(link),
+        ...tunnelWords(link),
       )
     ),
     ...next().map(({ id, gateway, dev, protocol }) =>
@@ -99,7 +99,8 @@ function routeWords({ nhid, gateway, dev, protocol, prefsrc, metric }: Shown): u
   ];
 }
 
-function vxlanWords({ address, linkinfo }: Shown): unknown[] {
+function tunnelWords({ address, linkinfo }: Shown): unknown[] {
+  if (linkinfo?.info_kind === "ipip") return ["ipip", "local", linkinfo.info_data.local];
   if (linkinfo?.info_kind !== "vxlan") return [];
   const { id, port, local, local6, link } = linkinfo.info_data;
   return ["address", address, "vxlan", id, "port", port, "local", local ?? local6, "link", link];
