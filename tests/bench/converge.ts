@@ -111,7 +111,11 @@ const COSTS = {
 type Cost = keyof typeof COSTS;
 
 /** What is drawn. */
-const DRAWN = ["wall", "processor", "anonymous"] as const;
+const DRAWN = {
+  wall: "From the start of the process to all peers in the kernel",
+  processor: "Processor time of a start",
+  anonymous: `Anonymous memory ${SETTLE_MS / 1000} s later`,
+} as const;
 
 /** One contestant at one store, and its node. */
 interface Turn {
@@ -492,9 +496,9 @@ class Results {
 
   /** Costs against the number of peers, of etcd, which all contestants take. */
   figures(): readonly Figure[] {
-    return DRAWN.map((cost) => ({
+    return (Object.keys(DRAWN) as (keyof typeof DRAWN)[]).map((cost) => ({
       name: `converge-${cost}`,
-      title: `${COSTS[cost][0]}, leases in etcd`,
+      title: `${DRAWN[cost]}, leases in etcd`,
       unit: COSTS[cost][1],
       series: this.#contestants.map((contestant) => ({
         name: contestant,
