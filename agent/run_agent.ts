@@ -10,6 +10,7 @@ import {
   type Logger,
   messageOf,
   MetricsRegistry,
+  sleep,
   SYSTEM_CLOCK,
 } from "@denim/core";
 import type { AnyBackend } from "./net_conf.ts";
@@ -24,6 +25,7 @@ import {
   parseAgentFlags,
 } from "./flags.ts";
 import { CniServer } from "./cni_server.ts";
+import { keepHeapSmall } from "./heap.ts";
 import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
 import { requireRoot } from "./privileges.ts";
@@ -34,6 +36,9 @@ import { type AgentState, apiRoutes, healthRoutes } from "./status_routes.ts";
 import { StatusServer } from "./status_server.ts";
 import { chooseStore } from "./stores/mod.ts";
 import { exitCode, untilStopped } from "./until_stopped.ts";
+
+/** The kernel reports what the start has made, and is compared once more, within this time of the node's readiness. */
+const START_ENDS_MS = 3_000;
 
 /** What `runAgent` is given. */
 export interface RunAgentOptions {
@@ -109,16 +114,17 @@ async function serve(
   };
   manager.tell(status(), false);
   manager.beat(status, SYSTEM_CLOCK, signal);
+  let starting = true;
   const port = values["healthz-port"];
   await using _health = port === 0
     ? undefined
     : StatusServer.serve(`${values["healthz-ip"]}`, port, { routes: healthRoutes(state), log });
   const local = { routes: apiRoutes(state), log };
   await using _api = await StatusServer.serveLocally(values["api-socket"], local);
-  const cniSocket = values["cni-socket"];
-  await using _cni = cniSocket === undefined
+  const cniCalls = values["cni-calls"];
+  await using _cni = cniCalls === undefined
     ? undefined
-    : new CniServer({ path: cniSocket, log, metrics });
+    : new CniServer({ path: cniCalls, log, metrics });
   await using store = await kind.open(spec, {
     netConfFile: {
       path: values["net-config-path"],
@@ -146,6 +152,9 @@ async function serve(
     onReadiness: (unready) => {
       state.unready = unready;
       manager.tell(status(), unready === undefined);
+      if (!starting || unready !== undefined) return;
+      starting = false;
+      void sleep(START_ENDS_MS, signal).then((over) => over && keepHeapSmall());
     },
     onNode: (node) => state.node = node,
   }, signal);

@@ -6,6 +6,7 @@
  */
 
 import {
+  type BackendSession,
   expiryMs,
   formatMetrics,
   type Lease,
@@ -22,7 +23,14 @@ import type { ProbedHalf } from "./mesh/prober.ts";
 import type { PeerList } from "./peer_list.ts";
 import type { RecentLog } from "./recent_log.ts";
 import type { Routes } from "./status_server.ts";
-import type { NodeReport, PeerHealthReport, PeersReport, StatusReport } from "./status_report.ts";
+import type {
+  NodeReport,
+  PeerHealthReport,
+  PeersReport,
+  StatusReport,
+  WireguardReport,
+} from "./status_report.ts";
+import { wireguardPeers, wireguardReports } from "./wireguard_report.ts";
 
 /** A node as those see it who only look. */
 export interface NodeView {
@@ -35,7 +43,7 @@ export interface NodeView {
     /** The kind of network. */
     readonly backend: { readonly type: string };
     /** The backend at work. */
-    readonly session: { readonly mtuBytes: number };
+    readonly session: Pick<BackendSession, "mtuBytes" | "nodeState">;
     /** The leases that it knows. */
     readonly peers: { refused(): Iterable<readonly [key: string, reason: string]> };
   }[];
@@ -138,6 +146,7 @@ function nodeReport(node: NodeView, lease: Lease, repairs: NodeReport["repairs"]
     backend: current!.backend.type,
     formerBackends: former.map(({ backend }) => backend.type),
     devices,
+    wireguard: wireguardOf(node),
     mtuBytes: current!.session.mtuBytes,
     networks: node.config.families.map(({ network }) => `${network}`),
     subnets: lease.halves.map(({ subnet }) => `${subnet}`),
@@ -150,6 +159,10 @@ function nodeReport(node: NodeView, lease: Lease, repairs: NodeReport["repairs"]
     peers: { followed: peers.size, refused: refusedOf(node).length, troubled: troubledOf(node) },
     repairs,
   };
+}
+
+function wireguardOf({ paths, lease }: NodeView): WireguardReport[] {
+  return wireguardReports(paths.flatMap(({ session }) => session.nodeState(lease)));
 }
 
 /** How many peers probes find in trouble. */
@@ -174,6 +187,7 @@ function peersReport(node: NodeView | undefined): PeersReport {
     if (text === undefined) times.set(ms, text = isoTime(ms));
     return text;
   };
+  const spoken = wireguardPeers(wireguardOf(node));
   return {
     peers: [...node.peers].flatMap(({ key, way, halves, changedAtMs }) => {
       const probed = node.health(key);
@@ -184,6 +198,7 @@ function peersReport(node: NodeView | undefined): PeersReport {
         device: device ?? null,
         direct: isDirect,
         changedAt: time(changedAtMs),
+        wireguard: spoken.get(`${subnet}`) ?? null,
         ...healthReport(probed[index], time),
       }));
     }),

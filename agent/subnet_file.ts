@@ -27,7 +27,7 @@ import {
 } from "@denim/core";
 import { readProcFile, replaceFile } from "@denim/core/linux";
 import { dirname } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 
 /** What the node was in its last run. */
 export interface LastRun extends Omit<NodeIdentity, "publicIps"> {

@@ -17,9 +17,20 @@ import { report } from "./support/report.ts";
 import { sh, shIn } from "./support/sh.ts";
 import { eventually, NEVER } from "./support/wait.ts";
 
-async function ask<Answer>(node: LabNode, route: string): Promise<Answer> {
+async function get(node: LabNode, route: string): Promise<string> {
   using client = Deno.createHttpClient({ proxy: { transport: "unix", path: node.apiSocket } });
-  return await (await fetch(`${AGENT_ORIGIN}${route}`, { client })).json();
+  return await (await fetch(`${AGENT_ORIGIN}${route}`, { client })).text();
+}
+
+async function ask<Answer>(node: LabNode, route: string): Promise<Answer> {
+  return JSON.parse(await get(node, route));
+}
+
+/** How many probes a node has sent. */
+async function probes(node: LabNode): Promise<number> {
+  return (await get(node, "/metrics")).split("\n")
+    .filter((line) => line.startsWith("denim_probes_sent_total{"))
+    .reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
 }
 
 /** What all nodes tell of the mesh, as a node hears it: for each trouble the subnet, the health, and what follows. */
@@ -266,6 +277,33 @@ labTest("every trouble between nodes is found, named and told, and so is its end
   );
   assert.deepEqual(others(said), others(wanted), "nothing else");
   report(`troubles between nodes, told on another node after: ${times.join(", ")}`);
+});
+
+labTest("WireGuard's nodes agree on keys before their probes are missed: no trouble is announced", {
+  nodes: 6,
+  netConf: { Network: "10.5.0.0/16", Backend: { Type: "wireguard" } },
+  program: "wireguard-go",
+}, async (lab) => {
+  const [first, ...others] = lab.nodes as [LabNode, ...LabNode[]];
+  await first.startAgent(NEVER);
+  await Promise.all(others.map((node) => node.startAgent(NEVER)));
+  const all = (except: LabNode) =>
+    Object.fromEntries(
+      lab.nodes.flatMap((node, index) => node === except ? [] : [[index + 1, "ok 1420"]]),
+    );
+  await Promise.all(lab.nodes.map((node) => finds(node, all(node))));
+  // A node that comes back with a device of its own anew: the others still use what they agreed on with the one before.
+  const [, , last] = lab.nodes.slice(-3) as [LabNode, LabNode, LabNode];
+  await last.stopAgent("SIGKILL");
+  iproute("ip", last.namespaceName, "link del flannel-wg");
+  await last.startAgent(NEVER);
+  const before = await probes(first);
+  await eventually("eight rounds", async () => await probes(first) > before + 40, 20_000);
+  await Promise.all(lab.nodes.map((node) => finds(node, all(node))));
+  for (const { logFile, name } of lab.nodes) {
+    const log = Deno.readTextFileSync(logFile);
+    assert.doesNotMatch(log, /event=(peer-unhealthy|peers-changed)/, name);
+  }
 });
 
 async function end(trouble: AsyncDisposable | Disposable): Promise<void> {

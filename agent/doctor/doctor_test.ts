@@ -1,7 +1,9 @@
-import { Cidr, parseSubnetEnv } from "@denim/core";
+import { Cidr, IpAddress, parseSubnetEnv } from "@denim/core";
 import type { LinkState } from "@denim/core/linux";
+import { openTunnelSockets } from "@denim/core/linux/udp-socket";
 import assert from "node:assert/strict";
 import { rootTest } from "../../tests/support/root_test.ts";
+import { sh } from "../../tests/support/sh.ts";
 import { ScratchNamespace } from "../../tests/support/scratch_namespace.ts";
 import { TempFolder } from "../../tests/support/temp_folder.ts";
 import { type Host, ThisHost } from "./host.ts";
@@ -15,11 +17,14 @@ const PATHS = {
 };
 
 /** What a host has otherwise than a clean one. */
-interface Changes extends Partial<Omit<Host, "processes" | "links" | "networks" | "run">> {
+interface Changes
+  extends Partial<Omit<Host, "processes" | "links" | "networks" | "run" | "portUser">> {
   readonly files?: Readonly<Record<string, string>>;
   readonly processes?: readonly string[];
   readonly links?: readonly Partial<LinkState>[];
   readonly networks?: readonly (readonly [device: string, network: string])[];
+  /** Who has which UDP port. */
+  readonly ports?: Readonly<Record<number, string>>;
   /** What programs print, by their command line. */
   readonly programs?: Readonly<Record<string, string>>;
 }
@@ -37,6 +42,7 @@ function host(changes: Changes): Host {
     processes: new Set(processes),
     links: links as LinkState[],
     networks: networks.map(([device, network]) => ({ device, network: Cidr.parse(network) })),
+    portUser: (port) => changes.ports?.[port],
     run: (program, ...args) => programs[[program, ...args].join(" ")],
     free: changes.free ?? (() => undefined),
   };
@@ -68,13 +74,21 @@ const outerOf = (outerIndex: number) => (
 const denimConf = (...types: string[]) =>
   JSON.stringify({ name: "denim", plugins: ["denim", ...types].map((type) => ({ type })) });
 
+/** A host on which WireGuard carried pods' packets, and one whose kernel has none. */
+const KEY = { "/run/flannel/wgkey": "a secret" };
+const MODULES = {
+  "/proc/sys/kernel/osrelease": "6.1.0\n",
+  "/lib/modules/6.1.0/modules.dep": ["vxlan", "bridge", "veth", "tun", "ipip", "nf_tables"]
+    .map((name) => `k/${name}.ko:`).join("\n"),
+};
+
 const CASES: Readonly<Record<string, readonly [wrong: Changes, right: Changes]>> = {
   "module-missing": [
     {
       files: {
         "/proc/sys/kernel/osrelease": "6.1.0\n",
         "/lib/modules/6.1.0/modules.dep": "kernel/vxlan.ko: \nkernel/bridge.ko: \nkernel/tun.ko:",
-        "/lib/modules/6.1.0/modules.builtin": "kernel/net/netfilter/nf_tables.ko\n",
+        "/lib/modules/6.1.0/modules.builtin": "kernel/nf_tables.ko\nkernel/ipip.ko\n",
       },
     },
     {
@@ -83,6 +97,7 @@ const CASES: Readonly<Record<string, readonly [wrong: Changes, right: Changes]>>
         "/lib/modules/6.1.0/modules.dep":
           "k/vxlan.ko.xz: \nk/bridge.ko: \nk/tun.ko: k/nf_tables.ko",
         "/sys/module/veth/refcnt": "1",
+        "/sys/module/ipip/refcnt": "1",
       },
     },
   ],
@@ -137,6 +152,18 @@ const CASES: Readonly<Record<string, readonly [wrong: Changes, right: Changes]>>
   "vxlan-conflict": [
     { links: [vxlan("cilium_vxlan")] },
     { links: [vxlan("flannel.1"), vxlan("other", 7)] },
+  ],
+  "wireguard-missing": [
+    { files: { ...KEY, ...MODULES } },
+    { files: { ...KEY, ...MODULES, "/usr/bin/wireguard-go": "" } },
+  ],
+  "wireguard-key-open": [
+    { files: KEY, programs: { "stat -c %a /run/flannel/wgkey": "644\n" } },
+    { files: KEY, programs: { "stat -c %a /run/flannel/wgkey": "600\n" } },
+  ],
+  "wireguard-port-taken": [
+    { files: KEY, ports: { 51820: "wg0" } },
+    { files: KEY, ports: { 51820: "wireguard-go", 51821: "flannel-wg-v6" } },
   ],
   "network-manager-interferes": [
     { processes: ["NetworkManager"] },
@@ -245,6 +272,28 @@ for (const [name, [wrong, right]] of Object.entries(CASES)) {
     assert.deepEqual(await findings(host(right)), others(right));
   });
 }
+
+rootTest("doctor: of a real host it is seen who has a port", () => {
+  using namespace = new ScratchNamespace();
+  namespace.addOuterDevice();
+  namespace.run(() => {
+    using _taken = openTunnelSockets(IpAddress.parse("10.99.0.1"), 51820, 1, false)[0]!;
+    const host = new ThisHost(PATHS);
+    assert.equal(host.portUser(51820), "deno");
+    assert.equal(host.portUser(51821), undefined);
+  });
+});
+
+rootTest("doctor: of a real host it is seen which of WireGuard's devices has a port", () => {
+  using namespace = new ScratchNamespace();
+  namespace.ip("link add wg0 type wireguard");
+  namespace.ip("link set wg0 up");
+  const user = namespace.run(() => {
+    const port = Number(sh("wg show wg0 listen-port"));
+    return new ThisHost(PATHS).portUser(port);
+  });
+  assert.equal(user, "wg0");
+}, { linkType: "wireguard" });
 
 /** What a made-up agent answers otherwise than one with which all is well. */
 interface Answers {

@@ -21,6 +21,7 @@ import { networkManagers } from "./network_managers.ts";
 import { overlap } from "./overlap.ts";
 import { rpFilter } from "./rp_filter.ts";
 import { vxlanConflict } from "./vxlan_conflict.ts";
+import { wireguard } from "./wireguard.ts";
 
 /** Every check, in the order in which findings are told. */
 export const CHECKS: readonly Check[] = [
@@ -33,6 +34,7 @@ export const CHECKS: readonly Check[] = [
   firewalls,
   iptablesLegacy,
   vxlanConflict,
+  wireguard,
   networkManagers,
   macPolicy,
   mtu,

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { z } from "zod";
+import * as z from "zod";
 import type { Health } from "./peer_health.ts";
 
 /** So many peers are named in one note; of more, the number is told. */

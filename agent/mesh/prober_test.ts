@@ -40,7 +40,7 @@ function peer(number: number, changes: Partial<ListedPeer["way"]> = {}): ListedP
   const subnet = Cidr.parse(`10.${number >> 8}.${number & 255}.0/24`);
   return {
     key: `${subnet}`,
-    way: { backend: "vxlan", mtuBytes: 1450, hasDeviceAddress: true, ...changes },
+    way: { backend: "vxlan", mtuBytes: 1450, hasDeviceAddress: true, devices: [], ...changes },
     halves: [{
       subnet,
       publicIp: IpAddress.parse(`172.16.${number >> 8}.${number & 255}`),

@@ -32,6 +32,7 @@ export { requireSwitchable } from "./objects/forwarding.ts";
 export { requireWritable } from "./sys/sysctl.ts";
 export { RTPROT_DENIM } from "./objects/object_kind.ts";
 export { listProcFolder, readProcFile, readProcLink } from "./sys/proc_files.ts";
+export { giveBackFreeMemory } from "./sys/free_memory.ts";
 export { withUmask } from "./sys/umask.ts";
 export { replaceFile, type ReplaceFileOptions } from "./sys/replace_file.ts";
 export {
@@ -43,3 +44,8 @@ export {
 } from "./objects/route.ts";
 export { sendToServiceManager } from "./sys/service_socket.ts";
 export { TunPackets } from "./tunnel/tun_packets.ts";
+export {
+  type WireguardPeerStatus,
+  type WireguardStatus,
+  wireguardStatus,
+} from "./wireguard/wireguard_status.ts";

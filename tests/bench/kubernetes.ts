@@ -11,6 +11,7 @@ import type { LabNode } from "@denim/agent/lab";
 import { KubeLab, NODES, PREFIX } from "../support/kube_lab.ts";
 import { sh } from "../support/sh.ts";
 import { processUs } from "./processor.ts";
+import { flannelProgram } from "./contestants.ts";
 import { type Measure, Samples } from "./stats.ts";
 
 /** How the bench is run. */
@@ -54,7 +55,7 @@ export async function kubernetes(
   }
   say(`making ${options.nodes} nodes`);
   await makeNodes(cluster, options.nodes);
-  const flanneld = Deno.env.get("FLANNELD");
+  const flanneld = flannelProgram("flanneld");
   const samples = new Samples();
   for (let run = 1; run <= options.runs; run++) {
     signal.throwIfAborted();

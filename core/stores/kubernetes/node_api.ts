@@ -5,7 +5,7 @@
  * @module
  */
 
-import { z } from "zod";
+import * as z from "zod";
 import { ConfigError, RuntimeError, sleep, throwUnlessAborted } from "../../mod.ts";
 import type { AnnotationNames, Annotations, NodeRecord } from "./annotations.ts";
 import type { KubernetesClient } from "./client.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { z } from "zod";
+import * as z from "zod";
 import { RuntimeError } from "../../mod.ts";
 
 /** What is asked of the API server, as its authorization names it. */
