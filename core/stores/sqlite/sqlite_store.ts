@@ -58,6 +58,7 @@ import {
   throwDefect,
   throwUnlessAborted,
 } from "../../mod.ts";
+import { dirname } from "node:path";
 import { ChangeSignal, CLAIM_MS } from "./change_signal.ts";
 import {
   Database,
@@ -730,24 +731,26 @@ interface FileMoment {
   readonly atMs: number;
 }
 
-/** What tells a file, with its write-ahead log if it has one, from itself after another write; and when it was written. */
+/**
+ * What tells a file, and which files lie beside it, from itself after another write; and when that was. `undefined` if it is
+ * not there.
+ */
 function versionOf(
   path: string,
 ): { readonly text: string; readonly writtenAtMs: number } | undefined {
-  const [file, log] = [path, `${path}-wal`].map((name) => {
-    try {
-      return Deno.statSync(name);
-    } catch (error) {
-      throwDefect(error);
-      return undefined;
-    }
-  });
-  if (file === undefined) return undefined;
-  const parts = [file, log].flatMap((info) =>
-    info === undefined ? [] : [info.ino, info.size, info.mtime?.getTime(), info.ctime?.getTime()]
-  );
-  const times = [file.mtime, log?.mtime].map((time) => time?.getTime() ?? 0);
-  return { text: parts.join(" "), writtenAtMs: Math.max(...times) };
+  try {
+    const infos = [path, dirname(path)].map((name) => Deno.statSync(name));
+    const parts = infos.map(({ ino, size, mtime, ctime }) =>
+      `${ino} ${size} ${mtime?.getTime()} ${ctime?.getTime()}`
+    );
+    return {
+      text: parts.join(),
+      writtenAtMs: Math.max(...infos.map(({ mtime }) => mtime?.getTime() ?? 0)),
+    };
+  } catch (error) {
+    throwDefect(error);
+    return undefined;
+  }
 }
 
 /** Beside the tables that every file has. */
