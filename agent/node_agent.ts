@@ -7,6 +7,7 @@
 import {
   type Cidr,
   EventCounter,
+  FAMILIES,
   heldBefore,
   type KernelState,
   type Lease,
@@ -28,7 +29,15 @@ import {
   type SubnetEnv,
   SYSTEM_CLOCK,
 } from "@denim/core";
-import { kernelReader, NetlinkSocket, Reconciler, type UnderlayNews } from "@denim/core/linux";
+import {
+  kernelReader,
+  listAddresses,
+  listLinks,
+  neighbourMac,
+  NetlinkSocket,
+  Reconciler,
+  type UnderlayNews,
+} from "@denim/core/linux";
 import { DataPath, type DataPathContext } from "./data_path.ts";
 import { DataPathAdapter } from "./data_path_adapter.ts";
 import { DataPathManager } from "./data_path_manager.ts";
@@ -54,6 +63,7 @@ import { Clones } from "./mesh/clones.ts";
 import { formatReport, type MeshReport, meshReport, type Trouble } from "./mesh/mesh_report.ts";
 import { Prober } from "./mesh/prober.ts";
 import { NetworkCondition } from "./network_condition.ts";
+import { type KernelView, type PacketWay, packetWays } from "./page/packet_way.ts";
 import type { InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
 import { PeerList } from "./peer_list.ts";
@@ -173,6 +183,12 @@ async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<v
     context,
     first,
     view: () => viewNode(socket, CNI_DIRECTORY),
+    kernelView: () => ({
+      links: listLinks(socket),
+      addresses: FAMILIES.flatMap((family) => listAddresses(socket, family)),
+      kernel: underlay.kernel,
+      macBehind: ({ index }, address) => neighbourMac(socket, index, address),
+    }),
   });
   options.onNode?.(node);
   await node.run();
@@ -244,6 +260,8 @@ interface NodeParts {
   readonly first: DataPath;
   /** Looks at what is on the node. */
   readonly view: () => Pick<HostView, "links" | "addresses" | "cniConfs">;
+  /** Looks at what packets pass on the node. */
+  readonly kernelView: () => KernelView;
 }
 
 /** One node at work. Its parts run side by side; the first that fails ends the node. */
@@ -253,6 +271,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
   readonly #tasks: TaskGroup;
   readonly #reconciler: Reconciler;
   readonly #view: NodeParts["view"];
+  readonly #kernelView: NodeParts["kernelView"];
   readonly #keeper: LeaseKeeper;
   readonly #watch: LeaseWatch;
   readonly #routable: RoutableLeases;
@@ -279,7 +298,8 @@ class NodeAgent implements AsyncDisposable, NodeView {
   /** Changes the data paths. */
   readonly adapter: DataPathAdapter;
 
-  constructor({ options, config, start, tasks, reconciler, context, first, view }: NodeParts) {
+  constructor(parts: NodeParts) {
+    const { options, config, start, tasks, reconciler, context, first } = parts;
     const { store, renewMarginMs, log, metrics, onReadiness } = options;
     this.#options = options;
     this.#prober = options.probePeers
@@ -297,7 +317,8 @@ class NodeAgent implements AsyncDisposable, NodeView {
     this.#isProven = start.wasOwn || start.held === undefined;
     this.#tasks = tasks;
     this.#reconciler = reconciler;
-    this.#view = view;
+    this.#view = parts.view;
+    this.#kernelView = parts.kernelView;
     this.#watch = new LeaseWatch({
       store,
       needed: () => this.dataPaths.reachesPeers,
@@ -383,6 +404,12 @@ class NodeAgent implements AsyncDisposable, NodeView {
 
   get clockAheadMs(): number | undefined {
     return this.#options.store.clockAheadMs;
+  }
+
+  ways(key: string): readonly PacketWay[] | undefined {
+    const peer = this.peers.get(key);
+    const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
+    return peer && packetWays(peer, subnets, this.outer, this.#kernelView());
   }
 
   health(key: string): ReturnType<NodeView["health"]> {

@@ -12,7 +12,9 @@ export {
   podDevices,
 } from "./reconciler/clear_node.ts";
 export { kernelReader } from "./objects/kernel_reader.ts";
+export { IncomingDrop, type Unwanted } from "./netfilter/incoming_drop.ts";
 export { listLinks } from "./objects/link.ts";
+export { neighbourMac } from "./objects/neighbour.ts";
 export { MessageReader } from "./netlink/netlink_codec.ts";
 export { PacketSocket } from "./sys/packet_socket.ts";
 export {

@@ -16,6 +16,7 @@ import { converge, type ConvergeOptions, MAX_PEERS } from "./converge.ts";
 import { idle } from "./idle.ts";
 import { mesh } from "./mesh.ts";
 import { draw, type Figure } from "./plot.ts";
+import { page } from "./page.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
 import { udp } from "./udp.ts";
 import { wireguard } from "./wireguard.ts";
@@ -24,7 +25,7 @@ const MAX_SECONDS = 600;
 /** How long kubernetes' nodes write their status. */
 const WRITING_S = 60;
 const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [idle]
-                       [kubernetes] [flags]
+                       [page] [kubernetes] [flags]
 
   converge  from the start of the agent's process, with leases of many peers in etcd or the embedded
             store, until every neighbour, FDB entry, nexthop and route is in the kernel: time, processor,
@@ -40,6 +41,8 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [
             denim peers is
   idle      what an agent needs while nothing happens, with its peers' leases in SQLite, etcd and Kubernetes
             (KUBE_APISERVER, or a stand-in); --seconds 600 --peers 5000 sees every timer
+  page      how fast a browser shows the page, what that costs the agent, and how fast denim peers is, in
+            turns with a program that does nothing; needs chromium
   kubernetes  a cluster of 5,000 nodes on a real kube-apiserver (KUBE_APISERVER): from the agent's start to
             all routes, then 50 writes of nodes' status a second; flanneld's too, if FLANNEL_BIN names its
             folder
@@ -49,7 +52,16 @@ tests/bench/results/NAME.json. Works in network namespaces of its own, and remov
 end. A busy machine is a slow one.
 `;
 
-const BENCHES = ["converge", "cni", "udp", "wireguard", "mesh", "idle", "kubernetes"] as const;
+const BENCHES = [
+  "converge",
+  "cni",
+  "udp",
+  "wireguard",
+  "mesh",
+  "idle",
+  "page",
+  "kubernetes",
+] as const;
 /** What runs if none is named. */
 const USUAL: readonly typeof BENCHES[number][] = ["converge", "cni"];
 
@@ -58,7 +70,7 @@ const FLAGS = [
   flag(
     "peers",
     wholeNumbers(1, MAX_PEERS),
-    `converge, mesh, idle: the numbers of peers, comma-separated, each at most ${MAX_PEERS}`,
+    `converge, mesh, idle, page: the numbers of peers, comma-separated, each at most ${MAX_PEERS}`,
     "100,1000,5000,20000",
   ),
   flag("against", text("FOLDER"), "converge: another checkout of denim, which takes its turns"),
@@ -82,7 +94,7 @@ const FLAGS = [
   flag(
     "seconds",
     wholeNumber(1, MAX_SECONDS),
-    "udp, wireguard: how long each stream is sent; mesh, idle: how long the agent is watched; at " +
+    "udp, wireguard: how long each stream is sent; mesh, idle, page: how long the agent is watched; at " +
       `most ${MAX_SECONDS}`,
     "4",
   ),
@@ -180,6 +192,9 @@ async function runOne(
   } else if (bench === "idle") {
     settings = { runs, peers, seconds };
     measures = await idle({ runs, peers, seconds }, say, signal);
+  } else if (bench === "page") {
+    settings = { runs, peers, seconds };
+    measures = await page({ runs, peers, seconds }, say, signal);
   } else if (bench === "kubernetes") {
     settings = { runs, nodes };
     measures = await kubernetes({ runs, nodes, seconds: WRITING_S }, say, signal);

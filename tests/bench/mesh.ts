@@ -100,7 +100,7 @@ function keepApart(lab: Lab, node: LabNode, peers: LabNode): void {
 }
 
 /** Has a node answer for every address of the peers, on the underlay and behind its VXLAN device. */
-function playPeers(lab: Lab, node: LabNode, peers: LabNode): void {
+export function playPeers(lab: Lab, node: LabNode, peers: LabNode): void {
   const [link] = ipJson(node, `link show ${DEVICE}`);
   const own = node.subnet();
   iproute("ip", `${lab.prefix}-net`, `route add 172.16.0.0/12 via ${peers.publicIp}`);
@@ -124,7 +124,8 @@ nft add rule netdev peers in meta pkttype set host`,
   );
 }
 
-async function denimPeers(node: LabNode): Promise<PeersReport> {
+/** Runs `denim peers --json`. */
+export async function denimPeers(node: LabNode): Promise<PeersReport> {
   const [command, ...words] = denimProgram("agent").slice(0, -1);
   const args = [...words, "peers", "--json", "--api-socket", node.apiSocket];
   const { stdout } = await new Deno.Command(command!, { args, stdin: "null" }).output();
