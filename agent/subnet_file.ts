@@ -171,15 +171,15 @@ export class SubnetFile {
 
   /** Counts changes to the file as the kernel tells of them, if it does. */
   async #watch(changes: EventCounter, signal: AbortSignal): Promise<void> {
+    const folder = dirname(this.#path);
     do {
       try {
-        using watcher = Deno.watchFs(dirname(this.#path), { recursive: false });
+        using watcher = Deno.watchFs(folder, { recursive: false });
         const stop = () => watcher.close();
         signal.addEventListener("abort", stop, { once: true });
         for await (const { kind, paths } of watcher) {
           if (kind !== "access" && paths.includes(this.#path)) changes.add();
-          // The folder may be gone.
-          if (kind === "remove") break;
+          if (kind === "remove" && paths.includes(folder)) break;
         }
         signal.removeEventListener("abort", stop);
       } catch (error) {

@@ -30,6 +30,8 @@ export interface MeshOptions {
 /** Every peer has had its turns by then, and the first full check is over. */
 const SETTLE_MS = 120_000, SETTLE_ALONE_MS = 75_000;
 const ASKED = 5;
+/** Peers that answer, peers that do not, and an agent that does not ask. */
+const MODES = ["probed", "probed and silent", "left alone"] as const;
 
 /** Measures, and says on the way how it goes. */
 export async function mesh(
@@ -40,9 +42,9 @@ export async function mesh(
   const samples = new Samples();
   for (let run = 1; run <= options.runs; run++) {
     for (const count of options.peers) {
-      for (const probe of [true, false]) {
-        await runOnce(count, probe, options, samples, signal);
-        say(`run ${run} of ${options.runs}, ${count} peers, ${probe ? "probed" : "left alone"}`);
+      for (const mode of MODES) {
+        await runOnce(count, mode, options, samples, signal);
+        say(`run ${run} of ${options.runs}, ${count} peers, ${mode}`);
       }
     }
   }
@@ -51,16 +53,17 @@ export async function mesh(
 
 async function runOnce(
   count: number,
-  probe: boolean,
+  mode: typeof MODES[number],
   { seconds }: MeshOptions,
   samples: Samples,
   signal: AbortSignal,
 ): Promise<void> {
-  const what = `${count} peers, ${probe ? "probed" : "left alone"}`;
+  const probe = mode !== "left alone";
+  const what = `${count} peers, ${mode}`;
   await using lab = await Lab.create({ nodes: 2, netConf: NET_CONF });
   const [node, peers] = lab.nodes as [LabNode, LabNode];
   await node.startAgent(signal, probe ? [] : ["--probe-peers=false"]);
-  playPeers(lab, node, peers);
+  if (mode === "probed") playPeers(lab, node, peers);
   keepApart(lab, node, peers);
   new SqliteLeases(`${lab.directory}/denim.db`).put(makeLeases(count).leases);
   await sleep(probe ? SETTLE_MS : SETTLE_ALONE_MS, signal);
@@ -76,7 +79,7 @@ async function runOnce(
     const { peers: reports } = await denimPeers(node);
     samples.add(`${what}: denim peers`, "ms", performance.now() - askedMs);
     const ok = reports.filter(({ health }) => health === "ok").length;
-    if (probe && time === 0) samples.add(`${what}: found well`, "%", 100 * ok / count);
+    if (mode === "probed" && time === 0) samples.add(`${what}: found well`, "%", 100 * ok / count);
   }
 }
 

@@ -31,7 +31,7 @@ import {
 /** WireGuard reports nothing: this is how often denim looks whether others have changed it, in milliseconds. */
 const LOOK_MS = 500;
 /** And so often whether there is something to look at by now. */
-const IDLE_MS = 5000;
+const IDLE_MS = 1000;
 /** With many peers it looks less often: a wait takes this many times as long as a look. */
 const WAITS_TO_LOOK = 100;
 /** How long a peer may take to begin, from when it is put, in milliseconds: a handshake's three ways, and more. */

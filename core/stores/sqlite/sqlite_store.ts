@@ -58,6 +58,7 @@ import {
   throwDefect,
   throwUnlessAborted,
 } from "../../mod.ts";
+import { dirname } from "node:path";
 import { ChangeSignal, CLAIM_MS } from "./change_signal.ts";
 import {
   Database,
@@ -71,8 +72,10 @@ import {
 
 /** How long opening the store may wait for another process's lock; nothing else is under way yet then. */
 const OPEN_TIMEOUT_MS = 10_000;
-/** How often a watch reads the file although no process signalled a change. */
+/** How often a watch looks at the file although no process signalled a change. */
 const POLL_MS = 1000;
+/** A file that was written so short a time ago may be written again without looking another. */
+const FRESH_MS = 2_000;
 /** How long a use is tried again while another process has the lock. */
 const LOCK_WAIT_MS = 10_000;
 /** The wait between such attempts. */
@@ -200,11 +203,35 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
 
   async *#netConfReadings(ending: AbortSignal): AsyncGenerator<string | undefined, void, void> {
     this.#changes.watch();
-    let count: number;
+    let seen: FileMoment;
     do {
-      count = this.#changes.count;
+      seen = this.#moment();
       yield await this.#use("read", ending, () => this.#netConf());
-    } while (await this.#changes.after(count, msToTick(this.#pollMs), ending));
+    } while (await this.#after(seen, Infinity, ending));
+  }
+
+  #moment(): FileMoment {
+    return { count: this.#changes.count, version: versionOf(this.#path), atMs: Date.now() };
+  }
+
+  /**
+   * Waits until the file may say something else than at a moment, or some time is over. False once the signal is aborted.
+   */
+  async #after(
+    { count, version, atMs }: FileMoment,
+    timeoutMs: number,
+    ending: AbortSignal,
+  ): Promise<boolean> {
+    const endMs = performance.now() + timeoutMs;
+    for (;;) {
+      const leftMs = Math.max(endMs - performance.now(), 0);
+      const waitMs = Math.min(leftMs, msToTick(this.#pollMs));
+      if (!await this.#changes.after(count, waitMs, ending)) return false;
+      if (waitMs === leftMs || this.#changes.count !== count) return true;
+      // Another write in the same tick of the file system's clock would not show.
+      const isFresh = atMs - (version?.writtenAtMs ?? Infinity) < FRESH_MS;
+      if (isFresh || versionOf(this.#path)?.text !== version?.text) return true;
+    }
   }
 
   /** See {@link LeaseAdmin.setNetworkConfig}. */
@@ -278,7 +305,7 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     let cleared = true;
     try {
       for (;;) {
-        const { count } = this.#changes;
+        const seenFile = this.#moment();
         const { revision, nextEndMs } = await this.#use("read", ending, () => this.#checkState());
         if (nextEndMs !== null && nextEndMs <= this.#now()) {
           // Each write removes what has ended. If none can be made, as on a full disk, the watch reports
@@ -306,8 +333,8 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
           }
         }
         const nextMs = Math.min(nextEndMs !== null && cleared ? nextEndMs : Infinity, snapshotAtMs);
-        const waitMs = Math.min(Math.max(nextMs - this.#now(), 1), msToTick(this.#pollMs));
-        if (!await this.#changes.after(count, waitMs, ending)) return;
+        const waitMs = Math.max(nextMs - this.#now(), 1);
+        if (!await this.#after(seenFile, waitMs, ending)) return;
       }
     } catch (error) {
       throwUnlessAborted(error, ending);
@@ -691,6 +718,38 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
 
   #statement(text: string): StatementSync {
     return this.#database!.statement(text);
+  }
+}
+
+/** A moment at which the file was read. */
+interface FileMoment {
+  /** How many changes had been signalled. */
+  readonly count: number;
+  /** The file; `undefined` if it was not there. */
+  readonly version: ReturnType<typeof versionOf>;
+  /** The time, in milliseconds since 1970. */
+  readonly atMs: number;
+}
+
+/**
+ * What tells a file, and which files lie beside it, from itself after another write; and when that was. `undefined` if it is
+ * not there.
+ */
+function versionOf(
+  path: string,
+): { readonly text: string; readonly writtenAtMs: number } | undefined {
+  try {
+    const infos = [path, dirname(path)].map((name) => Deno.statSync(name));
+    const parts = infos.map(({ ino, size, mtime, ctime }) =>
+      `${ino} ${size} ${mtime?.getTime()} ${ctime?.getTime()}`
+    );
+    return {
+      text: parts.join(),
+      writtenAtMs: Math.max(...infos.map(({ mtime }) => mtime?.getTime() ?? 0)),
+    };
+  } catch (error) {
+    throwDefect(error);
+    return undefined;
   }
 }
 
