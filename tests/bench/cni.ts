@@ -8,11 +8,12 @@
 import { existsSync } from "node:fs";
 import { Cidr, RuntimeError } from "@denim/core";
 import { Lab, type LabNode } from "@denim/agent/lab";
-import { bundle } from "../../.ci/bundle.ts";
-import { denoFlags } from "../../agent/program.ts";
+import { bundle, revision } from "../../.ci/bundle.ts";
+import { launcher } from "../../agent/install/program_files.ts";
 import { DEBIAN_PLUGINS, debianPlugin } from "../support/debian_plugins.ts";
 import { TempFolder } from "../support/temp_folder.ts";
 import { all } from "../support/wait.ts";
+import { deployed, flannelProgram } from "./contestants.ts";
 import { type Measure, Samples } from "./stats.ts";
 
 /** How the bench is run. */
@@ -64,7 +65,7 @@ export async function cni(
     agentProgram: [...deployed("agent", folder.path), "agent"],
   });
   const node = lab.nodes[0]!;
-  await node.startAgent(signal, ["--cni-socket", node.cniSocket]);
+  await node.startAgent(signal, ["--cni-calls", node.cniCalls]);
   const contestants = [...denim(node, folder.path), bridge(node), ...flannel(node)];
   for (const { name, program } of contestants) say(`${name} is ${program.join(" ")}`);
   const pods = Array.from({ length: Math.max(options.pods, options.atOnce) }, (_, index) => {
@@ -115,29 +116,30 @@ export async function cni(
   return { measures, programs: contestants };
 }
 
-/** What starts one of denim's programs as `denim install` leaves it, without the shell before it. */
-function deployed(part: "agent" | "plugin", folder: string): readonly [string, ...string[]] {
-  return [Deno.execPath(), "run", ...denoFlags(part, "*"), `${folder}/${part}.js`];
-}
-
 /** denim's plugin: the agent does the work, or the plugin. */
 function denim(node: LabNode, folder: string): readonly Contestant[] {
-  const program = deployed("plugin", folder);
+  const plugin = deployed("plugin", folder).join(" ");
+  const launched = (name: string, calls: string): readonly [string] => {
+    const path = `${folder}/${name}`;
+    const text = launcher({ agent: undefined, plugin, revision: revision(), calls });
+    Deno.writeTextFileSync(path, text, { mode: 0o755 });
+    return [path];
+  };
   const config = {
     ...node.cniConfig,
     cniVersion: CNI_VERSION,
     delegate: { bridge: "cni0", hairpinMode: true, isDefaultGateway: true },
   };
   return [
-    { name: "denim, by the agent", program, config },
-    { name: "denim, alone", program, config: { ...config, cniSocket: "" } },
+    { name: "denim, by the agent", program: launched("denim", node.cniCalls), config },
+    { name: "denim, alone", program: launched("alone", `${node.cniCalls}.none`), config },
   ];
 }
 
 /** flannel's chain of three, if its plugin is there. */
 function flannel(node: LabNode): readonly Contestant[] {
-  const program = `${Deno.env.get("FLANNEL_BIN")}/flannel`;
-  if (!existsSync(program)) return [];
+  const program = flannelProgram("flannel");
+  if (program === undefined) return [];
   return [{
     name: "flannel's chain",
     program: [program],
