@@ -201,23 +201,28 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
   }
 
   /**
-   * A pod's packet may have had both sides begin at the same moment: a peer is put anew, since a device tries again but
-   * every 5 s. Keepalive that is wanted is switched on in any case. What fails is found and mended as others' changes are.
+   * A pod's packet may have had both sides begin at the same moment: that peer, which was heard to no avail, is put anew,
+   * since a device tries again but every 5 s. Keepalive that is wanted is switched on in any case. What fails is found and
+   * mended as others' changes are.
    */
   #greetUnheard(device: string, steps: readonly PeerPut[]): void {
     const hand = this.#hand(device);
-    const heard = new Set(
-      hand.read(device).flatMap((found) =>
-        found.kind === "wireguardPeer" && found.handshakeAtMs !== undefined ? [found.publicKey] : []
+    const found = new Map(
+      hand.read(device).flatMap((peer) =>
+        peer.kind === "wireguardPeer" ? [[peer.publicKey, peer]] : []
       ),
     );
-    const { silent = [], met = [] } = Object.groupBy(
-      steps,
-      ({ object }) => heard.has(object.publicKey) ? "met" : "silent",
+    const silent = steps.filter(({ object }) =>
+      found.get(object.publicKey)?.handshakeAtMs === undefined
     );
-    const anew = silent.flatMap((step): WireguardStep[] => [{ ...step, action: "remove" }, step]);
+    const crossed = silent.filter(({ object }) => {
+      const { receivedBytes = 0, sentBytes = 0 } = found.get(object.publicKey) ?? {};
+      return receivedBytes > 0 && sentBytes > 0;
+    });
+    const anew = crossed.flatMap((step): WireguardStep[] => [{ ...step, action: "remove" }, step]);
     hand.apply(device, anew);
-    hand.greet(device, [...silent, ...met.filter(({ object }) => object.keepaliveSeconds > 0)]);
+    const kept = steps.filter(({ object }) => object.keepaliveSeconds > 0);
+    hand.greet(device, [...new Set([...silent, ...kept])]);
   }
 
   /** Whether a device is as wanted already: a program that is told its port again opens it again. */
