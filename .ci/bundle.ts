@@ -93,7 +93,35 @@ async function withFilesInside(text: string, { workers }: Sources): Promise<stri
   }
   const left = /new URL\("\.[^"]*_worker\.ts"/.exec(text);
   if (left !== null) throw new Error(`${left[0]}: no worker of this name was found`);
-  return await withSchemas(text) + functions.join("");
+  return withoutReflection(await withSchemas(text)) + functions.join("");
+}
+
+/**
+ * What gRPC's loader makes of a schema beside calls: descriptors, with which a server tells clients about itself. denim
+ * is a client, and they are a third of what loading etcd3 costs a start. Each piece of code as the bundler writes it,
+ * with what takes its place.
+ */
+const REFLECTION: readonly (readonly [code: RegExp, instead: string])[] = [
+  [/\n *var descriptor = require_descriptor\w*\(\);/g, ""],
+  [/root\.toDescriptor\("proto3"\)\.file;\n/g, "[];\n"],
+  [
+    /const messageDescriptor = message\.toDescriptor\("proto3"\);\n/g,
+    "const messageDescriptor = { $type: { toObject: () => ({}) } };\n",
+  ],
+  [
+    /const enumDescriptor = enumType\.toDescriptor\("proto3"\);\n/g,
+    "const enumDescriptor = { $type: { toObject: () => ({}) } };\n",
+  ],
+];
+
+/** Leaves {@link REFLECTION} out of a bundle in which that loader is. */
+function withoutReflection(text: string): string {
+  if (!text.includes("function createPackageDefinition(")) return text;
+  return REFLECTION.reduce((text, [code, instead]) => {
+    const without = text.replace(code, instead);
+    if (without === text) throw new Error(`@grpc/proto-loader is another: it has no ${code}`);
+    return without;
+  }, text);
 }
 
 /** Where the bundle has a module of an npm package whose code reads a gRPC schema. */

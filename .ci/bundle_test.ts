@@ -35,6 +35,12 @@ Deno.test("a bundle is two files that need nothing beside them", async (t) => {
       assert.doesNotMatch(Deno.readTextFileSync(`${temp.path}/plugin.js`), /["']node:/);
     },
   );
+  await t.step("the page is in it", () => {
+    const text = Deno.readTextFileSync(agent);
+    for (const part of ["<title>denim</title>", "--copper-soft:", "new EventSource("]) {
+      assert.ok(text.includes(part), part);
+    }
+  });
   await t.step("etcd's schema is in it", () => {
     const { code, output } = run([agent, "leases", "--etcd-endpoints", "http://127.0.0.1:1"]);
     assert.equal(code, 1, output);

@@ -1,6 +1,6 @@
 import { type Lease, type LeaseEvent, parseNetworkConfig, PeerTable } from "@denim/core";
 import assert from "node:assert/strict";
-import { z } from "zod";
+import * as z from "zod";
 import { lease } from "../tests/support/fake_data_paths.ts";
 import { RecordingLog } from "../tests/support/recording_log.ts";
 import type { AnyBackend } from "./net_conf.ts";

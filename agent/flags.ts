@@ -119,6 +119,13 @@ export const SETTINGS = [
     "127.0.0.1",
   ),
   flag("healthz-port", wholeNumber(0, 65_535, "PORT"), "port to serve them on; 0: none", "0"),
+  flag(
+    "page",
+    oneOf(["loopback", "always", "never"]),
+    "whether to serve the page of the mesh there too, at /: where --healthz-ip is a loopback address, always " +
+      "(whoever reaches the port may then read it), or never",
+    "loopback",
+  ),
   API_SOCKET_FLAG,
   flag(
     "cni-calls",

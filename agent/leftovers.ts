@@ -14,7 +14,7 @@ import {
   type NetlinkSocket,
 } from "@denim/core/linux";
 import { basename, join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 
 /** Where container runtimes look for network configurations. */
 export const CNI_DIRECTORY = "/etc/cni/net.d";

@@ -65,6 +65,11 @@ export class PeerList {
     return this.#peers.size;
   }
 
+  /** The peer with this lease. */
+  get(key: string): ListedPeer | undefined {
+    return this.#peers.get(key);
+  }
+
   /** The peers, in no certain order. */
   [Symbol.iterator](): Iterator<ListedPeer> {
     return this.#peers.values();

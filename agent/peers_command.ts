@@ -23,6 +23,7 @@ over the data path that pods use, and since when that is so. Those in trouble co
 
 Of peers that WireGuard reaches it tells where packets to them go, how long ago the two agreed on keys,
 and how much came and went.
+  no-agent   it carries pods' packets, and its agent probes no more: it has ended, or hangs
 `;
 
 /** Runs `denim peers`, and resolves to the exit code: 0 fine, 1 if no agent answers, 2 wrong usage. */

@@ -10,6 +10,7 @@ import {
   type Logger,
   messageOf,
   MetricsRegistry,
+  sleep,
   SYSTEM_CLOCK,
 } from "@denim/core";
 import type { AnyBackend } from "./net_conf.ts";
@@ -24,8 +25,10 @@ import {
   parseAgentFlags,
 } from "./flags.ts";
 import { CniServer } from "./cni_server.ts";
+import { keepHeapSmall } from "./heap.ts";
 import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
+import { Page } from "./page/page_routes.ts";
 import { requireRoot } from "./privileges.ts";
 import { observeProcess } from "./process_metrics.ts";
 import { RecentLog } from "./recent_log.ts";
@@ -34,6 +37,9 @@ import { type AgentState, apiRoutes, healthRoutes } from "./status_routes.ts";
 import { StatusServer } from "./status_server.ts";
 import { chooseStore } from "./stores/mod.ts";
 import { exitCode, untilStopped } from "./until_stopped.ts";
+
+/** The kernel reports what the start has made, and is compared once more, within this time of the node's readiness. */
+const START_ENDS_MS = 3_000;
 
 /** What `runAgent` is given. */
 export interface RunAgentOptions {
@@ -109,12 +115,24 @@ async function serve(
   };
   manager.tell(status(), false);
   manager.beat(status, SYSTEM_CLOCK, signal);
+  let starting = true;
+  const page = new Page(state, {
+    apiSocket: values["api-socket"],
+    subnetFile: values["subnet-file"],
+  });
   const port = values["healthz-port"];
-  await using _health = port === 0
-    ? undefined
-    : StatusServer.serve(`${values["healthz-ip"]}`, port, { routes: healthRoutes(state), log });
-  const local = { routes: apiRoutes(state), log };
+  await using _health = port === 0 ? undefined : StatusServer.serve(
+    `${values["healthz-ip"]}`,
+    port,
+    {
+      routes: { ...healthRoutes(state), ...page.routesAt(values["healthz-ip"], values.page) },
+      log,
+    },
+  );
+  const local = { routes: { ...apiRoutes(state), ...page.routes({ anyName: false }) }, log };
   await using _api = await StatusServer.serveLocally(values["api-socket"], local);
+  // Before the servers, which wait until nobody follows any more.
+  using _page = page;
   const cniCalls = values["cni-calls"];
   await using _cni = cniCalls === undefined
     ? undefined
@@ -146,6 +164,9 @@ async function serve(
     onReadiness: (unready) => {
       state.unready = unready;
       manager.tell(status(), unready === undefined);
+      if (!starting || unready !== undefined) return;
+      starting = false;
+      void sleep(START_ENDS_MS, signal).then((over) => over && keepHeapSmall());
     },
     onNode: (node) => state.node = node,
   }, signal);

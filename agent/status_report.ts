@@ -27,6 +27,8 @@ export interface StatusReport {
     readonly reachable: boolean;
     /** For how long it could not, in seconds; 0 if it can. */
     readonly outageSeconds: number;
+    /** How far this host's clock is ahead of the store's, in seconds; `null` if that is not known. */
+    readonly clockAheadSeconds: number | null;
   };
   /** The node; `null` before it has its lease and its data path. */
   readonly node: NodeReport | null;

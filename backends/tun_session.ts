@@ -63,7 +63,7 @@ const ADDRESSES = {
  * import { tunSession } from "@denim/backends/tun-session";
  * import type { Backend } from "@denim/core";
  * import { createSocket } from "node:dgram";
- * import { z } from "zod";
+ * import * as z from "zod";
  *
  * // Pods' packets, each in a UDP datagram, for networks with IPv4.
  * export const plain: Backend = {

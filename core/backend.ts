@@ -101,7 +101,7 @@ export interface NodeNeeds {
  * @example Each peer's subnet is routed by the peer's own address
  * ```ts
  * import { type Backend, type BackendSession, directRoute } from "@denim/core";
- * import { z } from "zod";
+ * import * as z from "zod";
  *
  * export const direct: Backend = {
  *   type: "direct",

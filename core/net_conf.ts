@@ -4,7 +4,7 @@
  * @module
  */
 
-import { z } from "zod";
+import * as z from "zod";
 import { ConfigError, messageOf } from "./errors.ts";
 import { addressBits, Cidr, type Family, IpAddress } from "./ip.ts";
 
@@ -48,7 +48,7 @@ export interface NetworkConfig {
  *
  * ```ts
  * import { anyCase } from "@denim/core";
- * import { z } from "zod";
+ * import * as z from "zod";
  * const options = anyCase(z.object({ VNI: z.int(), Port: z.int().default(8472) }));
  * console.log(options.parse({ vni: 7, Port: null })); // { VNI: 7, Port: 8472 }
  * ```

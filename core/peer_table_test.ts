@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { z } from "zod";
+import * as z from "zod";
 import { RecordingLog } from "../tests/support/recording_log.ts";
 import { Cidr, IpAddress } from "./ip.ts";
 import { type Lease, leaseKey } from "./lease.ts";

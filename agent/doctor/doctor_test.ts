@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { rootTest } from "../../tests/support/root_test.ts";
 import { sh } from "../../tests/support/sh.ts";
 import { ScratchNamespace } from "../../tests/support/scratch_namespace.ts";
+import { TempFolder } from "../../tests/support/temp_folder.ts";
 import { type Host, ThisHost } from "./host.ts";
 import { CHECKS } from "./mod.ts";
 
@@ -62,7 +63,13 @@ const NODE = parseSubnetEnv(
 /** What the check of the agent finds where none runs. */
 const NO_AGENT = "agent-silent";
 const vxlan = (name: string, vni = 1) => (
-  { name, vxlan: { vni, port: 8472 } as LinkState["vxlan"] } as Partial<LinkState>
+  { name, vxlan: { vni, port: 8472, outerIndex: 0 } as LinkState["vxlan"] } as Partial<LinkState>
+);
+const outerOf = (outerIndex: number) => (
+  {
+    name: "flannel.1",
+    vxlan: { vni: 1, port: 8472, outerIndex } as LinkState["vxlan"],
+  } as Partial<LinkState>
 );
 const denimConf = (...types: string[]) =>
   JSON.stringify({ name: "denim", plugins: ["denim", ...types].map((type) => ({ type })) });
@@ -178,6 +185,42 @@ const CASES: Readonly<Record<string, readonly [wrong: Changes, right: Changes]>>
       },
     },
   ],
+  "mac-changed-by-udev": [
+    {
+      links: [vxlan("flannel.1")],
+      files: {
+        "/usr/lib/systemd/network/99-default.link":
+          "[Match]\nOriginalName=*\n\n[Link]\nNamePolicy=keep\nMACAddressPolicy=persistent\n",
+        "/sys/class/net/flannel.1/addr_assign_type": "1\n",
+      },
+    },
+    {
+      // As on every Debian: denim gives its devices their addresses.
+      links: [vxlan("flannel.1"), vxlan("fl.2")],
+      files: {
+        "/usr/lib/systemd/network/99-default.link":
+          "[Match]\nOriginalName=*\n\n[Link]\nMACAddressPolicy=persistent\n",
+        "/etc/systemd/network/10-flannel.link":
+          "[Match]\nOriginalName=flannel*\n\n[Link]\nMACAddressPolicy=none\n",
+        "/etc/systemd/network/05-lan.link":
+          "[Match]\nPath=pci-*\n\n[Link]\nMACAddress=02:00:00:00:00:01\n",
+        "/sys/class/net/flannel.1/addr_assign_type": "1\n",
+        "/sys/class/net/fl.2/addr_assign_type": "3\n",
+      },
+    },
+  ],
+  "mtu-too-large": [
+    {
+      links: [{ name: "eth0", index: 2, mtuBytes: 1400 }, { ...outerOf(2), mtuBytes: 1450 }],
+    },
+    {
+      links: [{ name: "eth0", index: 2, mtuBytes: 1500 }, { ...outerOf(2), mtuBytes: 1450 }],
+    },
+  ],
+  "files-short": [
+    { files: { "/proc/sys/fs/file-nr": "950\t0\t1000\n" } },
+    { files: { "/proc/sys/fs/file-nr": "3360\t0\t9223372036854775807\n" } },
+  ],
   "networks-overlap": [
     { subnetEnv: NODE, networks: [["eth0", "10.5.7.0/24"]] },
     { subnetEnv: NODE, networks: [["eth0", "10.6.7.0/24"], ["cni0", "10.5.1.0/24"]] },
@@ -251,6 +294,72 @@ rootTest("doctor: of a real host it is seen which of WireGuard's devices has a p
   });
   assert.equal(user, "wg0");
 }, { linkType: "wireguard" });
+
+/** What a made-up agent answers otherwise than one with which all is well. */
+interface Answers {
+  readonly ready?: boolean;
+  readonly store?: Readonly<Record<string, unknown>>;
+  readonly health?: string;
+  readonly troubles?: readonly unknown[];
+  readonly openFiles?: number;
+}
+
+const ANSWERS: Readonly<Record<string, Answers>> = {
+  "agent-unready": { ready: false },
+  "store-unreachable": { store: { reachable: false, outageSeconds: 70 } },
+  "clock-skewed": { store: { clockAheadSeconds: -61 } },
+  "path-mtu-too-small": { health: "mtu" },
+  "peers-troubled": { health: "no-answer" },
+  "clone-seen": { troubles: [{ subnet: "10.5.2.0/24", health: "clone", from: ["10.5.1.0-24"] }] },
+  "agent-files-short": { openFiles: 1000 },
+};
+
+/** Has a made-up agent serve on a socket, asks the doctor, and gives what it finds. */
+async function findingsWith(answers: Answers): Promise<string[]> {
+  using folder = new TempFolder();
+  const path = `${folder.path}/agent.sock`;
+  const store = { reachable: true, outageSeconds: 0, clockAheadSeconds: 0.4, description: "x" };
+  const peer = { subnet: "10.5.2.0/24", publicIp: "10.99.0.2", pathMtuBytes: 1350 };
+  const routes: Readonly<Record<string, unknown>> = {
+    "/status": {
+      ready: answers.ready ?? true,
+      unready: "why",
+      store: { ...store, ...answers.store },
+    },
+    "/peers": { peers: [{ ...peer, health: answers.health ?? "ok" }] },
+    "/mesh": { troubles: answers.troubles ?? [] },
+    "/metrics": `process_open_fds ${answers.openFiles ?? 40}\nprocess_max_fds 1024\n`,
+  };
+  await using _agent = Deno.serve({ path, onListen() {} }, ({ url }) => {
+    const answer = routes[new URL(url).pathname];
+    return typeof answer === "string" ? new Response(answer) : Response.json(answer);
+  });
+  return await findings({ ...host({}), paths: { ...PATHS, apiSocket: path } });
+}
+
+for (const [name, wrong] of Object.entries(ANSWERS)) {
+  Deno.test(`doctor: ${name} is found where the agent says so`, async () => {
+    assert.deepEqual(await findingsWith(wrong), [name]);
+  });
+}
+
+Deno.test("doctor: an agent with which all is well is no finding", async () => {
+  assert.deepEqual(await findingsWith({}), []);
+});
+
+Deno.test("doctor: docs/troubleshooting.md has every finding", () => {
+  const docs = Deno.readTextFileSync(
+    new URL("../../docs/troubleshooting.md", import.meta.url),
+  );
+  const folder = new URL("./", import.meta.url);
+  const names = [...Deno.readDirSync(folder)].filter(({ name }) => !name.endsWith("_test.ts"))
+    .flatMap(({ name }) => {
+      const text = Deno.readTextFileSync(new URL(name, folder));
+      return [...text.matchAll(/^ +name: "([a-z-]+)"/gm)].map(([, finding]) => finding!);
+    });
+  assert.ok(names.length > 20);
+  assert.deepEqual(names.filter((name) => !docs.includes(`| \`${name}\``)), []);
+});
 
 rootTest("doctor: a real host's devices and addresses are seen", () => {
   using namespace = new ScratchNamespace();

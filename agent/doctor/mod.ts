@@ -10,10 +10,13 @@ import { cni } from "./cni.ts";
 import { disk } from "./disk.ts";
 import { firewalls } from "./firewalls.ts";
 import { flanneld } from "./flanneld.ts";
+import { fileDescriptors } from "./file_descriptors.ts";
 import { forwardPolicy } from "./forward_policy.ts";
 import { forwarding } from "./forwarding.ts";
 import { iptablesLegacy } from "./iptables_legacy.ts";
 import { kernelModules } from "./kernel_modules.ts";
+import { macPolicy } from "./mac_policy.ts";
+import { mtu } from "./mtu.ts";
 import { networkManagers } from "./network_managers.ts";
 import { overlap } from "./overlap.ts";
 import { rpFilter } from "./rp_filter.ts";
@@ -33,7 +36,10 @@ export const CHECKS: readonly Check[] = [
   vxlanConflict,
   wireguard,
   networkManagers,
+  macPolicy,
+  mtu,
   overlap,
   cni,
   disk,
+  fileDescriptors,
 ];

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { z } from "zod";
+import * as z from "zod";
 import type { Health } from "./peer_health.ts";
 
 /** So many peers are named in one note; of more, the number is told. */
@@ -14,8 +14,8 @@ const MAX_NAMED = 50;
 export interface Trouble {
   /** The subnet of the peer's pods. */
   readonly subnet: string;
-  /** How it is. */
-  readonly health: Health;
+  /** How it is; `clone` if two machines are there for it, or it is another's clone. */
+  readonly health: Health | "clone";
   /** Since when, in milliseconds since 1970. */
   readonly sinceMs: number;
 }

@@ -16,8 +16,7 @@ import type { StoreKind } from "./store_kind.ts";
 const STORES = [kubernetes, etcd, sqlite] as const;
 
 const DEFAULT_STORE = "sqlite:/var/lib/denim/denim.db";
-const USAGES = new Intl.ListFormat("en", { type: "disjunction" })
-  .format(STORES.map(({ usage }) => usage));
+const USAGES = STORES.map(({ usage }) => usage).join(", ").replace(/, (?=[^,]*$)/, ", or ");
 
 /** The flags that say where leases live. */
 export const STORE_FLAGS = [

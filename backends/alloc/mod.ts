@@ -6,7 +6,7 @@
  */
 
 import type { Backend, NodeContext } from "@denim/core";
-import { z } from "zod";
+import * as z from "zod";
 
 /** The backend, for `runAgent`. It has no options, and publishes nothing. */
 export const alloc: Backend<unknown, unknown> = {

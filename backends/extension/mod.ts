@@ -25,7 +25,7 @@ import {
   sleep,
   throwDefect,
 } from "@denim/core";
-import { z, type ZodType } from "zod";
+import * as z from "zod";
 import { PeerCommands, type PeerSteps } from "./peer_commands.ts";
 import { type CommandOutput, MAX_OUTPUT_BYTES, runCommand } from "./run_command.ts";
 
@@ -57,7 +57,7 @@ export interface ExtensionOptions {
 }
 
 const command = z.string().default("");
-const options: ZodType<ExtensionOptions> = anyCase(z.object({
+const options: z.ZodType<ExtensionOptions> = anyCase(z.object({
   PreStartupCommand: command,
   PostStartupCommand: command,
   SubnetAddCommand: command,
@@ -66,7 +66,7 @@ const options: ZodType<ExtensionOptions> = anyCase(z.object({
   MTU: z.int().min(0).max(MAX_PACKET_BYTES).default(0),
 }));
 
-const peerData: ZodType<string> = z.string().default("");
+const peerData: z.ZodType<string> = z.string().default("");
 
 /** The backend, for `runAgent`. */
 export const extension: Backend<ExtensionOptions, string> = {

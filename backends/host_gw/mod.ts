@@ -17,7 +17,7 @@ import {
   type Peer,
   type PeerHalf,
 } from "@denim/core";
-import { z } from "zod";
+import * as z from "zod";
 
 /** The backend, for `runAgent`. It has no options, and publishes nothing. */
 export const hostGw: Backend<unknown, unknown> = {

@@ -23,7 +23,7 @@ import {
   subnetRoute,
   tunnelMtuBytes,
 } from "@denim/core";
-import { z, type ZodType } from "zod";
+import * as z from "zod";
 
 /** flannel's name for the device. The kernel's own `tunl0`, which comes with the first, is left alone. */
 const DEVICE = "flannel.ipip";
@@ -36,7 +36,7 @@ export interface IpipOptions {
   readonly DirectRouting: boolean;
 }
 
-const options: ZodType<IpipOptions> = anyCase(z.object({
+const options: z.ZodType<IpipOptions> = anyCase(z.object({
   DirectRouting: z.boolean().default(false),
 }));
 

@@ -24,7 +24,7 @@ import {
   tunPeerState,
   tunState,
 } from "@denim/core";
-import { z, type ZodType } from "zod";
+import * as z from "zod";
 import { DataPath } from "./data_path.ts";
 import { OVERHEAD_BYTES } from "./ip.ts";
 
@@ -54,7 +54,7 @@ export interface UdpOptions {
   readonly PartialChecksums: boolean;
 }
 
-const options: ZodType<UdpOptions> = anyCase(z.object({
+const options: z.ZodType<UdpOptions> = anyCase(z.object({
   Port: z.int().min(0).max(65_535).default(0),
   MTU: z.int().min(0).max(MAX_PACKET_BYTES).default(0),
   Offloads: z.boolean().default(true),
@@ -71,7 +71,7 @@ export interface UdpPeerData {
 }
 
 /** Every node can be reached, whatever its lease says; an ability that can't be read counts as missing. */
-const peerData: ZodType<UdpPeerData> = z.object({
+const peerData: z.ZodType<UdpPeerData> = z.object({
   denim: z.object({ partialChecksums: z.boolean() }),
 }).catch({ denim: { partialChecksums: false } });
 

@@ -26,7 +26,7 @@ import {
   tunnelMtuBytes,
   type VxlanLink,
 } from "@denim/core";
-import { z, type ZodType } from "zod";
+import * as z from "zod";
 
 /** What VXLAN adds to a packet: outer IP, UDP and VXLAN headers, and the inner Ethernet header. */
 const OVERHEAD_BYTES: Record<Family, number> = { 4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14 };
@@ -51,7 +51,7 @@ export interface VxlanOptions {
   readonly DirectRouting: boolean;
 }
 
-const options: ZodType<VxlanOptions> = anyCase(z.object({
+const options: z.ZodType<VxlanOptions> = anyCase(z.object({
   VNI: z.int().min(1).max(0xff_ffff).default(1),
   Port: z.int().min(0).max(65_535).default(0),
   MTU: z.int().min(0).max(MAX_PACKET_BYTES).default(0),
@@ -68,7 +68,7 @@ export interface VxlanPeerData {
   readonly VtepMAC: MacAddress;
 }
 
-const peerData: ZodType<VxlanPeerData> = anyCase(z.object({
+const peerData: z.ZodType<VxlanPeerData> = anyCase(z.object({
   VNI: z.int().optional().catch(undefined),
   VtepMAC: z.string().transform((text, context) => {
     try {

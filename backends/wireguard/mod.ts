@@ -24,7 +24,7 @@ import {
   wholeNetworkState,
   WireguardSecret,
 } from "@denim/core";
-import { z, type ZodType } from "zod";
+import * as z from "zod";
 import { type KeyPair, readKeyFile } from "./key_file.ts";
 
 /**
@@ -58,7 +58,7 @@ export interface WireguardOptions {
 }
 
 const port = z.int().min(0).max(65_535).default(0);
-const options: ZodType<WireguardOptions> = anyCase(z.object({
+const options: z.ZodType<WireguardOptions> = anyCase(z.object({
   PSK: z.unknown().default("").transform((text, context) => {
     if (text === "") return undefined;
     const bytes = typeof text === "string" ? parseWireguardKey(text) : undefined;
@@ -82,7 +82,7 @@ export interface WireguardPeerData {
   readonly Port: number;
 }
 
-const peerData: ZodType<WireguardPeerData> = anyCase(z.object({
+const peerData: z.ZodType<WireguardPeerData> = anyCase(z.object({
   PublicKey: z.string().transform((text, context) => {
     const bytes = parseWireguardKey(text);
     if (bytes !== undefined) return bytes.toBase64();

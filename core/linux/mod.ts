@@ -12,7 +12,9 @@ export {
   podDevices,
 } from "./reconciler/clear_node.ts";
 export { kernelReader } from "./objects/kernel_reader.ts";
+export { IncomingDrop, type Unwanted } from "./netfilter/incoming_drop.ts";
 export { listLinks } from "./objects/link.ts";
+export { neighbourMac } from "./objects/neighbour.ts";
 export { MessageReader } from "./netlink/netlink_codec.ts";
 export { PacketSocket } from "./sys/packet_socket.ts";
 export {
@@ -32,6 +34,7 @@ export { requireSwitchable } from "./objects/forwarding.ts";
 export { requireWritable } from "./sys/sysctl.ts";
 export { RTPROT_DENIM } from "./objects/object_kind.ts";
 export { listProcFolder, readProcFile, readProcLink } from "./sys/proc_files.ts";
+export { giveBackFreeMemory } from "./sys/free_memory.ts";
 export { withUmask } from "./sys/umask.ts";
 export { replaceFile, type ReplaceFileOptions } from "./sys/replace_file.ts";
 export {

@@ -14,7 +14,7 @@ import {
   throwDefect,
 } from "@denim/core";
 import { tunSession } from "@denim/backends/tun-session";
-import { z } from "zod";
+import * as z from "zod";
 
 /** The backend, for `runAgent`. A node has nothing to tell its peers but where it is. */
 export const tcp: Backend<{ readonly Port: number }, unknown> = {

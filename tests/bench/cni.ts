@@ -10,10 +10,10 @@ import { Cidr, RuntimeError } from "@denim/core";
 import { Lab, type LabNode } from "@denim/agent/lab";
 import { bundle, revision } from "../../.ci/bundle.ts";
 import { launcher } from "../../agent/install/program_files.ts";
-import { denoFlags } from "../../agent/program.ts";
 import { DEBIAN_PLUGINS, debianPlugin } from "../support/debian_plugins.ts";
 import { TempFolder } from "../support/temp_folder.ts";
 import { all } from "../support/wait.ts";
+import { deployed, flannelProgram } from "./contestants.ts";
 import { type Measure, Samples } from "./stats.ts";
 
 /** How the bench is run. */
@@ -116,11 +116,6 @@ export async function cni(
   return { measures, programs: contestants };
 }
 
-/** What a launcher starts, as `denim install` leaves it. */
-function deployed(part: "agent" | "plugin", folder: string): readonly [string, ...string[]] {
-  return [Deno.execPath(), "run", ...denoFlags(part), `${folder}/${part}.js`];
-}
-
 /** denim's plugin: the agent does the work, or the plugin. */
 function denim(node: LabNode, folder: string): readonly Contestant[] {
   const plugin = deployed("plugin", folder).join(" ");
@@ -143,8 +138,8 @@ function denim(node: LabNode, folder: string): readonly Contestant[] {
 
 /** flannel's chain of three, if its plugin is there. */
 function flannel(node: LabNode): readonly Contestant[] {
-  const program = `${Deno.env.get("FLANNEL_BIN")}/flannel`;
-  if (!existsSync(program)) return [];
+  const program = flannelProgram("flannel");
+  if (program === undefined) return [];
   return [{
     name: "flannel's chain",
     program: [program],

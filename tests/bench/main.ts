@@ -6,13 +6,17 @@
 
 import { ConfigError } from "@denim/core";
 import { flag, type FlagType, type ParsedFlags } from "../../agent/flag_table.ts";
-import { single, wholeNumber } from "../../agent/flag_types.ts";
+import { single, text, wholeNumber } from "../../agent/flag_types.ts";
+import { pathOfArgument } from "../../.ci/bundle.ts";
 import { requireRoot } from "../../agent/privileges.ts";
 import { runCommand } from "../../agent/run_command.ts";
 import { cni, type CniOptions, MAX_PODS } from "./cni.ts";
 import { kubernetes } from "./kubernetes.ts";
 import { converge, type ConvergeOptions, MAX_PEERS } from "./converge.ts";
+import { idle } from "./idle.ts";
 import { mesh } from "./mesh.ts";
+import { draw, type Figure } from "./plot.ts";
+import { page } from "./page.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
 import { udp } from "./udp.ts";
 import { wireguard } from "./wireguard.ts";
@@ -20,12 +24,13 @@ import { wireguard } from "./wireguard.ts";
 const MAX_SECONDS = 600;
 /** How long kubernetes' nodes write their status. */
 const WRITING_S = 60;
-const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [kubernetes]
-                       [flags]
+const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [idle]
+                       [page] [kubernetes] [flags]
 
-  converge  leases of 1,000, 5,000 and 20,000 peers put into the store, until every neighbour, FDB
-            entry, nexthop and route is in the kernel; then one more peer, until its route, and the
-            agent started again
+  converge  from the start of the agent's process, with leases of many peers in etcd or the embedded
+            store, until every neighbour, FDB entry, nexthop and route is in the kernel: time, processor,
+            memory; then one more peer, until its route. As denim install leaves the agent, in turns with
+            another checkout's (--against) and with flanneld, if FLANNEL_BIN names its folder
   cni       ADD and DEL of denim's CNI plugin, in turns with bridge and host-local of Debian's
             containernetworking-plugins
   udp       the UDP backend's throughput, round trips and idle processor, in turns with kernel VXLAN's;
@@ -33,15 +38,29 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [
   wireguard the WireGuard backend's throughput and round trips, in turns with wireguard-go set up by
             hand; needs iperf3, wireguard-go and wg
   mesh      what an agent needs to probe its peers, which all answer, and how fast denim peers is
+  idle      what an agent needs while nothing happens, with its peers' leases in SQLite, etcd and Kubernetes
+            (KUBE_APISERVER, or a stand-in); --seconds 600 --peers 5000 sees every timer
+  page      how fast a browser shows the page, what that costs the agent, and how fast denim peers is, in
+            turns with a program that does nothing; needs chromium
   kubernetes  a cluster of 5,000 nodes on a real kube-apiserver (KUBE_APISERVER): from the agent's start to
-            all routes, then 50 writes of nodes' status a second; flanneld's (FLANNELD) too, if there is one
+            all routes, then 50 writes of nodes' status a second; flanneld's too, if FLANNEL_BIN names its
+            folder
 
 converge and cni run unless one is named. Prints tables, and writes every sample to
 tests/bench/results/NAME.json. Works in network namespaces of its own, and removes everything at the
 end. A busy machine is a slow one.
 `;
 
-const BENCHES = ["converge", "cni", "udp", "wireguard", "mesh", "kubernetes"] as const;
+const BENCHES = [
+  "converge",
+  "cni",
+  "udp",
+  "wireguard",
+  "mesh",
+  "idle",
+  "page",
+  "kubernetes",
+] as const;
 /** What runs if none is named. */
 const USUAL: readonly typeof BENCHES[number][] = ["converge", "cni"];
 
@@ -50,8 +69,14 @@ const FLAGS = [
   flag(
     "peers",
     wholeNumbers(1, MAX_PEERS),
-    `converge, mesh: the numbers of peers, comma-separated, each at most ${MAX_PEERS}`,
-    "1000,5000,20000",
+    `converge, mesh, idle, page: the numbers of peers, comma-separated, each at most ${MAX_PEERS}`,
+    "100,1000,5000,20000",
+  ),
+  flag("against", text("FOLDER"), "converge: another checkout of denim, which takes its turns"),
+  flag(
+    "plot",
+    text("FOLDER"),
+    "converge: draw costs against the number of peers, as SVG, into here",
   ),
   flag(
     "pods",
@@ -68,8 +93,8 @@ const FLAGS = [
   flag(
     "seconds",
     wholeNumber(1, MAX_SECONDS),
-    "udp, wireguard: how long each stream is sent; mesh: how long the agent is watched; at most " +
-      `${MAX_SECONDS}`,
+    "udp, wireguard: how long each stream is sent; mesh, idle, page: how long the agent is watched; at " +
+      `most ${MAX_SECONDS}`,
     "4",
   ),
   flag(
@@ -84,6 +109,8 @@ const FLAGS = [
 export interface Plan extends ConvergeOptions, CniOptions {
   /** Which of them to run. */
   readonly benches: readonly typeof BENCHES[number][];
+  /** Where pictures go, if they are wanted. */
+  readonly plot: string | undefined;
   /** How long udp and wireguard send each stream, in seconds. */
   readonly seconds: number;
   /** How many nodes kubernetes' cluster has. */
@@ -99,14 +126,14 @@ function wholeNumbers(min: number, max: number): FlagType<readonly number[] | un
 }
 
 function plan({ values, operands }: ParsedFlags<typeof FLAGS[number]>): Plan {
-  const { runs, peers, pods, "at-once": atOnce, seconds, nodes } = values;
+  const { runs, peers, against, plot, pods, "at-once": atOnce, seconds, nodes } = values;
   const named = operands.map((name) => {
     const bench = BENCHES.find((candidate) => candidate === name);
     if (bench !== undefined) return bench;
     throw new ConfigError(`${name}: no such bench; there are ${BENCHES.join(", ")}`);
   });
   const benches = named.length > 0 ? [...new Set(named)] : USUAL;
-  return { benches, runs, peers, pods, atOnce, seconds, nodes };
+  return { benches, runs, peers, against, plot, pods, atOnce, seconds, nodes };
 }
 
 /**
@@ -145,13 +172,15 @@ async function runOne(
   const where = machine();
   console.log(`\n${bench}: ${describe(where)}`);
   const say = (line: string) => console.log(`· ${line}`);
-  const { runs, peers, pods, atOnce, seconds, nodes } = plan;
+  const { runs, peers, against, plot, pods, atOnce, seconds, nodes } = plan;
   let comparison: readonly string[] = [];
   let measures: readonly Measure[];
   let settings: Record<string, unknown>;
   if (bench === "converge") {
-    settings = { runs, peers };
-    measures = await converge({ runs, peers }, say, signal);
+    settings = { runs, peers, against };
+    const result = await converge({ runs, peers, against }, say, signal);
+    ({ measures, comparison } = result);
+    if (plot !== undefined) drawAll(result.figures, pathOfArgument(plot));
   } else if (bench === "udp" || bench === "wireguard") {
     settings = { runs, seconds };
     const run = bench === "udp" ? udp : wireguard;
@@ -159,6 +188,12 @@ async function runOne(
   } else if (bench === "mesh") {
     settings = { runs, peers, seconds };
     measures = await mesh({ runs, peers, seconds }, say, signal);
+  } else if (bench === "idle") {
+    settings = { runs, peers, seconds };
+    measures = await idle({ runs, peers, seconds }, say, signal);
+  } else if (bench === "page") {
+    settings = { runs, peers, seconds };
+    measures = await page({ runs, peers, seconds }, say, signal);
   } else if (bench === "kubernetes") {
     settings = { runs, nodes };
     measures = await kubernetes({ runs, nodes, seconds: WRITING_S }, say, signal);
@@ -171,6 +206,13 @@ async function runOne(
   console.log(
     `\n${[formatTable(measures), ...comparison].join("\n")}\n\nEvery sample is in ${path}`,
   );
+}
+
+function drawAll(figures: readonly Figure[], folder: string): void {
+  Deno.mkdirSync(folder, { recursive: true });
+  for (const figure of figures) {
+    Deno.writeTextFileSync(`${folder}/${figure.name}.svg`, draw(figure));
+  }
 }
 
 function describe({ cores, processor, kernel, deno, load }: Machine): string {

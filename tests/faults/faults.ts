@@ -307,6 +307,14 @@ const DEVICES: readonly Fault[] = [
     shows: /^\+ address 10\.77/,
   },
   {
+    name: "device's address taken for a broadcast address",
+    backends: WITH_DEVICE,
+    strike: script(({ address }) =>
+      `ip route prepend broadcast ${address} dev cni0 table local proto kernel scope link`
+    ),
+    shows: /^\+ broadcast/,
+  },
+  {
     name: "device deleted",
     backends: WITH_DEVICE,
     strike: script(({ device }) => `ip link del ${device}`),

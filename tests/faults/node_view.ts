@@ -19,15 +19,17 @@ type Shown = any;
 
 /**
  * The lines of one node, sorted: devices, addresses beyond the link and forwarding of all but pods' devices;
- * permanent neighbours; nexthops; routes of the main table; FDB entries of VXLAN devices; WireGuard's port and peers;
- * nftables' tables, chains and rules; subnet.env; whether the agent runs.
+ * permanent neighbours; nexthops; routes of the main table; networks' lowest addresses that are taken for broadcast
+ * addresses; FDB entries of VXLAN devices; WireGuard's port and peers; nftables' tables, chains and rules; subnet.env;
+ * whether the agent runs.
  */
 export function viewNode(node: LabNode): string[] {
   const { namespaceName: name } = node;
   const batch = (options: string, what: readonly string[]) =>
     `printf '%s show\\n' ${what.join(" ")} | ip -n ${name} ${options} -j -force -batch -; `;
   const output = sh(
-    batch("-d", BOTH) + batch("-4", EACH) + batch("-6", EACH) + `bridge -n ${name} -j fdb show; ` +
+    batch("-d", BOTH) + batch("-4", EACH) + batch("-6", EACH) +
+      `ip -n ${name} -4 -j route show table local type broadcast; bridge -n ${name} -j fdb show; ` +
       `nsenter --net=/run/netns/${name} nft -j list ruleset`,
   );
   const answers = output.trim().split("\n").map((line) => JSON.parse(line) as Shown[]);
@@ -64,6 +66,9 @@ export function viewNode(node: LabNode): string[] {
   }
   return [
     ...lines,
+    ...next().filter(({ dst }) => dst.endsWith(".0")).map(({ dst, dev }) =>
+      words("broadcast", dst, "dev", dev)
+    ),
     ...next().filter(({ dst }) => dst !== undefined).map(({ mac, dst, ifname }) =>
       words("fdb", mac, "to", dst, "dev", ifname)
     ),

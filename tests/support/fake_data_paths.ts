@@ -26,7 +26,7 @@ import {
   type PodNetwork,
   type Route,
 } from "@denim/core";
-import { z } from "zod";
+import * as z from "zod";
 import { DataPath, type DataPathContext } from "../../agent/data_path.ts";
 import { DataPathManager } from "../../agent/data_path_manager.ts";
 import type { Attempt, DesiredKernel } from "../../agent/desired_kernel.ts";

@@ -8,7 +8,7 @@
 import { RuntimeError, throwDefect } from "../../errors.ts";
 import { EventCounter } from "../../event_counter.ts";
 import type { WireguardDevice, WireguardPeer } from "../../kernel_state.ts";
-import { MAX_SLEEP_MS, sleep } from "../../sleep.ts";
+import { MAX_SLEEP_MS, msToTick, sleep } from "../../sleep.ts";
 import { WireguardSecret } from "../../wireguard_key.ts";
 import type { LinkState } from "../objects/link.ts";
 import { deviceKey, type KernelContext } from "../objects/object_kind.ts";
@@ -30,6 +30,8 @@ import {
 
 /** WireGuard reports nothing: this is how often denim looks whether others have changed it, in milliseconds. */
 const LOOK_MS = 500;
+/** And so often whether there is something to look at by now. */
+const IDLE_MS = 5000;
 /** With many peers it looks less often: a wait takes this many times as long as a look. */
 const WAITS_TO_LOOK = 100;
 /** How long a peer may take to begin, from when it is put, in milliseconds: a handshake's three ways, and more. */
@@ -238,6 +240,10 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
 
   async #look(listener: TableListener<FoundWireguard>, signal: AbortSignal): Promise<void> {
     for (let waitMs = LOOK_MS; await sleep(waitMs, signal);) {
+      if (this.#options.desired.of("wireguard").size === 0) {
+        waitMs = msToTick(IDLE_MS);
+        continue;
+      }
       const startMs = performance.now();
       if (!this.#isAsWanted()) listener.lost();
       waitMs = Math.max(LOOK_MS, WAITS_TO_LOOK * (performance.now() - startMs));

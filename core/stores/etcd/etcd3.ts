@@ -14,6 +14,8 @@
  * - **Tokens.** etcd3 opens a connection for each token that it never closes, and goes on using one that the
  *   server refuses.
  * - **Errors.** etcd3 drops gRPC's status code. denim reads it before etcd3 does.
+ * - **Numbers.** etcd3 has 64-bit numbers as text, which protobufjs divides out digit by digit: two fifths of what reading a
+ *   listing costs. denim gives it a function that does not.
  *
  * @module
  */
@@ -21,7 +23,25 @@
 import { Etcd3, type IOptions, type KVClient } from "etcd3";
 import { isIP, type Socket } from "node:net";
 import tls from "node:tls";
+import protobuf from "protobufjs";
 import type { Credentials } from "./tls.ts";
+
+/** A 64-bit number of protobufjs's. */
+interface Long {
+  readonly high: number;
+  readonly low: number;
+  readonly unsigned: boolean;
+}
+
+const longs: { toString(this: Long, radix?: number): string } = protobuf.util.Long.prototype;
+const inAnyRadix = longs.toString;
+longs.toString = function (radix = 10) {
+  const { high, low, unsigned } = this;
+  if (radix !== 10 || unsigned && high < 0) return inAnyRadix.call(this, radix);
+  return high >= 0 && high < 2 ** 21
+    ? `${high * 2 ** 32 + (low >>> 0)}`
+    : `${BigInt(high) << 32n | BigInt(low >>> 0)}`;
+};
 
 /** gRPC's status codes (https://grpc.io/docs/guides/status-codes/) that denim tells apart. */
 export const GRPC = {

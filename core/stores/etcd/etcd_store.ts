@@ -40,6 +40,7 @@ import {
   NO_METRICS,
   type NodeIdentity,
   noNetConf,
+  type Note,
   NOTE_TTL_MS,
   Outage,
   overlaps,
@@ -344,15 +345,15 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   }
 
   /** See {@link LeaseStore.writeNote}; its key is `<prefix>/denim/notes/<the lease's key>`. */
-  async writeNote(key: string, text: string | undefined, signal: AbortSignal): Promise<void> {
-    const note = Buffer.from(`${this.#notes}${key}`);
-    if (text === undefined) {
-      await this.#client.run(({ kv }, options) => kv.deleteRange({ key: note }, options), signal);
+  async writeNote(key: string, note: Note | undefined, signal: AbortSignal): Promise<void> {
+    const place = Buffer.from(`${this.#notes}${key}`);
+    if (note === undefined) {
+      await this.#client.run(({ kv }, options) => kv.deleteRange({ key: place }, options), signal);
       return;
     }
     // The etcd lease of the note before ends by itself.
     const { id } = await this.#grant(signal, NOTE_TTL_MS);
-    const put = { key: note, value: Buffer.from(text), lease: id };
+    const put = { key: place, value: Buffer.from(note.text), lease: id };
     await this.#client.run(({ kv }, options) => kv.put(put, options), signal);
   }
 
@@ -636,20 +637,24 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     return { rows: [...rows.values()], revision, clusterId: before.clusterId };
   }
 
-  /** The keys of a range, in pages of one revision. */
+  /** The keys of a range, in pages of one revision. A page is read while etcd makes the next one. */
   async #list(signal: AbortSignal, range: KeyRange = this.#range): Promise<Listing> {
     const rows: Row[] = [];
-    let start = range.key;
     let pinned: { revision: number; clusterId: string } | undefined;
-    for (;;) {
+    const ask = (key: Buffer) => {
       const revision = pinned?.revision ?? 0;
+      const page = this.#client.run(
+        ({ kv }, options) => kv.range({ ...range, key, limit: PAGE_KEYS, revision }, options),
+        signal,
+      );
+      // Awaited a little later.
+      page.catch(() => {});
+      return page;
+    };
+    for (let asked = ask(range.key);;) {
       let page: IRangeResponse;
       try {
-        page = await this.#client.run(
-          ({ kv }, options) =>
-            kv.range({ ...range, key: start, limit: PAGE_KEYS, revision }, options),
-          signal,
-        );
+        page = await asked;
       } catch (error) {
         // Compacted between two pages: a new listing has a new revision.
         if (
@@ -660,9 +665,9 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       }
       const { header, kvs, more } = page;
       pinned ??= { revision: Number(header.revision), clusterId: header.cluster_id };
+      if (more) asked = ask(Buffer.concat([kvs.at(-1)!.key, Buffer.from([0])]));
       for (const kv of kvs) rows.push(this.#rowOf(kv));
       if (!more) return { rows, ...pinned };
-      start = Buffer.concat([kvs.at(-1)!.key, Buffer.from([0])]);
     }
   }
 

@@ -6,7 +6,7 @@
  */
 
 import { resolve } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { ConfigError, messageOf, RuntimeError, throwDefect } from "../../mod.ts";
 
 /** A kubeconfig's `exec`. */

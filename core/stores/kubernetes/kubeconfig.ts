@@ -6,7 +6,7 @@
 
 import { dirname, resolve } from "node:path";
 import { parse, YAMLError } from "yaml";
-import { z } from "zod";
+import * as z from "zod";
 import { ConfigError, readConfig } from "../../mod.ts";
 import { type Access, readFile, readToken, serverUrl, type TlsSettings } from "./access.ts";
 import { execPlugin, findPlugin, type Plugins } from "./exec_plugin.ts";

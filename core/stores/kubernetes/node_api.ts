@@ -5,7 +5,7 @@
  * @module
  */
 
-import { z } from "zod";
+import * as z from "zod";
 import { ConfigError, RuntimeError, sleep, throwUnlessAborted } from "../../mod.ts";
 import type { AnnotationNames, Annotations, NodeRecord } from "./annotations.ts";
 import type { KubernetesClient } from "./client.ts";
@@ -325,7 +325,8 @@ export class NodeApi {
   }
 }
 
-async function readAs<Output>(schema: z.ZodType<Output>, answer: Answer): Promise<Output> {
+/** Reads an answer in JSON. Rejects with a RuntimeError if it has not this shape. */
+export async function readAs<Output>(schema: z.ZodType<Output>, answer: Answer): Promise<Output> {
   return parseAs(schema, new TextDecoder().decode(await answer.bytes()));
 }
 

@@ -4,14 +4,14 @@
  * @module
  */
 
-import { z } from "zod";
+import * as z from "zod";
 import { RuntimeError } from "../../mod.ts";
 
 /** What is asked of the API server, as its authorization names it. */
 export interface Right {
   /** `get`, `list`, `watch` or `patch`. */
   readonly verb: string;
-  /** `nodes`, `nodes/status` or `pods`. */
+  /** `nodes`, `nodes/status`, `events` or `pods`. */
   readonly resource: string;
 }
 
