@@ -19,7 +19,7 @@ export interface LauncherOptions {
 
 /** How long an agent may take to greet, in seconds. */
 const PATIENCE_S = "0.02";
-/** How often a script waits once more for an agent whose thread computes, or is in the kernel, for another pod. */
+/** How often a script waits once more for an agent that is at work. */
 const MORE_ROUNDS = 25;
 
 /** How many places a script tries to have. */
@@ -48,6 +48,11 @@ is_in() {
   read -r stat <"/proc/$pid/task/$thread/stat"
   case \${stat##*) } in $1*) ;; *) return 1 ;; esac
 }
+# The agent has a call, or its thread computes. A plugin would wait for the same locks, or make a busy machine busier.
+is_at_work() {
+  for busy in "$calls"/busy.*; do [ ! -e "$busy" ] || return 0; done
+  is_in '[RD]'
+}
 # A FIFO that is opened for both ways does not wait for the other side.
 tell() { echo "$1 $place $$" 1<>"$calls/ask"; }
 # The FIFO ends when the last of those is gone who can write to it: sleep, and then the agent.
@@ -65,7 +70,7 @@ talk() {
   tell hello
   listen
   rounds=0
-  while [ -z "$greeting" ] && [ $rounds -lt ${MORE_ROUNDS} ] && is_in '[RD]'; do
+  while [ -z "$greeting" ] && [ $rounds -lt ${MORE_ROUNDS} ] && is_at_work; do
     { listen; } 3>/proc/self/fd/${REPLY_FD}
     rounds=$((rounds + 1))
   done

@@ -12,7 +12,7 @@ import { MTU_BYTES, programOf } from "./plugin_node.ts";
 /** A node of its own: its processes, mounts and network. */
 const SCRIPT = `
 set -eu
-mount -t tmpfs denim-test "$FOLDER/state"; mkdir "$FOLDER/state/calls"
+mount -t tmpfs denim-test "$FOLDER/state"; mkdir -m 700 "$FOLDER/state/calls"
 mount -t tmpfs denim-test /run; mkdir /run/netns
 printf 'FLANNEL_NETWORK=10.231.0.0/16\\nFLANNEL_SUBNET=10.231.7.1/24\\nFLANNEL_MTU=${MTU_BYTES}\\nFLANNEL_IPMASQ=true\\n' >"$FOLDER/state/subnet.env"
 unshare --mount sh -c 'umount "$FOLDER/state"; exec $AGENT' &

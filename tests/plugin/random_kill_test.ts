@@ -177,6 +177,7 @@ for (const served of [false, true]) {
       const { node } = runtime;
       connect(node.namespace, elsewhere);
       if (served) await node.startAgent();
+      let restart = Promise.resolve();
       // A generator, which ends for all if one fails.
       const indices = function* () {
         yield* Array(CONTAINERS).keys();
@@ -187,8 +188,8 @@ for (const served of [false, true]) {
           await runtime.makeRoom();
           if (index % COLLECT_EACH === 0) await runtime.collect();
           if (served && index % Math.floor(CONTAINERS / AGENT_KILLS) === 1) {
-            await node.killAgent();
-            await node.startAgent();
+            // One after another, however close they are.
+            await (restart = restart.then(() => node.killAgent()).then(() => node.startAgent()));
           }
         }
       }));
