@@ -51,7 +51,7 @@ function workers(main: string): string[] {
 }
 
 /** The commit that the checkout is at, with `-dirty` if files differ from it; `null` if git can't tell. */
-function revision(): string | null {
+export function revision(): string | null {
   try {
     const { success, stdout } = new Deno.Command("git", {
       args: ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

@@ -29,6 +29,7 @@ const PACKAGES: readonly Package[] = [
   { name: "wireguard-go", command: "wireguard-go" },
   { name: "wireguard-tools", command: "wg" },
   { name: "ethtool", command: "ethtool" },
+  { name: "chromium", command: "chromium" },
 ];
 
 /** No test takes this long without a word; one that does hangs. */

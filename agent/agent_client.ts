@@ -16,6 +16,12 @@ import { Screen } from "./screen.ts";
 /** How often a command that follows looks again, in milliseconds. */
 const LOOK_MS = 1000;
 
+/**
+ * What URLs of requests over the agent's socket begin with. An address, since Deno looks a name up even where a socket
+ * is asked: without an answer from a name server each question would wait for seconds.
+ */
+export const AGENT_ORIGIN = "http://127.0.0.1";
+
 /** The flags of the commands that ask the agent. */
 const AGENT_CLIENT_FLAGS = [
   API_SOCKET_FLAG,
@@ -102,7 +108,7 @@ export class AgentConnection implements Disposable {
   async ask(route: string, signal: AbortSignal): Promise<string> {
     let response: Response;
     try {
-      response = await fetch(`http://agent${route}`, { client: this.#client, signal });
+      response = await fetch(`${AGENT_ORIGIN}${route}`, { client: this.#client, signal });
     } catch (error) {
       if (signal.aborted) throw signal.reason;
       throw new RuntimeError(await this.#complaint(messageOf(error)), { cause: error });

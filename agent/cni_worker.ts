@@ -1,24 +1,25 @@
 /**
  * The thread on which the agent carries out CNI calls, so that nothing that the agent does waits for a pod or makes one
- * wait. It takes the socket's path, tells the calls that it carried out, and whether it serves.
+ * wait. It takes the folder of calls, tells the calls that it carried out, and whether it serves.
  *
  * @module
  */
 
 import { isDefect, messageOf } from "@denim/core/errors";
-import { type ServedCall, servePlugin } from "@denim/plugin";
-import { listenLocally } from "./local_socket.ts";
+import { enterNodeMounts } from "@denim/core/linux/namespace";
+import { PluginServer, type ServedCall } from "@denim/plugin";
 import type { Build } from "./program.ts";
 
 /** What the thread says. */
 export type CniWorkerMessage =
   | { readonly kind: "serving" }
   | { readonly kind: "refused"; readonly reason: string }
-  | { readonly kind: "call"; readonly call: ServedCall };
+  | { readonly kind: "call"; readonly call: ServedCall }
+  | { readonly kind: "stopped" };
 
-/** What the thread is told: the socket's path, and what the agent's build knows of itself, which a thread does not. */
+/** What the thread is told: the folder of calls, and what the agent's build knows of itself, which a thread does not. */
 export interface CniWorkerOrder {
-  /** The socket's path. */
+  /** The folder. */
   readonly path: string;
   /** See `BUILD` in program.ts. */
   readonly build: Build | undefined;
@@ -27,21 +28,25 @@ export interface CniWorkerOrder {
 /** What a worker has of its own. */
 interface WorkerScope {
   onmessage: ((event: MessageEvent<CniWorkerOrder>) => void) | null;
-  denimBuild?: Build | undefined;
   postMessage(message: CniWorkerMessage): void;
 }
 const scope = globalThis as unknown as WorkerScope;
 
 scope.onmessage = async ({ data: { path, build } }) => {
-  scope.denimBuild = build;
-  let listener: Deno.UnixListener;
+  let opened: PluginServer;
   try {
-    listener = await listenLocally(path, () => Deno.listen({ transport: "unix", path }));
+    // Runtimes mean by a path what the node does, and the agent may be a service with another view.
+    enterNodeMounts();
+    opened = await PluginServer.open(path, build?.revision);
   } catch (error) {
     if (isDefect(error)) throw error;
     scope.postMessage({ kind: "refused", reason: messageOf(error) });
     return;
   }
-  scope.postMessage({ kind: "serving" });
-  await servePlugin(listener, (call) => scope.postMessage({ kind: "call", call }));
+  {
+    using server = opened;
+    scope.postMessage({ kind: "serving" });
+    server.serve((call) => scope.postMessage({ kind: "call", call }));
+  }
+  scope.postMessage({ kind: "stopped" });
 };

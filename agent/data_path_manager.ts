@@ -6,17 +6,21 @@
  */
 
 import {
+  type Cidr,
   type Clock,
   ConfigError,
   type Counter,
   fitsConfig,
+  type KernelState,
   type Lease,
   type LeaseEvent,
   messageOf,
   type Metrics,
   type NetworkConfig,
   type Peer,
+  type Route,
   RuntimeError,
+  subnetRoute,
   throwDefect,
   withinNetworks,
 } from "@denim/core";
@@ -48,9 +52,15 @@ export interface DataPathManagerOptions extends DataPathContext {
   /** By which former data paths retire. */
   readonly clock: Clock;
   /** Told of each peer, and of how it is reached. */
-  readonly peers: Pick<PeerList, "put" | "delete">;
+  readonly peers: Pick<PeerList, "put" | "delete" | typeof Symbol.iterator>;
   /** Takes `denim_peers`, `denim_data_paths` and `denim_data_path_changes_total`. */
   readonly metrics: Metrics;
+}
+
+/** The way to the peers of a data path. */
+interface Way extends PeerWay {
+  /** The routes that lead to all of them: one for each family, or none if each peer has its own. */
+  readonly networkRoutes: readonly (Route & { readonly device: string })[];
 }
 
 /**
@@ -61,6 +71,10 @@ export class DataPathManager implements AsyncDisposable {
   readonly #options: DataPathManagerOptions;
   readonly #paths: DataPaths;
   #config: NetworkConfig;
+  /** Those whose peers have routes of their own, since another one's route leads to the whole network. */
+  readonly #oneByOne = new WeakSet<DataPath>();
+  /** Which peers those are, by the keys of their leases. */
+  readonly #routedAlone = new Set<string>();
   /** Ends the wait for a former data path's end. */
   readonly #retiring = new Map<DataPath, AbortController>();
   readonly #changed: Counter;
@@ -168,8 +182,11 @@ export class DataPathManager implements AsyncDisposable {
       const options = (backendData ?? {}) as Record<string, unknown>;
       const former = { type: backend.type, options, defaulted: false };
       const path = await DataPath.open({ ...this.#config, backend: former }, held, this.#options);
+      this.#oneByOne.add(path);
       await this.#establishOrUndo(path);
       this.#paths.addFormer(path);
+      this.#routeNetwork(this.current);
+      this.#applyState();
       this.#retire(path);
     } catch (error) {
       throwDefect(error);
@@ -229,25 +246,77 @@ export class DataPathManager implements AsyncDisposable {
     this.#applyState();
   }
 
-  #wayOf({ backend, session }: DataPath): PeerWay {
+  #wayOf({ backend, session }: DataPath): Way {
     const objects = session.nodeState(this.#options.lease());
     return {
       backend: backend.type,
       mtuBytes: session.mtuBytes,
       hasDeviceAddress: objects.some(({ kind }) => kind === "address"),
+      devices: objects.flatMap((object) => object.kind === "link" ? [object.name] : []),
+      networkRoutes: objects.flatMap((object) =>
+        object.kind === "route" && "device" in object ? [object] : []
+      ),
     };
   }
 
-  #setPeer({ session }: DataPath, way: PeerWay, peer: Peer<unknown>, isSame = false): void {
+  #setPeer(path: DataPath, way: Way, peer: Peer<unknown>, isSame = false): void {
     const { reconciler, peers } = this.#options;
-    const state = session.peerState(peer);
+    const state = path.session.peerState(peer);
     reconciler.set(peer.key, state);
+    this.#routeAlone(peer, this.#oneByOne.has(path) ? way.networkRoutes : []);
     peers.put(peer, state, way, isSame);
+  }
+
+  /** Gives a peer routes of its own beside those that lead to the whole network; it gives them up if there are none. */
+  #routeAlone(
+    { key, halves }: {
+      readonly key: string;
+      readonly halves: readonly { readonly subnet: Cidr }[];
+    },
+    networkRoutes: Way["networkRoutes"],
+  ): void {
+    const routes = halves.flatMap(({ subnet }): KernelState => {
+      const route = networkRoutes.find(({ destination }) => destination.contains(subnet));
+      return route === undefined ? [] : subnetRoute(subnet, route.device);
+    });
+    if (routes.length > 0) this.#routedAlone.add(key);
+    else if (!this.#routedAlone.delete(key)) return;
+    this.#options.reconciler.set(`route to ${key}`, routes);
+  }
+
+  /**
+   * Makes room for a data path that has one route for the whole network: peers that another one reaches by such a route
+   * get routes of their own. Nothing happens in the kernel yet.
+   */
+  #makeRoom(next: DataPath): void {
+    if (this.#wayOf(next).networkRoutes.length === 0) return;
+    for (const path of this.#open) {
+      if (path.backend !== next.backend) this.#routePeers(path, true);
+    }
+  }
+
+  /** Gives a data path the route for the whole network, if it has one: the last that asks for it gets it. */
+  #routeNetwork(path: DataPath): void {
+    this.#options.reconciler.set(path.owner, path.session.nodeState(this.#options.lease()));
+    this.#routePeers(path, false);
+  }
+
+  #routePeers(path: DataPath, oneByOne: boolean): void {
+    if (oneByOne === this.#oneByOne.has(path)) return;
+    if (oneByOne) this.#oneByOne.add(path);
+    else this.#oneByOne.delete(path);
+    const { networkRoutes } = this.#wayOf(path);
+    if (networkRoutes.length === 0) return;
+    for (const peer of this.#options.peers) {
+      if (peer.way.backend !== path.backend.type) continue;
+      this.#routeAlone(peer, oneByOne ? networkRoutes : []);
+    }
   }
 
   #deletePeer(key: string): void {
     const { reconciler, peers } = this.#options;
     reconciler.delete(key);
+    this.#routeAlone({ key, halves: [] }, []);
     peers.delete(key);
   }
 
@@ -327,6 +396,9 @@ export class DataPathManager implements AsyncDisposable {
     this.#paths.change(next);
     this.#config = config;
     reconciler.networks = config.families;
+    this.#makeRoom(next);
+    this.#routeNetwork(next);
+    this.#applyState();
     const replaced = this.all.filter((path) => path !== next && path.backend === next.backend);
     for (const path of replaced) {
       this.#keep(path);
@@ -358,7 +430,14 @@ export class DataPathManager implements AsyncDisposable {
     // What fails already is not its fault.
     const { failures } = this.#options.reconciler.check();
     const path = await DataPath.open(config, this.#options.lease(), this.#options);
-    await this.#establishOrUndo(path, failures);
+    this.#makeRoom(path);
+    try {
+      await this.#establishOrUndo(path, failures);
+    } catch (error) {
+      this.#routeNetwork(this.current);
+      this.#applyState();
+      throw error;
+    }
     return path;
   }
 

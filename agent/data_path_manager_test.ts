@@ -31,6 +31,37 @@ nodeTest("the new one is built, then reaches peers, and only then is published",
   assert.deepEqual(node.complaints, []);
 });
 
+nodeTest(
+  "two with one route for the whole network: former peers get routes of their own",
+  async (node) => {
+    const { a, b } = node.backends;
+    a.routesNetwork = b.routesNetwork = true;
+    const paths = await node.start(netConf("a"));
+    assert.equal(node.kernel.view, "10.5.0.0→a a");
+    // Even one that can't be had does not cost the one before its route.
+    node.kernel.refuses = (object) =>
+      object.kind === "link" && object.name === "b" ? "no b" : undefined;
+    await assert.rejects(paths.changeTo(netConf("b")), /no b/);
+    assert.equal(node.kernel.view, "10.5.0.0→a a");
+    node.kernel.refuses = () => undefined;
+    node.leases = [lease(1, "b"), lease(2, "a")];
+    const store = Promise.withResolvers<void>();
+    node.store = store.promise;
+    await paths.changeTo(netConf("b"));
+    assert.equal(node.kernel.view, "10.5.0.0→b 10.5.1.0→a 10.5.2.0→a a b");
+    store.resolve();
+    await settled();
+    assert.equal(node.kernel.view, "10.5.0.0→b 10.5.2.0→a a b");
+    // And back, while the former one is still there.
+    await paths.changeTo(netConf("a"));
+    await settled();
+    assert.equal(node.kernel.view, "10.5.0.0→a 10.5.1.0→b a b");
+    node.leases = BOTH;
+    paths.apply(node.snapshot);
+    assert.equal(node.kernel.view, "10.5.0.0→a a b");
+  },
+);
+
 nodeTest("a build that fails leaves nothing, and changes nothing", async (node) => {
   const { a, b } = node.backends;
   const paths = await node.start(netConf("a"));

@@ -6,7 +6,7 @@
  */
 
 import { DEFAULT_SUBNET_FILE, type Family, type IpAddress } from "@denim/core";
-import { DEFAULT_CNI_SOCKET } from "@denim/plugin/socket";
+import { DEFAULT_CALLS_FOLDER } from "@denim/plugin/calls";
 import { API_SOCKET_FLAG, COMMON_FLAGS } from "./common_flags.ts";
 import { flag, flagsHelp, type FlagValues, type ParsedFlags, parseFlags } from "./flag_table.ts";
 import {
@@ -15,6 +15,7 @@ import {
   list,
   minutes,
   oneOf,
+  optionalText,
   request,
   single,
   text,
@@ -118,12 +119,19 @@ export const SETTINGS = [
     "127.0.0.1",
   ),
   flag("healthz-port", wholeNumber(0, 65_535, "PORT"), "port to serve them on; 0: none", "0"),
+  flag(
+    "page",
+    oneOf(["loopback", "always", "never"]),
+    "whether to serve the page of the mesh there too, at /: where --healthz-ip is a loopback address, always " +
+      "(whoever reaches the port may then read it), or never",
+    "loopback",
+  ),
   API_SOCKET_FLAG,
   flag(
-    "cni-socket",
-    text("PATH"),
-    `attach pods for the CNI plugin, which asks at ${DEFAULT_CNI_SOCKET} unless its configuration says ` +
-      "cniSocket: they start sooner, for some 14 MB; for agents outside of containers and sandboxes",
+    "cni-calls",
+    optionalText("PATH"),
+    `folder in which the agent attaches pods for the CNI plugin, which asks in ${DEFAULT_CALLS_FOLDER}: pods start ` +
+      "sooner, for some 14 MB; not for agents in containers",
   ),
   flag(
     "probe-peers",

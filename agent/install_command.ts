@@ -134,7 +134,11 @@ function serviceFiles(
   requireSystemd(values);
   const program = `${values["cni-bin-dir"]}/denim`;
   const unit = (settings: ParsedFlags<Setting>) =>
-    unitFile({ program, first: chooseStore(settings).kind.name !== "kubernetes" });
+    unitFile({
+      program,
+      first: chooseStore(settings).kind.name !== "kubernetes",
+      attaches: settings.values["cni-calls"] !== undefined,
+    });
   if (given.length > 0 || !isThere(ENVIRONMENT_PATH)) return [environmentFile(flags), unit(flags)];
   say(`${ENVIRONMENT_PATH} stays as it is: no flag of denim agent is given`);
   const { args, environment } = readEnvironmentFile();

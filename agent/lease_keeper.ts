@@ -38,6 +38,8 @@ export interface LeaseKeeperOptions {
   readonly request: () => LeaseRequest;
   /** Called when another node has the subnet, or this one is the newcomer; and when it is this node's again. */
   readonly onTaken: (taken: boolean) => void;
+  /** Called when another running node writes the lease, which stays this node's. */
+  readonly onContested?: (lease: Lease) => void;
   /** Takes what happens to the lease. */
   readonly log: Logger;
   /** Counts what happens to the lease. */
@@ -328,6 +330,7 @@ export class LeaseKeeper {
     // At once the first time, so that the newcomer learns of it before it is ready.
     const sinceReplyMs = nowMs - this.#repliedAtMs;
     const waitMs = claims ? this.#contestMs : Math.max(REPLY_MS - sinceReplyMs, 0);
+    this.#options.onContested?.(this.#lease);
     log.error(
       "lease-contested",
       `another program wrote this node's lease ${key}: look for another machine with the public IP ` +

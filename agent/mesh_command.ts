@@ -14,7 +14,8 @@ const HELP = `Usage: denim mesh [flags]
 Lists the nodes that others find in trouble, as all nodes tell in the store: how each is found (denim
 peers --help names the kinds), by which nodes, and what follows: a node that does not answer at least
 half of the others, and says nothing itself, is down; otherwise the underlay between them is cut.
-With Kubernetes as the store nodes do not tell each other: this node's own view is shown.
+With Kubernetes as the store they tell it by Events of their nodes (kubectl describe node); where they may
+write none, this node's own view is shown.
 `;
 
 /** So many of those who find something are named. */

@@ -7,6 +7,7 @@
 import {
   type Cidr,
   EventCounter,
+  FAMILIES,
   heldBefore,
   type KernelState,
   type Lease,
@@ -22,12 +23,21 @@ import {
   networksOf,
   NodeScope,
   type OuterInterface,
+  parseLeaseKey,
   RoutableLeases,
   RuntimeError,
   type SubnetEnv,
   SYSTEM_CLOCK,
 } from "@denim/core";
-import { kernelReader, NetlinkSocket, Reconciler, type UnderlayNews } from "@denim/core/linux";
+import {
+  kernelReader,
+  listAddresses,
+  listLinks,
+  neighbourMac,
+  NetlinkSocket,
+  Reconciler,
+  type UnderlayNews,
+} from "@denim/core/linux";
 import { DataPath, type DataPathContext } from "./data_path.ts";
 import { DataPathAdapter } from "./data_path_adapter.ts";
 import { DataPathManager } from "./data_path_manager.ts";
@@ -49,9 +59,11 @@ import { LeaseWatch } from "./lease_watch.ts";
 import { CNI_DIRECTORY, type HostView, logLeftovers, viewNode } from "./leftovers.ts";
 import { type AnyBackend, requireUsable } from "./net_conf.ts";
 import { BadNews } from "./mesh/bad_news.ts";
-import { formatReport, type MeshReport, meshReport } from "./mesh/mesh_report.ts";
+import { Clones } from "./mesh/clones.ts";
+import { formatReport, type MeshReport, meshReport, type Trouble } from "./mesh/mesh_report.ts";
 import { Prober } from "./mesh/prober.ts";
 import { NetworkCondition } from "./network_condition.ts";
+import { type KernelView, type PacketWay, packetWays } from "./page/packet_way.ts";
 import type { InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
 import { Readiness } from "./readiness.ts";
 import { PeerList } from "./peer_list.ts";
@@ -171,6 +183,12 @@ async function runNodeOnce(options: NodeOptions, signal: AbortSignal): Promise<v
     context,
     first,
     view: () => viewNode(socket, CNI_DIRECTORY),
+    kernelView: () => ({
+      links: listLinks(socket),
+      addresses: FAMILIES.flatMap((family) => listAddresses(socket, family)),
+      kernel: underlay.kernel,
+      macBehind: ({ index }, address) => neighbourMac(socket, index, address),
+    }),
   });
   options.onNode?.(node);
   await node.run();
@@ -242,6 +260,8 @@ interface NodeParts {
   readonly first: DataPath;
   /** Looks at what is on the node. */
   readonly view: () => Pick<HostView, "links" | "addresses" | "cniConfs">;
+  /** Looks at what packets pass on the node. */
+  readonly kernelView: () => KernelView;
 }
 
 /** One node at work. Its parts run side by side; the first that fails ends the node. */
@@ -251,6 +271,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
   readonly #tasks: TaskGroup;
   readonly #reconciler: Reconciler;
   readonly #view: NodeParts["view"];
+  readonly #kernelView: NodeParts["kernelView"];
   readonly #keeper: LeaseKeeper;
   readonly #watch: LeaseWatch;
   readonly #routable: RoutableLeases;
@@ -266,13 +287,19 @@ class NodeAgent implements AsyncDisposable, NodeView {
   /** The peers, as an operator sees them. */
   readonly peers: PeerList;
   readonly #prober: Prober | undefined;
+  readonly #clones = new Clones({
+    clock: SYSTEM_CLOCK,
+    present: () => this.#rivals(),
+    onChange: () => this.#badNews.changed(),
+  });
   readonly #badNews: BadNews;
   /** How packets reach the peers. */
   readonly dataPaths: DataPathManager;
   /** Changes the data paths. */
   readonly adapter: DataPathAdapter;
 
-  constructor({ options, config, start, tasks, reconciler, context, first, view }: NodeParts) {
+  constructor(parts: NodeParts) {
+    const { options, config, start, tasks, reconciler, context, first } = parts;
     const { store, renewMarginMs, log, metrics, onReadiness } = options;
     this.#options = options;
     this.#prober = options.probePeers
@@ -281,7 +308,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
     this.#badNews = new BadNews({
       store,
       key: () => this.#keeper.lease.key,
-      troubles: () => this.#prober?.troubles() ?? [],
+      troubles: () => this.#troubles(),
       clock: SYSTEM_CLOCK,
       log,
     });
@@ -290,7 +317,8 @@ class NodeAgent implements AsyncDisposable, NodeView {
     this.#isProven = start.wasOwn || start.held === undefined;
     this.#tasks = tasks;
     this.#reconciler = reconciler;
-    this.#view = view;
+    this.#view = parts.view;
+    this.#kernelView = parts.kernelView;
     this.#watch = new LeaseWatch({
       store,
       needed: () => this.dataPaths.reachesPeers,
@@ -323,6 +351,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
       metrics,
       request: () => this.#request(),
       onTaken: (taken) => this.#readiness.setTaken(taken),
+      onContested: (lease) => this.#clones.saw(lease.halves.map(({ subnet }) => subnet)),
     });
     this.dataPaths = new DataPathManager(first, config, {
       ...context,
@@ -373,13 +402,34 @@ class NodeAgent implements AsyncDisposable, NodeView {
     return this.#start.outer.current;
   }
 
+  get clockAheadMs(): number | undefined {
+    return this.#options.store.clockAheadMs;
+  }
+
+  ways(key: string): readonly PacketWay[] | undefined {
+    const peer = this.peers.get(key);
+    const subnets = this.#keeper.lease.halves.map(({ subnet }) => subnet);
+    return peer && packetWays(peer, subnets, this.outer, this.#kernelView());
+  }
+
   health(key: string): ReturnType<NodeView["health"]> {
     return this.#prober?.of(key) ?? [];
   }
 
+  /** The subnets of those who have what only this node may have. */
+  #rivals(): readonly Cidr[] {
+    return [...this.dataPaths.current.peers.conflicts.keys()].flatMap((key) =>
+      parseLeaseKey(key) ?? []
+    );
+  }
+
+  #troubles(): readonly Trouble[] {
+    return [...this.#prober?.troubles() ?? [], ...this.#clones.troubles()];
+  }
+
   async mesh(signal: AbortSignal): Promise<MeshReport> {
     const { store } = this.#options;
-    const troubles = this.#prober?.troubles() ?? [];
+    const troubles = this.#troubles();
     const own = troubles.length === 0
       ? []
       : [[this.#keeper.lease.key, formatReport(troubles, Date.now())] as const];
@@ -427,6 +477,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
     add(this.#becomeReady());
     add(subnetFile.keep(signal));
     if (this.#prober !== undefined) add(this.#prober.run(signal));
+    add(this.#clones.run(signal));
     add(this.#badNews.run(signal));
   }
 
@@ -479,6 +530,8 @@ class NodeAgent implements AsyncDisposable, NodeView {
     logFailures(result, this.#options.log);
     this.#peersReached.resolve();
     this.#keeper.hear(event);
+    // A newcomer gives way: it may be the clone itself.
+    if (this.#readiness.wasReady) this.#clones.saw(this.#rivals());
     const { key } = this.#keeper.lease;
     if (event.kind === "changes" && event.put.some((lease) => lease.key === key)) {
       this.#condition.repeat();

@@ -38,6 +38,8 @@ export interface PeerWay {
   readonly mtuBytes: number;
   /** Whether each node has its subnet's first address, as tunnels' devices do. */
   readonly hasDeviceAddress: boolean;
+  /** The devices of the tunnel, if it is one. */
+  readonly devices: readonly string[];
 }
 
 /** Follows a {@link PeerList}. */
@@ -63,6 +65,11 @@ export class PeerList {
     return this.#peers.size;
   }
 
+  /** The peer with this lease. */
+  get(key: string): ListedPeer | undefined {
+    return this.#peers.get(key);
+  }
+
   /** The peers, in no certain order. */
   [Symbol.iterator](): Iterator<ListedPeer> {
     return this.#peers.values();
@@ -82,8 +89,10 @@ export class PeerList {
       way,
       halves: halves.map(({ subnet, publicIp }) => {
         const own = nexthops.find(({ via }) => subnet.contains(via) || via.equals(publicIp));
-        const isDirect = own?.via.equals(publicIp) ?? false;
-        return { subnet, publicIp, device: own?.device, isDirect };
+        const device = own?.device;
+        const isTunnel = device !== undefined && way.devices.includes(device);
+        const isDirect = !isTunnel && own !== undefined && own.via.equals(publicIp);
+        return { subnet, publicIp, device, isDirect };
       }),
       changedAtMs: Date.now(),
     };

@@ -8,7 +8,7 @@ import { askAgent } from "./agent_client.ts";
 import { formatColumns } from "./columns.ts";
 import { isTrouble } from "./mesh/peer_health.ts";
 import { type Screen, shortTime } from "./screen.ts";
-import type { PeerReport, PeersReport } from "./status_report.ts";
+import type { PeerReport, PeersReport, WireguardPeerReport } from "./status_report.ts";
 
 const HELP = `Usage: denim peers [flags]
 
@@ -20,6 +20,10 @@ over the data path that pods use, and since when that is so. Those in trouble co
   blocked    its address on the underlay answers, its subnet does not
   one-way    its packets come in, this node's do not reach it
   no-answer  it is down, or the underlay between is cut
+
+Of peers that WireGuard reaches it tells where packets to them go, how long ago the two agreed on keys,
+and how much came and went.
+  no-agent   it carries pods' packets, and its agent probes no more: it has ended, or hangs
 `;
 
 /** Runs `denim peers`, and resolves to the exit code: 0 fine, 1 if no agent answers, 2 wrong usage. */
@@ -37,6 +41,14 @@ function formatPeers({ peers, refused }: PeersReport, screen: Screen): string {
     ["SUBNET", "PUBLIC IP", "REACHED", "ROUND TRIP", "LOSS", "PATH MTU", "SINCE", "HEALTH"],
     ...[...troubled, ...others].map((peer) => row(peer, screen)),
   ])];
+  const spoken = peers.filter(({ wireguard }) => wireguard !== null);
+  if (spoken.length > 0) {
+    const nowMs = Date.now();
+    tables.push(formatColumns([
+      ["BY WIREGUARD", "ENDPOINT", "HANDSHAKE", "RECEIVED", "SENT"],
+      ...spoken.map(({ subnet, wireguard }) => wireguardRow(subnet, wireguard!, nowMs)),
+    ]));
+  }
   if (refused.length > 0) {
     tables.push(formatColumns([
       ["NOT FOLLOWED", "WHY"],
@@ -67,4 +79,29 @@ function row(peer: PeerReport, screen: Screen): string[] {
       ? health ?? "not probed"
       : screen.paint(isTroubled(peer) ? "bad" : "good", health),
   ];
+}
+
+function wireguardRow(
+  subnet: string,
+  { endpoint, handshakeAt, receivedBytes, sentBytes }: WireguardPeerReport,
+  nowMs: number,
+): string[] {
+  const handshake = handshakeAt === null ? "never" : formatAge(nowMs - Date.parse(handshakeAt));
+  return [subnet, endpoint ?? "-", handshake, formatBytes(receivedBytes), formatBytes(sentBytes)];
+}
+
+const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
+
+/** `12.3 MB` */
+function formatBytes(bytes: number): string {
+  const power = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), UNITS.length - 1);
+  return `${(bytes / 1000 ** power).toFixed(power === 0 ? 0 : 1)} ${UNITS[power]}`;
+}
+
+/** `12 s ago`, `3 min ago`, `5 h ago` */
+function formatAge(ageMs: number): string {
+  const seconds = Math.max(Math.round(ageMs / 1000), 0);
+  if (seconds < 120) return `${seconds} s ago`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 120 ? `${minutes} min ago` : `${Math.round(minutes / 60)} h ago`;
 }

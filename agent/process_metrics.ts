@@ -35,6 +35,11 @@ export function observeProcess(metrics: Metrics): void {
     () => listProcFolder("/proc/self/fd").length,
   );
   metrics.gauge(
+    "process_max_fds",
+    "File descriptors that the agent may have open.",
+    () => Number(/^Max open files\s+(\d+)/m.exec(readProcFile("/proc/self/limits"))?.[1] ?? NaN),
+  );
+  metrics.gauge(
     "process_start_time_seconds",
     "When the agent started, in seconds since 1970.",
     () => startSeconds,

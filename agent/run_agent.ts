@@ -28,6 +28,7 @@ import { CniServer } from "./cni_server.ts";
 import { keepHeapSmall } from "./heap.ts";
 import { createLogger } from "./log.ts";
 import { runNode } from "./node_agent.ts";
+import { Page } from "./page/page_routes.ts";
 import { requireRoot } from "./privileges.ts";
 import { observeProcess } from "./process_metrics.ts";
 import { RecentLog } from "./recent_log.ts";
@@ -115,16 +116,27 @@ async function serve(
   manager.tell(status(), false);
   manager.beat(status, SYSTEM_CLOCK, signal);
   let starting = true;
+  const page = new Page(state, {
+    apiSocket: values["api-socket"],
+    subnetFile: values["subnet-file"],
+  });
   const port = values["healthz-port"];
-  await using _health = port === 0
-    ? undefined
-    : StatusServer.serve(`${values["healthz-ip"]}`, port, { routes: healthRoutes(state), log });
-  const local = { routes: apiRoutes(state), log };
+  await using _health = port === 0 ? undefined : StatusServer.serve(
+    `${values["healthz-ip"]}`,
+    port,
+    {
+      routes: { ...healthRoutes(state), ...page.routesAt(values["healthz-ip"], values.page) },
+      log,
+    },
+  );
+  const local = { routes: { ...apiRoutes(state), ...page.routes({ anyName: false }) }, log };
   await using _api = await StatusServer.serveLocally(values["api-socket"], local);
-  const cniSocket = values["cni-socket"];
-  await using _cni = cniSocket === undefined
+  // Before the servers, which wait until nobody follows any more.
+  using _page = page;
+  const cniCalls = values["cni-calls"];
+  await using _cni = cniCalls === undefined
     ? undefined
-    : new CniServer({ path: cniSocket, log, metrics });
+    : new CniServer({ path: cniCalls, log, metrics });
   await using store = await kind.open(spec, {
     netConfFile: {
       path: values["net-config-path"],

@@ -43,6 +43,9 @@ function formatStatus(report: StatusReport, screen: Screen): string {
 
 function nodeRows(node: NodeReport, screen: Screen): string[][] {
   const { backend, formerBackends, devices, mtuBytes, networks, subnets, outer, peers } = node;
+  const wireguard = node.wireguard.map(({ device, by, listenPort }) =>
+    `${device} by ${by === "kernel" ? "the kernel" : by}, UDP port ${listenPort}`
+  );
   const former = formerBackends.length === 0 ? "" : `, changing from ${formerBackends.join(" ")}`;
   const by = devices.length === 0 ? "" : ` by ${devices.join(" ")}`;
   const until = node.leaseEndsAt === null ? "" : ` until ${shortTime(node.leaseEndsAt)}`;
@@ -53,6 +56,7 @@ function nodeRows(node: NodeReport, screen: Screen): string[][] {
   const mended = Object.entries(node.repairs).map(([kind, times]) => `${kind} ${times}`);
   return [
     ["backend", `${backend}${by}, MTU ${mtuBytes}${former}`],
+    ...wireguard.length === 0 ? [] : [["wireguard", wireguard.join("; ")]],
     ["network", networks.join(" ")],
     ["subnet", `${subnets.join(" ")}${until}`],
     ["outer", `${outer.name} ${outer.publicIps.join(" ")}, MTU ${outer.mtuBytes}`],

@@ -27,6 +27,8 @@ export interface StatusReport {
     readonly reachable: boolean;
     /** For how long it could not, in seconds; 0 if it can. */
     readonly outageSeconds: number;
+    /** How far this host's clock is ahead of the store's, in seconds; `null` if that is not known. */
+    readonly clockAheadSeconds: number | null;
   };
   /** The node; `null` before it has its lease and its data path. */
   readonly node: NodeReport | null;
@@ -53,6 +55,8 @@ export interface NodeReport {
   readonly formerBackends: readonly string[];
   /** The devices by which pods' packets travel, but for the outer interface. */
   readonly devices: readonly string[];
+  /** Those of them that are WireGuard's. */
+  readonly wireguard: readonly WireguardReport[];
   /** The largest packet that a pod may send, in bytes. */
   readonly mtuBytes: number;
   /** The cluster's networks. */
@@ -81,6 +85,16 @@ export interface NodeReport {
   };
   /** How often others changed the kernel's state and denim put it right, by kind of object. */
   readonly repairs: Readonly<Record<string, number>>;
+}
+
+/** A device of WireGuard's. */
+export interface WireguardReport {
+  /** Its name. */
+  readonly device: string;
+  /** Whose it is: `kernel`, or the program's that made it, such as `wireguard-go`. */
+  readonly by: string;
+  /** The UDP port on which it is to listen. */
+  readonly listenPort: number;
 }
 
 /** `/peers`: the other nodes. */
@@ -119,4 +133,18 @@ export interface PeerReport extends PeerHealthReport {
   readonly direct: boolean;
   /** When it came, published something else, or began to be reached in another way. */
   readonly changedAt: string;
+  /** What WireGuard says of it; `null` if it is not WireGuard that reaches it. */
+  readonly wireguard: WireguardPeerReport | null;
+}
+
+/** A peer of a device of WireGuard's. */
+export interface WireguardPeerReport {
+  /** Where its packets go now: `10.99.0.2:51820`; `null` if that is not known. */
+  readonly endpoint: string | null;
+  /** When the two agreed on keys the last time; `null` if they never did. */
+  readonly handshakeAt: string | null;
+  /** How much came from it, headers included, in bytes. */
+  readonly receivedBytes: number;
+  /** How much went to it, headers included, in bytes. */
+  readonly sentBytes: number;
 }

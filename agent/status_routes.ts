@@ -6,6 +6,7 @@
  */
 
 import {
+  type BackendSession,
   expiryMs,
   formatMetrics,
   type Lease,
@@ -19,10 +20,12 @@ import config from "./deno.json" with { type: "json" };
 import { type MeshReport } from "./mesh/mesh_report.ts";
 import { isTrouble } from "./mesh/peer_health.ts";
 import type { ProbedHalf } from "./mesh/prober.ts";
+import type { PacketWay } from "./page/packet_way.ts";
 import type { PeerList } from "./peer_list.ts";
 import type { RecentLog } from "./recent_log.ts";
 import type { Routes } from "./status_server.ts";
-import type { NodeReport, PeerHealthReport, PeersReport, StatusReport } from "./status_report.ts";
+import type { NodeReport, PeersReport, StatusReport, WireguardReport } from "./status_report.ts";
+import { wireguardPeers, wireguardReports } from "./wireguard_report.ts";
 
 /** A node as those see it who only look. */
 export interface NodeView {
@@ -35,7 +38,7 @@ export interface NodeView {
     /** The kind of network. */
     readonly backend: { readonly type: string };
     /** The backend at work. */
-    readonly session: { readonly mtuBytes: number };
+    readonly session: Pick<BackendSession, "mtuBytes" | "nodeState">;
     /** The leases that it knows. */
     readonly peers: { refused(): Iterable<readonly [key: string, reason: string]> };
   }[];
@@ -45,8 +48,12 @@ export interface NodeView {
   readonly outer: OuterInterface;
   /** The peers that data paths reach. */
   readonly peers: PeerList;
+  /** The way of a packet from a pod here to each half of a peer; `undefined` if there is no such peer. */
+  ways(key: string): readonly PacketWay[] | undefined;
   /** How a peer's halves are, in their order; nothing of those that are not probed. */
   health(key: string): readonly (ProbedHalf | undefined)[];
+  /** How far this host's clock is ahead of the store's, in milliseconds; `undefined` if that is not known. */
+  readonly clockAheadMs: number | undefined;
   /** What all nodes together find wrong between them. Rejects with a RuntimeError if the store cannot say. */
   mesh(signal: AbortSignal): Promise<MeshReport>;
 }
@@ -101,7 +108,8 @@ export function apiRoutes(state: Readonly<AgentState>): Routes {
   };
 }
 
-function statusReport(state: Readonly<AgentState>): StatusReport {
+/** `/status`: this node. */
+export function statusReport(state: Readonly<AgentState>): StatusReport {
   const { unready, store, node, startedAtMs, metrics, recent } = state;
   const samples = metrics.samples();
   const outageSeconds = Math.max(
@@ -115,7 +123,12 @@ function statusReport(state: Readonly<AgentState>): StatusReport {
     ready: unready === undefined,
     unready: unready ?? null,
     startedAt: isoTime(startedAtMs),
-    store: { description: store ?? null, reachable: outageSeconds === 0, outageSeconds },
+    store: {
+      description: store ?? null,
+      reachable: outageSeconds === 0,
+      outageSeconds,
+      clockAheadSeconds: node?.clockAheadMs === undefined ? null : node.clockAheadMs / 1000,
+    },
     node: node?.lease === undefined
       ? null
       : nodeReport(node, node.lease, Object.fromEntries(repairs)),
@@ -131,6 +144,7 @@ function nodeReport(node: NodeView, lease: Lease, repairs: NodeReport["repairs"]
     backend: current!.backend.type,
     formerBackends: former.map(({ backend }) => backend.type),
     devices,
+    wireguard: wireguardOf(node),
     mtuBytes: current!.session.mtuBytes,
     networks: node.config.families.map(({ network }) => `${network}`),
     subnets: lease.halves.map(({ subnet }) => `${subnet}`),
@@ -143,6 +157,10 @@ function nodeReport(node: NodeView, lease: Lease, repairs: NodeReport["repairs"]
     peers: { followed: peers.size, refused: refusedOf(node).length, troubled: troubledOf(node) },
     repairs,
   };
+}
+
+function wireguardOf({ paths, lease }: NodeView): WireguardReport[] {
+  return wireguardReports(paths.flatMap(({ session }) => session.nodeState(lease)));
 }
 
 /** How many peers probes find in trouble. */
@@ -167,34 +185,35 @@ function peersReport(node: NodeView | undefined): PeersReport {
     if (text === undefined) times.set(ms, text = isoTime(ms));
     return text;
   };
+  const spoken = wireguardPeers(wireguardOf(node));
   return {
     peers: [...node.peers].flatMap(({ key, way, halves, changedAtMs }) => {
       const probed = node.health(key);
-      return halves.map(({ subnet, publicIp, device, isDirect }, index) => ({
-        subnet: `${subnet}`,
-        publicIp: `${publicIp}`,
-        backend: way.backend,
-        device: device ?? null,
-        direct: isDirect,
-        changedAt: time(changedAtMs),
-        ...healthReport(probed[index], time),
-      }));
+      return halves.map(({ subnet, publicIp, device, isDirect }, index) => {
+        const half = probed[index];
+        return {
+          subnet: `${subnet}`,
+          publicIp: `${publicIp}`,
+          backend: way.backend,
+          device: device ?? null,
+          direct: isDirect,
+          changedAt: time(changedAtMs),
+          wireguard: spoken.get(`${subnet}`) ?? null,
+          health: half?.health ?? null,
+          healthSince: half === undefined ? null : time(half.sinceMs),
+          roundTripMs: half?.roundTripMs === undefined ? null : toMicroseconds(half.roundTripMs),
+          loss: half?.loss ?? null,
+          pathMtuBytes: half?.pathMtuBytes ?? null,
+        };
+      });
     }),
     refused: refusedOf(node),
   };
 }
 
-function healthReport(
-  probed: ProbedHalf | undefined,
-  time: (ms: number) => string,
-): PeerHealthReport {
-  return {
-    health: probed?.health ?? null,
-    healthSince: probed === undefined ? null : time(probed.sinceMs),
-    roundTripMs: probed?.roundTripMs ?? null,
-    loss: probed?.loss ?? null,
-    pathMtuBytes: probed?.pathMtuBytes ?? null,
-  };
+/** Milliseconds without what no clock of a probe tells. */
+function toMicroseconds(ms: number): number {
+  return Math.round(ms * 1000) / 1000;
 }
 
 function isoTime(ms: number): string {

@@ -75,7 +75,7 @@ function local(): Disposable & { path: string; log: RecordingLog } {
 
 async function askLocally(path: string): Promise<string> {
   using client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
-  return await (await fetch("http://agent/status", { client })).text();
+  return await (await fetch("http://127.0.0.1/status", { client })).text();
 }
 
 const ROUTES: Routes = { "/status": () => new Response("ready") };

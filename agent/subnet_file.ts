@@ -8,12 +8,14 @@
 import {
   Cidr,
   Complaints,
+  EventCounter,
   FAMILIES,
   formatSubnetEnv,
   IpAddress,
   leaseKey,
   type Logger,
   messageOf,
+  msToTick,
   type NodeIdentity,
   parseLeaseKey,
   parseSubnetEnv,
@@ -43,8 +45,8 @@ export interface Leftovers {
   readonly devices: readonly string[];
 }
 
-/** How often the file is compared with what it should say, in milliseconds. */
-const LOOK_MS = 250;
+/** How often the file is compared with what it should say, whatever the kernel tells of it, in milliseconds. */
+const LOOK_MS = 1000;
 
 /** The file of one node. */
 export class SubnetFile {
@@ -135,10 +137,23 @@ export class SubnetFile {
   /** Writes it again whenever it is gone or says something else, until the signal is aborted. */
   async keep(signal: AbortSignal): Promise<void> {
     const complaints = new Complaints();
-    while (await sleep(LOOK_MS, signal)) {
+    const changes = new EventCounter();
+    const watching = this.#watch(changes, signal);
+    /** The file that said what it should, when it was read last. */
+    let right: { readonly text: string; readonly file: string | undefined } | undefined;
+    for (let seen = 0; await changes.after(seen, msToTick(LOOK_MS), signal);) {
+      const isReported = changes.count !== seen;
+      seen = changes.count;
       if (this.#text === undefined) continue;
       try {
-        if (readIfThere(this.#path) === this.#text) continue;
+        // To read a file that is watched wakes this process again.
+        const file = versionOf(this.#path);
+        const isKnown = file !== undefined && file === right?.file && right.text === this.#text;
+        if (isKnown && !isReported) continue;
+        if (readIfThere(this.#path) === this.#text) {
+          right = { text: this.#text, file };
+          continue;
+        }
         writeWhole(this.#path, this.#text, 0o644);
         this.#log.warn(
           "subnet-file-restored",
@@ -151,6 +166,27 @@ export class SubnetFile {
         if (complaints.isNew(why)) this.#log.error("subnet-file-failed", why);
       }
     }
+    await watching;
+  }
+
+  /** Counts changes to the file as the kernel tells of them, if it does. */
+  async #watch(changes: EventCounter, signal: AbortSignal): Promise<void> {
+    do {
+      try {
+        using watcher = Deno.watchFs(dirname(this.#path), { recursive: false });
+        const stop = () => watcher.close();
+        signal.addEventListener("abort", stop, { once: true });
+        for await (const { kind, paths } of watcher) {
+          if (kind !== "access" && paths.includes(this.#path)) changes.add();
+          // The folder may be gone.
+          if (kind === "remove") break;
+        }
+        signal.removeEventListener("abort", stop);
+      } catch (error) {
+        // Without a folder, or an inotify instance that is free. Of what the kernel refuses Deno makes plain Errors.
+        if (Object.getPrototypeOf(error) !== Error.prototype) throwDefect(error);
+      }
+    } while (await sleep(msToTick(LOOK_MS), signal));
   }
 
   get #recordPath(): string {
@@ -226,6 +262,17 @@ function bootId(): string {
 function readIfThere(path: string): string | undefined {
   try {
     return Deno.readTextFileSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/** What tells a file from another in its place, or from itself before; `undefined` if there is none. */
+function versionOf(path: string): string | undefined {
+  try {
+    const { ino, size, mtime } = Deno.statSync(path);
+    return `${ino} ${size} ${mtime?.getTime()}`;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;

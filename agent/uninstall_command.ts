@@ -15,7 +15,7 @@ import {
   writeSysctl,
 } from "@denim/core/linux";
 import { PodMasquerade } from "@denim/core/linux/pod-masquerade";
-import { DEFAULT_CNI_SOCKET } from "@denim/plugin/socket";
+import { DEFAULT_CALLS_FOLDER } from "@denim/plugin/calls";
 import { flag, type FlagValues, type ParsedFlags } from "./flag_table.ts";
 import { toggle } from "./flag_types.ts";
 import type { CommonFlag } from "./common_flags.ts";
@@ -240,9 +240,9 @@ class Uninstall {
 
   #removeFiles(folders: readonly PluginFolders[]): void {
     const subnetFile = this.#values["subnet-file"];
-    // An agent that was killed left its sockets.
-    const sockets = [DEFAULT_API_SOCKET, DEFAULT_CNI_SOCKET];
-    for (const path of [subnetFile, `${subnetFile}.last`, wireguardKeyPath(), ...sockets]) {
+    // An agent that was killed left its socket, and each that served the plugin its locks.
+    const ways = [DEFAULT_API_SOCKET, DEFAULT_CALLS_FOLDER];
+    for (const path of [subnetFile, `${subnetFile}.last`, wireguardKeyPath(), ...ways]) {
       this.#files.remove(path);
     }
     const [next] = otherConfs(this.#values["cni-conf-dir"]);

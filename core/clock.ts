@@ -4,7 +4,7 @@
  * @module
  */
 
-import { sleep } from "./sleep.ts";
+import { msToTick, sleep } from "./sleep.ts";
 
 /** Tells the time and waits for it to pass. */
 export interface Clock {
@@ -12,7 +12,9 @@ export interface Clock {
   nowMs(): number;
   /** Waits. False once the signal is aborted, true when the time is over; see {@link sleep}. */
   sleep(ms: number, signal: AbortSignal): Promise<boolean>;
+  /** How long it is to a tick; see {@link msToTick}. */
+  msToTick(everyMs: number): number;
 }
 
 /** The system's monotonic clock. */
-export const SYSTEM_CLOCK: Clock = { nowMs: () => performance.now(), sleep };
+export const SYSTEM_CLOCK: Clock = { nowMs: () => performance.now(), sleep, msToTick };

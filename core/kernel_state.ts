@@ -158,6 +158,11 @@ export interface WireguardPeer {
   readonly keepaliveSeconds: number;
   /** The networks whose packets go to it, and may come from it. */
   readonly allowedIps: readonly Cidr[];
+  /**
+   * Whether it is this node that begins when the two meet for the first time. If both did at the same moment, neither
+   * would take the other's answer, and they would try again after 5 s.
+   */
+  readonly begins: boolean;
 }
 
 /** The UDP address of a WireGuard device. */

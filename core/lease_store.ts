@@ -16,6 +16,14 @@ export const LEASE_TTL_MS: number = 24 * 60 * 60 * 1000;
 /** How long a note stays unless it is written again, in milliseconds. */
 export const NOTE_TTL_MS: number = 10 * 60 * 1000;
 
+/** What a node tells all others. */
+export interface Note {
+  /** For agents. */
+  readonly text: string;
+  /** For people, where the store has a place for that: one sentence of at most 1,000 characters. */
+  readonly summary: string;
+}
+
 /** How a store recognises a node. */
 export interface NodeIdentity {
   /** The addresses at which other nodes reach this one, one for each enabled family. */
@@ -134,10 +142,19 @@ export interface LeaseStore extends AsyncDisposable {
    *
    * @param key that of the node's lease
    */
-  writeNote?(key: string, text: string | undefined, signal: AbortSignal): Promise<void>;
+  writeNote?(key: string, note: Note | undefined, signal: AbortSignal): Promise<void>;
 
-  /** The notes that nodes have left, by the keys of their leases. A store that has no room for notes lacks the method. */
-  notes?(signal: AbortSignal): Promise<ReadonlyMap<string, string>>;
+  /**
+   * The texts of the notes that nodes have left, by the keys of their leases; `undefined` if this node may not read them.
+   * A store that has no room for notes lacks the method.
+   */
+  notes?(signal: AbortSignal): Promise<ReadonlyMap<string, string> | undefined>;
+
+  /**
+   * How far this host's clock is ahead of the store's, in milliseconds, to a second or so; `undefined` before that is
+   * known. A store that does not tell the time lacks it.
+   */
+  readonly clockAheadMs?: number | undefined;
 }
 
 /** A place where leases live, as an administrator needs it: {@link LeaseStore}'s rules hold. */

@@ -97,4 +97,4 @@ export { Outage, OutageCount } from "./outage.ts";
 export { Backoff, type BackoffOptions } from "./backoff.ts";
 export { type Clock, SYSTEM_CLOCK } from "./clock.ts";
 export { EventCounter } from "./event_counter.ts";
-export { MAX_SLEEP_MS, sleep } from "./sleep.ts";
+export { MAX_SLEEP_MS, msToTick, sleep } from "./sleep.ts";

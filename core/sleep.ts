@@ -26,3 +26,16 @@ export function sleep(ms: number, signal: AbortSignal): Promise<boolean> {
   signal.addEventListener("abort", onAbort, { once: true });
   return promise;
 }
+
+/** Where this process's ticks are: agents that start together shall not all work in the same moment. */
+const PHASE_MS = Math.random() * 60_000;
+
+/**
+ * How long it is to one of this process's ticks, of which there is one in every so many milliseconds: to the next, or to
+ * the one behind it if the next is nearer than half of that. Loops that look at something from time to time wait for
+ * ticks, so that the process wakes once for all of them: to wake costs more than most looks.
+ */
+export function msToTick(everyMs: number): number {
+  const leftMs = everyMs - (performance.now() + PHASE_MS) % everyMs;
+  return Math.ceil(leftMs < everyMs / 2 ? leftMs + everyMs : leftMs);
+}

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { sleep } from "./sleep.ts";
+import { msToTick, sleep } from "./sleep.ts";
 
 Deno.test("sleep: tells whether the time was over, and leaves no timer and no listener", async () => {
   const ending = new AbortController();
@@ -20,4 +20,15 @@ Deno.test("sleep: what is longer than a timer can wait does not end at once", as
   assert.equal(first, "the other");
   ending.abort();
   assert.equal(await sleeping, false);
+});
+
+Deno.test("ticks: whoever waits for them is woken at the same moments, and not too soon", async () => {
+  const moment = (everyMs: number) => performance.now() + msToTick(everyMs);
+  const [one, other] = [moment(40), moment(80)];
+  const apartMs = Math.abs(one - other) % 40;
+  assert.ok(Math.min(apartMs, 40 - apartMs) < 5, `${apartMs} ms`);
+  await sleep(msToTick(40), new AbortController().signal);
+  const waitMs = msToTick(40);
+  assert.ok(waitMs >= 20 && waitMs <= 60, `${waitMs} ms`);
+  assert.equal(msToTick(Infinity), Infinity);
 });

@@ -10,7 +10,6 @@
 import { throwDefect } from "@denim/core/errors";
 import { IpAddress } from "@denim/core/ip";
 import { replaceFile } from "@denim/core/linux/attach";
-import { basename, dirname } from "node:path";
 import { CNI_CODE, CniError } from "./cni_error.ts";
 import { type Attachment, isCniName } from "./environment.ts";
 import { lockFile, removeIfPossible, removeIfThere, unlessGone } from "./files.ts";
@@ -90,7 +89,9 @@ export class AddressStore implements Disposable {
       for (const name of held.splice(0)) names.delete(name);
     }
     const taken = new Map([...names].map((name) => [name, `${this.#directory}/${name}`]));
-    for (const path of this.#takenBeside(ranges)) taken.set(basename(path), path);
+    for (const path of this.#takenBeside(ranges)) {
+      taken.set(path.slice(path.lastIndexOf("/") + 1), path);
+    }
     const unmet = new Set(requested.map(String));
     const plan = ranges.map((range, index): HeldAddress => {
       const before = held.map((name) => IpAddress.tryParse(name)).find((a) =>
@@ -174,7 +175,7 @@ export class AddressStore implements Disposable {
    * nobody's any more.
    */
   #takenBeside(ranges: readonly AddressRange[]): string[] {
-    const parent = dirname(this.#directory);
+    const parent = this.#directory.slice(0, this.#directory.lastIndexOf("/"));
     return [...Deno.readDirSync(parent)].flatMap(({ name, isDirectory }) => {
       const folder = `${parent}/${name}`;
       if (!isDirectory || folder === this.#directory) return [];

@@ -6,7 +6,8 @@
  */
 
 export { type Answer, answer, type Question } from "./plugin.ts";
-export { type ServedCall, servePlugin } from "./serve_plugin.ts";
+export { PluginServer, type ServedCall } from "./serve_plugin.ts";
+export { type LauncherOptions, pluginScript } from "./launcher.ts";
 export type { ReadVariable } from "./environment.ts";
 export { isCniName } from "./environment.ts";
 export { DEFAULT_NETWORKS_DIR } from "./host_local_conf.ts";

@@ -1,20 +1,18 @@
 /**
- * The plugin as a process. It loads what asks the agent, and the plugin itself only if no agent does the work: a pod's
- * start waits for every module.
+ * The plugin as a process.
  *
  * @module
  */
 
-import { CALL_VARIABLES, DEFAULT_CNI_SOCKET, SERVED_COMMANDS } from "./agent_socket.ts";
-import { askAgent } from "./ask_agent.ts";
-import { thisCaller } from "./caller.ts";
+import { SERVED_COMMANDS } from "./calls.ts";
 
 /**
  * Runs the plugin with this process's environment, standard input and output, and ends the process: with 0 if the
- * command succeeded, else with 1. An agent that serves the configuration's `cniSocket` does the work, else this
- * process.
+ * command succeeded, else with 1.
+ *
+ * @param calls the folder in which an agent may have an earlier call of the same attachment; none unless given
  */
-export async function runPlugin(): Promise<never> {
+export async function runPlugin(calls?: string): Promise<never> {
   const command = Deno.env.get("CNI_COMMAND");
   if (!command) {
     const { CNI_VERSIONS } = await import("./network_conf.ts");
@@ -24,56 +22,19 @@ export async function runPlugin(): Promise<never> {
       `denim's CNI plugin, for container runtimes to run. CNI versions: ${versions}\n`,
     );
   }
-  let input: string | undefined;
-  const readInput = () => input ??= readStandardInput();
-  const { output, failed } = command !== undefined && SERVED_COMMANDS.includes(command)
-    ? await servedOrOwn(readInput)
-    : await ownWork(readInput);
-  write(Deno.stdout, output);
-  Deno.exit(failed ? 1 : 0);
-}
-
-/** What a call came to. */
-interface Outcome {
-  readonly output: string;
-  readonly failed: boolean;
-}
-
-async function servedOrOwn(readInput: () => string): Promise<Outcome> {
-  const socket = socketOf(readInput());
-  const environment = callEnvironment();
-  const call = { environment, input: readInput(), caller: thisCaller() };
-  const served = socket === "" ? undefined : await askAgent(socket, call);
-  if (served !== undefined) {
-    write(Deno.stderr, served.errors);
-    return served;
+  if (command !== undefined && SERVED_COMMANDS.includes(command) && calls !== undefined) {
+    const { awaitAgent } = await import("./call_order.ts");
+    awaitAgent(calls, Deno.env.toObject());
   }
-  const { awaitAgent } = await import("./call_order.ts");
-  awaitAgent(socket, environment);
-  return await ownWork(readInput);
-}
-
-async function ownWork(readInput: () => string): Promise<Outcome> {
   const { answer } = await import("./plugin.ts");
   const answered = answer({
     read: (name) => Deno.env.get(name),
-    readInput,
+    readInput: readStandardInput,
     warn: (line) => write(Deno.stderr, `${line}\n`),
   });
-  return typeof answered === "function" ? await answered() : answered;
-}
-
-/** The agent's socket, as the configuration names it: "" for none. What else is in it, and whether it is right, is not asked here. */
-function socketOf(input: string): string {
-  return /"cniSocket"\s*:\s*"([^"\\]*)"/.exec(input)?.[1] ?? DEFAULT_CNI_SOCKET;
-}
-
-function callEnvironment(): Readonly<Record<string, string>> {
-  const entries = CALL_VARIABLES.flatMap((name) => {
-    const value = Deno.env.get(name);
-    return value === undefined ? [] : [[name, value] as const];
-  });
-  return Object.fromEntries(entries);
+  const { output, failed } = typeof answered === "function" ? await answered() : answered;
+  write(Deno.stdout, output);
+  Deno.exit(failed ? 1 : 0);
 }
 
 function readStandardInput(): string {

@@ -4,11 +4,21 @@
  * @module
  */
 
-import { throwDefect } from "@denim/core/errors";
-import { type CniCall, type CniReply, SERVED_COMMANDS, whereabouts } from "./agent_socket.ts";
+import { RuntimeError, throwDefect } from "@denim/core/errors";
+import { FifoReader, FifoWriter, makeFifo } from "@denim/core/linux/fifo";
+import { readProcFile, readProcLink } from "@denim/core/linux/proc-files";
+import {
+  buildName,
+  CallFiles,
+  GREETING,
+  PLACES,
+  REPLY_FD,
+  replyText,
+  SERVED_COMMANDS,
+  STOP,
+} from "./calls.ts";
 import { inOrder } from "./call_order.ts";
-import { isThere } from "./caller.ts";
-import { readLine, writeLine } from "./ask_agent.ts";
+import { removeIfThere } from "./files.ts";
 import { loadMasquerade } from "./load_masquerade.ts";
 import { answer } from "./plugin.ts";
 
@@ -22,58 +32,203 @@ export interface ServedCall {
   readonly seconds: number;
 }
 
-/**
- * Carries out calls that come over a socket, one after another on this thread, until the listener is closed. What takes
- * its time is left to the plugin: denim's own work waits for no other program, so that no pod waits for another's.
- *
- * @param onCall hears of each call that was carried out
- */
-export async function servePlugin(
-  listener: Deno.UnixListener,
-  onCall: (call: ServedCall) => void,
-): Promise<void> {
-  await loadMasquerade();
-  const greeting = whereabouts();
-  const socket = listener.addr.path;
-  for await (const connection of listener) void serve(connection, socket, greeting, onCall);
+/** How often places are looked at that nobody may have any more, in milliseconds. */
+const TIDY_MS = 60_000;
+/** How old a place's file is at least whose maker is taken for killed before it asked, in milliseconds. */
+const FORGOTTEN_MS = 1000;
+/** How long a script may read nothing of a reply that is longer than a pipe, in milliseconds. */
+const REPLY_PATIENCE_MS = 1000;
+
+/** A place where the agent has greeted. */
+interface Guest {
+  /** The script's process. */
+  readonly pid: number;
+  /** The FIFO to it. */
+  readonly reply: FifoWriter;
 }
 
-async function serve(
-  connection: Deno.Conn,
-  socket: string,
-  greeting: string,
-  onCall: (call: ServedCall) => void,
-): Promise<void> {
-  using _connection = connection;
-  try {
-    await writeLine(connection, greeting);
-    const line = await readLine(connection);
-    if (line === undefined) return;
-    const call: CniCall = JSON.parse(line);
-    const startMs = performance.now();
-    const reply = inOrder(
-      socket,
-      call.environment,
-      () => isThere(call.caller) ? carryOut(call) : "yours",
-    );
-    if (reply !== "yours") {
-      const seconds = (performance.now() - startMs) / 1000;
-      onCall({ command: call.environment["CNI_COMMAND"]!, failed: reply.failed, seconds });
+/** Serves the plugin in a folder, one call after another on this thread. */
+export class PluginServer implements Disposable {
+  readonly #files: CallFiles;
+  readonly #lock: Disposable;
+  readonly #ask: FifoReader;
+  readonly #guests = new Map<number, Guest>();
+  #tidiedMs = 0;
+
+  private constructor(files: CallFiles, lock: Disposable, revision: string | null | undefined) {
+    this.#files = files;
+    this.#lock = lock;
+    this.#clear(/^(agent|ask|next|(call|reply)\.\d+|busy\..*)$/);
+    makeFifo(files.ask);
+    for (let place = 0; place < PLACES; place++) makeFifo(files.reply(place));
+    this.#ask = new FifoReader(files.ask);
+    const [pid, , thread] = readProcLink("/proc/thread-self").split("/");
+    const line = `${pid} ${thread} ${this.#ask.fd} ${buildName(revision)}\n`;
+    Deno.writeTextFileSync(files.agent, line, { mode: 0o600 });
+  }
+
+  /**
+   * Makes the folder, and has a script that asks there find this thread. Rejects with what Deno throws, or a
+   * LinuxError, if the folder can't be had, and with a RuntimeError if another agent serves there.
+   *
+   * @param revision the commit of this build, if it is known
+   */
+  static async open(path: string, revision: string | null | undefined): Promise<PluginServer> {
+    await loadMasquerade();
+    makeFolder(path);
+    const files = new CallFiles(Deno.realPathSync(path));
+    const lock = Deno.openSync(files.lock, { write: true, create: true, mode: 0o600 });
+    if (lock.tryLockSync(true)) return new PluginServer(files, lock, revision);
+    lock.close();
+    throw new RuntimeError("another agent serves there");
+  }
+
+  /**
+   * Carries out calls on this thread until somebody says {@link STOP}. What takes its time is left to the plugin:
+   * denim's own work waits for no other program, so that no pod waits for another's.
+   *
+   * @param onCall hears of each call that was carried out
+   */
+  serve(onCall: (call: ServedCall) => void): void {
+    const calls: { readonly place: number; readonly pid: number }[] = [];
+    for (;;) {
+      // Between two calls all are greeted who ask by now: they know then that the agent works, and wait.
+      for (const line of this.#ask.lines(calls.length > 0 ? 0 : TIDY_MS)) {
+        if (line === STOP) return;
+        const [word, ...numbers] = line.split(" ");
+        const [place, pid] = numbers.map(Number) as [number, number];
+        if (word === "hello") this.#greet(place, pid);
+        else calls.push({ place, pid });
+      }
+      const call = calls.shift();
+      // A place is another's, or nobody's, once its script was killed.
+      if (call !== undefined && this.#guests.get(call.place)?.pid === call.pid) {
+        this.#serveCall(call.place, call.pid, onCall);
+      }
+      if (performance.now() - this.#tidiedMs > FORGOTTEN_MS) this.#tidy();
     }
-    await writeLine(connection, JSON.stringify(reply));
-  } catch (error) {
-    // The plugin went away, or was killed.
-    throwDefect(error);
+  }
+
+  #greet(place: number, pid: number): void {
+    // The place may be another's by now.
+    if (this.#guests.has(place) || !this.#waits(place, pid)) return;
+    const reply = FifoWriter.open(this.#files.reply(place));
+    if (reply === undefined) return;
+    this.#guests.set(place, { pid, reply });
+    this.#say(place, `${GREETING}\n`);
+  }
+
+  #serveCall(place: number, pid: number, onCall: (call: ServedCall) => void): void {
+    try {
+      const environment = environmentOf(pid);
+      const input = Deno.readTextFileSync(this.#files.call(place));
+      const startMs = performance.now();
+      const done = inOrder(
+        this.#files.folder,
+        environment,
+        () => this.#waits(place, pid) ? carryOut(environment, input) : undefined,
+      );
+      if (done !== undefined) {
+        const seconds = (performance.now() - startMs) / 1000;
+        this.#say(place, replyText(done));
+        onCall({ command: environment["CNI_COMMAND"]!, failed: done.failed, seconds });
+      }
+    } catch (error) {
+      // The script was killed.
+      throwDefect(error);
+    }
+    this.#free(place);
+  }
+
+  /** Whether a process waits at a place: it has the place's own FIFO open, and none of an earlier one's. */
+  #waits(place: number, pid: number): boolean {
+    try {
+      return readProcLink(`/proc/${pid}/fd/${REPLY_FD}`) === this.#files.reply(place);
+    } catch (error) {
+      throwDefect(error);
+      return false;
+    }
+  }
+
+  #say(place: number, text: string): void {
+    try {
+      this.#guests.get(place)!.reply.write(text, REPLY_PATIENCE_MS);
+    } catch (error) {
+      // The script was killed.
+      throwDefect(error);
+    }
+  }
+
+  /** Takes away what a call had. The file goes last, as the place is the next one's then. */
+  #free(place: number): void {
+    this.#guests.get(place)?.reply[Symbol.dispose]();
+    this.#guests.delete(place);
+    // In one step: a shell that finds no FIFO makes a file.
+    makeFifo(this.#files.next);
+    Deno.renameSync(this.#files.next, this.#files.reply(place));
+    removeIfThere(this.#files.call(place));
+  }
+
+  /** Frees the places of scripts that were killed. */
+  #tidy(): void {
+    this.#tidiedMs = performance.now();
+    for (const [place, { pid }] of this.#guests) if (!this.#waits(place, pid)) this.#free(place);
+    for (const { name } of Deno.readDirSync(this.#files.folder)) {
+      const place = Number(/^call\.(\d+)$/.exec(name)?.[1]);
+      if (place < PLACES && !this.#guests.has(place) && this.#isOld(place)) this.#free(place);
+    }
+  }
+
+  #isOld(place: number): boolean {
+    const { mtime } = Deno.statSync(this.#files.call(place));
+    return Date.now() - mtime!.getTime() > FORGOTTEN_MS;
+  }
+
+  /** Stops serving: scripts that wait find the end of their FIFO. */
+  [Symbol.dispose](): void {
+    for (const { reply } of this.#guests.values()) reply[Symbol.dispose]();
+    this.#ask[Symbol.dispose]();
+    this.#clear(/^(agent|ask|(call|reply)\.\d+)$/);
+    this.#lock[Symbol.dispose]();
+  }
+
+  #clear(names: RegExp): void {
+    for (const { name } of Deno.readDirSync(this.#files.folder)) {
+      if (names.test(name)) removeIfThere(`${this.#files.folder}/${name}`);
+    }
   }
 }
 
-function carryOut({ environment, input }: CniCall): CniReply {
-  if (!SERVED_COMMANDS.includes(environment["CNI_COMMAND"] ?? "")) return "yours";
+/** Makes the folder, for its owner alone. Throws a RuntimeError if it is there and others may look into it. */
+function makeFolder(path: string): void {
+  const parent = path.slice(0, path.lastIndexOf("/"));
+  if (parent !== "") Deno.mkdirSync(parent, { recursive: true });
+  try {
+    Deno.mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    const others = Deno.statSync(path).mode! & 0o077;
+    if (others !== 0) throw new RuntimeError("others than its owner may use the folder");
+  }
+}
+
+/** What a process was started with. */
+function environmentOf(pid: number): Readonly<Record<string, string>> {
+  const entries = readProcFile(`/proc/${pid}/environ`).split("\0").map((entry) => {
+    const equals = entry.indexOf("=");
+    return [entry.slice(0, equals), entry.slice(equals + 1)] as const;
+  });
+  return Object.fromEntries(entries);
+}
+
+/** What a call came to; `undefined` if the plugin has to do it, of which nothing is done then. */
+function carryOut(environment: Readonly<Record<string, string>>, input: string) {
+  if (!SERVED_COMMANDS.includes(environment["CNI_COMMAND"] ?? "")) return undefined;
   let errors = "";
   const answered = answer({
     read: (name) => environment[name],
     readInput: () => input,
     warn: (line) => errors += `${line}\n`,
   });
-  return typeof answered === "function" ? "yours" : { ...answered, errors };
+  return typeof answered === "function" ? undefined : { ...answered, errors };
 }

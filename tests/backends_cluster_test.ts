@@ -46,50 +46,60 @@ function way(from: LabNode, to: LabNode): string {
   return route === undefined ? "none" : `${route.dev} ${route.gateway}`;
 }
 
-labTest("six nodes on two segments: direct within, VXLAN across, all 30 pairs talk", {
-  nodes: 6,
-  segments: 2,
-  netConf: netConf({ Type: "vxlan", DirectRouting: true }),
-}, async (lab) => {
-  const pods = await addPods(lab);
-  await allReach(lab, pods);
-  for (const [from, to] of pairs(lab.nodes)) {
-    const expected = from.segment === to.segment
-      ? `eth0 ${to.publicIp}`
-      : `flannel.1 ${to.subnet().address}`;
-    await eventually(`${from.name} → ${to.name}`, () => way(from, to) === expected, 2_000);
-  }
-});
+/** Tunnels that peers on the same link may do without: each one's device, and its gateway to another node. */
+const TUNNELS = [
+  { type: "vxlan", device: "flannel.1", gateway: (to: LabNode) => to.subnet().address },
+  { type: "ipip", device: "flannel.ipip", gateway: (to: LabNode) => to.publicIp, linkType: "ipip" },
+] as const;
 
-labTest("DirectRouting changes over by itself when the underlay's routes change", {
-  nodes: 2,
-  netConf: netConf({ Type: "vxlan", DirectRouting: true }),
-}, async (lab) => {
-  const [a, b] = await addPods(lab) as [Pod, Pod];
-  const [node, other] = lab.nodes as [LabNode, LabNode];
-  const direct = `eth0 ${other.publicIp}`, tunnel = `flannel.1 ${other.subnet().address}`;
-  await eventually("direct at first", () => way(node, other) === direct);
-  using namespace = a.open();
-  const pinging = new RunningPing(namespace, ["-i", "0.01", "-q", `${b.address}`]);
-  const took: number[] = [];
-  for (
-    const [change, expected] of [
-      [`route add ${other.publicIp} via 10.99.0.254`, tunnel],
-      [`route del ${other.publicIp}`, direct],
-      [`route add unreachable 10.77.0.0/16`, direct],
-      [`route add ${other.publicIp} via 10.99.0.254 metric 5`, tunnel],
-      [`route flush ${other.publicIp}`, direct],
-    ] as const
-  ) {
-    ip(node, change);
-    took.push(await eventually(change, () => way(node, other) === expected, 1_000));
-  }
-  const { sent, received } = await pinging.stop();
-  console.log(
-    `changed over within ${Math.max(...took).toFixed()} ms; ${sent - received} of ${sent} lost`,
-  );
-  assert.ok(sent - received <= MAX_LOST);
-});
+for (const { type, device, gateway, ...needs } of TUNNELS) {
+  labTest(`six nodes on two segments: direct within, ${type} across, all 30 pairs talk`, {
+    nodes: 6,
+    segments: 2,
+    netConf: netConf({ Type: type, DirectRouting: true }),
+    ...needs,
+  }, async (lab) => {
+    const pods = await addPods(lab);
+    await allReach(lab, pods);
+    for (const [from, to] of pairs(lab.nodes)) {
+      const expected = from.segment === to.segment
+        ? `eth0 ${to.publicIp}`
+        : `${device} ${gateway(to)}`;
+      await eventually(`${from.name} → ${to.name}`, () => way(from, to) === expected, 2_000);
+    }
+  });
+
+  labTest(`${type}'s DirectRouting changes over by itself when the underlay's routes change`, {
+    nodes: 2,
+    netConf: netConf({ Type: type, DirectRouting: true }),
+    ...needs,
+  }, async (lab) => {
+    const [a, b] = await addPods(lab) as [Pod, Pod];
+    const [node, other] = lab.nodes as [LabNode, LabNode];
+    const direct = `eth0 ${other.publicIp}`, tunnel = `${device} ${gateway(other)}`;
+    await eventually("direct at first", () => way(node, other) === direct);
+    using namespace = a.open();
+    const pinging = new RunningPing(namespace, ["-i", "0.01", "-q", `${b.address}`]);
+    const took: number[] = [];
+    for (
+      const [change, expected] of [
+        [`route add ${other.publicIp} via 10.99.0.254`, tunnel],
+        [`route del ${other.publicIp}`, direct],
+        [`route add unreachable 10.77.0.0/16`, direct],
+        [`route add ${other.publicIp} via 10.99.0.254 metric 5`, tunnel],
+        [`route flush ${other.publicIp}`, direct],
+      ] as const
+    ) {
+      ip(node, change);
+      took.push(await eventually(change, () => way(node, other) === expected, 1_000));
+    }
+    const { sent, received } = await pinging.stop();
+    console.log(
+      `changed over within ${Math.max(...took).toFixed()} ms; ${sent - received} of ${sent} lost`,
+    );
+    assert.ok(sent - received <= MAX_LOST);
+  });
+}
 
 labTest("host-gw refuses a peer behind a router, with one line; the others work", {
   nodes: 3,
@@ -212,6 +222,28 @@ labTest("a change to WireGuard, which takes no stranger's packet, and back: no p
   await changeBackends(lab, t, [
     [{ Type: "wireguard" }, "", "1420"],
     [{ Type: "vxlan" }, "flannel.1", "1450"],
+    [{ Type: "host-gw" }, "eth0", "1500"],
+    [{ Type: "wireguard" }, "", "1420"],
+    [{ Type: "udp" }, "", "1472"],
+    [{ Type: "wireguard" }, "", "1420"],
+    [{ Type: "host-gw" }, "eth0", "1500"],
+  ]);
+});
+
+labTest("a change to IPIP and from it: no pod notices", {
+  nodes: 3,
+  netConf: netConf({ Type: "vxlan" }),
+  program: "wireguard-go",
+  linkType: "ipip",
+}, async (lab, t) => {
+  await changeBackends(lab, t, [
+    [{ Type: "ipip" }, "flannel.ipip", "1480"],
+    [{ Type: "vxlan" }, "flannel.1", "1450"],
+    [{ Type: "ipip" }, "flannel.ipip", "1480"],
+    [{ Type: "host-gw" }, "eth0", "1500"],
+    [{ Type: "ipip" }, "flannel.ipip", "1480"],
+    [{ Type: "wireguard" }, "", "1420"],
+    [{ Type: "ipip" }, "flannel.ipip", "1480"],
   ]);
 });
 

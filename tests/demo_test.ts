@@ -81,8 +81,55 @@ rootTest("--keep leaves it up, --remove takes it away", async () => {
   await eventually("nothing left", () => leftovers(prefix).length === 0);
 });
 
+rootTest(
+  "--open serves the nodes' pages, and faults are struck that are asked for or typed",
+  async () => {
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", MAIN, "demo", "--open", "--break", "delete-device"],
+      // Without a desktop, whatever this machine has.
+      env: { DISPLAY: "", WAYLAND_DISPLAY: "" },
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "inherit",
+    }).spawn();
+    const keyboard = child.stdin.getWriter();
+    const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+    let output = "";
+    const until = async (words: RegExp) => {
+      while (!words.test(output)) {
+        const { value, done } = await reader.read();
+        assert.ok(!done, output);
+        output += value;
+      }
+    };
+    await until(/node3 +http:.*\n/);
+    const urls = [...output.matchAll(/node\d +(http:\/\/127\.0\.0\.1:\d+\/)$/gm)];
+    assert.equal(urls.length, 3, output);
+    for (const [, url] of urls) {
+      const response = await fetch(url!);
+      assert.equal(response.status, 200);
+      assert.match(await response.text(), /<title>denim<\/title>/);
+    }
+    await until(/delete-device: node2 [^]*put it right[^]*all is well after .*\n[^]*Type a fault/);
+    await keyboard.write(new TextEncoder().encode("nonsense\nstop-forwarding\n"));
+    await until(/"nonsense" is none of [^]*stop-forwarding: node2 [^]*all is well after .*\n/);
+    child.kill("SIGINT");
+    const { code } = await child.status;
+    await Promise.all([reader.cancel(), keyboard.close().catch(() => {})]);
+    assert.equal(code, 0, output);
+    assert.deepEqual(leftovers(prefixOf(output)), []);
+  },
+);
+
 Deno.test("a wrong flag of the demo is named, with exit code 2", async () => {
-  for (const args of [["--nodez", "3"], ["--nodes", "1"], ["--nodes", "x"], ["stray"]]) {
+  for (
+    const args of [["--nodez", "3"], ["--nodes", "1"], ["--nodes", "x"], ["--break", "x"], [
+      "--open",
+      "--keep",
+    ], [
+      "stray",
+    ]]
+  ) {
     const result = await demo(...args).output();
     assert.equal(result.code, 2);
     assert.match(text(result), new RegExp(args[0]!));

@@ -5,6 +5,9 @@
 
 import assert from "node:assert/strict";
 import { denimProgram, type LabNode, type Pod } from "@denim/agent/lab";
+import { AgentConnection } from "../agent/agent_client.ts";
+import type { MeshReport } from "../agent/mesh/mesh_report.ts";
+import type { PeersReport } from "../agent/status_report.ts";
 import { KubeLab, type KubeLabOptions, NODES, PREFIX } from "./support/kube_lab.ts";
 import { kubeconfigText, POD_RULE, RULES } from "./support/kube_server.ts";
 import { RunningPing } from "./support/ping.ts";
@@ -227,6 +230,51 @@ kubeTest(
     const { metadata } = await cluster.read(node!.name);
     assert.equal(metadata.annotations[`${PREFIX}/public-ip`], "10.99.0.201");
     assert.match(ip(node!, "-d link show flannel.1"), /local 10\.99\.0\.201 /);
+  },
+);
+
+kubeTest(
+  "a node whose agent is gone is an Event of the others, and a third node shows it",
+  { nodes: 3, netConf: NET_CONF },
+  async (cluster, nodes) => {
+    for (const [index, { name }] of nodes.entries()) {
+      await cluster.register(name, [`10.5.${index + 1}.0/24`]);
+    }
+    await Promise.all(nodes.map((node) => node.startAgent(NEVER)));
+    const [first, second, third] = nodes as [LabNode, LabNode, LabNode];
+    const heard = async (node: LabNode) => {
+      using connection = new AgentConnection(node.apiSocket);
+      const { peers } = JSON.parse(await connection.ask("/peers", NEVER)) as PeersReport;
+      return peers.length === 2 && peers.every(({ health }) => health === "ok");
+    };
+    await eventually("all are well", async () => await heard(first) && await heard(third), 20_000);
+    const told = async () => {
+      using connection = new AgentConnection(third.apiSocket);
+      const mesh = JSON.parse(await connection.ask("/mesh", NEVER)) as MeshReport;
+      assert.ok(mesh.shared);
+      return mesh.troubles.map(({ subnet, health, from }) => [subnet, health, from.length]);
+    };
+    await eventually("no trouble is known", async () => (await told()).length === 0);
+    await second.stopAgent("SIGKILL");
+    await eventually("two nodes tell", async () => {
+      const [trouble] = await told();
+      return `${trouble}` === "10.5.2.0/24,no-agent,2";
+    }, 30_000);
+    const event = async (node: LabNode) =>
+      await cluster.server.admin(
+        "GET",
+        `/api/v1/namespaces/default/events/${node.name}.denim`,
+      ) as Readonly<Record<string, string>>;
+    assert.equal(
+      (await event(first)).message,
+      "1 other node is in trouble: 10.5.2.0/24 (no-agent)",
+    );
+    await second.startAgent(NEVER);
+    await eventually("it is over", async () => (await told()).length === 0, 30_000);
+    await eventually(
+      "the Events say so",
+      async () => (await event(first)).type === "Normal" && (await event(third)).type === "Normal",
+    );
   },
 );
 

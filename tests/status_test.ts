@@ -57,6 +57,7 @@ labTest("denim status and denim peers show a node and its peers", {
       backend: "vxlan",
       formerBackends: [],
       devices: ["flannel.1"],
+      wireguard: [],
       mtuBytes: 1450,
       networks: ["10.5.0.0/16"],
       subnets: [`${node.subnet()}`],
@@ -87,6 +88,38 @@ labTest("denim status and denim peers show a node and its peers", {
   assert.match(
     (await denim(node, "peers")).out,
     new RegExp(`^SUBNET .*\n${other.subnet()} +${other.publicIp} +vxlan by flannel.1 `),
+  );
+});
+
+labTest("denim status and denim peers say how WireGuard is", {
+  nodes: 2,
+  netConf: { Network: "10.5.0.0/16", Backend: { Type: "wireguard" } },
+  program: "wireguard-go",
+}, async (lab) => {
+  const [node, other] = lab.nodes as [LabNode, LabNode];
+  await lab.startAgents(NEVER);
+  const by = ip(node, "-d link show flannel-wg").includes("tun") ? "wireguard-go" : "kernel";
+  assert.deepEqual((await status(node)).node!.wireguard, [
+    { device: "flannel-wg", by, listenPort: 51820 },
+  ]);
+  assert.match(
+    (await denim(node, "status")).out,
+    /^wireguard +flannel-wg by (the kernel|wireguard-go), UDP port 51820$/m,
+  );
+  const of = async () => {
+    const { peers }: PeersReport = JSON.parse((await denim(node, "peers", "--json")).out);
+    return peers[0]?.wireguard ?? undefined;
+  };
+  await eventually("a handshake", async () => (await of())?.handshakeAt != null);
+  const { endpoint, handshakeAt, receivedBytes, sentBytes } = (await of())!;
+  assert.equal(endpoint, `${other.publicIp}:51820`);
+  assert.ok(Math.abs(Date.parse(handshakeAt!) - Date.now()) < 60_000, handshakeAt!);
+  // A message of a handshake has 92 octets at the least.
+  assert.ok(receivedBytes >= 92 && sentBytes >= 92, `${receivedBytes} ${sentBytes}`);
+  const row = `${other.subnet()} +${other.publicIp}:51820 +\\d+ s ago +[\\d.]+ k?B +[\\d.]+ k?B`;
+  assert.match(
+    (await denim(node, "peers")).out,
+    new RegExp(`^BY WIREGUARD +ENDPOINT +HANDSHAKE +RECEIVED +SENT\n${row}$`, "m"),
   );
 });
 

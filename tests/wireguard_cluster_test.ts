@@ -245,3 +245,40 @@ labTest("WireGuard: several nodes behind one public address are told apart by th
   assert.deepEqual(endpoints().sort(), before);
   await talk();
 });
+
+for (
+  const [Mode, devices, endpoints] of [
+    ["separate", ["flannel-wg", "flannel-wg-v6"], [["10.99.0.2:5001"], ["[fd99::2]:5002"]]],
+    ["ipv4", ["flannel-wg"], [["10.99.0.2:5001"]]],
+    ["ipv6", ["flannel-wg"], [["[fd99::2]:5001"]]],
+    ["auto", ["flannel-wg"], [["10.99.0.2:5001"]]],
+  ] as const
+) {
+  labTest(
+    `WireGuard: both families in mode ${Mode}, by ports of its own and with a shared secret`,
+    {
+      nodes: 2,
+      program: "wireguard-go",
+      netConf: {
+        ...{ Network: "10.5.0.0/16", EnableIPv6: true, IPv6Network: "fc00:5::/48" },
+        Backend: { Type: "wireguard", Mode, PSK, ListenPort: 5001, ListenPortV6: 5002 },
+      },
+    },
+    async (lab) => {
+      await lab.startAgents(NEVER);
+      const [node, other] = lab.nodes as [LabNode, LabNode];
+      const [a, b] = [await node.addPod("a"), await other.addPod("b")];
+      for (const address of b.addresses) {
+        await eventually(
+          `${address}`,
+          async () => (await a.ping(address, { timeoutMs: 500 })).timeMs !== undefined,
+        );
+      }
+      assert.deepEqual(wg(node, "show interfaces").trim().split(/\s+/).sort(), devices);
+      const of = (device: string, what: string) =>
+        wg(node, `show ${device} ${what}`).trim().split("\n").map((line) => line.split("\t")[1]!);
+      assert.deepEqual(devices.map((device) => of(device, "endpoints")), endpoints);
+      for (const device of devices) assert.deepEqual(of(device, "preshared-keys"), [PSK]);
+    },
+  );
+}

@@ -4,22 +4,32 @@
  * @module
  */
 
-import { type Lease, RuntimeError } from "@denim/core";
+import { ConfigError, type Lease, messageOf, RuntimeError, throwDefect } from "@denim/core";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import { allDone, Lab } from "../lab/lab.ts";
 import type { Pod } from "../lab/pod.ts";
 import { formatColumns } from "../columns.ts";
 import { flag, type FlagValues } from "../flag_table.ts";
-import { text, toggle, wholeNumber } from "../flag_types.ts";
+import { list, oneOf, text, toggle, wholeNumber } from "../flag_types.ts";
 import { createLogger } from "../log.ts";
+import { PageGate } from "../page/page_gate.ts";
 import { requireRoot } from "../privileges.ts";
 import { runCommand } from "../run_command.ts";
+import { FAULT_NAMES, FAULTS, type Site, strikeFault } from "./faults.ts";
+import { linesOf, openBrowser } from "./onlooker.ts";
 import { overlayDevices, PacketPath, TUNNEL_HEADER } from "./packet_path.ts";
 
 const HELP = `Usage: denim demo [flags]
 
 Makes nodes as network namespaces on this machine, runs an agent in each on one embedded store, attaches
 a pod to each through the CNI plugin, and shows that the pods reach each other. Leaves nothing behind.
+
+--break strikes a fault at the second node, under a ping from the first one's pod to the second's:
+
+${formatColumns(FAULT_NAMES.map((name) => [name, FAULTS[name].what]), { indent: "  " })}
+
+With --open the cluster stays up until you press Ctrl-C, each node's page is served at a port of loopback,
+and faults are struck that you type.
 `;
 const NETWORK = "10.5.0.0/16";
 const TRANSFER_BYTES = 1024 * 1024;
@@ -27,6 +37,16 @@ const TRANSFER_BYTES = 1024 * 1024;
 const FLAGS = [
   flag("nodes", wholeNumber(2, 20), "how many nodes, 2 to 20", "3"),
   flag("backend", text("TYPE"), "net-conf's Backend.Type", "vxlan"),
+  flag(
+    "open",
+    toggle,
+    "show the nodes' pages, and open the first one's in a browser if there is one",
+  ),
+  flag(
+    "break",
+    list({ ...oneOf(FAULT_NAMES), placeholder: "KIND" }),
+    "strike a fault, and show how it heals; may be repeated",
+  ),
   flag("keep", toggle, "leave the cluster up, and say how to look around"),
   flag("remove", text("DIRECTORY"), "remove a cluster that was kept"),
 ] as const;
@@ -48,6 +68,11 @@ export function runDemo(
     flags: FLAGS,
     stopped: "stopped; everything is removed",
     async run({ values }, signal) {
+      if (values.open && values.keep) {
+        throw new ConfigError(
+          "--open and --keep: the pages end with the demo, so take one of the two",
+        );
+      }
       requireRoot("denim demo", { namespaces: true });
       if (values.remove === undefined) return await show(values, agentProgram, signal);
       await Lab.remove(values.remove);
@@ -93,8 +118,50 @@ async function show(
       ? `\nEvery pod reaches every other. It took ${seconds} s.`
       : `\nNot every pod reaches every other; the agents' logs say more:\n${await logs(lab)}`,
   );
+  const site: Site = {
+    lab,
+    struck: lab.nodes[1]!,
+    witness: lab.nodes[0]!,
+    pods: [pods[0]!, pods[1]!],
+    backend: flags.backend,
+  };
+  await using pages = new AsyncDisposableStack();
+  if (flags.open) showPages(lab, pages);
+  let healed = true;
+  for (const name of flags.break) {
+    console.log();
+    healed = await strikeFault(name, site, step, signal) && healed;
+  }
+  if (flags.open) await strikeTyped(site, signal);
   if (flags.keep) await keep(lab);
-  return good ? 0 : 1;
+  return good && healed ? 0 : 1;
+}
+
+/** Serves the nodes' pages until they are disposed of, and says where. */
+function showPages(lab: Lab, pages: AsyncDisposableStack): void {
+  const urls = lab.nodes.map((node) => pages.use(new PageGate(node.apiSocket)).url);
+  console.log("\nThe nodes' pages:");
+  table(lab.nodes.map(({ name }, index) => [name, urls[index]!]));
+  const [first] = urls;
+  if (!openBrowser(first!)) step(`open ${first} in a browser; there is none to open here`);
+}
+
+/** Strikes the faults whose names are typed, until it is stopped. */
+async function strikeTyped(site: Site, signal: AbortSignal): Promise<void> {
+  console.log(`\nType a fault to strike it (${FAULT_NAMES.join(" ")}); Ctrl-C ends the demo.`);
+  for await (const line of linesOf(Deno.stdin, signal)) {
+    const name = FAULT_NAMES.find((name) => name === line.trim());
+    if (name === undefined) {
+      if (line.trim() !== "") step(`"${line.trim()}" is none of ${FAULT_NAMES.join(", ")}`);
+      continue;
+    }
+    try {
+      await strikeFault(name, site, step, signal);
+    } catch (error) {
+      throwDefect(error);
+      if (!signal.aborted) step(messageOf(error));
+    }
+  }
 }
 
 /** The leases as the agents see them: one for each node, in the order of the nodes. */

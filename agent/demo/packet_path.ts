@@ -72,11 +72,14 @@ export class PacketPath implements Disposable {
 /** What carries packets to other nodes inside others. */
 const TUNNEL_TYPES: readonly (string | undefined)[] = ["vxlan", "tun", "wireguard", "ipip"];
 
-/** The names of a namespace's devices that encapsulate packets to other nodes. */
+/**
+ * The names of a namespace's devices that encapsulate packets to other nodes. The kernel's own `tunl0`, which each
+ * namespace has once the module for IPIP is loaded, is down.
+ */
 export function overlayDevices(namespace: NetworkNamespace): string[] {
   return namespace.run(() => {
     using netlink = new NetlinkSocket();
-    return listLinks(netlink).filter(({ type }) => TUNNEL_TYPES.includes(type))
+    return listLinks(netlink).filter(({ type, up }) => up && TUNNEL_TYPES.includes(type))
       .map(({ name }) => name);
   });
 }

@@ -6,24 +6,33 @@
 
 import { messageOf, throwDefect } from "@denim/core";
 import { AgentConnection } from "../agent_client.ts";
+import type { MeshReport } from "../mesh/mesh_report.ts";
 import type { PeersReport, StatusReport } from "../status_report.ts";
 import type { Finding } from "./check.ts";
 import type { Host } from "./host.ts";
 
 const TIMEOUT_MS = 5_000;
+/** Clocks that are as far apart as this make certificates and tokens fail, and times of logs misleading, in seconds. */
+const SKEW_S = 5;
+/** So much of the files that the agent may have open may be. */
+const MOST_FILES = 0.8;
 
 /**
  * `agent-silent`: this host is a node, and no agent answers. `agent-unready`: it says that pods cannot be attached.
- * `store-unreachable`: it cannot use its store. `peers-troubled`: probes find peers in trouble.
+ * `store-unreachable`: it cannot use its store. `clock-skewed`: this host's clock is not the store's.
+ * `path-mtu-too-small`: the path to some peers is too narrow for pods' largest packets. `peers-troubled`: probes find peers
+ * in other trouble. `clone-seen`: two machines have what only one may have. `agent-files-short`: the agent has nearly as
+ * many files open as it may.
  */
 export async function agent(host: Host): Promise<readonly Finding[]> {
   const { apiSocket, subnetFile } = host.paths;
   using connection = new AgentConnection(apiSocket);
   const ask = async (route: string) =>
     JSON.parse(await connection.ask(route, AbortSignal.timeout(TIMEOUT_MS)));
-  let status: StatusReport, peers: PeersReport;
+  let status: StatusReport, peers: PeersReport, metrics: string;
   try {
     [status, peers] = [await ask("/status"), await ask("/peers")];
+    metrics = await connection.ask("/metrics", AbortSignal.timeout(TIMEOUT_MS));
   } catch (error) {
     throwDefect(error);
     // Without subnet.env this host is no node yet, and need not have an agent.
@@ -50,15 +59,83 @@ export async function agent(host: Host): Promise<readonly Finding[]> {
       remedy: "the agent's log says why (event=outage)",
     });
   }
-  const ill = peers.peers.filter(({ health }) => ![null, "ok", "unknown"].includes(health));
+  return [
+    ...found,
+    ...clockFindings(status),
+    ...peerFindings(peers),
+    ...await cloneFindings(ask),
+    ...fileFindings(metrics),
+  ];
+}
+
+function clockFindings({ store: { clockAheadSeconds, description } }: StatusReport): Finding[] {
+  if (clockAheadSeconds === null || Math.abs(clockAheadSeconds) <= SKEW_S) return [];
+  const [seconds, way] = [
+    Math.abs(clockAheadSeconds),
+    clockAheadSeconds > 0 ? "ahead of" : "behind",
+  ];
+  return [{
+    name: "clock-skewed",
+    evidence: `this host's clock is ${Math.round(seconds)} s ${way} that of ${description}`,
+    remedy: "have both follow one time (systemd-timesyncd, chrony)",
+  }];
+}
+
+function peerFindings({ peers }: PeersReport): Finding[] {
+  const found: Finding[] = [];
+  const narrow = peers.filter(({ health }) => health === "mtu");
+  if (narrow.length > 0) {
+    const { subnet, publicIp, pathMtuBytes } = narrow[0]!;
+    const largest = pathMtuBytes === null ? "" : `: packets of ${pathMtuBytes} bytes still do`;
+    found.push({
+      name: "path-mtu-too-small",
+      evidence:
+        `pods' largest packets do not reach ${narrow.length} of ${peers.length} peers, such as ` +
+        `${subnet} (${publicIp})${largest}`,
+      remedy:
+        "lower net-conf's Backend.MTU to what passes, or let the underlay carry larger packets",
+    });
+  }
+  const ill = peers.filter(({ health }) => ![null, "ok", "unknown", "mtu"].includes(health));
   if (ill.length > 0) {
     const { subnet, publicIp, health } = ill[0]!;
     found.push({
       name: "peers-troubled",
       evidence:
-        `${ill.length} of ${peers.peers.length} peers are in trouble, such as ${subnet} (${publicIp}): ${health}`,
+        `${ill.length} of ${peers.length} peers are in trouble, such as ${subnet} (${publicIp}): ${health}`,
       remedy: "denim peers lists them, denim peers --help says what each trouble is",
     });
   }
   return found;
+}
+
+async function cloneFindings(ask: (route: string) => Promise<unknown>): Promise<Finding[]> {
+  let mesh: MeshReport;
+  try {
+    mesh = await ask("/mesh") as MeshReport;
+  } catch (error) {
+    // The store does not answer, which is told already.
+    throwDefect(error);
+    return [];
+  }
+  const clones = mesh.troubles.filter(({ health }) => health === "clone");
+  return clones.length === 0 ? [] : [{
+    name: "clone-seen",
+    evidence: `two machines are there for ${clones.map(({ subnet }) => subnet).join(", ")}, as ${
+      clones[0]!.from.join(" and ")
+    } says`,
+    remedy:
+      "find the copy by its agent's log, which says what the two have in common, and remove that from it",
+  }];
+}
+
+function fileFindings(metrics: string): Finding[] {
+  const value = (name: string) => Number(new RegExp(`^${name} (\\S+)$`, "m").exec(metrics)?.[1]);
+  const [open, limit] = [value("process_open_fds"), value("process_max_fds")];
+  return !(open > MOST_FILES * limit) ? [] : [{
+    name: "agent-files-short",
+    evidence: `the agent has ${open} files open, of ${limit} that it may`,
+    remedy:
+      "raise LimitNOFILE of denim's unit, or the container's limit, and report what it has open",
+  }];
 }

@@ -7,11 +7,18 @@
 import type { Finding } from "./check.ts";
 import type { Host } from "./host.ts";
 
+/** The ports of other backends' devices, unless net-conf says otherwise. */
+const DEFAULT_PORTS: Readonly<Record<string, number>> = {
+  "flannel0": 8285,
+  "flannel-wg": 51_820,
+  "flannel-wg-v6": 51_821,
+};
+
 /** `firewall-active`: firewalld or ufw runs, and has no rule for the backend's port. */
 export function firewalls(host: Host): readonly Finding[] {
   // Without a device of a backend nothing says which port it would be.
   const port = host.links.find(({ name, vxlan }) => vxlan && /^fl/.test(name))?.vxlan?.port ??
-    (host.links.some(({ name }) => name === "flannel0") ? 8285 : undefined);
+    host.links.map(({ name }) => DEFAULT_PORTS[name]).find((port) => port !== undefined);
   if (port === undefined) return [];
   const found: Finding[] = [];
   if (host.processes.has("firewalld")) {

@@ -12,6 +12,8 @@ import {
   listProcFolder,
   NetlinkSocket,
   readProcFile,
+  udpPortHolder,
+  wireguardStatus,
 } from "@denim/core/linux";
 
 /** Where things are on a host. */
@@ -52,6 +54,11 @@ export interface Host {
   readonly networks: readonly HostNetwork[];
   /** What a program prints; `undefined` if it is not there or fails. */
   run(program: string, ...args: readonly string[]): string | undefined;
+  /**
+   * Who has a UDP port, on any address: a program's name, that of a device of WireGuard's, or "kernel" if it is neither,
+   * or another user's; `undefined` if nobody has it.
+   */
+  portUser(port: number): string | undefined;
   /** How much of a file system is free, from 0 to 1; `undefined` if the path is not there. */
   free(path: string): { readonly bytes: number; readonly share: number } | undefined;
 }
@@ -111,6 +118,15 @@ export class ThisHost implements Host {
       }).outputSync();
       return success ? new TextDecoder().decode(stdout) : undefined;
     });
+  }
+
+  portUser(port: number): string | undefined {
+    const holder = readable(() => udpPortHolder(port));
+    if (holder !== "kernel") return holder?.name;
+    const device = this.links.filter(({ type }) => type === "wireguard").find(({ name }) =>
+      readable(() => wireguardStatus(name)?.listenPort()) === port
+    );
+    return device?.name ?? holder;
   }
 
   free(path: string): { readonly bytes: number; readonly share: number } | undefined {

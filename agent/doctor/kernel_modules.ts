@@ -13,25 +13,31 @@ const WANTED: Readonly<Record<string, string>> = {
   bridge: "pods' bridge",
   veth: "pods",
   tun: "the udp backend",
+  ipip: "the ipip backend",
   nf_tables: "--ip-masq",
 };
 
 /** `module-missing`: the kernel has a module neither loaded, nor built in, nor on disk. */
 export function kernelModules(host: Host): readonly Finding[] {
   const release = host.read("/proc/sys/kernel/osrelease")?.trim();
-  const folder = `/lib/modules/${release}`;
-  const known = `${host.read(`${folder}/modules.dep`) ?? ""}\n${
-    host.read(`${folder}/modules.builtin`) ?? ""
-  }`;
-  // In a container the host's modules cannot be seen: then nothing is said.
-  if (known.trim() === "") return [];
-  return Object.entries(WANTED).flatMap(([name, user]) => {
-    const isThere = host.list("/sys/module").includes(name) ||
-      new RegExp(`/${name.replace("_", "[-_]")}\\.ko`).test(known);
-    return isThere ? [] : [{
-      name: "module-missing",
-      evidence: `kernel ${release} has no module ${name}, which ${user} needs`,
-      remedy: `install the kernel's modules (Debian: linux-image-amd64 rather than a cloud kernel)`,
-    }];
-  });
+  return Object.entries(WANTED).flatMap(([name, user]) =>
+    hasModule(host, name) === false
+      ? [{
+        name: "module-missing",
+        evidence: `kernel ${release} has no module ${name}, which ${user} needs`,
+        remedy:
+          `install the kernel's modules (Debian: linux-image-amd64 rather than a cloud kernel)`,
+      }]
+      : []
+  );
+}
+
+/** Whether the kernel has a module; `undefined` in a container, where the host's modules cannot be seen. */
+export function hasModule(host: Host, name: string): boolean | undefined {
+  if (host.list("/sys/module").includes(name)) return true;
+  const folder = `/lib/modules/${host.read("/proc/sys/kernel/osrelease")?.trim()}`;
+  const known = ["modules.dep", "modules.builtin"]
+    .map((file) => host.read(`${folder}/${file}`) ?? "").join("\n");
+  if (known.trim() === "") return undefined;
+  return new RegExp(`/${name.replace("_", "[-_]")}\\.ko`).test(known);
 }

@@ -10,14 +10,18 @@ import { cni } from "./cni.ts";
 import { disk } from "./disk.ts";
 import { firewalls } from "./firewalls.ts";
 import { flanneld } from "./flanneld.ts";
+import { fileDescriptors } from "./file_descriptors.ts";
 import { forwardPolicy } from "./forward_policy.ts";
 import { forwarding } from "./forwarding.ts";
 import { iptablesLegacy } from "./iptables_legacy.ts";
 import { kernelModules } from "./kernel_modules.ts";
+import { macPolicy } from "./mac_policy.ts";
+import { mtu } from "./mtu.ts";
 import { networkManagers } from "./network_managers.ts";
 import { overlap } from "./overlap.ts";
 import { rpFilter } from "./rp_filter.ts";
 import { vxlanConflict } from "./vxlan_conflict.ts";
+import { wireguard } from "./wireguard.ts";
 
 /** Every check, in the order in which findings are told. */
 export const CHECKS: readonly Check[] = [
@@ -30,8 +34,12 @@ export const CHECKS: readonly Check[] = [
   firewalls,
   iptablesLegacy,
   vxlanConflict,
+  wireguard,
   networkManagers,
+  macPolicy,
+  mtu,
   overlap,
   cni,
   disk,
+  fileDescriptors,
 ];

@@ -6,6 +6,8 @@
 
 import { ConfigError, messageOf, RuntimeError } from "@denim/core";
 import { fileURLToPath } from "node:url";
+import { pluginScript } from "@denim/plugin";
+import { DEFAULT_CALLS_FOLDER } from "@denim/plugin/calls";
 import { BUILD, denoFlags } from "../program.ts";
 import { isThere, type WantedFile } from "./host_files.ts";
 
@@ -44,20 +46,29 @@ export function hostRecordPath(binDir: string): string {
 }
 
 /**
- * The program's files: `BINDIR/denim` is denim, which is the plugin if `CNI_COMMAND` is set. A compiled denim is one
- * file. Any other is a launcher, with a copy of Deno and denim's bundle in `BINDIR/.denim`: nothing that an upgrade of
+ * The program's files: `BINDIR/denim` is a launcher of denim, which is the plugin if `CNI_COMMAND` is set. What it
+ * starts is in `BINDIR/.denim`: a compiled denim, or a copy of Deno and denim's bundle. It is nothing that an upgrade of
  * the host's Deno would change, and nothing that has to be where it was in the container that installed it.
  */
 export function programFiles({ binDir, agent, main, scratch }: ProgramOptions): Program {
   const program = `${binDir}/denim`;
+  const home = homeFolder(binDir);
   if (Deno.build.standalone) {
+    const binary = `${home}/denim`;
+    const start = '"$home/denim"';
     return {
-      files: [{ path: program, mode: 0o755, content: { copyOf: Deno.execPath() } }],
-      plugin: (placeOf) => [placeOf(program)],
+      files: [
+        { path: binary, mode: 0o755, content: { copyOf: Deno.execPath() } },
+        {
+          path: program,
+          mode: 0o755,
+          content: launcher({ agent: start, plugin: start, revision: BUILD?.revision }),
+        },
+      ],
+      plugin: (placeOf) => [placeOf(binary)],
     };
   }
   const bundle = BUILD === undefined ? makeBundle(scratch, main) : bundleAt(main, agent);
-  const home = homeFolder(binDir);
   const deno = `${home}/deno`, plugin = `${home}/plugin.js`;
   return {
     files: [
@@ -67,30 +78,55 @@ export function programFiles({ binDir, agent, main, scratch }: ProgramOptions): 
         ? [{ path: `${home}/agent.js`, mode: 0o644, content: { copyOf: `${bundle}/agent.js` } }]
         : [],
       // Last: the file that runtimes look for starts the others.
-      { path: program, mode: 0o755, content: launcher(agent) },
+      {
+        path: program,
+        mode: 0o755,
+        content: launcher({
+          agent: agent ? denoWords("agent") : undefined,
+          plugin: denoWords("plugin"),
+          revision: revisionOf(`${bundle}/plugin.js`),
+        }),
+      },
     ],
     plugin: (placeOf) => [placeOf(deno), "run", ...denoFlags("plugin"), placeOf(plugin)],
   };
+}
+
+/** What a launcher starts, as words of a shell that know the folder with denim's files as `$home`. */
+export interface LauncherCommands {
+  /** What is not the plugin, in front of its arguments; none where the plugin alone is installed. */
+  readonly agent: string | undefined;
+  /** The plugin. */
+  readonly plugin: string;
+  /** The commit that the plugin's build was made from, if it is known. */
+  readonly revision: string | null | undefined;
+  /** Where an agent serves the plugin; where it does by default unless given. */
+  readonly calls?: string;
 }
 
 /**
  * The launcher. Runtimes start it for each pod, so it starts one program and no other. It finds its files beside it,
  * as a host may see its folder under another path than the container that installed it.
  */
-export function launcher(agent: boolean): string {
-  const command = (part: "agent" | "plugin") =>
-    `exec "$home/deno" run ${denoFlags(part).join(" ")} "$home/${part}.js"`;
-  const lines = agent
-    ? [`[ -z "\${CNI_COMMAND-}" ] || ${command("plugin")}`, `${command("agent")} "$@"`]
-    : [command("plugin")];
+export function launcher({ agent, plugin, revision, calls }: LauncherCommands): string {
+  const others = agent === undefined ? "" : `[ -n "\${CNI_COMMAND-}" ] || exec ${agent} "$@"\n`;
   return `#!/bin/sh
 # denim, as "denim install" left it, which also takes it away: "denim uninstall".
 self=$0
 [ ! -L "$self" ] || self=$(readlink -f "$self")
 home=\${self%/*}/.denim
 export DENO_DIR="\${DENO_DIR:-$home/cache}" DENO_NO_UPDATE_CHECK=1
-${lines.join("\n")}
-`;
+${others}${pluginScript({ plugin, revision, calls: calls ?? DEFAULT_CALLS_FOLDER })}`;
+}
+
+function denoWords(part: "agent" | "plugin"): string {
+  return `"$home/deno" run ${denoFlags(part).join(" ")} "$home/${part}.js"`;
+}
+
+/** The commit that a bundle was made from: its first line says it (.ci/bundle.ts). */
+function revisionOf(bundle: string): string | null {
+  const [line] = Deno.readTextFileSync(bundle).split("\n", 1);
+  return JSON.parse(/\{.*\}/.exec(line!)![0]).revision;
 }
 
 /** The folder of the bundle that runs. */

@@ -97,18 +97,23 @@ export interface UnitOptions {
   readonly program: string;
   /** Whether the node's kubelet and container runtime wait for denim. */
   readonly first: boolean;
+  /** Whether the agent attaches pods for the CNI plugin. */
+  readonly attaches: boolean;
 }
 
 /**
  * The unit. The agent keeps capabilities for what it does: the kernel's network, ICMP errors by raw sockets, reading
- * certificates of other users, and asking which process has a TUN device. What it has started lives on: wireguard-go
- * carries pods' packets.
+ * certificates of other users, and asking which process has a TUN device. To attach pods it enters their namespaces, and
+ * sees the file system as the plugin does. What it has started lives on: wireguard-go carries pods' packets.
  */
-export function unitFile({ program, first }: UnitOptions): WantedFile {
+export function unitFile({ program, first, attaches }: UnitOptions): WantedFile {
   // A cluster that keeps its leases in Kubernetes may have its API server on this node, run by its kubelet.
   const before = first
     ? "Before=kubelet.service containerd.service crio.service docker.service\n"
     : "";
+  const [capabilities, namespaces] = attaches
+    ? [" CAP_SYS_ADMIN CAP_SYS_CHROOT", "net mnt"]
+    : ["", "yes"];
   const content = `# Made by denim install.
 [Unit]
 Description=denim, the network between containers of all nodes
@@ -139,7 +144,7 @@ RuntimeDirectory=flannel denim
 RuntimeDirectoryPreserve=yes
 UMask=0022
 
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_DAC_READ_SEARCH CAP_SYS_PTRACE
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_DAC_READ_SEARCH CAP_SYS_PTRACE${capabilities}
 NoNewPrivileges=yes
 ProtectSystem=full
 ProtectHome=read-only
@@ -152,7 +157,7 @@ ProtectKernelModules=yes
 ProtectKernelLogs=yes
 ProtectControlGroups=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RestrictNamespaces=yes
+RestrictNamespaces=${namespaces}
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes

@@ -312,8 +312,8 @@ export class LabNode {
   }
 
   /** Where its agent serves the CNI plugin, if it is told to. */
-  get cniSocket(): string {
-    return `${this.directory}/cni.sock`;
+  get cniCalls(): string {
+    return `${this.directory}/calls`;
   }
 
   /** Opens its namespace. */
@@ -455,7 +455,6 @@ export class LabNode {
       name: "denim",
       type: "denim",
       subnetFile: this.subnetFile,
-      cniSocket: this.cniSocket,
       dataDir: `${this.directory}/cni`,
       ipam: { dataDir: `${this.directory}/networks` },
       delegate: { hairpinMode: true, isDefaultGateway: true },

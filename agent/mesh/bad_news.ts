@@ -24,6 +24,9 @@ const SETTLE_MS = 500;
 /** Waits before a store that did not take a note is asked again, in milliseconds. */
 const RETRY = { minMs: 1_000, maxMs: 60_000, jitter: 0.5 };
 
+/** So many are named for people. */
+const NAMED = 10;
+
 /** What {@link BadNews} works with. */
 export interface BadNewsOptions {
   /** Who is told, if it takes notes. */
@@ -62,11 +65,13 @@ export class BadNews {
     for (;;) {
       const { count } = this.#changes;
       const now = troubles();
-      const text = now.length === 0 ? undefined : formatReport(now, Date.now());
-      let waitMs = text === undefined ? MAX_SLEEP_MS : NOTE_TTL_MS / 2;
+      const note = now.length === 0
+        ? undefined
+        : { text: formatReport(now, Date.now()), summary: summary(now) };
+      let waitMs = note === undefined ? MAX_SLEEP_MS : NOTE_TTL_MS / 2;
       try {
-        if (text !== undefined || told !== undefined) await store.writeNote(key(), text, signal);
-        told = text;
+        if (note !== undefined || told !== undefined) await store.writeNote(key(), note, signal);
+        told = note?.text;
         backoff.reset();
         this.#complaints.resolve();
       } catch (error) {
@@ -85,4 +90,12 @@ export class BadNews {
       if (!await clock.sleep(SETTLE_MS, signal)) return;
     }
   }
+}
+
+function summary(troubles: readonly Trouble[]): string {
+  const named = troubles.slice(0, NAMED).map(({ subnet, health }) => `${subnet} (${health})`);
+  const more = troubles.length - named.length;
+  return `${troubles.length} other ${troubles.length === 1 ? "node is" : "nodes are"} in trouble: ${
+    named.join(", ")
+  }${more > 0 ? ` and ${more} more` : ""}`;
 }

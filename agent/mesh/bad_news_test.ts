@@ -8,6 +8,8 @@ import type { Trouble } from "./mesh_report.ts";
 
 const TROUBLE: Trouble = { subnet: "10.5.2.0/24", health: "mtu", sinceMs: 0 };
 
+const SUMMARY = "2 other nodes are in trouble: 10.5.2.0/24 (mtu), 10.5.2.0/24 (mtu)";
+
 Deno.test("bad news are told when they change, taken away when over, and told again if refused", async () => {
   const [clock, log, stop] = [new FakeClock(), new RecordingLog(), new AbortController()];
   let troubles: Trouble[] = [];
@@ -15,10 +17,10 @@ Deno.test("bad news are told when they change, taken away when over, and told ag
   const notes: (string | undefined)[] = [];
   const news = new BadNews({
     store: {
-      writeNote: (key, text) => {
+      writeNote: (key, note) => {
         assert.equal(key, "10.5.1.0-24");
         if (refuses) return Promise.reject(new RuntimeError("read-only"));
-        notes.push(text && JSON.parse(text).count);
+        notes.push(note && `${JSON.parse(note.text).count}: ${note.summary}`);
         return Promise.resolve();
       },
     },
@@ -40,7 +42,7 @@ Deno.test("bad news are told when they change, taken away when over, and told ag
   troubles = [];
   await next();
   await next();
-  assert.deepEqual(notes, [undefined, 2, undefined], "nothing is not told twice");
+  assert.deepEqual(notes, [undefined, `2: ${SUMMARY}`, undefined], "nothing is not told twice");
   refuses = true;
   troubles = [TROUBLE];
   await next();

@@ -14,8 +14,8 @@ const MAX_NAMED = 50;
 export interface Trouble {
   /** The subnet of the peer's pods. */
   readonly subnet: string;
-  /** How it is. */
-  readonly health: Health;
+  /** How it is; `clone` if two machines are there for it, or it is another's clone. */
+  readonly health: Health | "clone";
   /** Since when, in milliseconds since 1970. */
   readonly sinceMs: number;
 }

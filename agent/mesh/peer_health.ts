@@ -21,8 +21,17 @@ export type Question = "small" | "large" | "udp" | "plain" | "outer";
  * - `blocked`: its address on the underlay answers, its subnet does not: something drops the data path's packets
  * - `one-way`: its packets come in, and nothing that this node sends is answered, on the underlay neither
  * - `no-answer`: its address on the underlay does not answer either: it is down, or the underlay is cut
+ * - `no-agent`: it answers everything, and its agent, which probed this node, does so no more
  */
-export type Health = "unknown" | "ok" | "mtu" | "checksum" | "blocked" | "one-way" | "no-answer";
+export type Health =
+  | "unknown"
+  | "ok"
+  | "mtu"
+  | "checksum"
+  | "blocked"
+  | "one-way"
+  | "no-answer"
+  | "no-agent";
 
 /** Every health that there is. */
 export const HEALTHS: readonly Health[] = [
@@ -33,6 +42,7 @@ export const HEALTHS: readonly Health[] = [
   "blocked",
   "one-way",
   "no-answer",
+  "no-agent",
 ];
 
 /** Whether a health is a trouble. */
@@ -56,6 +66,8 @@ export const MEANING: Readonly<Record<Exclude<Health, "unknown">, string>> = {
   "no-answer":
     "answers neither over the data path nor on the underlay: the node is down, or the underlay " +
     "between is cut",
+  "no-agent":
+    "carries pods' packets, and its agent does not probe this node any more: the agent has ended, or hangs",
 };
 
 /** So many small packets in a row have to be lost: one may be by chance. */
@@ -68,19 +80,36 @@ const MORE = 4;
 const HEARD_MS = 5_000;
 /** For so long after answers began to be missing, what comes in may have been sent before, in milliseconds. */
 const LAST_WORDS_MS = 1_500;
+/**
+ * A peer's agent that is not heard for so long, in milliseconds, and for so many of the times in which it asks each peer
+ * once, has ended: one that is started again is back before.
+ */
+const SILENT_MS = 4_000, SILENT_TURNS = 3;
+/** For so long one that answers nothing is listened to before it is said not to answer, in milliseconds. */
+const LISTEN_MS = 3_500;
+/** As a cut ends, one side may be so far ahead of the other, in milliseconds. */
+const AHEAD_MS = 3_000;
 /** A peer has to be well in so many judgements in a row. */
 const CALM = 3;
 /** How many results the loss is counted over. */
 const WINDOW = 32;
 
+const EVERYTHING: readonly Question[] = ["small", "large", "outer", "udp", "plain"];
+/** As much as shows that one that is known to be silent is so no more. */
+const SIGNS_OF_LIFE: readonly Question[] = ["small", "outer"];
+
 /** One peer's health in one family. */
 export class PeerHealth {
   /** How many answers to each question were missing in a row; `undefined` before the first result. */
-  readonly #missing: Partial<Record<Question, number>> = {};
+  #missing: Partial<Record<Question, number>> = {};
   #health: Health = "unknown";
   #sinceMs: number;
   #calm = 0;
   #heardAtMs = -Infinity;
+  /** Since when it is heard, without a long pause. */
+  #heardSinceMs = -Infinity;
+  /** Since when it answers. */
+  #answersSinceMs = -Infinity;
   /** When it was first found that answers are missing; `undefined` while none is. */
   #missingSinceMs: number | undefined;
   /** The latest results, one a bit, the last one lowest; 1 is a loss. */
@@ -120,6 +149,12 @@ export class PeerHealth {
       isTrouble(this.#health);
   }
 
+  /** What to ask one that needs attention. */
+  get questions(): readonly Question[] {
+    const { small = 0 } = this.#missing;
+    return small > 0 && isTrouble(this.#health) ? SIGNS_OF_LIFE : EVERYTHING;
+  }
+
   /** Whether it was ever asked for a datagram and nothing says that it never answers those. */
   get #mayRefuseChecksums(): boolean {
     const { udp = 0, plain = 0 } = this.#missing;
@@ -156,35 +191,48 @@ export class PeerHealth {
     this.#count = Math.min(this.#count + 1, WINDOW);
   }
 
-  /** A packet came from it over the data path. */
+  /** A packet came from its agent over the data path, at a time as {@link PeerHealth.judge} has it. */
   heard(nowMs: number): void {
+    if (nowMs - this.#heardAtMs > HEARD_MS) this.#heardSinceMs = nowMs;
     this.#heardAtMs = nowMs;
   }
 
-  /** Judges by all that is known now. Returns whether the health is another. */
-  judge(nowMs: number): boolean {
-    this.#missingSinceMs = this.#missing.small ? this.#missingSinceMs ?? nowMs : undefined;
-    const next = this.#judgement(nowMs);
+  /**
+   * Judges by all that is known now. Returns whether the health is another.
+   *
+   * @param nowMs the time, by a clock that stands still while nobody reads what comes in
+   * @param dateMs the time by the clock of {@link PeerHealth.sinceMs}
+   * @param turnsMs the time in which peers' agents ask each of theirs once
+   */
+  judge(nowMs: number, dateMs: number = nowMs, turnsMs: number = Infinity): boolean {
+    if (this.#missing.small) this.#missingSinceMs ??= nowMs;
+    else if (this.#missingSinceMs !== undefined) {
+      this.#missingSinceMs = undefined;
+      this.#answersSinceMs = nowMs;
+    }
+    // Where nothing answers, that does not answer either. What it would have said before is not known afterwards.
+    if (this.#missingSinceMs !== undefined) this.#missing = pick(this.#missing, SIGNS_OF_LIFE);
+    const next = this.#judgement(nowMs, turnsMs);
     if (next === undefined) return false;
     this.#calm = next === "ok" ? this.#calm + 1 : 0;
     if (next === this.#health) return false;
     if (next === "ok" && this.#health !== "unknown" && this.#calm < CALM) return false;
     this.#health = next;
-    this.#sinceMs = nowMs;
+    this.#sinceMs = dateMs;
     return true;
   }
 
   /** Of a peer that answers nothing: whether it is heard. `undefined` before it had time to be. */
   #silence(nowMs: number): Health | undefined {
     const sinceMs = this.#missingSinceMs ?? nowMs;
-    const isHeard = this.#heardAtMs > sinceMs + LAST_WORDS_MS &&
-      nowMs - this.#heardAtMs < HEARD_MS;
-    if (isHeard) return "one-way";
-    return nowMs - sinceMs < HEARD_MS ? undefined : "no-answer";
+    if (this.#heardAtMs > sinceMs + LAST_WORDS_MS && nowMs - this.#heardAtMs < HEARD_MS) {
+      return nowMs - this.#heardSinceMs < AHEAD_MS ? undefined : "one-way";
+    }
+    return nowMs - sinceMs < LISTEN_MS ? undefined : "no-answer";
   }
 
   /** `undefined` while it may be chance. */
-  #judgement(nowMs: number): Health | undefined {
+  #judgement(nowMs: number, turnsMs: number): Health | undefined {
     const { small, large = 0, udp = 0, plain, outer } = this.#missing;
     if (small === undefined) return undefined;
     if (small >= (this.#roundTripMs === undefined ? PATIENT : FEW)) {
@@ -196,8 +244,22 @@ export class PeerHealth {
     if (large >= MORE) return "mtu";
     if (udp >= MORE && plain === 0) return "checksum";
     const isDoubtful = large > 0 || this.#health === "checksum" && this.#mayRefuseChecksums;
-    return isDoubtful ? undefined : "ok";
+    if (isDoubtful) return undefined;
+    // Before the first time nothing says that it has an agent that probes; after an outage it has time again.
+    const isSilent = this.#heardAtMs > -Infinity &&
+      nowMs - Math.max(this.#heardAtMs, this.#answersSinceMs) > SILENT_MS + SILENT_TURNS * turnsMs;
+    return isSilent ? "no-agent" : "ok";
   }
+}
+
+function pick(
+  missing: Partial<Record<Question, number>>,
+  questions: readonly Question[],
+): Partial<Record<Question, number>> {
+  return Object.fromEntries(questions.flatMap((question) => {
+    const count = missing[question];
+    return count === undefined ? [] : [[question, count]];
+  }));
 }
 
 function bits(value: number): number {

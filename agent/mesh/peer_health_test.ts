@@ -77,3 +77,49 @@ Deno.test("peer health: a loss now and then is no trouble, but is counted", () =
   assert.equal(health.loss, 2 / 32);
   assert.equal(health.roundTripMs, 2);
 });
+
+Deno.test("peer health: one that answers and whose agent probes no more has no agent, until it does again", () => {
+  const health = new PeerHealth(0);
+  const healths = Array.from({ length: 30 }, (_, index) => {
+    const nowMs = 1000 * (index + 1);
+    if (index < 10 || index >= 20) health.heard(nowMs);
+    health.answered("large", 1);
+    // Peers ask each of theirs once in a second.
+    health.judge(nowMs, nowMs, 1000);
+    return health.health;
+  });
+  // Heard at 10 s for the last time, and for the first time again at 21 s.
+  assert.equal(healths.indexOf("no-agent"), 17);
+  assert.equal(healths.lastIndexOf("no-agent"), 21);
+  assert.deepEqual(new Set(healths), new Set(["ok", "no-agent"]));
+});
+
+Deno.test("peer health: one that never probed, as flannel's, is not missed", () => {
+  const health = new PeerHealth(0);
+  for (let nowMs = 0; nowMs < 100_000; nowMs += 1000) {
+    health.answered("large", 1);
+    health.judge(nowMs, nowMs, 1000);
+  }
+  assert.equal(health.health, "ok");
+});
+
+Deno.test("peer health: a datagram that is lost right after an outage is no broken checksum", () => {
+  const after: Round = [["small", "large", "plain", "outer"], ["udp"]];
+  const healths = story([WELL, ...times(20, [[], ALL]), ...times(3, after), ...times(4, WELL)]);
+  assert.deepEqual(new Set(healths), new Set(["ok", "no-answer"]));
+  assert.equal(healths.at(-1), "ok");
+});
+
+Deno.test("peer health: as a cut ends, neither what comes in first nor an agent that starts is trouble", () => {
+  const health = new PeerHealth(0);
+  const healths = Array.from({ length: 40 }, (_, index) => {
+    const nowMs = 1000 * (index + 1);
+    const isCut = index >= 5 && index < 20;
+    // It is heard 2 s before it answers, and then its agent starts again.
+    if (index < 5 || index === 18 || index === 19 || index > 25) health.heard(nowMs);
+    for (const question of ALL) isCut ? health.missed(question) : health.answered(question, 1);
+    health.judge(nowMs, nowMs, 1000);
+    return health.health;
+  });
+  assert.deepEqual(new Set(healths), new Set(["ok", "no-answer"]));
+});

@@ -41,6 +41,8 @@ import {
 
 /** The time for answers, and between rounds, in milliseconds. */
 const TICK_MS = 1000;
+/** A round that comes later was not the peers' fault: the time beyond that does not count against them. */
+const LATE_MS = 2 * TICK_MS;
 /** In so many rounds each peer has its turn. */
 const ROUNDS = 60;
 /** So many turns a round at the most: beyond that, all peers take longer than {@link ROUNDS}. */
@@ -151,6 +153,9 @@ export class Prober implements PeerListener {
   readonly #attention = new Set<Target>();
   #asked: Asked[] = [];
   #round = 0;
+  /** The time by which health is judged, which stands still while this process does; and when it was set. */
+  #awakeMs = 0;
+  #setAtMs: number | undefined;
   /** Counts peers that come. */
   readonly #arrivals = new EventCounter();
   readonly #counts = new Map<Health, number>(HEALTHS.map((health) => [health, 0]));
@@ -259,7 +264,8 @@ export class Prober implements PeerListener {
       if (target === undefined) return undefined;
       const { health: { health, sinceMs, roundTripMs, loss }, search, mtuBytes } = target;
       const found = search?.low === search?.high ? search?.low : undefined;
-      const pathMtuBytes = health === "ok" || health === "checksum" ? mtuBytes : found;
+      const passesAll = health === "ok" || health === "checksum" || health === "no-agent";
+      const pathMtuBytes = passesAll ? mtuBytes : found;
       return { health, sinceMs, roundTripMs, loss, pathMtuBytes };
     });
   }
@@ -278,12 +284,7 @@ export class Prober implements PeerListener {
   async run(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#options;
     try {
-      // Many agents that start together shall not all probe in the same moment.
-      for (
-        let waitMs = Math.random() * TICK_MS;
-        await clock.sleep(waitMs, signal);
-        waitMs = TICK_MS
-      ) {
+      while (await clock.sleep(clock.msToTick(TICK_MS), signal)) {
         this.tick();
         if (this.#order.length > 0) continue;
         if (!await this.#arrivals.after(this.#arrivals.count, MAX_SLEEP_MS, signal)) return;
@@ -299,6 +300,9 @@ export class Prober implements PeerListener {
 
   /** One round; {@link Prober.run} makes one each second. */
   tick(): void {
+    const nowMs = this.#now();
+    this.#awakeMs += Math.min(Math.max(nowMs - (this.#setAtMs ?? nowMs), 0), LATE_MS);
+    this.#setAtMs = nowMs;
     for (const wire of this.#wires.values()) wire.receive(this.#listener);
     this.#settle();
     this.#ask();
@@ -319,7 +323,7 @@ export class Prober implements PeerListener {
     },
     onRequest: (tag, from) => {
       if (tag === TAG.inner) {
-        this.#byAddress[from.family].get(from.value)?.health.heard(this.#now());
+        this.#byAddress[from.family].get(from.value)?.health.heard(this.#awakeMs);
       }
     },
   };
@@ -341,12 +345,14 @@ export class Prober implements PeerListener {
       this.#take(asked);
     }
     this.#asked = [];
-    const nowMs = this.#now();
+    const dateMs = this.#now();
+    // Peers have as many peers, and ask them as often.
+    const turnsMs = TICK_MS * this.#order.length / Math.max(this.#turns, 1);
     for (const target of targets) {
       target.closed = {};
       const { health } = target;
       const before = health.health;
-      if (health.judge(nowMs)) {
+      if (health.judge(this.#awakeMs, dateMs, turnsMs)) {
         this.#count(before, -1);
         this.#count(health.health, 1);
         target.search = health.health === "mtu"
@@ -407,26 +413,37 @@ export class Prober implements PeerListener {
   /** Asks those that need attention, and those whose turn it is. */
   #ask(): void {
     this.#round++;
-    const count = this.#order.length;
-    const few = Math.ceil(2 * Math.log2(count + 1));
     const chosen = new Set<Target>();
     for (const target of this.#attention) {
-      if (chosen.size >= few) break;
+      if (chosen.size >= this.#few) break;
       chosen.add(target);
     }
-    // Those behind come first the next time.
     for (const target of chosen) {
+      // Those behind come first the next time.
       this.#attention.delete(target);
       this.#attention.add(target);
+      this.#askAll(target);
     }
-    const turns = Math.min(count, Math.max(few, Math.min(Math.ceil(count / ROUNDS), MAX_TURNS)));
+    const { length: count } = this.#order;
+    const turns = this.#turns;
     for (let turn = 0; turn < turns; turn++) {
       this.#next = (this.#next + 1) % count;
-      chosen.add(this.#order[this.#next]!);
+      const target = this.#order[this.#next]!;
+      if (!chosen.has(target)) this.#askInTurn(target);
     }
-    for (const target of chosen) this.#askAll(target);
     const probes = Map.groupBy(this.#asked.map(({ probe }) => probe), ({ to }) => to.family);
     for (const [family, of] of probes) this.#wire(family).send(of);
+  }
+
+  /** So many peers that need attention get it in one round. */
+  get #few(): number {
+    return Math.ceil(2 * Math.log2(this.#order.length + 1));
+  }
+
+  /** So many peers have their turn in one round. */
+  get #turns(): number {
+    const { length } = this.#order;
+    return Math.min(length, Math.max(this.#few, Math.min(Math.ceil(length / ROUNDS), MAX_TURNS)));
   }
 
   #now(): number {
@@ -440,21 +457,22 @@ export class Prober implements PeerListener {
     return wire;
   }
 
+  /** Asks one thing, which costs as much whether the peer answers or not. */
+  #askInTurn(target: Target): void {
+    const { health, isNear } = target;
+    const turn = target.turns++;
+    if (health.needsAttention) return this.#askOne(target, "small");
+    if (turn % OUTER_TURNS === 0) this.#askOne(target, "outer");
+    // What answers to either of these also shows that small packets pass.
+    const isDatagram = !isNear && turn % 2 === 1;
+    this.#askOne(target, isDatagram ? health.isMute ? "plain" : "udp" : "large");
+  }
+
+  /** Asks everything that there is to find out. */
   #askAll(target: Target): void {
     const { health, search, isNear } = target;
-    const turn = target.turns++;
-    if (turn > 0 && !health.needsAttention) {
-      if (turn % OUTER_TURNS === 0) this.#askOne(target, "outer");
-      // What answers to either of these also shows that small packets pass.
-      const isDatagram = !isNear && turn % 2 === 1;
-      this.#askOne(target, isDatagram ? health.isMute ? "plain" : "udp" : "large");
-      return;
-    }
-    for (const question of ["small", "large", "outer"] as const) this.#askOne(target, question);
-    if (!isNear) {
-      for (const question of ["udp", "plain"] as const) {
-        this.#askOne(target, question);
-      }
+    for (const question of health.questions) {
+      if (!isNear || question !== "udp" && question !== "plain") this.#askOne(target, question);
     }
     if (search === undefined || search.low === search.high) return;
     const step = Math.ceil((search.high - search.low) / SEARCHED_SIZES);

@@ -9,6 +9,8 @@ import { Prober, type ProbeWire } from "./prober.ts";
 /** A fake of a network: it answers each probe in the next round, unless `drops` says that it is lost. */
 class FakeWire implements ProbeWire {
   drops: (probe: Probe) => boolean = () => false;
+  /** Whose agents probe, too. */
+  probing: readonly IpAddress[] = [];
   readonly sent: Probe[] = [];
   #waiting: readonly Probe[] = [];
 
@@ -22,6 +24,7 @@ class FakeWire implements ProbeWire {
   }
 
   receive(listener: ProbeListener): void {
+    for (const from of this.probing) listener.onRequest(1, from);
     for (const { kind, to, sequence } of this.#waiting) {
       if (kind === "udp" || kind === "plain") listener.onClosed(kind, to, 1003);
       else if (kind === "near") listener.onExpired(sequence, to, 1003);
@@ -37,7 +40,7 @@ function peer(number: number, changes: Partial<ListedPeer["way"]> = {}): ListedP
   const subnet = Cidr.parse(`10.${number >> 8}.${number & 255}.0/24`);
   return {
     key: `${subnet}`,
-    way: { backend: "vxlan", mtuBytes: 1450, hasDeviceAddress: true, ...changes },
+    way: { backend: "vxlan", mtuBytes: 1450, hasDeviceAddress: true, devices: [], ...changes },
     halves: [{
       subnet,
       publicIp: IpAddress.parse(`172.16.${number >> 8}.${number & 255}`),
@@ -53,7 +56,7 @@ function proberOf(count: number): {
   wire: FakeWire;
   log: RecordingLog;
   metrics: MetricsRegistry;
-  ticks: (count: number) => void;
+  ticks: (count: number, everyMs?: number) => void;
 } {
   const [wire, log, metrics] = [new FakeWire(), new RecordingLog(), new MetricsRegistry()];
   const open = (family: Family) => {
@@ -64,9 +67,9 @@ function proberOf(count: number): {
   const now = () => nowMs;
   const prober = new Prober({ clock: new FakeClock(), log, metrics, open, now });
   for (let number = 1; number <= count; number++) prober.put(peer(number));
-  const ticks = (count: number) => {
+  const ticks = (count: number, everyMs = 1000) => {
     for (let tick = 0; tick < count; tick++) {
-      nowMs += 1000;
+      nowMs += everyMs;
       prober.tick();
     }
   };
@@ -114,6 +117,31 @@ Deno.test("prober: a node that is cut off says so in a few lines, not in one for
   assert.equal(metrics.value("denim_probed_peers", { health: "no-answer" }), 600);
   assert.ok(log.of("peers-changed").length > 0);
   assert.ok(log.records.length < 400, `${log.records.length} lines`);
+});
+
+Deno.test("prober: whose agent is silent is told from whom this agent has not listened to", () => {
+  const { prober, wire, log, ticks } = proberOf(5);
+  wire.probing = [1, 2, 3].map((number) => peer(number).halves[0]!.subnet.address);
+  ticks(5);
+  // This process stood still, and so did its clock for them.
+  ticks(1, 60_000);
+  wire.probing = wire.probing.slice(1);
+  ticks(3);
+  assert.deepEqual(log.events, []);
+  ticks(10);
+  assert.deepEqual([1, 2, 4].map((number) => healthOf(prober, number)), ["no-agent", "ok", "ok"]);
+  assert.deepEqual(log.events, ["warn peer-unhealthy"]);
+});
+
+Deno.test("prober: thousands who are silent cost few packets more than those who answer", () => {
+  const { wire, ticks } = proberOf(3000);
+  ticks(60);
+  wire.drops = () => true;
+  ticks(600);
+  wire.sent.length = 0;
+  ticks(60);
+  // Of log 3,000 two things are asked, and of those whose turn it is one.
+  assert.ok(wire.sent.length <= 60 * (2 * 24 + 50), `${wire.sent.length} packets`);
 });
 
 Deno.test("prober: who leaves is asked no more, who comes anew keeps its health", () => {

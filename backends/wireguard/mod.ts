@@ -204,6 +204,7 @@ class WireguardSession implements BackendSession<WireguardPeerData> {
         },
         keepaliveSeconds: this.#options.PersistentKeepaliveInterval,
         allowedIps: carried.map(({ subnet }) => subnet),
+        begins: this.#keys.publicKey < outer.data.PublicKey,
       } as const;
     });
     return [...peers, ...routes];

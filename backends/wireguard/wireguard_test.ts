@@ -199,6 +199,17 @@ Deno.test("wireguard: a peer with this node's key is a clone; one with its publi
   assert.equal(session.conflict!(clone), `WireGuard key ${PUBLIC_KEY}`);
 });
 
+Deno.test("wireguard: of two nodes that meet, the one whose public key comes first begins", async () => {
+  await using session = await open();
+  const peer = peerAt("10.99.0.2");
+  for (const [octet, begins] of [[0, false], [0xcf, true]] as const) {
+    const data = { PublicKey: new Uint8Array(32).fill(octet).toBase64(), Port: 1 };
+    assert.equal(PUBLIC_KEY < data.PublicKey, begins);
+    const [object] = session.peerState({ ...peer, halves: [{ ...peer.halves[0]!, data }] });
+    assert.ok(object?.kind === "wireguardPeer" && object.begins === begins);
+  }
+});
+
 Deno.test("wireguard: what net-conf can't ask for is named, and no secret is", async () => {
   for (
     const [netConf, options, complaint] of [

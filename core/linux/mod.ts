@@ -12,7 +12,9 @@ export {
   podDevices,
 } from "./reconciler/clear_node.ts";
 export { kernelReader } from "./objects/kernel_reader.ts";
+export { IncomingDrop, type Unwanted } from "./netfilter/incoming_drop.ts";
 export { listLinks } from "./objects/link.ts";
+export { neighbourMac } from "./objects/neighbour.ts";
 export { MessageReader } from "./netlink/netlink_codec.ts";
 export { PacketSocket } from "./sys/packet_socket.ts";
 export {
@@ -44,3 +46,8 @@ export {
 } from "./objects/route.ts";
 export { sendToServiceManager } from "./sys/service_socket.ts";
 export { TunPackets } from "./tunnel/tun_packets.ts";
+export {
+  type WireguardPeerStatus,
+  type WireguardStatus,
+  wireguardStatus,
+} from "./wireguard/wireguard_status.ts";

@@ -8,7 +8,8 @@
 import { existsSync } from "node:fs";
 import { Cidr, RuntimeError } from "@denim/core";
 import { Lab, type LabNode } from "@denim/agent/lab";
-import { bundle } from "../../.ci/bundle.ts";
+import { bundle, revision } from "../../.ci/bundle.ts";
+import { launcher } from "../../agent/install/program_files.ts";
 import { DEBIAN_PLUGINS, debianPlugin } from "../support/debian_plugins.ts";
 import { TempFolder } from "../support/temp_folder.ts";
 import { all } from "../support/wait.ts";
@@ -64,7 +65,7 @@ export async function cni(
     agentProgram: [...deployed("agent", folder.path), "agent"],
   });
   const node = lab.nodes[0]!;
-  await node.startAgent(signal, ["--cni-socket", node.cniSocket]);
+  await node.startAgent(signal, ["--cni-calls", node.cniCalls]);
   const contestants = [...denim(node, folder.path), bridge(node), ...flannel(node)];
   for (const { name, program } of contestants) say(`${name} is ${program.join(" ")}`);
   const pods = Array.from({ length: Math.max(options.pods, options.atOnce) }, (_, index) => {
@@ -117,15 +118,21 @@ export async function cni(
 
 /** denim's plugin: the agent does the work, or the plugin. */
 function denim(node: LabNode, folder: string): readonly Contestant[] {
-  const program = deployed("plugin", folder);
+  const plugin = deployed("plugin", folder).join(" ");
+  const launched = (name: string, calls: string): readonly [string] => {
+    const path = `${folder}/${name}`;
+    const text = launcher({ agent: undefined, plugin, revision: revision(), calls });
+    Deno.writeTextFileSync(path, text, { mode: 0o755 });
+    return [path];
+  };
   const config = {
     ...node.cniConfig,
     cniVersion: CNI_VERSION,
     delegate: { bridge: "cni0", hairpinMode: true, isDefaultGateway: true },
   };
   return [
-    { name: "denim, by the agent", program, config },
-    { name: "denim, alone", program, config: { ...config, cniSocket: "" } },
+    { name: "denim, by the agent", program: launched("denim", node.cniCalls), config },
+    { name: "denim, alone", program: launched("alone", `${node.cniCalls}.none`), config },
   ];
 }
 

@@ -29,7 +29,7 @@ export interface Contestant {
 export function deployed(
   part: "agent" | "plugin",
   folder: string,
-  flags: readonly string[] = denoFlags(part, "*"),
+  flags: readonly string[] = denoFlags(part),
 ): readonly [string, ...string[]] {
   return [Deno.execPath(), "run", ...flags, `${folder}/${part}.js`];
 }

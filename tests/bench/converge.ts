@@ -36,6 +36,7 @@ import { TempFolder } from "../support/temp_folder.ts";
 import { type BenchStore, etcdStore, sqliteStore } from "./bench_store.ts";
 import { type Contestant, contestants } from "./contestants.ts";
 import type { Figure } from "./plot.ts";
+import { processUs } from "./processor.ts";
 import { type Measure, quantile, Samples, summarize } from "./stats.ts";
 
 /** How the bench is run. */
@@ -90,8 +91,6 @@ const POLL_MS = 1;
 const PATIENCE_MS = 120_000;
 /** After so long an agent has given back what only its start needed. */
 const SETTLE_MS = 10_000;
-/** The kernel counts processor time in hundredths of a second (proc_pid_stat(5)). */
-const TICK_MS = 10;
 
 const STORES = ["etcd", "sqlite"] as const;
 type StoreName = typeof STORES[number];
@@ -327,9 +326,7 @@ class Agent implements AsyncDisposable {
 
   /** The processor time that it has used. */
   processorMs(): number {
-    const stat = Deno.readTextFileSync(`/proc/${this.#pid()}/stat`).replace(/^.*\) /s, "");
-    const fields = stat.split(" ");
-    return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
+    return processUs(this.#pid()).all / 1000;
   }
 
   /** A field of proc_pid_status(5), in MB of 10⁶ bytes. */
@@ -542,6 +539,7 @@ class Kernel implements Disposable {
       owned: (name) => name === DEVICE,
       ownedDevices: () => index() === undefined ? [] : [DEVICE],
       nexthop: () => undefined,
+      wantsAddress: () => false,
       networks: [],
       podBridge: undefined,
     };

@@ -10,6 +10,7 @@ import { IpAddress, RuntimeError, sleep } from "@denim/core";
 import type { LabNode } from "@denim/agent/lab";
 import { KubeLab, NODES, PREFIX } from "../support/kube_lab.ts";
 import { sh } from "../support/sh.ts";
+import { processUs } from "./processor.ts";
 import { flannelProgram } from "./contestants.ts";
 import { type Measure, Samples } from "./stats.ts";
 
@@ -34,8 +35,6 @@ const WRITES_PER_S = 50;
 const MAKERS = 16;
 const POLL_MS = 100;
 const PATIENCE_MS = 120_000;
-/** The kernel counts processor time in hundredths of a second (proc_pid_stat(5)). */
-const TICK_MS = 10;
 
 /** Measures, and says on the way how it goes. */
 export async function kubernetes(
@@ -108,15 +107,15 @@ async function measure(
   }
   const pid = pidOf()!;
   add("start to all routes", "ms", performance.now() - startMs);
-  add("processor until then", "ms", processorMs(pid));
+  add("processor until then", "ms", processUs(pid).all / 1000);
   await sleep(5_000, signal);
   add("memory, peak of the start", "MB", memoryMB(pid, "VmHWM"));
-  const beforeMs = processorMs(pid);
+  const beforeMs = processUs(pid).all / 1000;
   await writeStatus(cluster, nodes, seconds, signal);
   add(
     `processor in ${seconds} s with ${WRITES_PER_S} writes a second`,
     "ms",
-    processorMs(pid) - beforeMs,
+    processUs(pid).all / 1000 - beforeMs,
   );
   add("memory at the end", "MB", memoryMB(pid, "VmRSS"));
   add("memory of its own at the end", "MB", memoryMB(pid, "RssAnon"));
@@ -199,12 +198,6 @@ async function writeStatus(
     if (waitMs > 0) await sleep(waitMs, signal);
   }
   await Promise.all(writes);
-}
-
-/** The processor time that a process has used, in milliseconds. */
-function processorMs(pid: number): number {
-  const fields = Deno.readTextFileSync(`/proc/${pid}/stat`).replace(/^.*\) /s, "").split(" ");
-  return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
 }
 
 /** A field of proc_pid_status(5), in MB. */

@@ -13,8 +13,10 @@ import { runCommand } from "../../agent/run_command.ts";
 import { cni, type CniOptions, MAX_PODS } from "./cni.ts";
 import { kubernetes } from "./kubernetes.ts";
 import { converge, type ConvergeOptions, MAX_PEERS } from "./converge.ts";
+import { idle } from "./idle.ts";
 import { mesh } from "./mesh.ts";
 import { draw, type Figure } from "./plot.ts";
+import { page } from "./page.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
 import { udp } from "./udp.ts";
 import { wireguard } from "./wireguard.ts";
@@ -22,8 +24,8 @@ import { wireguard } from "./wireguard.ts";
 const MAX_SECONDS = 600;
 /** How long kubernetes' nodes write their status. */
 const WRITING_S = 60;
-const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [kubernetes]
-                       [flags]
+const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [idle]
+                       [page] [kubernetes] [flags]
 
   converge  from the start of the agent's process, with leases of many peers in etcd or the embedded
             store, until every neighbour, FDB entry, nexthop and route is in the kernel: time, processor,
@@ -36,6 +38,10 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [
   wireguard the WireGuard backend's throughput and round trips, in turns with wireguard-go set up by
             hand; needs iperf3, wireguard-go and wg
   mesh      what an agent needs to probe its peers, which all answer, and how fast denim peers is
+  idle      what an agent needs while nothing happens, with its peers' leases in SQLite, etcd and Kubernetes
+            (KUBE_APISERVER, or a stand-in); --seconds 600 --peers 5000 sees every timer
+  page      how fast a browser shows the page, what that costs the agent, and how fast denim peers is, in
+            turns with a program that does nothing; needs chromium
   kubernetes  a cluster of 5,000 nodes on a real kube-apiserver (KUBE_APISERVER): from the agent's start to
             all routes, then 50 writes of nodes' status a second; flanneld's too, if FLANNEL_BIN names its
             folder
@@ -45,7 +51,16 @@ tests/bench/results/NAME.json. Works in network namespaces of its own, and remov
 end. A busy machine is a slow one.
 `;
 
-const BENCHES = ["converge", "cni", "udp", "wireguard", "mesh", "kubernetes"] as const;
+const BENCHES = [
+  "converge",
+  "cni",
+  "udp",
+  "wireguard",
+  "mesh",
+  "idle",
+  "page",
+  "kubernetes",
+] as const;
 /** What runs if none is named. */
 const USUAL: readonly typeof BENCHES[number][] = ["converge", "cni"];
 
@@ -54,7 +69,7 @@ const FLAGS = [
   flag(
     "peers",
     wholeNumbers(1, MAX_PEERS),
-    `converge, mesh: the numbers of peers, comma-separated, each at most ${MAX_PEERS}`,
+    `converge, mesh, idle, page: the numbers of peers, comma-separated, each at most ${MAX_PEERS}`,
     "100,1000,5000,20000",
   ),
   flag("against", text("FOLDER"), "converge: another checkout of denim, which takes its turns"),
@@ -78,8 +93,8 @@ const FLAGS = [
   flag(
     "seconds",
     wholeNumber(1, MAX_SECONDS),
-    "udp, wireguard: how long each stream is sent; mesh: how long the agent is watched; at most " +
-      `${MAX_SECONDS}`,
+    "udp, wireguard: how long each stream is sent; mesh, idle, page: how long the agent is watched; at " +
+      `most ${MAX_SECONDS}`,
     "4",
   ),
   flag(
@@ -173,6 +188,12 @@ async function runOne(
   } else if (bench === "mesh") {
     settings = { runs, peers, seconds };
     measures = await mesh({ runs, peers, seconds }, say, signal);
+  } else if (bench === "idle") {
+    settings = { runs, peers, seconds };
+    measures = await idle({ runs, peers, seconds }, say, signal);
+  } else if (bench === "page") {
+    settings = { runs, peers, seconds };
+    measures = await page({ runs, peers, seconds }, say, signal);
   } else if (bench === "kubernetes") {
     settings = { runs, nodes };
     measures = await kubernetes({ runs, nodes, seconds: WRITING_S }, say, signal);

@@ -11,9 +11,10 @@ import { sleep } from "@denim/core";
 import type { PeersReport } from "../../agent/status_report.ts";
 import { ip, ipJson } from "../support/ip.ts";
 import { iproute } from "../support/iproute.ts";
-import { shIn } from "../support/sh.ts";
+import { sh, shIn } from "../support/sh.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
 import { DEVICE, makeLeases, NET_CONF } from "./converge.ts";
+import { processorUs } from "./processor.ts";
 import { type Measure, Samples } from "./stats.ts";
 
 /** How the bench is run. */
@@ -26,8 +27,8 @@ export interface MeshOptions {
   readonly seconds: number;
 }
 
-/** Every peer has had its turns by then; without probes there is less to wait for. */
-const SETTLE_MS = 120_000, SETTLE_ALONE_MS = 10_000;
+/** Every peer has had its turns by then, and the first full check is over. */
+const SETTLE_MS = 120_000, SETTLE_ALONE_MS = 75_000;
 const ASKED = 5;
 
 /** Measures, and says on the way how it goes. */
@@ -60,15 +61,16 @@ async function runOnce(
   const [node, peers] = lab.nodes as [LabNode, LabNode];
   await node.startAgent(signal, probe ? [] : ["--probe-peers=false"]);
   playPeers(lab, node, peers);
+  keepApart(lab, node, peers);
   new SqliteLeases(`${lab.directory}/denim.db`).put(makeLeases(count).leases);
   await sleep(probe ? SETTLE_MS : SETTLE_ALONE_MS, signal);
-  const [startMs, before] = [performance.now(), processorMs(node)];
+  const [startMs, before] = [performance.now(), processorUs(node)];
   await sleep(seconds * 1000, signal);
-  const after = processorMs(node);
-  const share = (key: keyof typeof after) =>
-    100 * (after[key] - before[key]) / (performance.now() - startMs);
-  samples.add(`${what}: agent's processor, of one core`, "%", share("all"));
-  samples.add(`${what}: of this, in user mode`, "%", share("user"));
+  const after = processorUs(node);
+  const used = (key: keyof typeof after) =>
+    1000 * (after[key] - before[key]) / (performance.now() - startMs);
+  samples.add(`${what}: agent's processor in a second`, "µs", used("all"));
+  samples.add(`${what}: agent's processor in a second, of this in user mode`, "µs", used("user"));
   for (let time = 0; time < ASKED; time++) {
     const askedMs = performance.now();
     const { peers: reports } = await denimPeers(node);
@@ -78,8 +80,24 @@ async function runOnce(
   }
 }
 
+/**
+ * Has the agent work on one processor, and everything behind its device on the others: of a real network a node does not do
+ * the switches' and the peers' work.
+ */
+function keepApart(lab: Lab, node: LabNode, peers: LabNode): void {
+  const others = (2 ** navigator.hardwareConcurrency - 2).toString(16);
+  if (others === "0") return;
+  sh(`taskset -a -p 1 ${node.agentPid}`);
+  for (const name of [`${lab.prefix}-net`, node.namespaceName, peers.namespaceName]) {
+    sh(
+      `ip netns exec ${name} sh -c ` +
+        `'for file in /sys/class/net/*/queues/rx-*/rps_cpus; do echo ${others} >$file; done'`,
+    );
+  }
+}
+
 /** Has a node answer for every address of the peers, on the underlay and behind its VXLAN device. */
-function playPeers(lab: Lab, node: LabNode, peers: LabNode): void {
+export function playPeers(lab: Lab, node: LabNode, peers: LabNode): void {
   const [link] = ipJson(node, `link show ${DEVICE}`);
   const own = node.subnet();
   iproute("ip", `${lab.prefix}-net`, `route add 172.16.0.0/12 via ${peers.publicIp}`);
@@ -103,15 +121,8 @@ nft add rule netdev peers in meta pkttype set host`,
   );
 }
 
-/** The processor time that an agent has used, in milliseconds, of which ticks are 10. */
-function processorMs(node: LabNode): { readonly all: number; readonly user: number } {
-  const stat = Deno.readTextFileSync(`/proc/${node.agentPid}/stat`);
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  const [user, system] = [10 * Number(fields[11]), 10 * Number(fields[12])];
-  return { all: user + system, user };
-}
-
-async function denimPeers(node: LabNode): Promise<PeersReport> {
+/** Runs `denim peers --json`. */
+export async function denimPeers(node: LabNode): Promise<PeersReport> {
   const [command, ...words] = denimProgram("agent").slice(0, -1);
   const args = [...words, "peers", "--json", "--api-socket", node.apiSocket];
   const { stdout } = await new Deno.Command(command!, { args, stdin: "null" }).output();

@@ -164,12 +164,13 @@ export class Follower {
 
 const CASES: Readonly<Record<string, (setup: Setup) => Promise<void>>> = {
   "a note is every node's to read, until it is taken away": async ({ store, other, signal }) => {
-    const notes = async () => Object.fromEntries(await other.notes!(signal));
+    const notes = async () => Object.fromEntries((await other.notes!(signal))!);
+    const note = (text: string) => ({ text, summary: `It says ${text}.` });
     assert.deepEqual(await notes(), {});
     await store.writeNote!("10.5.1.0-24", undefined, signal);
-    await store.writeNote!("10.5.1.0-24", "one", signal);
-    await other.writeNote!("10.5.2.0-24", "two", signal);
-    await store.writeNote!("10.5.1.0-24", "three", signal);
+    await store.writeNote!("10.5.1.0-24", note("one"), signal);
+    await other.writeNote!("10.5.2.0-24", note("two"), signal);
+    await store.writeNote!("10.5.1.0-24", note("three"), signal);
     assert.deepEqual(await notes(), { "10.5.1.0-24": "three", "10.5.2.0-24": "two" });
     await store.writeNote!("10.5.1.0-24", undefined, signal);
     assert.deepEqual(await notes(), { "10.5.2.0-24": "two" });

@@ -13,7 +13,7 @@ import { compare, viewNode } from "./node_view.ts";
 import { openStore, type StoreAtFault, storeFlags, type StoreName } from "./store_at_fault.ts";
 
 /** The backends whose faults are tested. */
-export const BACKENDS = ["vxlan", "host-gw", "udp", "wireguard"] as const;
+export const BACKENDS = ["vxlan", "host-gw", "udp", "wireguard", "ipip"] as const;
 /** One of them. */
 export type BackendName = typeof BACKENDS[number];
 

@@ -68,13 +68,15 @@ export const NONE_LOST: Readonly<Record<BackendName, number>> = {
   "host-gw": 0,
   udp: 0,
   wireguard: 0,
+  ipip: 0,
 };
 /** How long UDP, whose packets the agent itself carries, may be silent while it starts again. */
 const UDP_RESTART_MS = 300;
 const VXLAN: readonly BackendName[] = ["vxlan"];
-const WITH_DEVICE: readonly BackendName[] = ["vxlan", "udp", "wireguard"];
+const IPIP: readonly BackendName[] = ["ipip"];
+const WITH_DEVICE: readonly BackendName[] = ["vxlan", "udp", "wireguard", "ipip"];
 const WIREGUARD: readonly BackendName[] = ["wireguard"];
-const WITH_NEXTHOPS: readonly BackendName[] = ["vxlan", "host-gw"];
+const WITH_NEXTHOPS: readonly BackendName[] = ["vxlan", "host-gw", "ipip"];
 
 /** Words that scripts are made of. */
 interface Words {
@@ -108,6 +110,7 @@ export function wordsOf({ cluster, at, peer }: Site): Words {
       vxlan: "flannel.1",
       udp: "flannel0",
       wireguard: "flannel-wg",
+      ipip: "flannel.ipip",
       "host-gw": at.outer,
     }[backend],
     address: `${at.subnet.address}/32`,
@@ -304,6 +307,14 @@ const DEVICES: readonly Fault[] = [
     shows: /^\+ address 10\.77/,
   },
   {
+    name: "device's address taken for a broadcast address",
+    backends: WITH_DEVICE,
+    strike: script(({ address }) =>
+      `ip route prepend broadcast ${address} dev cni0 table local proto kernel scope link`
+    ),
+    shows: /^\+ broadcast/,
+  },
+  {
     name: "device deleted",
     backends: WITH_DEVICE,
     strike: script(({ device }) => `ip link del ${device}`),
@@ -325,6 +336,12 @@ const DEVICES: readonly Fault[] = [
     name: "device's MAC changed",
     backends: VXLAN,
     strike: script(({ device }) => `ip link set ${device} address ${NO_MAC}`),
+    shows: /^- link/,
+  },
+  {
+    name: "device's own end changed",
+    backends: IPIP,
+    strike: script(({ device }) => `ip link set ${device} type ipip local ${NOWHERE}`),
     shows: /^- link/,
   },
   {

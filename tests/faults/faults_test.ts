@@ -4,7 +4,7 @@
  */
 
 import { report } from "../support/report.ts";
-import { rootTest } from "../support/root_test.ts";
+import { rootTest, type TestNeeds } from "../support/root_test.ts";
 import { type BackendName, BACKENDS, Cluster } from "./cluster.ts";
 import { type Fault, faultsFor, type Site } from "./faults.ts";
 import { formatOutcomes, measure, type Measured, type Outcome, PATIENCE_MS } from "./measure.ts";
@@ -19,6 +19,12 @@ const outcomes: Outcome[] = [];
 Deno.test.afterAll(() => {
   if (outcomes.length > 0) report(formatOutcomes(outcomes));
 });
+
+/** What a backend needs of a machine that not every machine has. */
+const NEEDS: Partial<Readonly<Record<BackendName, TestNeeds>>> = {
+  wireguard: { program: "wireguard-go" },
+  ipip: { linkType: "ipip" },
+};
 
 /** Each backend with the usual store, and what has to do with leases with the other as well. */
 const CLUSTERS: readonly (readonly [BackendName, StoreName])[] = [
@@ -46,7 +52,7 @@ for (const [backend, store] of CLUSTERS) {
         throw new Error(`${complaint}\n${logs}`);
       });
     }
-  });
+  }, NEEDS[backend]);
 }
 
 function complaintOf(

@@ -19,15 +19,17 @@ type Shown = any;
 
 /**
  * The lines of one node, sorted: devices, addresses beyond the link and forwarding of all but pods' devices;
- * permanent neighbours; nexthops; routes of the main table; FDB entries of VXLAN devices; WireGuard's port and peers;
- * nftables' tables, chains and rules; subnet.env; whether the agent runs.
+ * permanent neighbours; nexthops; routes of the main table; networks' lowest addresses that are taken for broadcast
+ * addresses; FDB entries of VXLAN devices; WireGuard's port and peers; nftables' tables, chains and rules; subnet.env;
+ * whether the agent runs.
  */
 export function viewNode(node: LabNode): string[] {
   const { namespaceName: name } = node;
   const batch = (options: string, what: readonly string[]) =>
     `printf '%s show\\n' ${what.join(" ")} | ip -n ${name} ${options} -j -force -batch -; `;
   const output = sh(
-    batch("-d", BOTH) + batch("-4", EACH) + batch("-6", EACH) + `bridge -n ${name} -j fdb show; ` +
+    batch("-d", BOTH) + batch("-4", EACH) + batch("-6", EACH) +
+      `ip -n ${name} -4 -j route show table local type broadcast; bridge -n ${name} -j fdb show; ` +
       `nsenter --net=/run/netns/${name} nft -j list ruleset`,
   );
   const answers = output.trim().split("\n").map((line) => JSON.parse(line) as Shown[]);
@@ -37,7 +39,7 @@ export function viewNode(node: LabNode): string[] {
     ...next().filter(({ ifname }) => ours(ifname)).map((link) =>
       words(
         ...["link", link.ifname, link.flags.includes("UP") ? "up" : "down", "mtu", link.mtu],
-        ...vxlanWords(link),
+        ...tunnelWords(link),
       )
     ),
     ...next().map(({ id, gateway, dev, protocol }) =>
@@ -64,6 +66,9 @@ export function viewNode(node: LabNode): string[] {
   }
   return [
     ...lines,
+    ...next().filter(({ dst }) => dst.endsWith(".0")).map(({ dst, dev }) =>
+      words("broadcast", dst, "dev", dev)
+    ),
     ...next().filter(({ dst }) => dst !== undefined).map(({ mac, dst, ifname }) =>
       words("fdb", mac, "to", dst, "dev", ifname)
     ),
@@ -94,7 +99,8 @@ function routeWords({ nhid, gateway, dev, protocol, prefsrc, metric }: Shown): u
   ];
 }
 
-function vxlanWords({ address, linkinfo }: Shown): unknown[] {
+function tunnelWords({ address, linkinfo }: Shown): unknown[] {
+  if (linkinfo?.info_kind === "ipip") return ["ipip", "local", linkinfo.info_data.local];
   if (linkinfo?.info_kind !== "vxlan") return [];
   const { id, port, local, local6, link } = linkinfo.info_data;
   return ["address", address, "vxlan", id, "port", port, "local", local ?? local6, "link", link];

@@ -7,7 +7,7 @@
 import { Cidr, type IpAddress } from "@denim/core/ip";
 import { Pinger } from "@denim/core/linux/ping";
 import { formatSubnetEnv } from "@denim/core/subnet-env";
-import { type Answer, answer } from "@denim/plugin";
+import { type Answer, answer, pluginScript } from "@denim/plugin";
 import { DEBIAN_PLUGINS } from "../support/debian_plugins.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { eventually } from "../support/wait.ts";
@@ -64,6 +64,9 @@ export const GATEWAY: IpAddress = SUBNET.at(1n);
 /** The MTU of pods. */
 export const MTU_BYTES = 1450;
 
+/** Has every test of the plugin as a process run with an agent that attaches pods: `DENIM_TEST_BY_AGENT=1`. */
+const BY_AGENT = Deno.env.get("DENIM_TEST_BY_AGENT") === "1";
+
 /** A node without an agent, unless one is started: subnet.env says what an agent would. */
 export class PluginNode implements Disposable {
   /** The node's namespace. */
@@ -90,17 +93,49 @@ export class PluginNode implements Disposable {
   }
 
   /** Where an agent serves the plugin, if one was started. */
-  get cniSocket(): string {
-    return `${this.directory}/cni.sock`;
+  get calls(): string {
+    return `${this.directory}/calls`;
   }
 
-  /** Starts the part of an agent that attaches pods, and waits until it serves. */
-  async startAgent(): Promise<void> {
-    const [command, ...args] = programOf("../support/cni_agent.ts", this.cniSocket);
+  /** The script that asks an agent, and starts the plugin where none does the work. */
+  get launcher(): string {
+    return `${this.directory}/denim`;
+  }
+
+  /**
+   * Starts the part of an agent that attaches pods, and waits until it serves.
+   *
+   * @param program the agent; one that lives unless given
+   */
+  async startAgent(
+    program: readonly [string, ...string[]] = programOf("../support/cni_agent.ts", this.calls),
+  ): Promise<void> {
+    this.writeLauncher(PLUGIN.join(" "));
+    const [command, ...args] = program;
     this.#agent = this.namespace.run(() =>
       new Deno.Command(command, { args, stdin: "null", stdout: "null" }).spawn()
     );
-    await eventually("the agent serves", () => answers(this.cniSocket), 60_000);
+    await eventually("the agent serves", () => this.#isServed, 60_000);
+  }
+
+  /**
+   * Writes the script that asks an agent, for a shell.
+   *
+   * @param plugin what it starts where no agent does the work
+   */
+  writeLauncher(plugin: string, shell = "/bin/sh"): void {
+    const script = pluginScript({ plugin, revision: undefined, calls: this.calls });
+    Deno.writeTextFileSync(this.launcher, `#!${shell}\n${script}`, { mode: 0o755 });
+  }
+
+  get #isServed(): boolean {
+    try {
+      const [pid, , ask] = Deno.readTextFileSync(`${this.calls}/agent`).split(" ");
+      return Number(pid) === this.#agent!.pid &&
+        Deno.readLinkSync(`/proc/${pid}/fd/${ask}`) === `${this.calls}/ask`;
+    } catch {
+      return false;
+    }
   }
 
   /** Sends the agent a signal. */
@@ -110,9 +145,18 @@ export class PluginNode implements Disposable {
 
   /** Kills the agent, and waits until it is gone. */
   async killAgent(): Promise<void> {
-    this.#agent?.kill("SIGKILL");
-    await this.#agent?.status;
+    const agent = this.#agent;
+    this.#strikeAgent();
     this.#agent = undefined;
+    await agent?.status;
+  }
+
+  #strikeAgent(): void {
+    try {
+      this.#agent?.kill("SIGKILL");
+    } catch {
+      // It has ended already.
+    }
   }
 
   /** A pod that nothing is attached to. */
@@ -130,7 +174,6 @@ export class PluginNode implements Disposable {
       name: "testnet",
       type: "denim",
       subnetFile: this.subnetFile,
-      cniSocket: this.cniSocket,
       dataDir: this.dataDir,
       ipam: { dataDir: `${this.directory}/networks`, ...ipam as object },
       delegate: { bridge: "cni0", ...delegate as object },
@@ -171,12 +214,15 @@ export class PluginNode implements Disposable {
     return json;
   }
 
-  /** Runs denim's plugin, or another, as a process of its own, in the node's namespace. */
+  /**
+   * Runs denim's plugin, or another, as a process of its own, in the node's namespace; with an agent, the script that
+   * asks it.
+   */
   async run(
     command: string,
     pod: ScratchNamespace,
     call: CniCall = {},
-    program: readonly [string, ...string[]] = PLUGIN,
+    program?: readonly [string, ...string[]],
   ): Promise<CniAnswer> {
     const { code, stdout } = await (await this.start(command, pod, call, program)).output();
     const text = new TextDecoder().decode(stdout);
@@ -195,7 +241,7 @@ export class PluginNode implements Disposable {
   /** Runs GC as a process, with the attachments that there are. */
   gc(
     valid: readonly ValidAttachment[] | null,
-    program: readonly [string, ...string[]] = PLUGIN,
+    program?: readonly [string, ...string[]],
   ): Promise<CniAnswer> {
     const conf = { ...this.conf(), "cni.dev/valid-attachments": valid };
     return this.run("GC", this.namespace, { conf }, program);
@@ -206,10 +252,11 @@ export class PluginNode implements Disposable {
     command: string,
     pod: ScratchNamespace,
     call: CniCall = {},
-    program: readonly [string, ...string[]] = PLUGIN,
+    program?: readonly [string, ...string[]],
   ): Promise<Deno.ChildProcess> {
+    if (BY_AGENT && program === undefined && this.#agent === undefined) await this.startAgent();
     const { environment, input } = this.#request(command, pod, call);
-    const [path, ...args] = program;
+    const [path, ...args] = program ?? (this.#agent === undefined ? PLUGIN : [this.launcher]);
     const child = this.namespace.run(() =>
       new Deno.Command(path, {
         args,
@@ -267,7 +314,7 @@ export class PluginNode implements Disposable {
 
   /** Removes the node, its pods and its files. */
   [Symbol.dispose](): void {
-    this.#agent?.kill("SIGKILL");
+    this.#strikeAgent();
     for (const pod of this.#pods) pod[Symbol.dispose]();
     this.namespace[Symbol.dispose]();
     Deno.removeSync(this.directory, { recursive: true });
@@ -280,23 +327,14 @@ function done(answered: ReturnType<typeof answer>): Answer {
   return answered;
 }
 
-/** Whether somebody accepts connections to a socket. */
-async function answers(path: string): Promise<boolean> {
-  try {
-    (await Deno.connect({ transport: "unix", path })).close();
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 /** What starts a plugin that is a module. */
 export function programOf(module: string, ...args: string[]): readonly [string, ...string[]] {
   const path = new URL(module, import.meta.url).pathname;
   return [Deno.execPath(), "run", "-A", path, ...args];
 }
 
-const PLUGIN = programOf("../../plugin/main.ts");
+/** denim's plugin. */
+export const PLUGIN = programOf("../../plugin/main.ts");
 
 /** Whether an address answers a pod within a second. */
 export function answersPing(pod: ScratchNamespace, address: IpAddress, payloadBytes = 56): boolean {

@@ -3,20 +3,26 @@ import { rootTest } from "../support/root_test.ts";
 import type { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { answersPing, type CniCall, DONE, GATEWAY, PluginNode } from "./plugin_node.ts";
 
-rootTest("40 ADDs at once give 40 working pods; 40 DELs at once leave nothing", async () => {
-  using node = new PluginNode();
-  const pods = Array.from({ length: 40 }, () => node.pod());
-  const added = await Promise.all(pods.map((pod) => node.run("ADD", pod)));
-  assert.deepEqual(added.filter(({ code }) => code !== 0), []);
-  const addresses = added.map(({ json }) => json.ips[0].address.split("/")[0]);
-  assert.equal(new Set(addresses).size, 40);
-  assert.deepEqual(node.addressFiles(), addresses.toSorted());
-  for (const pod of pods) assert.ok(answersPing(pod, GATEWAY), pod.name);
-  const deleted = await Promise.all(pods.map((pod) => node.run("DEL", pod)));
-  assert.deepEqual(deleted, pods.map(() => DONE));
-  assert.deepEqual(node.leftovers(), []);
-  assert.deepEqual(node.namespace.ipJson("link show master cni0"), []);
-});
+for (const by of ["the plugin itself", "an agent"]) {
+  rootTest(
+    `40 ADDs at once by ${by} give 40 working pods; 40 DELs at once leave nothing`,
+    async () => {
+      using node = new PluginNode();
+      if (by === "an agent") await node.startAgent();
+      const pods = Array.from({ length: 40 }, () => node.pod());
+      const added = await Promise.all(pods.map((pod) => node.run("ADD", pod)));
+      assert.deepEqual(added.filter(({ code }) => code !== 0), []);
+      const addresses = added.map(({ json }) => json.ips[0].address.split("/")[0]);
+      assert.equal(new Set(addresses).size, 40);
+      assert.deepEqual(node.addressFiles(), addresses.toSorted());
+      for (const pod of pods) assert.ok(answersPing(pod, GATEWAY), pod.name);
+      const deleted = await Promise.all(pods.map((pod) => node.run("DEL", pod)));
+      assert.deepEqual(deleted, pods.map(() => DONE));
+      assert.deepEqual(node.leftovers(), []);
+      assert.deepEqual(node.namespace.ipJson("link show master cni0"), []);
+    },
+  );
+}
 
 /** Bad input: how, the code, and what the message says. */
 const BAD: readonly [
@@ -59,16 +65,22 @@ const BAD: readonly [
   ],
 ];
 for (const [name, callOf, code, message] of BAD) {
-  rootTest(`the process refuses ${name}: one error, exit 1, nothing left`, async () => {
-    using node = new PluginNode();
-    const pod = node.pod();
-    const { code: exit, json } = await node.run("ADD", pod, callOf(node, pod));
-    assert.match(json.msg, message);
-    assert.deepEqual([exit, json.code], [1, code]);
-    assert.deepEqual(node.leftovers(), []);
-    assert.deepEqual(node.namespace.ipJson("link show type bridge"), []);
-    assert.deepEqual(pod.ipJson("link show type veth"), []);
-  });
+  rootTest(
+    `the process, and an agent, refuse ${name}: one error, exit 1, nothing left`,
+    async () => {
+      for (const served of [false, true]) {
+        using node = new PluginNode();
+        if (served) await node.startAgent();
+        const pod = node.pod();
+        const { code: exit, json } = await node.run("ADD", pod, callOf(node, pod));
+        assert.match(json.msg, message);
+        assert.deepEqual([exit, json.code], [1, code]);
+        assert.deepEqual(node.leftovers(), []);
+        assert.deepEqual(node.namespace.ipJson("link show type bridge"), []);
+        assert.deepEqual(pod.ipJson("link show type veth"), []);
+      }
+    },
+  );
 }
 
 rootTest("the process speaks VERSION, and says what it is if no runtime runs it", async () => {

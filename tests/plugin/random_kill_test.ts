@@ -1,5 +1,5 @@
 /**
- * Many ADDs and DELs at a time, with plugins killed at random moments.
+ * Many ADDs and DELs at a time, with plugins killed at random moments. `DENIM_TEST_CONTAINERS=5000` for a long run.
  */
 
 import assert from "node:assert/strict";
@@ -11,7 +11,7 @@ import { all } from "../support/wait.ts";
 import { answersPing, PluginNode, reachesGateways } from "./plugin_node.ts";
 
 /** How many containers come and go, how many there are at the most, and how many commands run at a time. */
-const CONTAINERS = 500, LIVING = 48, AT_ONCE = 16;
+const CONTAINERS = Number(Deno.env.get("DENIM_TEST_CONTAINERS") ?? 500), LIVING = 48, AT_ONCE = 16;
 /** One plugin in so many shall be killed; some are faster, so that it comes to one in ten. */
 const KILL_ONE_IN = 7;
 /** How often GC runs: after so many containers. */
@@ -186,7 +186,7 @@ for (const served of [false, true]) {
           await runtime.attach(index);
           await runtime.makeRoom();
           if (index % COLLECT_EACH === 0) await runtime.collect();
-          if (served && index % (CONTAINERS / AGENT_KILLS) === 1) {
+          if (served && index % Math.floor(CONTAINERS / AGENT_KILLS) === 1) {
             await node.killAgent();
             await node.startAgent();
           }

@@ -30,6 +30,12 @@ rootTest(
       return path;
     });
     const program = `${temp.path}/bin/denim`;
+    const script = launcher({
+      agent: undefined,
+      plugin: `"$home/deno" run -A "$home/plugin.js"`,
+      revision: undefined,
+      calls: node.calls,
+    });
     const home = `${temp.path}/bin/.denim`;
     const files = new HostFiles({ say: () => {}, dryRun: false });
     const put = (round: number) => {
@@ -37,7 +43,7 @@ rootTest(
       const wanted: readonly WantedFile[] = [
         { path: `${home}/deno`, mode: 0o755, content: { copyOf: deno } },
         { path: `${home}/plugin.js`, mode: 0o644, content: `${plugin}// ${round}\n` },
-        { path: program, mode: 0o755, content: `${launcher(false)}# ${round}\n` },
+        { path: program, mode: 0o755, content: `${script}# ${round}\n` },
       ];
       assert.ok(files.put(wanted).includes(program));
     };

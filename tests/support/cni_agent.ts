@@ -1,5 +1,5 @@
 /**
- * The part of an agent that attaches pods, alone: it serves the socket that its argument names, until it is killed.
+ * The part of an agent that attaches pods, alone: it serves in the folder that its argument names, until it is killed.
  *
  * @module
  */

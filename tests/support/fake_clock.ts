@@ -34,6 +34,11 @@ export class FakeClock implements Clock {
     return promise;
   }
 
+  /** @inheritdoc */
+  msToTick(everyMs: number): number {
+    return everyMs - this.#nowMs % everyMs;
+  }
+
   /** How many wait for time to pass. */
   get sleepers(): number {
     return this.#sleepers.size;

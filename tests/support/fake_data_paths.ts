@@ -7,6 +7,7 @@
 import {
   type Backend,
   type BackendSession,
+  type Cidr,
   type Family,
   IpAddress,
   type KernelObject,
@@ -23,6 +24,7 @@ import {
   parseNetworkConfig,
   type Peer,
   type PodNetwork,
+  type Route,
 } from "@denim/core";
 import * as z from "zod";
 import { DataPath, type DataPathContext } from "../../agent/data_path.ts";
@@ -67,24 +69,30 @@ export class FakeSession implements BackendSession {
   /** The keys that it was told of, as `+key` and `-key`. */
   readonly told: string[] = [];
 
-  /** A session with one device, named after the backend and its option. */
+  /** A session with one device, named after the backend and its option, and perhaps one route to all peers. */
   constructor(
     readonly device: string,
     readonly outer: OuterInterface,
     readonly followsUnderlay: boolean,
     readonly reachesPeers: boolean,
+    readonly network: Cidr | undefined,
   ) {}
 
   /** @inheritdoc */
   nodeState(): KernelState {
     const info = { type: "tun", queueLength: 1 } as const;
-    return [{ kind: "link", name: this.device, mtuBytes: this.mtuBytes, info }];
+    const link = { kind: "link", name: this.device, mtuBytes: this.mtuBytes, info } as const;
+    return this.network === undefined ? [link] : [link, this.#routeTo(this.network)];
   }
 
   /** @inheritdoc */
   peerState({ halves: [half] }: Peer<unknown>): KernelState {
+    return this.network === undefined ? [this.#routeTo(half!.subnet)] : [];
+  }
+
+  #routeTo(destination: Cidr): KernelObject {
     const source = this.outer.addresses.get(4)!;
-    return [{ kind: "route", destination: half!.subnet, device: this.device, source }];
+    return { kind: "route", destination, device: this.device, source };
   }
 
   /** @inheritdoc */
@@ -119,6 +127,8 @@ export class FakeBackend implements Backend<{ readonly Option: string }> {
   followsUnderlay = false;
   /** Whether sessions have to know of peers. */
   reachesPeers = true;
+  /** Whether sessions have one route to all peers rather than one to each. */
+  routesNetwork = false;
 
   /** A backend of this name. */
   constructor(readonly type: string) {
@@ -127,12 +137,14 @@ export class FakeBackend implements Backend<{ readonly Option: string }> {
 
   /** @inheritdoc */
   async open(
-    { outer }: NodeContext,
+    { outer, config }: NodeContext,
     { Option }: { readonly Option: string },
   ): Promise<FakeSession> {
     await this.beforeOpen(Option);
     const { followsUnderlay, reachesPeers } = this;
-    const session = new FakeSession(`${this.type}${Option}`, outer, followsUnderlay, reachesPeers);
+    const network = this.routesNetwork ? config.families[0]!.network : undefined;
+    const device = `${this.type}${Option}`;
+    const session = new FakeSession(device, outer, followsUnderlay, reachesPeers, network);
     this.sessions.push(session);
     return session;
   }
@@ -154,8 +166,8 @@ export class FakeKernel implements DesiredKernel {
 
   /** @inheritdoc */
   set(owner: string, state: KernelState): void {
+    this.#wanted.delete(owner);
     if (state.length > 0) this.#wanted.set(owner, state);
-    else this.#wanted.delete(owner);
   }
 
   /** @inheritdoc */
@@ -177,15 +189,28 @@ export class FakeKernel implements DesiredKernel {
   get view(): string {
     const texts = this.#objects().flatMap((object) => {
       if (object.kind === "link") return [object.name];
-      return object.kind === "route" && "device" in object
-        ? [`${object.destination.at(0n)}→${object.device}`]
-        : [];
+      const device = object.kind === "route" && this.#deviceOf(object);
+      return device ? [`${object.destination.at(0n)}→${device}`] : [];
     });
     return texts.sort().join(" ");
   }
 
+  #deviceOf(route: Route): string | undefined {
+    if ("device" in route) return route.device;
+    const nexthop = this.#objects().find((object) =>
+      object.kind === "nexthop" && "nexthopId" in route && object.id === route.nexthopId
+    );
+    return nexthop?.kind === "nexthop" ? nexthop.device : undefined;
+  }
+
+  /** Of two routes to one network the last that was asked for. */
   #objects(): KernelObject[] {
-    return [...this.#wanted.values()].flat();
+    const objects = [...this.#wanted.values()].flat();
+    const last = new Map(objects.map((object) => [
+      object.kind === "route" ? `${object.destination}` : object,
+      object,
+    ]));
+    return [...last.values()];
   }
 }
 

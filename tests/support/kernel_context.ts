@@ -4,13 +4,16 @@
  * @module
  */
 
-import { Cidr } from "@denim/core";
+import { Cidr, IpAddress } from "@denim/core";
 import type { KernelContext } from "../../core/linux/objects/object_kind.ts";
 import { MessageReader, MessageWriter } from "../../core/linux/netlink/netlink_codec.ts";
 import { ENODEV, LinuxError } from "../../core/linux/sys/linux_error.ts";
 
 /** Devices by index: denim's own, the pod bridge, and the outer device. */
 const DEVICES: ReadonlyMap<number, string> = new Map([[7, "flannel.1"], [8, "cni0"], [9, "eth0"]]);
+
+/** The address that denim wants `flannel.1` to have. */
+const ADDRESS = IpAddress.parse("10.5.1.0");
 
 /** A namespace with `flannel.1` (7, denim's), `cni0` (8, the pod bridge), `eth0` (9), in the network 10.5.0.0/16. */
 export const CONTEXT: KernelContext = {
@@ -24,6 +27,7 @@ export const CONTEXT: KernelContext = {
   owned: (name) => name === "flannel.1",
   ownedDevices: () => ["flannel.1"],
   nexthop: () => undefined,
+  wantsAddress: (address) => address.equals(ADDRESS),
   podBridge: "cni0",
   networks: [{ network: Cidr.parse("10.5.0.0/16"), subnetLength: 24 }],
 };

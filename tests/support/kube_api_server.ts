@@ -217,5 +217,6 @@ const ALL_RIGHTS = [
   ["nodes", "list"],
   ["nodes", "watch"],
   ["nodes/status", "patch"],
+  ...["get", "list", "create", "patch"].map((verb) => ["events", verb]),
   ["pods", "get"],
 ];

@@ -8,24 +8,25 @@ import { parseAllDocuments } from "yaml";
 
 /** A rule of a ClusterRole. */
 export interface Rule {
-  /** `nodes`, `nodes/status` or `pods`. */
+  /** `nodes`, `nodes/status`, `events` or `pods`. */
   readonly resource: string;
   /** `list`, `watch` and so on. */
   readonly verbs: readonly string[];
 }
 
-/** What the ClusterRole of `deploy/kubernetes/denim.yml` lets denim do. */
-export const RULES: readonly Rule[] = clusterRole();
+/** What the ClusterRole and the Role of `deploy/kubernetes/denim.yml` let denim do. */
+export const RULES: readonly Rule[] = rolesOfManifest();
 
 /** What finding the node by its pod takes on top, which that manifest does not do. */
 export const POD_RULE: Rule = { resource: "pods", verbs: ["get"] };
 
-function clusterRole(): readonly Rule[] {
+function rolesOfManifest(): readonly Rule[] {
   const path = new URL("../../deploy/kubernetes/denim.yml", import.meta.url);
   const documents = parseAllDocuments(Deno.readTextFileSync(path)).map((one) => one.toJS());
-  const { rules } = documents.find((one) => one?.kind === "ClusterRole") as {
-    readonly rules: readonly { resources: readonly string[]; verbs: readonly string[] }[];
-  };
+  const roles = documents.filter((one) => ["ClusterRole", "Role"].includes(one?.kind));
+  const rules = roles.flatMap(({ rules }) =>
+    rules as readonly { resources: readonly string[]; verbs: readonly string[] }[]
+  );
   return rules.flatMap(({ resources, verbs }) =>
     resources.map((resource) => ({ resource, verbs }))
   );

@@ -48,6 +48,8 @@ export class KubeStandIn implements KubeServer {
   readonly #tls: Certificate;
   readonly #nodes = new Map<string, Thing>();
   readonly #pods = new Map<string, unknown>();
+  /** Events as Kubernetes has them. */
+  readonly #told = new Map<string, Json>();
   readonly #tokens = new Set<string>();
   readonly #listeners = new Set<Listener>();
   #rules: readonly Rule[] = [];
@@ -148,9 +150,12 @@ export class KubeStandIn implements KubeServer {
     const user = this.#userOf(request);
     if (pathname === "/livez") return new Response("ok");
     const parts = pathname.split("/").slice(3);
-    const pods = parts.indexOf("pods");
+    const [pods, events] = [parts.indexOf("pods"), parts.indexOf("events")];
     const body: unknown = request.body === null ? undefined : await request.json();
     if (pods >= 0) return this.#servePods(request.method, parts.at(pods + 1), body, user);
+    if (events >= 0) {
+      return this.#serveEvents(request.method, parts.at(events + 1), body, searchParams, user);
+    }
     const [, name, subresource] = parts;
     const resource = subresource === undefined ? "nodes" : `nodes/${subresource}`;
     const watches = searchParams.get("watch") === "true";
@@ -205,6 +210,33 @@ export class KubeStandIn implements KubeServer {
     if (found === undefined) throw new Failure(404, `pods "${name}" not found`);
     if (method === "DELETE") this.#pods.delete(name!);
     return Response.json(found);
+  }
+
+  #serveEvents(
+    method: string,
+    name: string | undefined,
+    body: unknown,
+    query: URLSearchParams,
+    user: string,
+  ): Response {
+    const isNew = name !== undefined && !this.#told.has(name);
+    if (method === "GET") this.#permit(user, name === undefined ? "list" : "get", "events");
+    else {
+      this.#permit(user, "patch", "events");
+      if (isNew) this.#permit(user, "create", "events");
+      // What is applied is the whole of it, as it has one author.
+      this.#told.set(name!, body as Json);
+    }
+    if (name !== undefined) {
+      const found = this.#told.get(decodeURIComponent(name));
+      if (found === undefined) throw new Failure(404, `events "${name}" not found`);
+      return Response.json(found);
+    }
+    const reason = /reason=([^,]*)/.exec(query.get("fieldSelector") ?? "")?.[1];
+    const items = [...this.#told.values()].filter((one) =>
+      reason === undefined || one["reason"] === reason
+    );
+    return Response.json({ items });
   }
 
   #put(type: string, thing: Thing): Response {

@@ -11,6 +11,10 @@ export class TcpProxy implements Disposable {
   readonly #listener: Deno.Listener;
   readonly #target: Deno.ConnectOptions;
   readonly #connections = new Set<Deno.Conn>();
+  /** How many connections were made to it. */
+  made = 0;
+  /** How many octets came from clients. */
+  received = 0;
   #refuses = false;
   #silence: PromiseWithResolvers<void> | undefined;
 
@@ -68,6 +72,7 @@ export class TcpProxy implements Disposable {
 
   async #serve(): Promise<void> {
     for await (const client of this.#listener) {
+      this.made++;
       this.#connections.add(client);
       if (this.#refuses) close(client);
       else this.#join(client);
@@ -79,7 +84,10 @@ export class TcpProxy implements Disposable {
     try {
       server = await Deno.connect(this.#target);
       this.#connections.add(server);
-      await Promise.race([this.#carry(client, server), this.#carry(server, client)]);
+      await Promise.race([
+        this.#carry(client, server, (octets) => this.received += octets),
+        this.#carry(server, client),
+      ]);
     } catch {
       // One side is gone: so is the other.
     } finally {
@@ -91,10 +99,15 @@ export class TcpProxy implements Disposable {
     }
   }
 
-  async #carry(from: Deno.Conn, to: Deno.Conn): Promise<void> {
+  async #carry(
+    from: Deno.Conn,
+    to: Deno.Conn,
+    count: (octets: number) => void = () => {},
+  ): Promise<void> {
     const buffer = new Uint8Array(65_536);
     for (let length = await from.read(buffer); length !== null; length = await from.read(buffer)) {
       await this.#silence?.promise;
+      count(length);
       for (let at = 0; at < length;) at += await to.write(buffer.subarray(at, length));
     }
   }

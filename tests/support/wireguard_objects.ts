@@ -59,6 +59,7 @@ export function wireguardPeer(number: number, changes: Partial<WireguardPeer> = 
     endpoint: { address: IpAddress.parse(`10.99.0.${number}`), port: 51820 },
     keepaliveSeconds: 0,
     allowedIps: [Cidr.parse(`10.5.${number}.0/24`)],
+    begins: true,
     ...changes,
   };
 }

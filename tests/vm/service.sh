@@ -85,6 +85,10 @@ for way in vxlan=flannel.1 host-gw=wire udp=flannel0 vxlan=flannel.1; do
   backend=${way%=*}
   net_conf "$backend" | "${denim[@]}" config set - >/dev/null || fail "net-conf $backend"
   await 60 goes_by "${way#*=}"; await 60 talk; say "$backend: pods talk: $(talk | tail -1)"
+  [ $backend = udp ] || continue
+  # Kernels before 5.14 take the address of a device that comes after the pod bridge for a broadcast address.
+  systemctl stop denim; ip link del flannel0; systemctl start denim || fail "start without flannel0"
+  await 60 talk; say "udp, started without its device: pods talk: $(talk | tail -1)"
 done
 await 60 test ! -e /sys/class/net/flannel0 # Until both nodes are done with udp.
 

@@ -7,7 +7,7 @@
 
 import { messageOf, throwDefect } from "../../errors.ts";
 import { Cidr, type Family } from "../../ip.ts";
-import { sleep } from "../../sleep.ts";
+import { msToTick, sleep } from "../../sleep.ts";
 import {
   belongs,
   type ChainContent,
@@ -24,8 +24,8 @@ import type { IptablesPort } from "./iptables_table.ts";
 import type { BaseChain } from "./nft_connection.ts";
 import type { LegacyTables } from "./legacy_tables.ts";
 
-/** How often the kernel is asked whether the tables have changed, in milliseconds. */
-const LOOK_MS = 400;
+/** How often the kernel is asked whether the tables have changed, and whether there are any by now, in milliseconds. */
+const LOOK_MS = 400, LOOK_FOR_FIRST_MS = 1000;
 /** How long a program waits for the lock that all programs share, in seconds: the agent does nothing meanwhile. */
 const LOCK_PATIENCE_S = "2";
 
@@ -126,6 +126,11 @@ export class IptablesLegacy implements IptablesPort {
     }
   }
 
+  /** See {@link IptablesPort.mayMiss}: of large tables the size alone is looked at. */
+  mayMiss(): boolean {
+    return this.#tables.names().size > 0;
+  }
+
   /** See {@link IptablesPort.listen}. */
   async listen(
     onChange: (places: readonly ChainPlace[]) => void,
@@ -137,7 +142,10 @@ export class IptablesLegacy implements IptablesPort {
         names.has(`${place.family} ${place.table}`) && this.#look(place)
       );
     };
-    for (let before = look(); await sleep(LOOK_MS, signal);) {
+    let before = look();
+    const waitMs = () =>
+      before.some((text) => text !== false) ? LOOK_MS : msToTick(LOOK_FOR_FIRST_MS);
+    while (await sleep(waitMs(), signal)) {
       const now = look();
       const places = PLACES.filter((_, at) => now[at] !== before[at]);
       before = now;

@@ -191,6 +191,11 @@ export class IptablesNft implements IptablesPort {
     });
   }
 
+  /** See {@link IptablesPort.mayMiss}: the kernel reports every change, or that it did not. */
+  mayMiss(): boolean {
+    return false;
+  }
+
   /** See {@link IptablesPort.listen}. However many events there are at once, a place is reported once. */
   async listen(
     onChange: (places: readonly ChainPlace[]) => void,

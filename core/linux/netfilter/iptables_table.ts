@@ -9,7 +9,7 @@ import { Complaints } from "../../complaints.ts";
 import { messageOf, RuntimeError, throwDefect } from "../../errors.ts";
 import type { Cidr, Family } from "../../ip.ts";
 import type { Logger } from "../../log.ts";
-import { sleep } from "../../sleep.ts";
+import { msToTick, sleep } from "../../sleep.ts";
 import {
   applyEach,
   type KernelTable,
@@ -44,6 +44,8 @@ export interface IptablesPort {
   forwardPolicy(family: Family): number | undefined;
   /** The chains that drop what is forwarded, whatever denim does, if they may be others than the last time. */
   foreignDrops(networks: readonly Cidr[]): readonly BaseChain[];
+  /** Whether something may change of which {@link IptablesPort.listen} does not tell. */
+  mayMiss(): boolean;
   /** Tells of changes at places, and of what drops what is forwarded, until the signal is aborted. */
   listen(onChange: (places: readonly ChainPlace[]) => void, signal: AbortSignal): Promise<void>;
 }
@@ -60,7 +62,7 @@ export interface IptablesTableOptions {
   readonly requireInPlace: (stays: string) => void;
   /** Told when FORWARD's policy may be another. */
   readonly onForward: () => void;
-  /** How often it is compared whether there was an event or not, in milliseconds. */
+  /** How often it is compared whether there was an event or not, where there may be none, in milliseconds. */
   readonly resyncMs: number;
   /** Takes what operators should know. */
   readonly log: Logger;
@@ -180,7 +182,8 @@ export class IptablesTable implements KernelTable<IptablesChain, FoundIptablesCh
   }
 
   async #resync(listener: TableListener<FoundIptablesChain>, signal: AbortSignal): Promise<void> {
-    while (await sleep(this.#options.resyncMs, signal)) {
+    while (await sleep(msToTick(this.#options.resyncMs), signal)) {
+      if (!this.#port.mayMiss()) continue;
       this.#options.onForward();
       listener.lost();
     }

@@ -157,7 +157,7 @@ export class LegacyTables implements Disposable {
 
 function namesOf(family: Family): readonly string[] {
   try {
-    return readProcFile(NAMES[family]).split("\n");
+    return readProcFile(NAMES[family]).split("\n").filter((name) => name !== "");
   } catch (error) {
     // The module is not loaded: the file is not there.
     throwDefect(error);

@@ -37,6 +37,7 @@ export const NO_IPTABLES_NFT: IptablesPort = {
   remove: () => {},
   forwardPolicy: () => undefined,
   foreignDrops: () => [],
+  mayMiss: () => false,
   listen: () => Promise.resolve(),
 };
 

@@ -4,8 +4,10 @@
  * @module
  */
 
-import { FAMILIES } from "../../ip.ts";
+import { FAMILIES, type IpAddress } from "../../ip.ts";
 import type { Neighbour } from "../../kernel_state.ts";
+import { MacAddress } from "../../mac.ts";
+import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import {
   NEIGHBOUR_MESSAGES,
   parseNeighbourMessage,
@@ -13,11 +15,13 @@ import {
 } from "./neighbour_message.ts";
 import type { ObjectKind } from "./object_kind.ts";
 import { addressFamily } from "../sys/address_family.ts";
+import { EINVAL, ENODEV, ENOENT, LinuxError } from "../sys/linux_error.ts";
 import { NLM_F_CREATE, NLM_F_REPLACE } from "../uapi/netlink.ts";
 import {
   NDA_DST,
   NDA_IFINDEX,
   NDA_LLADDR,
+  NDMSG_LEN,
   RTM_DELNEIGH,
   RTM_GETNEIGH,
   RTM_NEWNEIGH,
@@ -28,6 +32,34 @@ import { AF_BRIDGE } from "../uapi/socket.ts";
 export interface FoundNeighbour extends Neighbour {
   /** Whether it is permanent; `undefined` of one that denim has just written. */
   readonly permanent?: boolean;
+}
+
+/** The kernel's errors for no such neighbour, a device that takes none, and no such device. */
+const NO_NEIGHBOUR: readonly number[] = [ENOENT, EINVAL, ENODEV];
+
+/** The Ethernet address that the kernel has for an address behind a device; `undefined` if it has none. */
+export function neighbourMac(
+  socket: NetlinkSocket,
+  index: number,
+  address: IpAddress,
+): MacAddress | undefined {
+  try {
+    return socket.get(
+      `look up the neighbour ${address}`,
+      (writer) =>
+        writer.begin(RTM_GETNEIGH, 0)
+          .u8(addressFamily(address.family)).u8(0).u16(0).u32(index).u16(0).u8(0).u8(0)
+          .addressAttribute(NDA_DST, address).end(),
+      (reader) => {
+        reader.readAttributes(NDMSG_LEN);
+        const mac = reader.bytesAttribute(NDA_LLADDR);
+        return mac?.length === 6 ? MacAddress.fromBytes(mac) : undefined;
+      },
+    );
+  } catch (error) {
+    if (error instanceof LinuxError && NO_NEIGHBOUR.includes(error.errno)) return undefined;
+    throw error;
+  }
 }
 
 /** Neighbours, for the reconciler. On denim's own devices every permanent entry is denim's. */

@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
 import { CONTEXT, messagesOf, readWritten } from "../../../tests/support/kernel_context.ts";
+import { rootTest } from "../../../tests/support/root_test.ts";
+import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
 import { IpAddress } from "../../ip.ts";
 import type { Neighbour } from "../../kernel_state.ts";
 import { MacAddress } from "../../mac.ts";
+import { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import { fdbKind } from "./fdb.ts";
-import { neighbourKind } from "./neighbour.ts";
+import { findLink } from "./link.ts";
+import { neighbourKind, neighbourMac } from "./neighbour.ts";
 
 function neighbour(address: string): Neighbour {
   const mac = MacAddress.parse("02:0a:05:00:00:02");
@@ -60,4 +64,19 @@ Deno.test("neighbourKind takes permanent entries of denim's devices alone", () =
     (reader) => neighbourKind.parse(reader, CONTEXT),
   );
   assert.equal(elsewhere, undefined);
+});
+
+rootTest("neighbourMac finds a neighbour behind its device, and none where there is none", () => {
+  using namespace = new ScratchNamespace();
+  namespace.addOuterDevice();
+  namespace.ip("neigh add 10.99.0.2 lladdr 02:0a:05:00:00:02 dev eth0 nud permanent");
+  namespace.run(() => {
+    using socket = new NetlinkSocket();
+    const { index } = findLink(socket, "eth0")!;
+    const macOf = (address: string) => neighbourMac(socket, index, IpAddress.parse(address));
+    assert.equal(`${macOf("10.99.0.2")}`, "02:0a:05:00:00:02");
+    assert.equal(macOf("10.99.0.3"), undefined);
+    assert.equal(macOf("fd99::2"), undefined);
+    assert.equal(neighbourMac(socket, 999, IpAddress.parse("10.99.0.2")), undefined, "no device");
+  });
 });

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { IpAddress } from "../../ip.ts";
 import type { Nexthop, PodNetwork } from "../../kernel_state.ts";
 import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
@@ -32,6 +33,8 @@ export interface KernelContext {
   ownedDevices(): readonly string[];
   /** The nexthop object with this number that denim wants. */
   nexthop(id: number): Nexthop | undefined;
+  /** Whether denim wants some device to have the address. */
+  wantsAddress(address: IpAddress): boolean;
   /** The pod bridge, which is not denim's own; `undefined` while there is none. */
   readonly podBridge: string | undefined;
   /** The cluster's networks: what leads elsewhere may be another agent's, for another cluster. */

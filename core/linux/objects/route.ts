@@ -19,7 +19,7 @@ import type { MessageReader, MessageWriter } from "../netlink/netlink_codec.ts";
 import type { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import { addressKey } from "./address.ts";
 import { nexthopKey } from "./nexthop.ts";
-import { type ObjectKind, putFlags, RTPROT_DENIM } from "./object_kind.ts";
+import { type KernelContext, type ObjectKind, putFlags, RTPROT_DENIM } from "./object_kind.ts";
 import { nexthopDevices } from "./nexthop.ts";
 import { addressFamily, hostPrefix } from "../sys/address_family.ts";
 import { NLM_F_CREATE, NLM_F_EXCL } from "../uapi/netlink.ts";
@@ -27,6 +27,7 @@ import {
   RT_SCOPE_LINK,
   RT_SCOPE_NOWHERE,
   RT_SCOPE_UNIVERSE,
+  RT_TABLE_LOCAL,
   RT_TABLE_MAIN,
   RT_TABLE_UNSPEC,
   RTA_DST,
@@ -47,6 +48,7 @@ import {
   RTM_NEWROUTE,
   RTMSG_LEN,
   RTN_BLACKHOLE,
+  RTN_BROADCAST,
   RTN_LOCAL,
   RTN_UNICAST,
   RTNLGRP_IPV4_ROUTE,
@@ -80,6 +82,12 @@ export interface RouteState {
 /**
  * A route as {@link routeKind} finds it: by a nexthop object, straight to a device, by a gateway of its own, or nowhere.
  * A route that denim has just written says nothing of protocol and metric.
+ *
+ * One of the type `broadcast` is in the table `local`, and says that an address which denim gives to a device is a
+ * network's broadcast address. Kernels before 5.14 take the lowest address of each network for one (58fee5fc8365,
+ * "ip: Treat IPv4 segment's lowest address as unicast"), and the pod bridge's network has the node's own address there.
+ * Of two entries for one address the older counts: if the bridge's is older, the kernel refuses the address as a
+ * route's source, and answers neither pings nor new connections to it.
  */
 export interface FoundRoute {
   /** Tells the kinds of object apart. */
@@ -87,7 +95,7 @@ export interface FoundRoute {
   /** Where it leads. */
   readonly destination: Cidr;
   /** What becomes of its packets, unless they are sent on. */
-  readonly type?: "blackhole" | "other";
+  readonly type?: "blackhole" | "broadcast" | "other";
   /** The nexthop object that it goes by, if not 0. */
   readonly nexthopId?: number;
   /** The device that packets leave by; `undefined` also if there are several. */
@@ -107,16 +115,17 @@ function defaultMetric(family: Family): number {
   return family === 4 ? 0 : 1024;
 }
 
-/** Writes `struct rtmsg` for a route of the main table. */
+/** Writes `struct rtmsg` for a route, of the main table unless another is given. */
 export function writeRouteHeader(
   writer: MessageWriter,
   destination: Cidr,
   protocol: number,
   scope: number = RT_SCOPE_UNIVERSE,
   type: number = RTN_UNICAST,
+  table: number = RT_TABLE_MAIN,
 ): MessageWriter {
   return writer.u8(addressFamily(destination.family)).u8(destination.prefixLength).u8(0).u8(0)
-    .u8(RT_TABLE_MAIN).u8(protocol).u8(scope).u8(type).u32(0)
+    .u8(table).u8(protocol).u8(scope).u8(type).u32(0)
     .addressAttribute(RTA_DST, destination.address);
 }
 
@@ -354,14 +363,15 @@ function lookUp<T>(
 /** The kernel's errors for no route, and for routes that refuse: blackhole, unreachable, prohibit. */
 const NO_WAY: ReadonlySet<number> = new Set([ENETUNREACH, EINVAL, EHOSTUNREACH, EACCES]);
 
-/** Routes of the main table, for the reconciler. */
+/** Routes of the main table, for the reconciler, and broadcast routes that nobody wants: see {@link FoundRoute}. */
 export const routeKind: ObjectKind<Route, FoundRoute> = {
   messages: {
     new: RTM_NEWROUTE,
     del: RTM_DELROUTE,
     groups: [RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE],
   },
-  key({ destination, metric }) {
+  key({ type, destination, device, metric }) {
+    if (type === "broadcast") return `broadcast ${destination.address} dev ${device}`;
     const usual = metric === undefined || metric === defaultMetric(destination.family);
     return `route ${destination}${usual ? "" : ` metric ${metric}`}`;
   },
@@ -397,14 +407,15 @@ export const routeKind: ObjectKind<Route, FoundRoute> = {
     }
     writer.end();
   },
-  /** `ip route del DESTINATION proto PROTOCOL [metric METRIC] [dev DEVICE]` */
+  /** `ip route del [TYPE] DESTINATION proto PROTOCOL [metric METRIC] [dev DEVICE] [table local]` */
   remove(writer, { type, destination, metric, protocol, nexthopId, device }, context) {
     writeRouteHeader(
       writer.begin(RTM_DELROUTE, 0),
       destination,
       protocol ?? RTPROT_DENIM,
       RT_SCOPE_NOWHERE, // of any scope
-      type === "blackhole" ? RTN_BLACKHOLE : RTN_UNICAST,
+      type === "blackhole" ? RTN_BLACKHOLE : type === "broadcast" ? RTN_BROADCAST : RTN_UNICAST,
+      type === "broadcast" ? RT_TABLE_LOCAL : RT_TABLE_MAIN,
     );
     if (metric) writer.u32Attribute(RTA_PRIORITY, metric);
     // Another program's route to the same place, by another device, may come first in the table.
@@ -413,8 +424,12 @@ export const routeKind: ObjectKind<Route, FoundRoute> = {
   },
   parse(reader, context) {
     const { type, table, destination, protocol, metric, ...way } = parseRoute(reader);
-    if (table !== RT_TABLE_MAIN) return undefined;
     const route = { kind: "route", destination, protocol, metric } as const;
+    if (table === RT_TABLE_LOCAL && type === RTN_BROADCAST) {
+      if (!context.wantsAddress(destination.address)) return undefined;
+      return { ...route, type: "broadcast", device: context.nameOf(way.index) };
+    }
+    if (table !== RT_TABLE_MAIN) return undefined;
     if (type !== RTN_UNICAST) {
       return { ...route, type: type === RTN_BLACKHOLE ? "blackhole" : "other" };
     }
@@ -422,7 +437,8 @@ export const routeKind: ObjectKind<Route, FoundRoute> = {
     return { ...route, nexthopId, device: context.nameOf(index), source, gateway };
   },
   ours(found, context, known) {
-    const { protocol, device, destination } = found;
+    const { type, protocol, device, destination } = found;
+    if (type === "broadcast") return true;
     if (protocol !== RTPROT_KERNEL && device !== undefined && context.owned(device)) return true;
     return isDenims(found) &&
       (known || context.networks.some(({ network }) => network.contains(destination)));
@@ -433,11 +449,12 @@ export const routeKind: ObjectKind<Route, FoundRoute> = {
       { protocol: RTPROT_DENIM, type: RTN_BLACKHOLE },
       ...context.ownedDevices().map((device) => ({ index: context.indexOf(device) })),
     ];
-    return FAMILIES.flatMap((family) =>
-      filters.flatMap((filter) =>
-        dumpRoutes(socket, family, filter, (reader) => routeKind.parse(reader, context))
-      )
-    );
+    const list = (family: Family, filter: RouteFilter) =>
+      dumpRoutes(socket, family, filter, (reader) => routeKind.parse(reader, context));
+    return [
+      ...FAMILIES.flatMap((family) => filters.flatMap((filter) => list(family, filter))),
+      ...listBroadcasts(socket, context),
+    ];
   },
   needs(route) {
     if ("type" in route) return [];
@@ -447,9 +464,20 @@ export const routeKind: ObjectKind<Route, FoundRoute> = {
   },
   /**
    * Another route stands there. One that leads the same way is an earlier run's, or flanneld's: denim takes it over in
-   * one step, without a gap for packets. Any other stays.
+   * one step, without a gap for packets. Any other stays. Or the source is taken for a broadcast address.
    */
   recover({ errno }, route, socket, context) {
+    if (errno === EINVAL && "source" in route) {
+      const found = listBroadcasts(socket, context)
+        .filter(({ destination }) => destination.address.equals(route.source));
+      for (const one of found) {
+        socket.request(
+          `remove ${routeKind.key(one)}`,
+          (writer) => routeKind.remove!(writer, one, context),
+        );
+      }
+      return found.length > 0;
+    }
     if (errno !== EEXIST || "type" in route) return false;
     const { destination } = route;
     const way = "nexthopId" in route ? context.nexthop(route.nexthopId) : route;
@@ -460,6 +488,12 @@ export const routeKind: ObjectKind<Route, FoundRoute> = {
       context.nameOf(there.index) === way.device && `${there.gateway}` === `${via}`;
   },
 };
+
+/** The broadcast routes that nobody wants; see {@link FoundRoute}. */
+function listBroadcasts(socket: NetlinkSocket, context: KernelContext): FoundRoute[] {
+  const filter = { table: RT_TABLE_LOCAL, type: RTN_BROADCAST };
+  return dumpRoutes(socket, 4, filter, (reader) => routeKind.parse(reader, context));
+}
 
 function isDenims({ protocol = RTPROT_DENIM }: FoundRoute): boolean {
   return protocol === RTPROT_DENIM;

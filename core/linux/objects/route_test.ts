@@ -3,8 +3,16 @@ import { CONTEXT, messagesOf, readWritten } from "../../../tests/support/kernel_
 import { Cidr, IpAddress } from "../../ip.ts";
 import { LAST_METRIC, type Route } from "../../kernel_state.ts";
 import { RTPROT_DENIM } from "./object_kind.ts";
-import { type FoundRoute, routeKind, writeNewRoute } from "./route.ts";
-import { RTPROT_KERNEL } from "../uapi/rtnetlink.ts";
+import { type FoundRoute, routeKind, writeNewRoute, writeRouteHeader } from "./route.ts";
+import {
+  RT_SCOPE_LINK,
+  RT_TABLE_LOCAL,
+  RTA_OIF,
+  RTM_NEWROUTE,
+  RTN_BROADCAST,
+  RTN_LOCAL,
+  RTPROT_KERNEL,
+} from "../uapi/rtnetlink.ts";
 
 const BY_NEXTHOP: Route = {
   kind: "route",
@@ -86,6 +94,31 @@ Deno.test("routeKind removes the very route that was found: its metric, protocol
     messagesOf((writer) => routeKind.remove!(writer, found, CONTEXT)),
     ["25 0x0: 02180000 fe03ff01 00000000 08000100 0a050200 08000600 07000000 08000400 09000000"],
   );
+});
+
+Deno.test("routeKind finds the address of the node itself taken for a broadcast address, and removes that", () => {
+  const read = (type: number, destination: string) =>
+    readWritten(
+      (writer) =>
+        writeRouteHeader(
+          writer.begin(RTM_NEWROUTE, 0),
+          Cidr.parse(destination),
+          RTPROT_KERNEL,
+          RT_SCOPE_LINK,
+          type,
+          RT_TABLE_LOCAL,
+        ).u32Attribute(RTA_OIF, 8).end(),
+      (reader) => routeKind.parse(reader, CONTEXT),
+    );
+  const found = read(RTN_BROADCAST, "10.5.1.0/32")!;
+  assert.equal(routeKind.key(found), "broadcast 10.5.1.0 dev cni0");
+  assert.ok(routeKind.ours(found, CONTEXT, false));
+  assert.deepEqual(
+    messagesOf((writer) => routeKind.remove!(writer, found, CONTEXT)),
+    ["25 0x0: 02200000 ff02ff03 00000000 08000100 0a050100 08000400 08000000"],
+  );
+  assert.equal(read(RTN_BROADCAST, "10.5.1.255/32"), undefined, "the network's own");
+  assert.equal(read(RTN_LOCAL, "10.5.1.0/32"), undefined);
 });
 
 Deno.test("routeKind compares the way and who made the route", () => {

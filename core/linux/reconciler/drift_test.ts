@@ -76,6 +76,9 @@ function snapshot(ns: ScratchNamespace, devices: readonly string[]): string {
       if (protocol !== "kernel") lines.push(`route ${dst} ${dev} ${protocol} ${nhid} ${prefsrc}`);
     }
   }
+  for (const { type, dst, dev } of ns.ipJson("-4 route show table local 10.5.1.0")) {
+    lines.push(`${type} ${dst} ${dev}`);
+  }
   for (const { id, gateway, dev } of ns.ipJson("nexthop show")) {
     lines.push(`nexthop ${id} ${gateway} ${dev}`);
   }
@@ -108,6 +111,13 @@ interface Case {
   /** Commands for `ip`; those that start with `bridge` are for `bridge`. */
   readonly faults: readonly string[];
 }
+
+/**
+ * The node's address is the lowest of a network of another device, which kernels before 5.14 take for a broadcast
+ * address by themselves.
+ */
+const BROADCAST =
+  "route prepend broadcast 10.5.1.0 dev eth0 table local proto kernel scope link src 10.99.0.1";
 
 const CASES: readonly Case[] = [
   {
@@ -154,6 +164,7 @@ const CASES: readonly Case[] = [
       "link del flannel-v6.1",
       // Recreated by another program, and not as wanted.
       "link del flannel.1; link add flannel.1 type vxlan id 1 dstport 4789 dev eth0 local 10.99.0.1",
+      BROADCAST,
     ],
   },
   {
@@ -176,6 +187,8 @@ const CASES: readonly Case[] = [
       "link set flannel0 down; link set flannel0 name mine; link set mine up",
       "link del flannel0",
       "link del flannel0; tuntap add flannel0 mode tap",
+      BROADCAST,
+      `link del flannel0; ${BROADCAST}`,
     ],
   },
 ];
@@ -242,6 +255,23 @@ for (const { name, state, faults } of CASES) {
     assert.deepEqual(log.lines.filter((line) => line.startsWith("error")), []);
   });
 }
+
+rootTest("the node's address is its own, though a network's broadcast address before", () => {
+  for (const state of [vxlanState(), tunState()]) {
+    for (const isStarting of [false, true]) {
+      using node = new DriftingNode([]);
+      // An agent that starts makes what it needs, and compares everything once it knows its peers.
+      using starting = node.ns.run(() => new Reconciler({ log: node.log }));
+      const reconciler = isStarting ? starting : node.reconciler;
+      node.run(BROADCAST);
+      reconciler.set("all", state);
+      assert.deepEqual(reconciler.apply().failures, []);
+      assert.deepEqual(reconciler.check().failures, []);
+      const entries = node.ns.ipJson("-4 route show table local 10.5.1.0");
+      assert.deepEqual(entries.map(({ type }) => type), ["local"]);
+    }
+  }
+});
 
 rootTest(
   "a tunnel goes on when the outer device is away for a while, or has another name",

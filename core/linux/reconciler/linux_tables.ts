@@ -179,6 +179,9 @@ export class LinuxTables implements KernelTables {
       owned,
       ownedDevices: () => links.all().map(({ name }) => name).filter(owned),
       nexthop: (id) => desired.get("nexthop", nexthopKey(id))?.object as Nexthop | undefined,
+      wantsAddress: (address) =>
+        desired.of("address").values()
+          .some(({ object }) => (object as DeviceAddress).address.equals(address)),
       get podBridge() {
         return podBridge.device;
       },

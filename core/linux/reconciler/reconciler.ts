@@ -53,8 +53,10 @@ import type {
 import { LinuxTables, type UnderlayNews } from "./linux_tables.ts";
 import { RepairSchedule } from "./repair_schedule.ts";
 
-/** A full check, in case a change went unnoticed for whatever reason. */
+/** The time between full checks, in case a change went unnoticed for whatever reason; with many peers it is longer. */
 const CHECK_INTERVAL_MS = 60_000;
+/** What all full checks may take of a core. */
+const CHECK_SHARE = 1 / 5_000;
 /** Events that belong together arrive together: the wait for the rest of them. */
 const SETTLE_MS = 10;
 /** The waits before what failed is tried again, unless there is an event before. */
@@ -151,6 +153,8 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
   /** Whether all owners have said what they want, so that what no owner wants may go. */
   #loaded = false;
   #running = false;
+  /** How long the last full check took, in milliseconds. */
+  #checkTookMs = 0;
 
   /** Opens the tables; in a network namespace without CAP_NET_ADMIN that throws a LinuxError. */
   constructor(options: ReconcilerOptions) {
@@ -263,7 +267,9 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
     }
     this.#schedule.passed(pass.failedKeys);
     this.#schedule.report(!this.#running);
-    this.#count(pass, startMs);
+    const tookMs = this.#now() - startMs;
+    if (full.length === this.#tables.length) this.#checkTookMs = tookMs;
+    this.#count(pass, tookMs);
     const { changes, failures } = pass;
     if (failures.length > 0) this.#work.add();
     return { changes, failures };
@@ -435,8 +441,8 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
     return true;
   }
 
-  #count({ failures, steps }: Pass, startMs: number): void {
-    this.#metrics.seconds.observe((this.#now() - startMs) / 1000);
+  #count({ failures, steps }: Pass, tookMs: number): void {
+    this.#metrics.seconds.observe(tookMs / 1000);
     if (failures.length > 0) this.#metrics.failed.add();
     for (const [kind, counts] of steps) {
       for (const [action, count] of Object.entries(counts)) {
@@ -539,7 +545,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
   async #keep(signal: AbortSignal): Promise<void> {
     const retry = new Backoff(RETRY);
     const complaints = new Complaints();
-    let checkAtMs = this.#now() + CHECK_INTERVAL_MS, retryAtMs = Infinity;
+    let checkAtMs = this.#nextCheckMs(), retryAtMs = Infinity;
     for (let seen = 0;;) {
       // Idle.
       const wakeAtMs = Math.min(checkAtMs, retryAtMs, this.#schedule.nextMs());
@@ -553,7 +559,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
       const { failures } = this.#attempt(due);
       seen = this.#work.count;
       if (everything) {
-        checkAtMs = this.#now() + CHECK_INTERVAL_MS;
+        checkAtMs = this.#nextCheckMs();
         this.#schedule.forgetCalm();
       }
       if (this.#tables.some(({ failing }) => failing)) retryAtMs = this.#now() + retry.next();
@@ -569,6 +575,10 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
         });
       }
     }
+  }
+
+  #nextCheckMs(): number {
+    return this.#now() + Math.max(CHECK_INTERVAL_MS, this.#checkTookMs / CHECK_SHARE);
   }
 
   #endDelays(): void {

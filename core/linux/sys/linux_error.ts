@@ -40,6 +40,7 @@ export const ENOENT = 2;
 export const ESRCH = 3;
 export const EINTR = 4;
 export const EIO = 5;
+export const ENXIO = 6;
 export const EBADF = 9;
 export const EAGAIN = 11;
 export const EACCES = 13;
@@ -65,6 +66,7 @@ const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> 
   [ENOENT]: ["ENOENT", "no such file or object"],
   [ESRCH]: ["ESRCH", "no such object"],
   [EINTR]: ["EINTR", "interrupted"],
+  [ENXIO]: ["ENXIO", "no such device or address"],
   [EBADF]: ["EBADF", "bad file descriptor"],
   [EAGAIN]: ["EAGAIN", "nothing there yet"],
   12: ["ENOMEM", "out of memory"],
@@ -79,6 +81,7 @@ const ERRNO: Readonly<Record<number, readonly [code: string, meaning: string]>> 
   24: ["EMFILE", "too many open files"],
   28: ["ENOSPC", "no space left"],
   [EROFS]: ["EROFS", "the file system is read-only"],
+  32: ["EPIPE", "nobody reads"],
   34: ["ERANGE", "out of range"],
   [EBADFD]: ["EBADFD", "the device is gone"],
   [EMSGSIZE]: ["EMSGSIZE", "message too long"],

@@ -1,15 +1,24 @@
 /**
- * Network namespaces. `setns` moves one thread, and JavaScript runs on one: a synchronous function runs whole in the
+ * Namespaces of the network, and of mounts. `setns` moves one thread, and JavaScript runs on one: a synchronous function runs whole in the
  * other namespace, and a socket that it opens there stays there.
  *
  * @module
  */
 
+import { throwDefect } from "../../errors.ts";
 import { checked, cString, type FileDescriptor, libc, open } from "./libc.ts";
 import { EINVAL, LinuxError } from "./linux_error.ts";
 import { readProcLink } from "./proc_files.ts";
 import { AT_EMPTY_PATH, STATX, STATX_INO } from "../uapi/stat.ts";
-import { CLONE_NEWNET, MNT_DETACH, MS_BIND, O_CLOEXEC, O_RDONLY } from "../uapi/socket.ts";
+import {
+  CLONE_FS,
+  CLONE_NEWNET,
+  CLONE_NEWNS,
+  MNT_DETACH,
+  MS_BIND,
+  O_CLOEXEC,
+  O_RDONLY,
+} from "../uapi/socket.ts";
 
 /** Where `ip netns` keeps the names of namespaces (ip-netns(8)). */
 const NETNS_RUN_DIR = "/run/netns";
@@ -114,6 +123,29 @@ export class NetworkNamespace implements Disposable {
   }
 }
 
+/** The mounts of the first process: what a node's programs see, unless somebody gave them a view of their own. */
+const NODE_MOUNTS = "/proc/1/ns/mnt";
+
+/**
+ * Has this thread see the file system as the node's programs do, for good: a service may have been given another view.
+ * What the thread opens from then on, with synchronous calls, is what those would. It stays where it is if the kernel does
+ * not say where the node's programs are. Throws a LinuxError, EPERM without CAP_SYS_ADMIN and CAP_SYS_CHROOT.
+ */
+export function enterNodeMounts(): void {
+  let node: string;
+  try {
+    node = readProcLink(NODE_MOUNTS);
+  } catch (error) {
+    throwDefect(error);
+    return;
+  }
+  if (node === readProcLink("/proc/thread-self/ns/mnt")) return;
+  using mounts = open(NODE_MOUNTS, O_RDONLY | O_CLOEXEC);
+  // A thread that shares its root with others is not moved.
+  unshare(CLONE_FS);
+  setns(mounts, CLONE_NEWNS, NODE_MOUNTS);
+}
+
 /** The number of the file that a descriptor leads to (statx(2)). */
 function inodeOf({ fd }: FileDescriptor): bigint {
   const found = new Uint8Array(STATX.size);
@@ -121,12 +153,12 @@ function inodeOf({ fd }: FileDescriptor): bigint {
   return new DataView(found.buffer).getBigUint64(STATX.ino, true);
 }
 
-/** setns(2) with a network namespace's descriptor: moves this thread. */
+/** setns(2) with a namespace's descriptor: moves this thread. */
 function setns(fd: FileDescriptor, kind: number, what: string): void {
   checked(libc.setns(fd.fd, kind), `setns ${what}`);
 }
 
-/** unshare(2): gives this thread a namespace of its own. */
+/** unshare(2): gives this thread something of its own, such as a namespace. */
 function unshare(kinds: number): void {
   checked(libc.unshare(kinds), "unshare");
 }

@@ -1,10 +1,10 @@
 /**
- * Waits for input (poll(2)), and eventfds, which end such waits early (eventfd(2)).
+ * Waits for input, and for room for output (poll(2)), and eventfds, which end such waits early (eventfd(2)).
  *
  * @module
  */
 
-import { EFD_CLOEXEC, POLLIN } from "../uapi/socket.ts";
+import { EFD_CLOEXEC, POLLIN, POLLOUT } from "../uapi/socket.ts";
 import { checked, errno, FileDescriptor, libc } from "./libc.ts";
 import { EINTR, LinuxError } from "./linux_error.ts";
 
@@ -20,9 +20,18 @@ export function notify(fd: FileDescriptor): void {
 
 /** Waits for input on one descriptor, on this thread; false if none came in time. */
 export function pollInput(fd: FileDescriptor, timeoutMs: number): boolean {
+  return pollOne(fd, POLLIN, timeoutMs);
+}
+
+/** Waits for room to write to one descriptor, on this thread; false if none came in time. */
+export function pollOutput(fd: FileDescriptor, timeoutMs: number): boolean {
+  return pollOne(fd, POLLOUT, timeoutMs);
+}
+
+function pollOne(fd: FileDescriptor, events: number, timeoutMs: number): boolean {
   const endMs = performance.now() + timeoutMs;
   for (let leftMs = timeoutMs;;) {
-    const count = libc.poll(pollfds(fd), 1n, Math.max(0, Math.ceil(leftMs)));
+    const count = libc.poll(pollfds(events, fd), 1n, Math.max(0, Math.ceil(leftMs)));
     if (count >= 0) return count > 0;
     const error = errno();
     if (error !== EINTR) throw new LinuxError(error, "poll");
@@ -34,12 +43,15 @@ export function pollInput(fd: FileDescriptor, timeoutMs: number): boolean {
 const POLLFD_LEN = 8;
 const REVENTS = 6;
 
-function pollfds(...fds: readonly FileDescriptor[]): Uint8Array<ArrayBuffer> {
+function pollfds(
+  events: number,
+  ...fds: readonly FileDescriptor[]
+): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(fds.length * POLLFD_LEN);
   const view = new DataView(bytes.buffer);
   fds.forEach(({ fd }, index) => {
     view.setInt32(index * POLLFD_LEN, fd, true);
-    view.setInt16(index * POLLFD_LEN + 4, POLLIN, true);
+    view.setInt16(index * POLLFD_LEN + 4, events, true);
   });
   return bytes;
 }
@@ -55,7 +67,7 @@ export async function inputOn(fd: FileDescriptor, signal: AbortSignal): Promise<
   const onAbort = () => notify(wake);
   signal.addEventListener("abort", onAbort, { once: true });
   try {
-    const fds = pollfds(fd, wake);
+    const fds = pollfds(POLLIN, fd, wake);
     // Reading `fds` here also keeps the buffer from the collector while poll holds its pointer. If a signal to the
     // process ended the wait (EINTR), there is no event, and it waits again.
     do await libc.poll_blocking(fds, 2n, -1); while (fds[REVENTS] === 0 && !signal.aborted);

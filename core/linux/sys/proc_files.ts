@@ -5,6 +5,7 @@
  * @module
  */
 
+import { throwDefect } from "../../errors.ts";
 import { O_CLOEXEC, O_RDONLY, O_WRONLY } from "../uapi/socket.ts";
 import { checked, cString, errno, libc, open, read, write } from "./libc.ts";
 import { LinuxError } from "./linux_error.ts";
@@ -31,6 +32,17 @@ export function writeProcFile(path: string, text: string): void {
 /** Opens a file that is there for writing, and writes nothing. Throws a LinuxError if it may not be written. */
 export function openProcFileToWrite(path: string): void {
   open(path, O_WRONLY | O_CLOEXEC)[Symbol.dispose]();
+}
+
+/** Whether there is a file or a folder that may be opened. */
+export function isProcFile(path: string): boolean {
+  try {
+    open(path, O_RDONLY | O_CLOEXEC)[Symbol.dispose]();
+    return true;
+  } catch (error) {
+    throwDefect(error);
+    return false;
+  }
 }
 
 /** Where a link leads (readlink(2)); a namespace's says which it is: `net:[4026531840]`. Throws a LinuxError. */

@@ -6,11 +6,10 @@
  * @module
  */
 
-import { existsSync } from "node:fs";
 import { throwDefect } from "../../errors.ts";
 import type { Family } from "../../ip.ts";
 import { ENOENT, EROFS, LinuxError } from "./linux_error.ts";
-import { openProcFileToWrite, readProcFile, writeProcFile } from "./proc_files.ts";
+import { isProcFile, openProcFileToWrite, readProcFile, writeProcFile } from "./proc_files.ts";
 
 /** The setting that makes a namespace a router, by family. */
 export const FORWARDING: Readonly<Record<Family, string>> = {
@@ -55,7 +54,7 @@ function access(name: string, value: string, use: (path: string) => void, host =
     use(sysctlPath(name));
   } catch (error) {
     const isReadOnly = error instanceof LinuxError && error.errno === EROFS;
-    if (!isReadOnly || !existsSync(host + sysctlPath("net"))) throw error;
+    if (!isReadOnly || !isProcFile(host + sysctlPath("net"))) throw error;
     use(host + sysctlPath(name));
   }
 }

@@ -30,10 +30,10 @@ export const LOCK_SH = 1, LOCK_UN = 8;
 // linux/time.h
 export const CLOCK_REALTIME = 0;
 // linux/sched.h
-export const CLONE_NEWNET = 0x40000000;
+export const CLONE_FS = 0x200, CLONE_NEWNS = 0x20000, CLONE_NEWNET = 0x40000000;
 // linux/mount.h
 export const MS_BIND = 4096, MNT_DETACH = 2;
 // asm-generic/poll.h
-export const POLLIN = 1;
+export const POLLIN = 1, POLLOUT = 4;
 // linux/eventfd.h
 export const EFD_CLOEXEC = 0x80000;

@@ -19,6 +19,7 @@ export const WGPEER_A_PUBLIC_KEY = 1, WGPEER_A_PRESHARED_KEY = 2, WGPEER_A_FLAGS
 export const WGPEER_A_ENDPOINT = 4, WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL = 5;
 // struct __kernel_timespec: seconds since 1970, then nanoseconds, of 8 bytes each
 export const WGPEER_A_LAST_HANDSHAKE_TIME = 6;
+export const WGPEER_A_RX_BYTES = 7, WGPEER_A_TX_BYTES = 8; // of 64 bits
 export const WGPEER_A_ALLOWEDIPS = 9;
 
 export const WGALLOWEDIP_A_FAMILY = 1, WGALLOWEDIP_A_IPADDR = 2, WGALLOWEDIP_A_CIDR_MASK = 3;

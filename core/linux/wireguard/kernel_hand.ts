@@ -35,16 +35,19 @@ import {
   WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL,
   WGPEER_A_PRESHARED_KEY,
   WGPEER_A_PUBLIC_KEY,
+  WGPEER_A_RX_BYTES,
+  WGPEER_A_TX_BYTES,
   WGPEER_F_REMOVE_ME,
   WGPEER_F_REPLACE_ALLOWEDIPS,
   WGPEER_F_UPDATE_ONLY,
 } from "../uapi/wireguard.ts";
 import {
-  firstKeepalive,
   type FoundDevice,
   type FoundPeer,
   type FoundWireguard,
-  SESSION_MS,
+  greetingOf,
+  handshakeOf,
+  type PeerPut,
   type WireguardFailure,
   type WireguardHand,
   type WireguardStep,
@@ -80,29 +83,42 @@ export class KernelHand implements WireguardHand, Disposable {
     return joinParts(parts);
   }
 
-  /** See {@link WireguardHand.apply}. A step is one message, or two, so that one that fails is known. */
+  /** See {@link WireguardHand.apply}. A step is a message of its own, so that one that fails is known. */
   apply(device: string, steps: readonly WireguardStep[]): WireguardFailure[] {
     const family = this.#familyId;
-    const errors = new Map<WireguardStep, LinuxError>();
+    return this.#send(steps, (step) => writeStep(this.#writer, family, device, step));
+  }
+
+  /** See {@link WireguardHand.greet}. */
+  greet(device: string, put: readonly PeerPut[]): WireguardFailure[] {
+    const family = this.#familyId;
+    return this.#send(put, ({ object }) => writeGreeting(this.#writer, family, device, object));
+  }
+
+  /** Sends what `write` makes of each step, in batches, and returns the steps that failed. */
+  #send<Each extends WireguardStep>(
+    steps: readonly Each[],
+    write: (step: Each) => void,
+  ): WireguardFailure[] {
+    const failures = new Map<WireguardStep, LinuxError>();
     const writer = this.#writer;
     let sent: WireguardStep[] = [];
     const flush = () => {
       for (const { index, error: { errno, detail } } of this.#socket.send(writer)) {
         const step = sent[index]!;
-        errors.set(step, new LinuxError(errno, `${step.action} ${step.key}`, detail));
+        failures.set(step, new LinuxError(errno, `${step.action} ${step.key}`, detail));
       }
       writer.clear();
       sent = [];
     };
     writer.clear();
     for (const step of steps) {
-      const before = writer.count;
-      writeStep(writer, family, device, step);
-      for (let count = before; count < writer.count; count++) sent.push(step);
+      write(step);
+      while (sent.length < writer.count) sent.push(step);
       if (writer.length > BATCH_BYTES) flush();
     }
     flush();
-    return [...errors].map(([step, error]) => ({ step, error }));
+    return [...failures].map(([step, error]) => ({ step, error }));
   }
 }
 
@@ -112,33 +128,51 @@ export function writeGetDevice(writer: MessageWriter, family: number, device: st
     .stringAttribute(WGDEVICE_A_IFNAME, device).end();
 }
 
-/** Writes the messages of a step. */
+/** Writes the message of a step. A peer that is put has no keepalive yet; see {@link writeGreeting}. */
 export function writeStep(
   writer: MessageWriter,
   family: number,
   device: string,
   { action, object }: WireguardStep,
 ): void {
-  const begin = () =>
-    beginGeneric(writer, family, WG_CMD_SET_DEVICE, WG_GENL_VERSION)
-      .stringAttribute(WGDEVICE_A_IFNAME, device);
   if (object.kind === "wireguard") {
-    if (action === "put") writeDevice(begin(), object as WireguardDevice);
-  } else if (action === "remove") {
-    writePeer(begin(), object.publicKey, WGPEER_F_REMOVE_ME, () => {});
-  } else {
-    const peer = object as WireguardPeer;
-    writePeer(
-      begin(),
-      peer.publicKey,
-      WGPEER_F_REPLACE_ALLOWEDIPS,
-      () => writeWanted(writer, peer),
-    );
-    if (firstKeepalive(peer) === peer.keepaliveSeconds) return;
-    writePeer(begin(), peer.publicKey, WGPEER_F_UPDATE_ONLY, () => {
-      writer.u16Attribute(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, peer.keepaliveSeconds);
-    });
+    if (action === "put") writeDevice(beginSet(writer, family, device), object as WireguardDevice);
+    return;
   }
+  const { publicKey } = object;
+  beginSet(writer, family, device);
+  if (action === "remove") writePeer(writer, publicKey, WGPEER_F_REMOVE_ME, () => {});
+  else {
+    writePeer(
+      writer,
+      publicKey,
+      WGPEER_F_REPLACE_ALLOWEDIPS,
+      () => writeWanted(writer, object as WireguardPeer),
+    );
+  }
+}
+
+/** Writes the messages after which a peer that was put has its keepalive; see {@link greetingOf}. */
+export function writeGreeting(
+  writer: MessageWriter,
+  family: number,
+  device: string,
+  peer: WireguardPeer,
+): void {
+  for (const seconds of greetingOf(peer)) {
+    beginSet(writer, family, device);
+    writePeer(
+      writer,
+      peer.publicKey,
+      WGPEER_F_UPDATE_ONLY,
+      () => writer.u16Attribute(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, seconds),
+    );
+  }
+}
+
+function beginSet(writer: MessageWriter, family: number, device: string): MessageWriter {
+  return beginGeneric(writer, family, WG_CMD_SET_DEVICE, WG_GENL_VERSION)
+    .stringAttribute(WGDEVICE_A_IFNAME, device);
 }
 
 function writeDevice(writer: MessageWriter, { privateKey, listenPort }: WireguardDevice): void {
@@ -161,15 +195,17 @@ function writePeer(
   }).end();
 }
 
-function writeWanted(writer: MessageWriter, peer: WireguardPeer): void {
-  const { presharedKey, endpoint, allowedIps } = peer;
+function writeWanted(
+  writer: MessageWriter,
+  { presharedKey, endpoint, allowedIps }: WireguardPeer,
+): void {
   // Zeros stand for none.
   writer.bytesAttribute(
     WGPEER_A_PRESHARED_KEY,
     presharedKey?.reveal() ?? new Uint8Array(WG_KEY_LEN),
   )
     .bytesAttribute(WGPEER_A_ENDPOINT, socketAddress(endpoint.address, endpoint.port))
-    .u16Attribute(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, firstKeepalive(peer))
+    .u16Attribute(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, 0)
     .nested(WGPEER_A_ALLOWEDIPS, () => {
       for (const { address, prefixLength } of allowedIps) {
         writer.nested(0, () => {
@@ -223,7 +259,9 @@ function parsePeer(bytes: Uint8Array, device: string, nowMs: number): FoundPeer 
     publicKey: (attributes.get(WGPEER_A_PUBLIC_KEY) ?? NONE).toBase64(),
     presharedKey: psk?.some((octet) => octet !== 0) ? new WireguardSecret(psk) : undefined,
     endpoint: parseEndpoint(view(WGPEER_A_ENDPOINT)),
-    isHeard: nowMs - seconds * 1000 < SESSION_MS,
+    ...handshakeOf(seconds * 1000, nowMs),
+    receivedBytes: bytesOf(view(WGPEER_A_RX_BYTES)),
+    sentBytes: bytesOf(view(WGPEER_A_TX_BYTES)),
     keepaliveSeconds: keepalive.byteLength < 2 ? 0 : keepalive.getUint16(0, true),
     allowedIps: [...attributesOf(attributes.get(WGPEER_A_ALLOWEDIPS) ?? NONE)]
       .map(([, network]) => {
@@ -232,6 +270,10 @@ function parsePeer(bytes: Uint8Array, device: string, nowMs: number): FoundPeer 
         return new Cidr(address, parts.get(WGALLOWEDIP_A_CIDR_MASK)?.[0] ?? 0);
       }),
   };
+}
+
+function bytesOf(view: DataView): number {
+  return view.byteLength < 8 ? 0 : Number(view.getBigUint64(0, true));
 }
 
 /** Reads a `struct sockaddr_in` or `sockaddr_in6`. */

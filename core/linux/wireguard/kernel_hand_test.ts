@@ -6,8 +6,9 @@ import {
   wireguardPeer,
 } from "../../../tests/support/wireguard_objects.ts";
 import { Cidr, IpAddress } from "../../ip.ts";
+import type { WireguardPeer } from "../../kernel_state.ts";
 import { WireguardSecret } from "../../wireguard_key.ts";
-import { parseDevice, writeGetDevice, writeStep } from "./kernel_hand.ts";
+import { parseDevice, writeGetDevice, writeGreeting, writeStep } from "./kernel_hand.ts";
 import type { WireguardObject, WireguardStep } from "./wireguard_hand.ts";
 
 /** The number of the family in these tests. */
@@ -50,31 +51,29 @@ Deno.test("kernel hand: a peer is put with all that it has, and then keepalive a
       "08000300 02000000", // WGPEER_A_FLAGS: WGPEER_F_REPLACE_ALLOWEDIPS
       `24000200 ${key("33")}`, // WGPEER_A_PRESHARED_KEY
       "14000400 0200ca6c 0a630002 00000000 00000000", // WGPEER_A_ENDPOINT: struct sockaddr_in
-      "06000500 01000000", // WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL
+      "06000500 00000000", // WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL
       "20000980 1c000080", // WGPEER_A_ALLOWEDIPS, its one element
       "06000100 02000000 08000200 0a050200 05000300 18000000", // AF_INET, 10.5.2.0, 24
     ].join(" "),
-    [
-      start,
-      "3c000880 38000080",
-      `24000100 ${key("22")}`,
-      "08000300 04000000", // WGPEER_F_UPDATE_ONLY
-      "06000500 00000000",
-    ].join(" "),
   ]);
+  const greeting = ({ keepaliveSeconds }: Pick<WireguardPeer, "keepaliveSeconds">) =>
+    messagesOf((writer) =>
+      writeGreeting(writer, FAMILY, "flannel-wg", { ...peer, keepaliveSeconds })
+    );
+  const keepalive = (word: string) =>
+    // WGPEER_F_UPDATE_ONLY
+    `${start} 3c000880 38000080 24000100 ${key("22")} 08000300 04000000 06000500 ${word}`;
+  assert.deepEqual(greeting({ keepaliveSeconds: 0 }), ["01000000", "00000000"].map(keepalive));
+  assert.deepEqual(greeting({ keepaliveSeconds: 25 }), [keepalive("19000000")]);
   assert.deepEqual(written({ action: "remove", object: peer, key: "" }), [
     `${start} 34000880 30000080 24000100 ${key("22")} 08000300 01000000`, // WGPEER_F_REMOVE_ME
   ]);
-  // A keepalive that is wanted is switched on once. Without a preshared key it is zeros.
-  const [message, ...more] = written(put(wireguardPeer(2, { keepaliveSeconds: 25 })));
-  assert.match(message!, /06000500 19000000/);
-  assert.ok(message!.includes(`24000200 ${key("00")}`));
-  assert.deepEqual(more, []);
+  // Without a preshared key it is zeros.
+  assert.ok(written(put(wireguardPeer(2)))[0]!.includes(`24000200 ${key("00")}`));
 });
 
 Deno.test("kernel hand: what the kernel says of a peer is what was put, in both families", () => {
   const peer = wireguardPeer(2, {
-    keepaliveSeconds: 25,
     presharedKey: new WireguardSecret(octets(7)),
     endpoint: { address: IpAddress.parse("fd99::2"), port: 51821 },
     allowedIps: [Cidr.parse("10.5.2.0/24"), Cidr.parse("fc00:5:0:2::/64")],
@@ -89,10 +88,12 @@ Deno.test("kernel hand: what the kernel says of a peer is what was put, in both 
     privateKey: undefined,
     listenPort: 0,
   });
-  const [{ isHeard, presharedKey, ...found }, ...more] = read.peers as [typeof read.peers[0]];
-  const { presharedKey: wanted, ...rest } = peer;
+  const [{ isHeard, presharedKey, handshakeAtMs, receivedBytes, sentBytes, ...found }, ...more] =
+    read.peers as [typeof read.peers[0]];
+  const { presharedKey: wanted, begins: _, ...rest } = peer;
   assert.deepEqual(found, rest);
   assert.ok(WireguardSecret.equal(presharedKey, wanted));
   assert.equal(isHeard, false);
+  assert.deepEqual([handshakeAtMs, receivedBytes, sentBytes], [undefined, 0, 0]);
   assert.deepEqual(more, []);
 });

@@ -11,10 +11,11 @@ import { applyEach } from "../reconciler/kernel_table.ts";
 import { WG_KEY_LEN } from "../uapi/wireguard.ts";
 import { UapiSocket } from "./uapi_socket.ts";
 import {
-  firstKeepalive,
   type FoundPeer,
   type FoundWireguard,
-  SESSION_MS,
+  greetingOf,
+  handshakeOf,
+  type WireguardFailure,
   type WireguardHand,
   type WireguardStep,
 } from "./wireguard_hand.ts";
@@ -26,46 +27,56 @@ export const programHand: WireguardHand = {
     return parseDevice(socket.ask("get=1\n"), device, Date.now());
   },
 
-  apply(device, steps) {
-    using socket = new UapiSocket(device);
-    return applyEach(steps, (step) => {
-      for (const request of requestsOf(step)) socket.ask(`set=1\n${request}`);
-    });
-  },
+  apply: (device, steps) => askEach(device, steps, requestsOf),
+  greet: (device, put) => askEach(device, put, ({ object }) => greetingRequestsOf(object)),
 };
 
-/** The requests of a step, as lines. */
+/** Makes each step's requests, and returns the steps that failed. */
+function askEach<Each extends WireguardStep>(
+  device: string,
+  steps: readonly Each[],
+  requestsOf: (step: Each) => readonly string[],
+): WireguardFailure[] {
+  using socket = new UapiSocket(device);
+  return applyEach(steps, (step) => {
+    for (const request of requestsOf(step)) socket.ask(`set=1\n${request}`);
+  });
+}
+
+/** The requests of a step, as lines. A peer that is put has no keepalive yet; see {@link greetingRequestsOf}. */
 export function requestsOf({ action, object }: WireguardStep): string[] {
   if (object.kind === "wireguard") {
     return action === "put" ? [deviceLines(object as WireguardDevice)] : [];
   }
-  const peer = `public_key=${Uint8Array.fromBase64(object.publicKey).toHex()}\n`;
-  if (action === "remove") return [`${peer}remove=true\n`];
-  const wanted = object as WireguardPeer;
-  const first = firstKeepalive(wanted);
-  return [
-    `${peer}${peerLines(wanted)}${keepaliveLine(first)}`,
-    ...first === wanted.keepaliveSeconds
-      ? []
-      : [`${peer}update_only=true\n${keepaliveLine(wanted.keepaliveSeconds)}`],
-  ];
+  if (action === "remove") return [`${peerLine(object)}remove=true\n`];
+  return [`${peerLine(object)}${wantedLines(object as WireguardPeer)}`];
+}
+
+/** The requests after which a peer that was put has its keepalive; see {@link greetingOf}. */
+export function greetingRequestsOf(peer: WireguardPeer): string[] {
+  return greetingOf(peer).map((seconds) =>
+    `${peerLine(peer)}update_only=true\npersistent_keepalive_interval=${seconds}\n`
+  );
+}
+
+function peerLine({ publicKey }: { readonly publicKey: string }): string {
+  return `public_key=${Uint8Array.fromBase64(publicKey).toHex()}\n`;
 }
 
 function deviceLines({ privateKey, listenPort }: WireguardDevice): string {
   return `private_key=${privateKey.reveal().toHex()}\nlisten_port=${listenPort}\n`;
 }
 
-function keepaliveLine(seconds: number): string {
-  return `persistent_keepalive_interval=${seconds}\n`;
-}
-
-function peerLines({ presharedKey, endpoint, allowedIps }: WireguardPeer): string {
+function wantedLines({ presharedKey, endpoint, allowedIps }: WireguardPeer): string {
   const psk = presharedKey?.reveal() ?? new Uint8Array(WG_KEY_LEN);
   return `preshared_key=${psk.toHex()}\nendpoint=${formatEndpoint(endpoint)}\n` +
-    `replace_allowed_ips=true\n${allowedIps.map((cidr) => `allowed_ip=${cidr}\n`).join("")}`;
+    `persistent_keepalive_interval=0\nreplace_allowed_ips=true\n${
+      allowedIps.map((cidr) => `allowed_ip=${cidr}\n`).join("")
+    }`;
 }
 
-function formatEndpoint({ address, port }: WireguardEndpoint): string {
+/** An endpoint as WireGuard's programs have it: `10.99.0.2:51820`, `[fd99::2]:51820`. */
+export function formatEndpoint({ address, port }: WireguardEndpoint): string {
   return address.family === 4 ? `${address}:${port}` : `[${address}]:${port}`;
 }
 
@@ -112,7 +123,9 @@ function parsePeer(
     publicKey: Uint8Array.fromHex(one.public_key!).toBase64(),
     presharedKey: secretOf(one.preshared_key),
     endpoint: parseEndpoint(one.endpoint ?? ""),
-    isHeard: nowMs - handshakeMs < SESSION_MS,
+    ...handshakeOf(handshakeMs, nowMs),
+    receivedBytes: Number(one.rx_bytes ?? 0),
+    sentBytes: Number(one.tx_bytes ?? 0),
     keepaliveSeconds: Number(one.persistent_keepalive_interval ?? 0),
     allowedIps: lines.filter(([key]) => key === "allowed_ip").map(([, text]) => Cidr.parse(text)),
   };

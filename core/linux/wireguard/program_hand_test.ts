@@ -6,7 +6,7 @@ import {
 } from "../../../tests/support/wireguard_objects.ts";
 import { Cidr, IpAddress } from "../../ip.ts";
 import { WireguardSecret } from "../../wireguard_key.ts";
-import { parseDevice, requestsOf } from "./program_hand.ts";
+import { greetingRequestsOf, parseDevice, requestsOf } from "./program_hand.ts";
 import type { FoundPeer, WireguardObject } from "./wireguard_hand.ts";
 
 const NOW_MS = 1_800_000_000_000;
@@ -22,14 +22,15 @@ Deno.test("program hand: requests are wg's lines, keys in hexadecimal", () => {
   ]);
   assert.deepEqual(put(wireguardPeer(2)), [
     `public_key=${key}\npreshared_key=${zeros}\nendpoint=10.99.0.2:51820\n` +
-    "replace_allowed_ips=true\nallowed_ip=10.5.2.0/24\npersistent_keepalive_interval=1\n",
-    `public_key=${key}\nupdate_only=true\npersistent_keepalive_interval=0\n`,
+    "persistent_keepalive_interval=0\nreplace_allowed_ips=true\nallowed_ip=10.5.2.0/24\n",
   ]);
+  const keepalive = (seconds: number) =>
+    `public_key=${key}\nupdate_only=true\npersistent_keepalive_interval=${seconds}\n`;
+  assert.deepEqual(greetingRequestsOf(wireguardPeer(2)), [1, 0].map(keepalive));
+  const peer = wireguardPeer(2, { keepaliveSeconds: 25 });
+  assert.deepEqual(greetingRequestsOf(peer), [keepalive(25)]);
   const ipv6 = { address: IpAddress.parse("fd99::2"), port: 7 };
-  const [request, ...more] = put(wireguardPeer(2, { endpoint: ipv6, keepaliveSeconds: 25 }));
-  assert.match(request!, /^endpoint=\[fd99::2\]:7$/m);
-  assert.match(request!, /^persistent_keepalive_interval=25$/m);
-  assert.deepEqual(more, []);
+  assert.match(put(wireguardPeer(2, { endpoint: ipv6 }))[0]!, /^endpoint=\[fd99::2\]:7$/m);
   assert.deepEqual(requestsOf({ action: "remove", object: wireguardPeer(2), key: "" }), [
     `public_key=${key}\nremove=true\n`,
   ]);
@@ -66,7 +67,14 @@ Deno.test("program hand: an answer is a device and its peers", () => {
     keepaliveSeconds: 25,
     allowedIps: [Cidr.parse("10.5.2.0/24"), Cidr.parse("fc00:5:0:2::/64")],
   });
-  assert.deepEqual(a, { ...peer, isHeard: true });
+  const { begins: _, ...found } = peer;
+  assert.deepEqual(a, {
+    ...found,
+    isHeard: true,
+    handshakeAtMs: NOW_MS - 179_000,
+    receivedBytes: 2,
+    sentBytes: 1,
+  });
   const { isHeard, endpoint, presharedKey } = b as FoundPeer;
   assert.deepEqual([isHeard, endpoint], [false, undefined]);
   assert.ok(WireguardSecret.equal(presharedKey, new WireguardSecret(octets(7))));

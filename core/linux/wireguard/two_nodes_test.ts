@@ -114,6 +114,43 @@ for (const ours of HANDS) {
   }
 }
 
+for (const hand of HANDS) {
+  const needs = hand === "kernel" ? { linkType: "wireguard" } : { program: "wireguard-go" };
+  rootTest(
+    `WireGuard: peers by the ${hand}'s that are to begin and do not are greeted`,
+    async () => {
+      using a = new Node(1, hand);
+      using b = new Node(2, hand);
+      wire(a, b);
+      const stop = new AbortController();
+      const running = [a, b].map((node) => {
+        node.start();
+        return node.reconciler.run(stop.signal);
+      });
+      // Each waits for the other, and no packet makes either speak.
+      await a.know(b, { begins: false, keepaliveSeconds: 25 });
+      await b.know(a, { begins: false });
+      const met = ({ ns, device }: Node) =>
+        !/\t0\n/.test(sh(`nsenter --net=${ns.path} wg show ${device} latest-handshakes`));
+      assert.ok(!met(a) && !met(b));
+      await eventually("they have met", () => met(a) && met(b), 4_000);
+      await eventually(
+        "the keepalive",
+        () =>
+          sh(`nsenter --net=${a.ns.path} wg show ${a.device} persistent-keepalive`).includes(
+            "\t25\n",
+          ),
+      );
+      for (const { reconciler } of [a, b]) {
+        assert.deepEqual(reconciler.check(), { changes: 0, failures: [] });
+      }
+      stop.abort();
+      await Promise.all(running);
+    },
+    needs,
+  );
+}
+
 const PEERS = 1_000;
 
 for (const hand of HANDS) {

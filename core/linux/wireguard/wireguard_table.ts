@@ -6,8 +6,9 @@
  */
 
 import { RuntimeError, throwDefect } from "../../errors.ts";
+import { EventCounter } from "../../event_counter.ts";
 import type { WireguardDevice, WireguardPeer } from "../../kernel_state.ts";
-import { sleep } from "../../sleep.ts";
+import { MAX_SLEEP_MS, msToTick, sleep } from "../../sleep.ts";
 import { WireguardSecret } from "../../wireguard_key.ts";
 import type { LinkState } from "../objects/link.ts";
 import { deviceKey, type KernelContext } from "../objects/object_kind.ts";
@@ -16,19 +17,25 @@ import type { Links } from "../reconciler/links.ts";
 import { EADDRINUSE, ENODEV, LinuxError } from "../sys/linux_error.ts";
 import { KernelHand } from "./kernel_hand.ts";
 import { programHand } from "./program_hand.ts";
-import type {
-  FoundPeer,
-  FoundWireguard,
-  WireguardFailure,
-  WireguardHand,
-  WireguardObject,
-  WireguardStep,
+import {
+  type FoundPeer,
+  type FoundWireguard,
+  type PeerPut,
+  peersPut,
+  type WireguardFailure,
+  type WireguardHand,
+  type WireguardObject,
+  type WireguardStep,
 } from "./wireguard_hand.ts";
 
 /** WireGuard reports nothing: this is how often denim looks whether others have changed it, in milliseconds. */
 const LOOK_MS = 500;
+/** And so often whether there is something to look at by now. */
+const IDLE_MS = 5000;
 /** With many peers it looks less often: a wait takes this many times as long as a look. */
 const WAITS_TO_LOOK = 100;
+/** How long a peer may take to begin, from when it is put, in milliseconds: a handshake's three ways, and more. */
+const BEGIN_MS = 300;
 
 /** What a {@link WireguardTable} works with. */
 export interface WireguardTableOptions {
@@ -46,6 +53,12 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
   readonly #kernel = new KernelHand();
   /** Devices that were down since they had a word with all their peers. */
   readonly #wereDown = new Set<string>();
+  /** Keys of peers that this table has put: they have met this node. */
+  readonly #met = new Set<string>();
+  /** Peers that are to begin and were put lately, by key. */
+  readonly #expected = new Map<string, PeerPut>();
+  /** Counts those that are put. */
+  readonly #arrivals = new EventCounter();
 
   /** A table of the devices that owners want. */
   constructor(options: WireguardTableOptions) {
@@ -60,7 +73,7 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
   /**
    * Told of a change of a device. The kernel's forgets what it agreed on with its peers when it goes down. They don't, and
    * would go on like that for 15 s: when it is up again its peers are put again, which makes a handshake; see
-   * `firstKeepalive`. A program that makes a device sets it up itself, and its events come late: they are no sign of that.
+   * `greetingOf`. A program that makes a device sets it up itself, and its events come late: they are no sign of that.
    */
   onLink(before: LinkState | undefined, now: LinkState | undefined): void {
     if (before?.up && now?.up === false && now.tun === undefined) this.#wereDown.add(now.name);
@@ -113,9 +126,13 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
       const { device } = object as WireguardDevice;
       if (this.#options.links.named(device) === undefined) return [];
       const isForgotten = this.#wereDown.has(device);
-      return this.#hand(device).read(device).map((found) =>
-        isForgotten && found.kind === "wireguardPeer" ? { ...found, isForgotten } : found
-      );
+      const isAsRead = !isForgotten && this.#expected.size === 0;
+      return this.#hand(device).read(device).map((found) => {
+        if (isAsRead || found.kind !== "wireguardPeer") return found;
+        // One that is not greeted yet has its keepalive soon.
+        const { keepaliveSeconds } = this.#expected.get(this.key(found))?.object ?? found;
+        return { ...found, keepaliveSeconds, isForgotten };
+      });
     });
   }
 
@@ -142,9 +159,65 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
     );
     const [failure] = hand.apply(device, own.filter((step) => !this.#isTaken(step, hand)));
     if (failure !== undefined) throw explain(failure);
-    const failures = hand.apply(device, peers);
+    const failed = hand.apply(device, peers);
+    const failures = [...failed, ...hand.greet(device, this.#meet(peers, failed))];
     if (failures.length === 0) this.#wereDown.delete(device);
     return failures;
+  }
+
+  /** The peers of steps that were taken that are to be greeted at once: a peer that is to begin is waited for. */
+  #meet(steps: readonly WireguardStep[], failures: readonly WireguardFailure[]): PeerPut[] {
+    for (const { action, key } of steps) {
+      this.#expected.delete(key);
+      if (action === "remove") this.#met.delete(key);
+    }
+    return peersPut(steps, failures).filter((step) => {
+      const { key, object: { begins } } = step;
+      if (begins || this.#met.has(key)) return true;
+      this.#met.add(key);
+      this.#expected.set(key, step);
+      this.#arrivals.add();
+      return false;
+    });
+  }
+
+  /** Greets peers that were to begin and did not: they may not know of this node yet, or still use old keys. */
+  async #greetLate(signal: AbortSignal): Promise<void> {
+    for (let seen = 0; await this.#arrivals.after(seen, MAX_SLEEP_MS, signal);) {
+      seen = this.#arrivals.count;
+      const expected = [...this.#expected.values()];
+      if (!await sleep(BEGIN_MS, signal)) return;
+      const late = expected.filter((step) => this.#expected.get(step.key) === step);
+      for (const { key } of late) this.#expected.delete(key);
+      for (const [device, steps] of Map.groupBy(late, ({ object }) => object.device)) {
+        try {
+          this.#greetUnheard(device, steps);
+        } catch (error) {
+          throwDefect(error);
+          // The device is gone: its peers are put again with the next one.
+        }
+      }
+    }
+  }
+
+  /**
+   * A pod's packet may have had both sides begin at the same moment: a peer is put anew, since a device tries again but
+   * every 5 s. Keepalive that is wanted is switched on in any case. What fails is found and mended as others' changes are.
+   */
+  #greetUnheard(device: string, steps: readonly PeerPut[]): void {
+    const hand = this.#hand(device);
+    const heard = new Set(
+      hand.read(device).flatMap((found) =>
+        found.kind === "wireguardPeer" && found.handshakeAtMs !== undefined ? [found.publicKey] : []
+      ),
+    );
+    const { silent = [], met = [] } = Object.groupBy(
+      steps,
+      ({ object }) => heard.has(object.publicKey) ? "met" : "silent",
+    );
+    const anew = silent.flatMap((step): WireguardStep[] => [{ ...step, action: "remove" }, step]);
+    hand.apply(device, anew);
+    hand.greet(device, [...silent, ...met.filter(({ object }) => object.keepaliveSeconds > 0)]);
   }
 
   /** Whether a device is as wanted already: a program that is told its port again opens it again. */
@@ -162,7 +235,15 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
 
   /** See {@link KernelTable.listen}. */
   async listen(listener: TableListener<FoundWireguard>, signal: AbortSignal): Promise<void> {
+    await Promise.all([this.#look(listener, signal), this.#greetLate(signal)]);
+  }
+
+  async #look(listener: TableListener<FoundWireguard>, signal: AbortSignal): Promise<void> {
     for (let waitMs = LOOK_MS; await sleep(waitMs, signal);) {
+      if (this.#options.desired.of("wireguard").size === 0) {
+        waitMs = msToTick(IDLE_MS);
+        continue;
+      }
       const startMs = performance.now();
       if (!this.#isAsWanted()) listener.lost();
       waitMs = Math.max(LOOK_MS, WAITS_TO_LOOK * (performance.now() - startMs));

@@ -40,6 +40,7 @@ import {
   NO_METRICS,
   type NodeIdentity,
   noNetConf,
+  type Note,
   NOTE_TTL_MS,
   Outage,
   overlaps,
@@ -344,15 +345,15 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   }
 
   /** See {@link LeaseStore.writeNote}; its key is `<prefix>/denim/notes/<the lease's key>`. */
-  async writeNote(key: string, text: string | undefined, signal: AbortSignal): Promise<void> {
-    const note = Buffer.from(`${this.#notes}${key}`);
-    if (text === undefined) {
-      await this.#client.run(({ kv }, options) => kv.deleteRange({ key: note }, options), signal);
+  async writeNote(key: string, note: Note | undefined, signal: AbortSignal): Promise<void> {
+    const place = Buffer.from(`${this.#notes}${key}`);
+    if (note === undefined) {
+      await this.#client.run(({ kv }, options) => kv.deleteRange({ key: place }, options), signal);
       return;
     }
     // The etcd lease of the note before ends by itself.
     const { id } = await this.#grant(signal, NOTE_TTL_MS);
-    const put = { key: note, value: Buffer.from(text), lease: id };
+    const put = { key: place, value: Buffer.from(note.text), lease: id };
     await this.#client.run(({ kv }, options) => kv.put(put, options), signal);
   }
 

@@ -50,6 +50,8 @@ export class AnnotationNames {
   readonly managed: string;
   /** The backend that the node runs. */
   readonly backendType: string;
+  /** On an Event: what the node tells the others, which are denim's. */
+  readonly note: string;
   /** The names that each family has of its own. */
   readonly family: Readonly<Record<Family, FamilyNames>>;
   /** Those that a node writes of itself; the others are a person's. */
@@ -76,6 +78,7 @@ export class AnnotationNames {
     });
     this.managed = `${start}kube-subnet-manager`;
     this.backendType = `${start}backend-type`;
+    this.note = `${start}denim-note`;
     this.family = { 4: names(""), 6: names("v6") };
     this.published = [
       this.managed,

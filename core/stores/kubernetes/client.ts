@@ -47,6 +47,8 @@ export interface Call extends Right {
   readonly path: string;
   /** The forms that the answer may have. */
   readonly accept: string;
+  /** Whether the cluster may withhold the right: then the request is refused rather than waited for. */
+  readonly optional?: boolean;
   /** What is sent along, and its form. */
   readonly patch?: { readonly type: string; readonly body: string };
 }
@@ -71,6 +73,7 @@ export class KubernetesClient implements AsyncDisposable {
   #server = "";
   /** Whether the server ever answered. */
   #answered = false;
+  #clockAheadMs: number | undefined;
 
   /** Nothing is read or connected yet. */
   constructor(options: ClientOptions) {
@@ -86,6 +89,11 @@ export class KubernetesClient implements AsyncDisposable {
   /** The API server's URL as it was read last; `undefined` before that. */
   get server(): string | undefined {
     return this.#server || undefined;
+  }
+
+  /** How far this host's clock is ahead of the server's, in milliseconds, as its last answer told. */
+  get clockAheadMs(): number | undefined {
+    return this.#clockAheadMs;
   }
 
   /** Aborted when the client is closed, with the reason that waits reject with. */
@@ -112,6 +120,9 @@ export class KubernetesClient implements AsyncDisposable {
       this.#options.metrics.requests.add();
       try {
         using answer = await this.#send(call, ending);
+        // HTTP tells the second in which the answer was made (RFC 9110, section 6.6.1).
+        const date = Date.parse(answer.headers.get("date") ?? "");
+        if (!Number.isNaN(date)) this.#clockAheadMs = Date.now() - date;
         if (answer.status < 300) {
           const result = await read(answer);
           this.#worked(call);
@@ -126,7 +137,7 @@ export class KubernetesClient implements AsyncDisposable {
           waitMs = renewed ? Math.min(doubled, MAX_REFUSED_MS) : 0;
           if (renewed) this.#outage.failed("credentials", why);
           renewed = true;
-        } else if (answer.status === 403) {
+        } else if (answer.status === 403 && !call.optional) {
           this.#outage.failed(`${call.verb} ${call.resource}`, why);
           waitMs = Math.min(doubled, MAX_REFUSED_MS);
         } else if (isBusy(answer.status, why)) {
@@ -174,7 +185,6 @@ export class KubernetesClient implements AsyncDisposable {
     const current = this.#open();
     try {
       const { access, connection } = await current;
-      const token = await access.token(signal);
       return await connection.send({
         method: patch === undefined ? "GET" : "PATCH",
         path,
@@ -184,7 +194,7 @@ export class KubernetesClient implements AsyncDisposable {
           // The server would spend more on packing than a cluster's network on carrying.
           "accept-encoding": "identity",
           ...patch && { "content-type": patch.type },
-          ...token === undefined ? {} : { authorization: `Bearer ${token}` },
+          ...await authorization(access, signal),
         },
         body: patch?.body,
         signal,
@@ -216,7 +226,8 @@ export class KubernetesClient implements AsyncDisposable {
     this.#renew = false;
     this.#server = access.server;
     const transport = await openTransport(access, this.#turn++, resolve);
-    return { access, connection: new Connection(transport) };
+    const connection = new Connection(transport, (signal) => authorization(access, signal));
+    return { access, connection };
   }
 
   /** Whether it may go by: what could be used once may only be on its way to being renewed. */
@@ -233,4 +244,12 @@ export class KubernetesClient implements AsyncDisposable {
 /** Whether to ask again later helps. It does not if what is asked for is newer than the server's store. */
 function isBusy(status: number, why: string): boolean {
   return status === 429 || status >= 500 && !why.includes("Too large resource version");
+}
+
+async function authorization(
+  access: Access,
+  signal: AbortSignal,
+): Promise<Readonly<Record<string, string>>> {
+  const token = await access.token(signal);
+  return token === undefined ? {} : { authorization: `Bearer ${token}` };
 }

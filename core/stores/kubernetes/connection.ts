@@ -67,15 +67,25 @@ export class Answer implements Disposable {
 /** A transport under watch. It ends when it is disposed of, or the server falls silent. */
 export class Connection implements Disposable {
   readonly #transport: Transport;
+  readonly #identity: (signal: AbortSignal) => Promise<Readonly<Record<string, string>>>;
   readonly #ending = new AbortController();
   /** How many answers are due, or being read. */
   #due = 0;
   #heardAtMs = 0;
   #watch: AbortController | undefined;
 
-  /** Watches over a transport, which it owns. */
-  constructor(transport: Transport) {
+  /**
+   * Watches over a transport, which it owns.
+   *
+   * @param identity the headers that say who asks. After a request of nobody's a server has its client open another
+   * connection (Kubernetes' UnauthenticatedHTTP2DOSMitigation): then it would be that one that was asked
+   */
+  constructor(
+    transport: Transport,
+    identity: (signal: AbortSignal) => Promise<Readonly<Record<string, string>>>,
+  ) {
     this.#transport = transport;
+    this.#identity = identity;
   }
 
   /** Aborted when the connection has ended, with why. */
@@ -151,7 +161,7 @@ export class Connection implements Disposable {
       const timer = setTimeout(() => late.abort(), PROBE_MS);
       try {
         const signal = AbortSignal.any([over, late.signal]);
-        const headers = {};
+        const headers = await this.#identity(signal);
         const response = await this.#transport.send({
           method: "GET",
           path: "/livez",

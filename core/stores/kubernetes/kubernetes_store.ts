@@ -26,6 +26,7 @@ import {
   networksOf,
   NO_METRICS,
   type NodeIdentity,
+  type Note,
   requestedLease,
   RuntimeError,
   type StoreMetrics,
@@ -37,6 +38,7 @@ import { findAccess } from "./find_access.ts";
 import { LeaseTable } from "./lease_table.ts";
 import { NetConfFile } from "./net_conf_file.ts";
 import { NodeApi } from "./node_api.ts";
+import { NodeNotes } from "./node_notes.ts";
 import { NodeFollower, type PodCidrs } from "./node_follower.ts";
 import type { Resolve } from "./open_transport.ts";
 import { OwnNode } from "./own_node.ts";
@@ -79,6 +81,7 @@ export class KubernetesStore implements LeaseStore {
   readonly #names: AnnotationNames;
   readonly #netConf: NetConfFile;
   readonly #own: OwnNode;
+  readonly #notes: NodeNotes;
   readonly #setsCondition: boolean;
   readonly #log: Logger;
   readonly #metrics: StoreMetrics;
@@ -105,6 +108,7 @@ export class KubernetesStore implements LeaseStore {
     this.#api = api;
     this.#netConf = new NetConfFile(options.netConfFile, log);
     this.#own = new OwnNode(nodeName, { api, names, log, closed: client.closed });
+    this.#notes = new NodeNotes(this.#own, client, names);
     this.#setsCondition = options.setNetworkUnavailable;
     this.#log = log;
     this.#metrics = parts.metrics;
@@ -308,6 +312,24 @@ export class KubernetesStore implements LeaseStore {
    */
   async publicIps(signal: AbortSignal): Promise<ReadonlyMap<Family, IpAddress>> {
     return await this.#own.publicIps(signal);
+  }
+
+  /** See {@link LeaseStore.clockAheadMs}. */
+  get clockAheadMs(): number | undefined {
+    return this.#client.clockAheadMs;
+  }
+
+  /**
+   * See {@link LeaseStore.writeNote}: a note is an Event of the node, which people see too. Rejects with a RefusedError
+   * if denim may not write any.
+   */
+  async writeNote(key: string, note: Note | undefined, signal: AbortSignal): Promise<void> {
+    await this.#notes.write(key, note, signal);
+  }
+
+  /** See {@link LeaseStore.notes}. */
+  async notes(signal: AbortSignal): Promise<ReadonlyMap<string, string> | undefined> {
+    return await this.#notes.read(signal);
   }
 
   /** Ends all calls and watches. */

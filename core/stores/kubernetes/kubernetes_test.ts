@@ -269,6 +269,58 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
     assert.equal(alone.key, "0.0.0.0-0&fc00:5:0:1::-64");
     assert.deepEqual(await world.annotations("n1"), vxlan6(1));
   },
+  "what a node tells is an Event of its own, which the others read, until it is over": async (
+    world,
+  ) => {
+    await world.make("n1", ["10.5.1.0/24"]);
+    await world.make("n2", ["10.5.2.0/24"]);
+    const [store, other] = [await world.open("n1"), await world.open("n2")];
+    const notes = async () => Object.fromEntries((await other.notes(world.signal))!);
+    const path = "/api/v1/namespaces/default/events/n1.denim";
+    const event = async () =>
+      await world.server.admin("GET", path) as Readonly<Record<string, unknown>>;
+    // Who never told anything writes nothing.
+    await store.writeNote("10.5.1.0-24", undefined, world.signal);
+    await assert.rejects(event(), /not found/);
+    const tell = (text: string) =>
+      store.writeNote("10.5.1.0-24", { text, summary: `It says ${text}.` }, world.signal);
+    await tell("one");
+    await tell("two");
+    assert.deepEqual(await notes(), { "10.5.1.0-24": "two" });
+    const told = await event();
+    const { type, reason, message, count } = told;
+    assert.deepEqual([type, reason, message, count], [
+      "Warning",
+      "PeersInTrouble",
+      "It says two.",
+      2,
+    ]);
+    const { metadata } = await world.node("n1") as unknown as { metadata: { uid: string } };
+    assert.equal((told.involvedObject as { uid: string }).uid, metadata.uid);
+    // Another run of the agent takes it back.
+    const again = await world.open("n1");
+    await again.writeNote("10.5.1.0-24", undefined, world.signal);
+    assert.deepEqual(await notes(), {});
+    assert.deepEqual([(await event()).type, (await event()).reason], ["Normal", "PeersAreWell"]);
+    // This host's clock and the server's are one.
+    assert.ok(Math.abs(other.clockAheadMs!) < 3_000, `${other.clockAheadMs}`);
+  },
+  "without the right to write Events a node keeps to itself what it finds, and all else goes on":
+    async (
+      world,
+    ) => {
+      await world.make("n1", ["10.5.1.0/24"]);
+      const store = await world.open("n1");
+      await world.server.grant(RULES.filter(({ resource }) => resource !== "events"));
+      assert.equal(await store.notes(world.signal), undefined);
+      await store.writeNote("10.5.1.0-24", undefined, world.signal);
+      await assert.rejects(
+        store.writeNote("10.5.1.0-24", { text: "one", summary: "It says one." }, world.signal),
+        /may not patch events: .*resources: \[events\]/,
+      );
+      assert.equal((await store.acquire(request(1), world.signal)).key, "10.5.1.0-24");
+      assert.deepEqual(world.log.events, []);
+    },
   "a node, then its podCIDR, is waited for, which is said once": async (world) => {
     const store = await world.open("n1", { netConf: DUAL });
     const acquiring = store.acquire(request(1, [4, 6]), world.signal);
@@ -518,7 +570,8 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
       "patch nodes/status": (store) => store.acquire(request(1), world.signal),
       "get pods": () => world.open("", { node: { pod: { namespace: "default", name: "agent" } } }),
     };
-    const rules = [...RULES, POD_RULE];
+    // Events are a right to do without.
+    const rules = [...RULES.filter(({ resource }) => resource !== "events"), POD_RULE];
     const rights = rules.flatMap(({ resource, verbs }) =>
       verbs.map((verb) => `${verb} ${resource}`)
     );
@@ -805,6 +858,16 @@ const CASES: Readonly<Record<string, (world: World) => Promise<void>>> = {
     });
     const follower = world.follow(store);
     await follower.sees("10.5.1.0-24");
+    // While nothing happens the server is asked whether it is there: over the connection that the watch has.
+    const { made } = proxy;
+    let [octets, atMs, questions] = [proxy.received, performance.now(), 0];
+    await eventually("it is asked twice", () => {
+      if (proxy.received === octets) return questions === 2;
+      if (performance.now() - atMs > 2_000) questions++;
+      [octets, atMs] = [proxy.received, performance.now()];
+      return false;
+    }, 30_000);
+    assert.equal(proxy.made, made);
     proxy.silence();
     const startMs = performance.now();
     await world.make("n2", ["10.5.2.0/24"], vxlan(2));

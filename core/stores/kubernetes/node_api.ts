@@ -325,7 +325,8 @@ export class NodeApi {
   }
 }
 
-async function readAs<Output>(schema: z.ZodType<Output>, answer: Answer): Promise<Output> {
+/** Reads an answer in JSON. Rejects with a RuntimeError if it has not this shape. */
+export async function readAs<Output>(schema: z.ZodType<Output>, answer: Answer): Promise<Output> {
   return parseAs(schema, new TextDecoder().decode(await answer.bytes()));
 }
 

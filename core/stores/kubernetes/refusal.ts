@@ -11,7 +11,7 @@ import { RuntimeError } from "../../mod.ts";
 export interface Right {
   /** `get`, `list`, `watch` or `patch`. */
   readonly verb: string;
-  /** `nodes`, `nodes/status` or `pods`. */
+  /** `nodes`, `nodes/status`, `events` or `pods`. */
   readonly resource: string;
 }
 

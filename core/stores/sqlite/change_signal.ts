@@ -19,10 +19,9 @@ import { EventCounter, type Logger, messageOf, throwDefect } from "../../mod.ts"
 /** How often the database is read if the kernel reports nothing. */
 const UNWATCHED_POLL_MS = 50;
 /**
- * How long living nodes have to claim their subnets in another database: their agents look at it twice a
- * second.
+ * How long living nodes have to claim their subnets in another database: their agents look at it once a second.
  */
-export const CLAIM_MS = 1_500;
+export const CLAIM_MS = 2_500;
 /** The content's length in bytes. It never changes, so that each write overwrites all of the one before. */
 const CONTENT_BYTES = 128;
 

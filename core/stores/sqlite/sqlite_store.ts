@@ -36,10 +36,12 @@ import {
   logLeaseReplaced,
   messageOf,
   type Metrics,
+  msToTick,
   type NetworkConfig,
   NO_METRICS,
   type NodeIdentity,
   noNetConf,
+  type Note,
   NOTE_TTL_MS,
   Outage,
   overlaps,
@@ -70,7 +72,7 @@ import {
 /** How long opening the store may wait for another process's lock; nothing else is under way yet then. */
 const OPEN_TIMEOUT_MS = 10_000;
 /** How often a watch reads the file although no process signalled a change. */
-const POLL_MS = 500;
+const POLL_MS = 1000;
 /** How long a use is tried again while another process has the lock. */
 const LOCK_WAIT_MS = 10_000;
 /** The wait between such attempts. */
@@ -92,7 +94,7 @@ export interface SqliteStoreOptions {
   readonly metrics?: Metrics;
   /** The time in milliseconds since 1970; the system's unless given. */
   readonly now?: () => number;
-  /** How often a watch reads the file although no process signalled a change, in ms; 500 unless given. */
+  /** How often a watch reads the file although no process signalled a change, in ms; 1000 unless given. */
   readonly pollMs?: number;
   /** See {@link ChangeSignalOptions.watchFile}. */
   readonly watchFile?: (path: string) => Deno.FsWatcher;
@@ -202,7 +204,7 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     do {
       count = this.#changes.count;
       yield await this.#use("read", ending, () => this.#netConf());
-    } while (await this.#changes.after(count, this.#pollMs, ending));
+    } while (await this.#changes.after(count, msToTick(this.#pollMs), ending));
   }
 
   /** See {@link LeaseAdmin.setNetworkConfig}. */
@@ -304,7 +306,7 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
           }
         }
         const nextMs = Math.min(nextEndMs !== null && cleared ? nextEndMs : Infinity, snapshotAtMs);
-        const waitMs = Math.min(Math.max(nextMs - this.#now(), 1), this.#pollMs);
+        const waitMs = Math.min(Math.max(nextMs - this.#now(), 1), msToTick(this.#pollMs));
         if (!await this.#changes.after(count, waitMs, ending)) return;
       }
     } catch (error) {
@@ -313,17 +315,17 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   }
 
   /** See {@link LeaseStore.writeNote}. The first note makes the table: most clusters have none for long. */
-  async writeNote(key: string, text: string | undefined, signal: AbortSignal): Promise<void> {
-    if (text === undefined && !(await this.notes(signal)).has(key)) return;
+  async writeNote(key: string, note: Note | undefined, signal: AbortSignal): Promise<void> {
+    if (note === undefined && !(await this.notes(signal)).has(key)) return;
     await this.#write(signal, () => {
       this.#statement(MAKE_NOTES).run();
       this.#statement("DELETE FROM notes WHERE key = ? OR expires_at_ms <= ?").run(
         key,
         this.#now(),
       );
-      if (text === undefined) return;
+      if (note === undefined) return;
       this.#statement("INSERT INTO notes (key, text, expires_at_ms) VALUES (?, ?, ?)")
-        .run(key, text, this.#now() + NOTE_TTL_MS);
+        .run(key, note.text, this.#now() + NOTE_TTL_MS);
     });
   }
 

@@ -1,0 +1,173 @@
+/**
+ * What nodes tell each other of the mesh, as Events of theirs: people see them with `kubectl describe node`, and the
+ * cluster forgets them after a while. One Event a node, which is written again and again, and none for a node that has
+ * nothing to tell. Unlike what is written to nodes, nobody watches it.
+ *
+ * @module
+ */
+
+import * as z from "zod";
+import { type Note, NOTE_TTL_MS } from "../../mod.ts";
+import type { AnnotationNames } from "./annotations.ts";
+import type { KubernetesClient } from "./client.ts";
+import { readAs } from "./node_api.ts";
+import type { OwnNode } from "./own_node.ts";
+import { RefusedError } from "./refusal.ts";
+
+/** Events of what lies in no namespace are in this one. */
+const EVENTS = "/api/v1/namespaces/default/events";
+/** Creates what is not there (server-side apply); JSON is YAML. */
+const APPLY = "application/apply-patch+yaml";
+const REASON = { trouble: "PeersInTrouble", none: "PeersAreWell" } as const;
+/** So many notes are read; of more trouble nobody needs to know everything. */
+const MAX_NOTES = 1000;
+/** How long a name of an Event may be. */
+const MAX_NAME = 253;
+const SUFFIX = ".denim";
+
+const event = z.object({
+  reason: z.string().optional(),
+  metadata: z.object({ annotations: z.record(z.string(), z.string()).optional() }),
+});
+const events = z.object({ items: z.array(event).nullable() });
+const stored = z.object({ key: z.string(), until: z.number(), text: z.string() });
+
+/** The notes of a cluster's nodes, of which one is this node's to write. */
+export class NodeNotes {
+  readonly #own: Pick<OwnNode, "name" | "read">;
+  readonly #client: KubernetesClient;
+  readonly #names: AnnotationNames;
+  /** When what is told now was told for the first time, and how often it was told. */
+  #since: string | undefined;
+  #count = 0;
+
+  /** Nothing is asked yet. */
+  constructor(
+    own: Pick<OwnNode, "name" | "read">,
+    client: KubernetesClient,
+    names: AnnotationNames,
+  ) {
+    this.#own = own;
+    this.#client = client;
+    this.#names = names;
+  }
+
+  get #path(): string {
+    return `${EVENTS}/${encodeURIComponent(this.#name)}`;
+  }
+
+  get #name(): string {
+    return `${this.#own.name.slice(0, MAX_NAME - SUFFIX.length)}${SUFFIX}`;
+  }
+
+  /** Writes this node's note, or says that there is nothing to tell any more. Rejects with a RefusedError. */
+  async write(key: string, note: Note | undefined, signal: AbortSignal): Promise<void> {
+    if (note === undefined && !await this.#isTelling(signal)) return;
+    const node = await this.#own.read(signal);
+    if (node === undefined) return;
+    const { name, uid } = node;
+    const now = new Date();
+    const at = now.toISOString().replace(/\.\d+Z$/, "Z");
+    this.#since ??= at;
+    this.#count++;
+    const body = {
+      apiVersion: "v1",
+      kind: "Event",
+      metadata: {
+        name: this.#name,
+        namespace: "default",
+        annotations: note === undefined ? {} : {
+          [this.#names.note]: JSON.stringify(
+            { key, until: now.getTime() + NOTE_TTL_MS, text: note.text } satisfies z.infer<
+              typeof stored
+            >,
+          ),
+        },
+      },
+      involvedObject: { apiVersion: "v1", kind: "Node", name, uid },
+      type: note === undefined ? "Normal" : "Warning",
+      reason: note === undefined ? REASON.none : REASON.trouble,
+      message: note?.summary ?? "the other nodes are well, as far as this one sees",
+      source: { component: "denim", host: name },
+      firstTimestamp: this.#since,
+      lastTimestamp: at,
+      count: this.#count,
+    };
+    await this.#client.request(
+      {
+        verb: "patch",
+        resource: "events",
+        optional: true,
+        path: `${this.#path}?fieldManager=denim&force=true`,
+        accept: "application/json",
+        patch: { type: APPLY, body: JSON.stringify(body) },
+      },
+      async (answer) => void await answer.bytes(),
+      signal,
+    );
+    if (note !== undefined) return;
+    this.#since = undefined;
+    this.#count = 0;
+  }
+
+  /** Whether this node told something, in this run or the one before. */
+  async #isTelling(signal: AbortSignal): Promise<boolean> {
+    if (this.#since !== undefined) return true;
+    try {
+      const { reason } = await this.#client.request(
+        {
+          verb: "get",
+          resource: "events",
+          optional: true,
+          path: this.#path,
+          accept: "application/json",
+        },
+        (answer) => readAs(event, answer),
+        signal,
+      );
+      return reason === REASON.trouble;
+    } catch (error) {
+      if (error instanceof RefusedError && [403, 404].includes(error.status)) return false;
+      throw error;
+    }
+  }
+
+  /** The notes' texts by the keys of the nodes' leases; `undefined` if denim may not read them. */
+  async read(signal: AbortSignal): Promise<ReadonlyMap<string, string> | undefined> {
+    const query = new URLSearchParams({
+      fieldSelector: `involvedObject.kind=Node,reason=${REASON.trouble}`,
+      limit: `${MAX_NOTES}`,
+    });
+    let found: z.infer<typeof events>;
+    try {
+      found = await this.#client.request(
+        {
+          verb: "list",
+          resource: "events",
+          optional: true,
+          path: `${EVENTS}?${query}`,
+          accept: "application/json",
+        },
+        (answer) => readAs(events, answer),
+        signal,
+      );
+    } catch (error) {
+      if (error instanceof RefusedError && error.status === 403) return undefined;
+      throw error;
+    }
+    return new Map(
+      (found.items ?? []).flatMap(({ metadata: { annotations = {} } }) => {
+        const note = stored.safeParse(parseJson(annotations[this.#names.note])).data;
+        return note === undefined || note.until <= Date.now() ? [] : [[note.key, note.text]];
+      }),
+    );
+  }
+}
+
+function parseJson(text: string | undefined): unknown {
+  try {
+    return JSON.parse(text ?? "");
+  } catch {
+    return undefined;
+  }
+}

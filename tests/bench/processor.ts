@@ -1,0 +1,33 @@
+/**
+ * The processor time that an agent uses.
+ *
+ * @module
+ */
+
+import { RuntimeError } from "@denim/core";
+import type { LabNode } from "@denim/agent/lab";
+
+/** The kernel counts processor time in hundredths of a second (proc_pid_stat(5)). */
+const TICK_US = 10_000;
+
+/** What a process has used, in microseconds, of which ticks are 10,000: all, and of this in user mode. */
+export interface ProcessorTime {
+  readonly all: number;
+  readonly user: number;
+}
+
+/** What a node's agent has used since it was started. Throws a RuntimeError if none runs. */
+export function processorUs({ name, agentPid, logFile }: LabNode): ProcessorTime {
+  if (agentPid === undefined) {
+    throw new RuntimeError(`the agent of ${name} has ended:\n${Deno.readTextFileSync(logFile)}`);
+  }
+  return processUs(agentPid);
+}
+
+/** What a process has used. */
+export function processUs(pid: number): ProcessorTime {
+  const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const [user, system] = [TICK_US * Number(fields[11]), TICK_US * Number(fields[12])];
+  return { all: user + system, user };
+}
