@@ -6,7 +6,7 @@
  * @module
  */
 
-import { z } from "zod";
+import * as z from "zod";
 import { type Note, NOTE_TTL_MS } from "../../mod.ts";
 import type { AnnotationNames } from "./annotations.ts";
 import type { KubernetesClient } from "./client.ts";
