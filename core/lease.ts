@@ -8,6 +8,7 @@
 import * as z from "zod";
 import { RuntimeError } from "./errors.ts";
 import { addressBits, Cidr, FAMILIES, type Family, IpAddress } from "./ip.ts";
+import { usually } from "./usual.ts";
 
 /** The part of a lease that belongs to one family. */
 export interface LeaseHalf {
@@ -122,18 +123,7 @@ interface LeaseValue {
   readonly BackendV6Data?: unknown;
 }
 
-const leaseValue: z.ZodType<LeaseValue> = z.object({
-  PublicIP: address,
-  PublicIPv6: address.nullish(),
-  BackendType: z.string().default(""),
-  BackendData: z.unknown().optional(),
-  BackendV6Data: z.unknown().optional(),
-});
-
-/**
- * What {@link leaseValue} makes of a value as it should be, in a tenth of the time: an agent that starts reads tens of
- * thousands. `undefined` for any other, which the schema is to judge.
- */
+/** Reads a lease's value if it is as it should be. */
 function readUsual(json: unknown): LeaseValue | undefined {
   if (typeof json !== "object" || json === null) return undefined;
   const { PublicIP, PublicIPv6, BackendType = "", BackendData, BackendV6Data } = json as {
@@ -146,6 +136,17 @@ function readUsual(json: unknown): LeaseValue | undefined {
     ? { PublicIP: ipv4, PublicIPv6: ipv6, BackendType, BackendData, BackendV6Data }
     : undefined;
 }
+
+const leaseValue = usually(
+  readUsual,
+  z.object({
+    PublicIP: address,
+    PublicIPv6: address.nullish(),
+    BackendType: z.string().default(""),
+    BackendData: z.unknown().optional(),
+    BackendV6Data: z.unknown().optional(),
+  }),
+);
 
 /** flannel's backend whose nodes write and read `BackendData` even without IPv4. */
 const EXTENSION = "extension";
@@ -181,7 +182,12 @@ export function parseLease(key: string, value: string, expiry: Expiry = "unknown
   } catch (error) {
     throw new RuntimeError(`lease ${key}: the value is not JSON`, { cause: error });
   }
-  const data = readUsual(json) ?? readUnusual(key, json);
+  const parsed = leaseValue.safeParse(json);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    throw new RuntimeError(`lease ${key}: ${issue!.path.join(".") || "value"}: ${issue!.message}`);
+  }
+  const { data } = parsed;
   const halves = subnets.map((subnet): LeaseHalf => {
     const publicIp = subnet.family === 4 ? data.PublicIP : data.PublicIPv6;
     if (publicIp?.family !== subnet.family) {
@@ -192,11 +198,4 @@ export function parseLease(key: string, value: string, expiry: Expiry = "unknown
     return { subnet, publicIp, backendData: backendData ?? undefined };
   });
   return { key, backendType: data.BackendType, halves, expiry };
-}
-
-function readUnusual(key: string, json: unknown): LeaseValue {
-  const parsed = leaseValue.safeParse(json);
-  if (parsed.success) return parsed.data;
-  const [issue] = parsed.error.issues;
-  throw new RuntimeError(`lease ${key}: ${issue!.path.join(".") || "value"}: ${issue!.message}`);
 }

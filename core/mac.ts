@@ -15,10 +15,18 @@ export class MacAddress {
 
   /** Reads six pairs joined by `:` or `-`. Throws a TypeError that names the text. */
   static parse(text: string): MacAddress {
-    if (!/^[0-9a-f]{2}([:-][0-9a-f]{2}){5}$/i.test(text)) {
+    const address = MacAddress.tryParse(text);
+    if (address === undefined) {
       throw new TypeError(`${JSON.stringify(text)} is not an Ethernet address`);
     }
-    return new MacAddress(text.toLowerCase().replaceAll("-", ":"));
+    return address;
+  }
+
+  /** As {@link MacAddress.parse}, with `undefined` if the text is not an address. */
+  static tryParse(text: string): MacAddress | undefined {
+    return /^[0-9a-f]{2}([:-][0-9a-f]{2}){5}$/i.test(text)
+      ? new MacAddress(text.toLowerCase().replaceAll("-", ":"))
+      : undefined;
   }
 
   /** Reads six octets. Throws a RangeError for another length. */

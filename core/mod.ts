@@ -48,6 +48,7 @@ export * from "./lease.ts";
 export * from "./lease_policy.ts";
 export * from "./lease_reader.ts";
 export * from "./lease_store.ts";
+export { usually } from "./usual.ts";
 export * from "./store_metrics.ts";
 export * from "./stored_net_conf.ts";
 

@@ -12,7 +12,7 @@ import { RunningPing } from "./support/ping.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { sh } from "./support/sh.ts";
 import { eventually, NEVER } from "./support/wait.ts";
-import { wg } from "./support/wg.ts";
+import { inNode, wg } from "./support/wg.ts";
 
 const PSK = "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI=";
 
@@ -188,6 +188,26 @@ labTest(
     await eventually("b to a", () => reaches(b, a), 2_000);
   },
 );
+
+labTest("WireGuard: a node by the kernel's and one by a program's", {
+  ...setting({}, 2),
+  linkType: "wireguard",
+}, async (lab) => {
+  const [node, other] = lab.nodes as [LabNode, LabNode];
+  // An agent goes on with the device that it finds, whoever made it.
+  inNode(other, "wireguard-go flannel-wg");
+  await lab.startAgents(NEVER);
+  const [a, b] = [await node.addPod("a"), await other.addPod("b")];
+  const link = (of: LabNode) => ip(of, "-d link show flannel-wg");
+  assert.match(link(node), /\n +wireguard /);
+  assert.match(link(other), /\n +tun /);
+  await eventually("a to b", () => reaches(a, b));
+  await eventually("b to a", () => reaches(b, a));
+  // The program's goes, and the agent makes another: in the kernel, since it can.
+  ip(other, "link del flannel-wg");
+  await eventually("the kernel's", () => link(other).includes("wireguard"), 3_000);
+  await eventually("a to b", () => reaches(a, b), 3_000);
+});
 
 labTest("WireGuard: a clone with the same key is refused, and named", {
   ...setting({}, 2),

@@ -15,8 +15,7 @@ const SIGNS = {
   "blocked": ["blk", "answers on the underlay, not over the data path"],
   "one-way": ["1way", "is heard, and does not hear"],
   "no-answer": ["✕", "does not answer, on the underlay neither"],
-  "no-agent": ["agt", "carries packets, and its agent is gone or hangs"],
-  "clone": ["2×", "two machines have what only one may have"],
+  "no-agent": ["agt", "carries packets, and its agent is silent"],
 };
 /** What follows from all reports together. */
 const CONCLUSIONS = { "node-down": "the node is down", "underlay-cut": "the underlay is cut" };

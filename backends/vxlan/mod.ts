@@ -24,6 +24,7 @@ import {
   type PeerHalf,
   subnetRoute,
   tunnelMtuBytes,
+  usually,
   type VxlanLink,
 } from "@denim/core";
 import * as z from "zod";
@@ -68,17 +69,33 @@ export interface VxlanPeerData {
   readonly VtepMAC: MacAddress;
 }
 
-const peerData: z.ZodType<VxlanPeerData> = anyCase(z.object({
-  VNI: z.int().optional().catch(undefined),
-  VtepMAC: z.string().transform((text, context) => {
-    try {
-      return MacAddress.parse(text);
-    } catch (error) {
-      context.addIssue({ code: "custom", message: messageOf(error) });
-      return z.NEVER;
-    }
-  }),
-}));
+/** Reads what flannel and denim publish, if it is as it should be. */
+function readUsual(value: unknown): VxlanPeerData | undefined {
+  // Another key may be one of these in another case.
+  if (typeof value !== "object" || value === null || Object.keys(value).length !== 2) {
+    return undefined;
+  }
+  const { VNI, VtepMAC } = value as { readonly [Key in keyof VxlanPeerData]: unknown };
+  const mac = typeof VtepMAC === "string" ? MacAddress.tryParse(VtepMAC) : undefined;
+  return typeof VNI === "number" && Number.isSafeInteger(VNI) && mac !== undefined
+    ? { VNI, VtepMAC: mac }
+    : undefined;
+}
+
+const peerData = usually(
+  readUsual,
+  anyCase(z.object({
+    VNI: z.int().optional().catch(undefined),
+    VtepMAC: z.string().transform((text, context) => {
+      try {
+        return MacAddress.parse(text);
+      } catch (error) {
+        context.addIssue({ code: "custom", message: messageOf(error) });
+        return z.NEVER;
+      }
+    }),
+  })),
+);
 
 /** The backend, for `runAgent`. */
 export const vxlan: Backend<VxlanOptions, VxlanPeerData> = {

@@ -38,6 +38,12 @@ export function summarize(samples: readonly number[]): Summary {
   };
 }
 
+/** The sample that a share of all do not exceed: of 100 samples and 0.99 the second largest. Throws as {@link summarize}. */
+export function quantile(samples: readonly number[], share: number): number {
+  if (samples.length === 0) throw new RangeError("no samples: nothing was measured");
+  return samples.toSorted((a, b) => a - b)[Math.ceil(samples.length * share) - 1]!;
+}
+
 /** Collects samples by what they measure, in the order in which the measures first came. */
 export class Samples {
   readonly #measures = new Map<string, Measure & { readonly samples: number[] }>();

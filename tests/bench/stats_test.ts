@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { formatTable, Samples, summarize } from "./stats.ts";
+import { formatTable, quantile, Samples, summarize } from "./stats.ts";
 
 const CASES: readonly (readonly [samples: number[], min: number, median: number, max: number])[] = [
   [[7], 7, 7, 7],
@@ -14,6 +14,14 @@ Deno.test("summarize gives the ends and the middle, whatever the order", () => {
     assert.deepEqual(summarize(samples), { min, median, max }, `${samples}`);
     assert.deepEqual(samples, given);
   }
+});
+
+Deno.test("quantile gives what a share of the samples do not exceed", () => {
+  const samples = Array.from({ length: 100 }, (_, index) => 100 - index);
+  assert.equal(quantile(samples, 0.99), 99);
+  assert.equal(quantile(samples, 1), 100);
+  assert.equal(quantile([7], 0.99), 7);
+  assert.throws(() => quantile([], 0.5), RangeError);
 });
 
 Deno.test("summarize refuses to sum nothing up", () => {
