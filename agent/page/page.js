@@ -16,6 +16,7 @@ const SIGNS = {
   "one-way": ["1way", "is heard, and does not hear"],
   "no-answer": ["✕", "does not answer, on the underlay neither"],
   "no-agent": ["agt", "carries packets, and its agent is silent"],
+  "clone": ["2×", "two machines have what only one may have"],
 };
 /** What follows from all reports together. */
 const CONCLUSIONS = { "node-down": "the node is down", "underlay-cut": "the underlay is cut" };
