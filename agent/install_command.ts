@@ -5,6 +5,7 @@
  */
 
 import { ConfigError, RuntimeError } from "@denim/core";
+import { DEFAULT_CALLS_FOLDER } from "@denim/plugin/calls";
 import { flag, type FlagValues, type ParsedFlags } from "./flag_table.ts";
 import { absolutePath, text, toggle } from "./flag_types.ts";
 import { parseAgentFlags, type Setting, SETTINGS } from "./flags.ts";
@@ -133,12 +134,16 @@ function serviceFiles(
   }
   requireSystemd(values);
   const program = `${values["cni-bin-dir"]}/denim`;
-  const unit = (settings: ParsedFlags<Setting>) =>
-    unitFile({
-      program,
-      first: chooseStore(settings).kind.name !== "kubernetes",
-      attaches: settings.values["cni-calls"] !== undefined,
-    });
+  const unit = (settings: ParsedFlags<Setting>) => {
+    const calls = settings.values["cni-calls"];
+    if (calls !== undefined && calls !== DEFAULT_CALLS_FOLDER) {
+      throw new ConfigError(
+        `--cni-calls ${calls}: the plugin that is installed asks in ${DEFAULT_CALLS_FOLDER}`,
+      );
+    }
+    const first = chooseStore(settings).kind.name !== "kubernetes";
+    return unitFile({ program, first, attaches: calls !== undefined });
+  };
   if (given.length > 0 || !isThere(ENVIRONMENT_PATH)) return [environmentFile(flags), unit(flags)];
   say(`${ENVIRONMENT_PATH} stays as it is: no flag of denim agent is given`);
   const { args, environment } = readEnvironmentFile();

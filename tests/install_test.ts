@@ -68,6 +68,7 @@ cni() {
 section() { echo "== $1"; }
 section before; list
 section bad; $DENIM install --systemd --iface wire --public-ip nonsense && exit 1
+section elsewhere; $DENIM install --systemd --iface wire --cni-calls /run/elsewhere && exit 1
 section stranger; $DENIM install --iface wire && exit 1
 section after-bad; list
 section replace; $DENIM install --replace-flanneld; cat /etc/systemd/system/flanneld.service.d/denim.conf
@@ -147,6 +148,10 @@ ExecStart=/opt/cni/bin/denim agent -etcd-endpoints=\${FLANNEL_ETCD_ENDPOINTS} ` 
   assert.match(of("links"), /flannel\.1/);
   assert.match(of("links"), /masquerade/);
   assert.match(of("links"), /jump FLANNEL-FWD/);
+  assert.match(
+    decoder.decode(stderr),
+    /--cni-calls \/run\/elsewhere: the plugin that is installed/,
+  );
   assert.match(decoder.decode(stderr), /1 pod has its network by denim; drain the node first/);
   assert.match(of("dry-uninstall"), /^would remove device flannel\.1$/m);
   assert.match(of("dry-uninstall"), /^would remove the masquerade of veth\w+$/m);
