@@ -37,14 +37,30 @@ export class LeaseWatch {
     do {
       this.#round = new AbortController();
       const signal = AbortSignal.any([stopping, this.#round.signal]);
-      for await (const event of needed() ? store.watch(signal) : this.#ownAlone(signal)) {
-        onEvent(event);
-        if (event.kind === "snapshot" && !signal.aborted) {
-          this.#reread.resolve();
-          this.#reread = Promise.withResolvers();
-        }
+      const watch = needed() ? store.watch(signal) : this.#ownAlone(signal);
+      const events = watch[Symbol.asyncIterator]();
+      try {
+        while (await this.#handOn(events, onEvent, signal));
+      } finally {
+        await events.return?.();
       }
     } while (this.#round.signal.aborted && !stopping.aborted);
+  }
+
+  /** Hands on the next event, which nothing holds when the one after it is waited for. Resolves to whether there was one. */
+  async #handOn(
+    events: AsyncIterator<LeaseEvent>,
+    onEvent: (event: LeaseEvent) => void,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const { done, value: event } = await events.next();
+    if (done) return false;
+    onEvent(event);
+    if (event.kind === "snapshot" && !signal.aborted) {
+      this.#reread.resolve();
+      this.#reread = Promise.withResolvers();
+    }
+    return true;
   }
 
   /** What a watch would tell if there were no other node: it costs the store nothing. */

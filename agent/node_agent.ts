@@ -328,6 +328,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
     this.#routable = new RoutableLeases({
       networks: () => networksOf(this.dataPaths.config),
       ownKey: () => this.#keeper.lease.key,
+      handedOn: () => this.dataPaths.all.flatMap(({ peers }) => [...peers.keys()]),
       onFreed: () => tasks.add(this.#watch.reread()),
       log,
     });

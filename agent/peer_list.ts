@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Cidr, IpAddress, KernelState, Peer } from "@denim/core";
+import { type Cidr, type IpAddress, type KernelState, PackedRows, type Peer } from "@denim/core";
 
 /** One family's half of a peer. */
 export interface ListedHalf {
@@ -52,7 +52,7 @@ export interface PeerListener {
 
 /** Keeps the peers, from what the data paths make of leases. News of one peer costs the work of one peer. */
 export class PeerList {
-  readonly #peers = new Map<string, ListedPeer>();
+  readonly #peers = new PackedRows<ListedPeer>(({ key }) => key, ["key"]);
   readonly #listener: PeerListener | undefined;
 
   /** Without peers yet; `listener` is told of each change. */
@@ -67,12 +67,12 @@ export class PeerList {
 
   /** The peer with this lease. */
   get(key: string): ListedPeer | undefined {
-    return this.#peers.get(key);
+    return this.#peers.find(key)?.value;
   }
 
   /** The peers, in no certain order. */
-  [Symbol.iterator](): Iterator<ListedPeer> {
-    return this.#peers.values();
+  *[Symbol.iterator](): Generator<ListedPeer, void, void> {
+    for (const row of this.#peers.rows()) yield this.#peers.at(row);
   }
 
   /**
@@ -83,7 +83,7 @@ export class PeerList {
   put(peer: Peer<unknown>, state: KernelState, way: PeerWay, isSame = false): void {
     const { key, halves } = peer;
     const nexthops = state.flatMap((object) => object.kind === "nexthop" ? [object] : []);
-    const before = this.#peers.get(key);
+    const before = this.#peers.find(key);
     const listed: ListedPeer = {
       key,
       way,
@@ -96,14 +96,18 @@ export class PeerList {
       }),
       changedAtMs: Date.now(),
     };
-    if (isSame && before !== undefined && isReachedAlike(before, listed)) return;
-    this.#peers.set(key, listed);
+    if (isSame && before !== undefined && isReachedAlike(before.value, listed)) return;
+    if (before === undefined) this.#peers.add(listed);
+    else this.#peers.replace(before.row, listed);
     this.#listener?.put(listed);
   }
 
   /** A peer is gone. */
   delete(key: string): void {
-    if (this.#peers.delete(key)) this.#listener?.delete(key);
+    const before = this.#peers.find(key);
+    if (before === undefined) return;
+    this.#peers.remove(before.row);
+    this.#listener?.delete(key);
   }
 }
 

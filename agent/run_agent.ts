@@ -13,6 +13,7 @@ import {
   sleep,
   SYSTEM_CLOCK,
 } from "@denim/core";
+import { allowNoFreeMemory } from "@denim/core/linux";
 import type { AnyBackend } from "./net_conf.ts";
 import config from "./deno.json" with { type: "json" };
 import type { ParsedFlags } from "./flag_table.ts";
@@ -98,6 +99,7 @@ async function serve(
     log.debug("flags-ignored", `flags without effect: ${ignored.join(", ")}`);
   }
   requireRoot("denim agent");
+  allowNoFreeMemory();
   const { kind, spec } = chooseStore(flags);
   const metrics = new MetricsRegistry();
   observeProcess(metrics);

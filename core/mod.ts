@@ -77,6 +77,9 @@ export { type PeerChanges, PeerTable } from "./peer_table.ts";
 export * from "./kernel_state.ts";
 export { parseWireguardKey, WireguardSecret } from "./wireguard_key.ts";
 
+// Much that is alike, in little memory.
+export { type PackedRow, PackedRows, withRoom } from "./packed_rows.ts";
+
 // What goes wrong, and how it is told and counted.
 export * from "./errors.ts";
 export { Complaints } from "./complaints.ts";

@@ -5,6 +5,7 @@
  */
 
 import type { Backend, Peer } from "./backend.ts";
+import { digestOf } from "./digest.ts";
 import type { Lease } from "./lease.ts";
 import type { LeaseEvent } from "./lease_store.ts";
 import type { Logger } from "./log.ts";
@@ -18,14 +19,6 @@ export interface PeerChanges<PeerData> {
   readonly removed: readonly string[];
 }
 
-/** What is known of a lease. */
-interface Seen<PeerData> {
-  /** The lease's value, to compare the next one with. */
-  readonly text: string;
-  /** The peer if the table keeps peers, else `true`; why it is none if this lease is refused. */
-  readonly peer: Peer<PeerData> | true | string;
-}
-
 /**
  * Reads leases into peers of one backend. It leaves out this node's own lease and those that this node can't follow
  * (another backend's, unreadable, outside the network), with one warning for each of these as long as its value stays
@@ -35,9 +28,12 @@ export class PeerTable<PeerData> {
   readonly #backend: Pick<Backend<never, PeerData>, "leaseType" | "peerData">;
   readonly #config: NetworkConfig;
   readonly #log: Logger;
-  /** Every lease seen, by key. */
-  readonly #seen = new Map<string, Seen<PeerData>>();
-  readonly #keep: boolean;
+  /** The digest of each lease seen, by key, to compare the next one with. */
+  readonly #seen = new Map<string, number>();
+  /** Why leases are refused, by key. */
+  readonly #refused = new Map<string, string>();
+  /** The peers, if the table keeps them. */
+  readonly #peers: Map<string, Peer<PeerData>> | undefined;
   readonly #conflict: (peer: Peer<PeerData>) => string | undefined;
   readonly #conflicts = new Map<string, string>();
   #size = 0;
@@ -62,7 +58,7 @@ export class PeerTable<PeerData> {
     this.#backend = backend;
     this.#config = config;
     this.#log = log;
-    this.#keep = options.keep ?? false;
+    this.#peers = options.keep ? new Map() : undefined;
     this.#conflict = options.conflict ?? (() => undefined);
   }
 
@@ -73,12 +69,12 @@ export class PeerTable<PeerData> {
 
   /** The peers as they are now, if the table keeps them; otherwise none. */
   *[Symbol.iterator](): Generator<Peer<PeerData>, void, void> {
-    for (const { peer } of this.#seen.values()) if (typeof peer === "object") yield peer;
+    if (this.#peers !== undefined) yield* this.#peers.values();
   }
 
   /** The keys of the leases that are refused, and why. */
-  *refused(): Generator<readonly [key: string, reason: string], void, void> {
-    for (const [key, { peer }] of this.#seen) if (typeof peer === "string") yield [key, peer];
+  refused(): Iterable<readonly [key: string, reason: string]> {
+    return this.#refused;
   }
 
   /** The keys of all leases that the table knows, also of those that are not peers. */
@@ -93,7 +89,7 @@ export class PeerTable<PeerData> {
 
   /** Whether there is a peer whose lease has this key. */
   has(key: string): boolean {
-    return typeof (this.#seen.get(key)?.peer ?? "") !== "string";
+    return this.#seen.has(key) && !this.#refused.has(key);
   }
 
   /** The key of this node's own lease, which is never a peer. Set it before the first event. */
@@ -111,16 +107,19 @@ export class PeerTable<PeerData> {
     const gone = removed.filter((key) => this.#remove(key));
     for (const lease of leases) {
       if (lease.key === this.#ownKey) continue;
-      const text = `${lease.backendType} ${JSON.stringify(lease.halves)}`;
-      if (this.#seen.get(lease.key)?.text === text) continue;
+      const digest = digestOf(`${lease.backendType} ${JSON.stringify(lease.halves)}`);
+      if (this.#seen.get(lease.key) === digest) continue;
       const wasPeer = this.#remove(lease.key);
       const peer = this.#read(lease);
-      const isPeer = typeof peer !== "string";
-      this.#seen.set(lease.key, { text, peer: isPeer && !this.#keep ? true : peer });
-      if (isPeer) {
+      this.#seen.set(lease.key, digest);
+      if (typeof peer === "string") {
+        this.#refused.set(lease.key, peer);
+        if (wasPeer) gone.push(lease.key);
+      } else {
+        this.#peers?.set(lease.key, peer);
         put.push(peer);
         this.#size++;
-      } else if (wasPeer) gone.push(lease.key);
+      }
     }
     return { put, removed: gone };
   }
@@ -133,6 +132,8 @@ export class PeerTable<PeerData> {
   #remove(key: string): boolean {
     const peer = this.has(key);
     this.#seen.delete(key);
+    this.#refused.delete(key);
+    this.#peers?.delete(key);
     this.#conflicts.delete(key);
     if (peer) this.#size--;
     return peer;

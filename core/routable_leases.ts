@@ -17,6 +17,8 @@ export interface RoutableLeasesOptions {
   readonly networks: () => readonly Cidr[];
   /** The key of this node's own lease, which is never left out. */
   readonly ownKey: () => string;
+  /** The keys of all leases that were handed on and not removed since. */
+  readonly handedOn: () => Iterable<string>;
   /** Called when a lease that was left out may be routed after all: all leases must be read again. */
   readonly onFreed: () => void;
   /** Takes a line for each lease that is left out, once. */
@@ -30,13 +32,13 @@ export interface RoutableLeasesOptions {
  * every pod on it, while without the route the pods of one node are missed, which gets another subnet when its agent
  * starts again.
  *
- * As long as no host has an address in the pods' networks, a lease costs a few comparisons, and is remembered as text.
+ * As long as no host has an address in the pods' networks, a lease costs a few comparisons, and is not remembered.
  */
 export class RoutableLeases {
   readonly #options: RoutableLeasesOptions;
   #hosts = new HostIndex();
-  /** The keys of all leases, by each of their subnets. */
-  readonly #keys = new Map<string, string>();
+  /** The keys of all leases, by each of their subnets, as text; `undefined` as long as nobody has asked for one. */
+  #keys: Map<string, string> | undefined;
   /** The keys of the leases that are left out. */
   readonly #left = new Set<string>();
   readonly #complaints = new Complaints();
@@ -64,16 +66,10 @@ export class RoutableLeases {
     const gone = event.kind === "snapshot" ? [] : event.removed;
     for (const key of gone) {
       for (const subnet of this.#hosts.set(key, [])) touched.add(subnet);
-      for (const subnet of parseLeaseKey(key) ?? []) this.#keys.delete(`${subnet}`);
       this.#left.delete(key);
       this.#complaints.resolve(key);
     }
-    for (const { key, halves } of leases) {
-      for (const { subnet } of halves) {
-        this.#keys.set(`${subnet}`, key);
-        this.#hosts.learn(subnet);
-      }
-    }
+    for (const { subnet } of leases.flatMap(({ halves }) => halves)) this.#hosts.learn(subnet);
     for (const lease of leases) {
       const inside = this.#inside(hostsOf(lease));
       for (const subnet of this.#hosts.set(lease.key, inside)) touched.add(subnet);
@@ -82,14 +78,17 @@ export class RoutableLeases {
       leases,
       (lease) => this.#mayBeRouted(lease) ? "put" : "left",
     );
-    const others = this.#review(touched, new Set(leases.map(({ key }) => key)));
     if (event.kind === "snapshot") return { kind: "snapshot", leases: put };
+    if (touched.size > 0) this.#keys ??= this.#keysBySubnet();
+    this.#remember(gone, leases);
+    const others = this.#review(touched, new Set(leases.map(({ key }) => key)));
     return { kind: "changes", put, removed: [...gone, ...left.map(({ key }) => key), ...others] };
   }
 
   /** Replaces the hosts that are known otherwise than by leases, and returns which leases may not be routed any more. */
   setHosts(hosts: readonly HostAddress[]): LeaseEvent {
     const touched = this.#hosts.set("", this.#inside(hosts));
+    if (touched.length > 0) this.#keys ??= this.#keysBySubnet();
     return { kind: "changes", put: [], removed: this.#review(touched, new Set()) };
   }
 
@@ -103,14 +102,34 @@ export class RoutableLeases {
     const known = this.#hosts.of("");
     this.#hosts = new HostIndex();
     this.#hosts.set("", this.#inside(known));
-    for (const key of this.#keys.values()) if (!present.has(key)) this.#complaints.resolve(key);
-    this.#keys.clear();
+    for (const key of [...this.#left, this.#options.ownKey()]) {
+      if (!present.has(key)) this.#complaints.resolve(key);
+    }
+    this.#keys = undefined;
     this.#left.clear();
+  }
+
+  /** The keys of all leases before the event that is being applied. */
+  #keysBySubnet(): Map<string, string> {
+    const { handedOn, ownKey } = this.#options;
+    return new Map(
+      [...handedOn(), ...this.#left, ownKey()].flatMap((key) =>
+        halvesOf(key).map(({ subnet }) => [`${subnet}`, key] as const)
+      ),
+    );
+  }
+
+  #remember(gone: readonly string[], leases: readonly Lease[]): void {
+    if (this.#keys === undefined) return;
+    for (const { subnet } of gone.flatMap(halvesOf)) this.#keys.delete(`${subnet}`);
+    for (const { key, halves } of leases) {
+      for (const { subnet } of halves) this.#keys.set(`${subnet}`, key);
+    }
   }
 
   /** Looks at subnets again in which hosts came or went. Returns the leases that may not be routed any more. */
   #review(subnets: Iterable<string>, known: ReadonlySet<string>): readonly string[] {
-    const keys = new Set([...subnets].flatMap((subnet) => this.#keys.get(subnet) ?? []));
+    const keys = new Set([...subnets].flatMap((subnet) => this.#keys?.get(subnet) ?? []));
     let freed = false;
     const left: string[] = [];
     for (const key of keys) {

@@ -33,21 +33,30 @@ function brief(event: LeaseEvent): string {
 function setUp(own = "none") {
   const log = new RecordingLog();
   let freed = 0;
+  /** The keys of what was handed on, as the data paths have them. */
+  const known = new Set<string>();
+  const handOn = (event: LeaseEvent) => {
+    if (event.kind === "snapshot") known.clear();
+    for (const { key } of event.kind === "snapshot" ? event.leases : event.put) known.add(key);
+    for (const key of event.kind === "snapshot" ? [] : event.removed) known.delete(key);
+    return event;
+  };
   const networks = ["10.0.0.0/8", "fd00::/16"].map((text) => Cidr.parse(text));
   const leases = new RoutableLeases({
     networks: () => networks,
     ownKey: () => own,
+    handedOn: () => known,
     onFreed: () => freed++,
     log,
   });
   const host = (address: string, whose = "this node") =>
-    leases.setHosts([{ address: IpAddress.parse(address), whose }]);
+    handOn(leases.setHosts([{ address: IpAddress.parse(address), whose }]));
   return {
     leases,
     log,
     host,
     freed: () => freed,
-    apply: (e: LeaseEvent) => brief(leases.apply(e)),
+    apply: (e: LeaseEvent) => brief(handOn(leases.apply(e))),
   };
 }
 
@@ -117,4 +126,22 @@ Deno.test("routable leases: subnets of several lengths, and one around the hosts
     apply(put(lease("10.9.0.0/24", "10.4.8.3"))),
     "+10.9.0.0-24 -10.4.0.0-16 -10.4.8.0-28",
   );
+});
+
+Deno.test("routable leases: what came and went before there was a host is known when one comes", () => {
+  const { apply, host, log } = setUp();
+  const [stays, goes, comes, changes] = ["10.1.0.0/24", "10.1.1.0/24", "10.1.2.0/24", "10.1.3.0/24"]
+    .map((subnet) => lease(subnet, "192.0.2.1")) as [Lease, Lease, Lease, Lease];
+  apply(snapshot(stays, goes, changes));
+  apply({ kind: "changes", put: [comes, changes], removed: [goes.key] });
+  // One is gone by the event that brings the first host.
+  const inGoing = { ...lease("10.9.0.0/24", "10.1.3.9") };
+  assert.equal(
+    apply({ kind: "changes", put: [inGoing], removed: [changes.key] }),
+    `+${inGoing.key} -${changes.key}`,
+  );
+  assert.deepEqual(log.events, []);
+  assert.equal(brief(host("10.1.0.7")), `-${stays.key}`);
+  assert.equal(brief(host("10.1.1.7")), "");
+  assert.equal(brief(host("10.1.2.7")), `-${comes.key}`);
 });

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { withRoom } from "@denim/core";
+
 /**
  * What is asked of a peer: `small`, an echo of the shortest packet over the data path; `large`, one of the largest packet
  * that pods may send; `udp`, whether a datagram arrives with the checksum that the kernel or a device did; `plain`,
@@ -98,103 +100,182 @@ const EVERYTHING: readonly Question[] = ["small", "large", "outer", "udp", "plai
 /** As much as shows that one that is known to be silent is so no more. */
 const SIGNS_OF_LIFE: readonly Question[] = ["small", "outer"];
 
-/** One peer's health in one family. */
-export class PeerHealth {
-  /** How many answers to each question were missing in a row; `undefined` before the first result. */
-  #missing: Partial<Record<Question, number>> = {};
-  #health: Health = "unknown";
-  #sinceMs: number;
-  #calm = 0;
-  #heardAtMs = -Infinity;
-  /** Since when it is heard, without a long pause. */
-  #heardSinceMs = -Infinity;
-  /** Since when it answers. */
-  #answersSinceMs = -Infinity;
-  /** When it was first found that answers are missing; `undefined` while none is. */
-  #missingSinceMs: number | undefined;
-  /** The latest results, one a bit, the last one lowest; 1 is a loss. */
-  #results = 0;
-  #count = 0;
-  #roundTripMs: number | undefined;
+/** What is remembered of a peer as a byte, by its place: its health, two counts, and missing answers to each question. */
+const HEALTH = 0, CALM_ROUNDS = 1, COUNT = 2;
+const MISSING: Readonly<Record<Question, number>> = {
+  small: 3,
+  large: 4,
+  udp: 5,
+  plain: 6,
+  outer: 7,
+};
+const BYTES = 8;
+/** A question that was never asked; more answers than fit below are not counted. */
+const NEVER_ASKED = 255, MAX_MISSING = 254;
+/** What is remembered as a number, by its place; NaN if there is none. */
+const SINCE = 0,
+  HEARD_AT = 1,
+  HEARD_SINCE = 2,
+  ANSWERS_SINCE = 3,
+  MISSING_SINCE = 4,
+  ROUND_TRIP = 5;
+const TIMES = 6;
 
-  /** Not judged yet. Times are in milliseconds, by any clock. */
-  constructor(nowMs: number) {
-    this.#sinceMs = nowMs;
+/** How many peers are: 60 bytes for each, in a row that it is given. */
+export class PeerHealths {
+  /** @internal */
+  bytes = new Uint8Array(0);
+  /** @internal The latest results, one a bit, the last one lowest; 1 is a loss. */
+  results = new Int32Array(0);
+  /** @internal */
+  times = new Float64Array(0);
+
+  /** A peer's health in a row that is there. */
+  at(row: number): PeerHealth {
+    return new PeerHealth(this, row);
+  }
+
+  /** A peer that was not judged yet. Times are in milliseconds, by any clock. */
+  add(row: number, nowMs: number): PeerHealth {
+    this.#makeRoom(row);
+    this.bytes.fill(0, row * BYTES, row * BYTES + Math.min(...Object.values(MISSING)));
+    this.bytes.fill(
+      NEVER_ASKED,
+      row * BYTES + Math.min(...Object.values(MISSING)),
+      (row + 1) * BYTES,
+    );
+    this.results[row] = 0;
+    this.times.fill(NaN, row * TIMES, (row + 1) * TIMES);
+    this.times[row * TIMES + SINCE] = nowMs;
+    return this.at(row);
+  }
+
+  /** A peer that is as another one was. */
+  copy(row: number, from: number): void {
+    this.#makeRoom(row);
+    this.bytes.copyWithin(row * BYTES, from * BYTES, (from + 1) * BYTES);
+    this.results[row] = this.results[from]!;
+    this.times.copyWithin(row * TIMES, from * TIMES, (from + 1) * TIMES);
+  }
+
+  #makeRoom(row: number): void {
+    this.bytes = withRoom(this.bytes, (row + 1) * BYTES - 1);
+    this.results = withRoom(this.results, row);
+    this.times = withRoom(this.times, (row + 1) * TIMES - 1);
+  }
+}
+
+/** One peer's health in one family, in a row of {@link PeerHealths}. */
+export class PeerHealth {
+  readonly #of: PeerHealths;
+  readonly #row: number;
+
+  /** The health in a row. */
+  constructor(of: PeerHealths, row: number) {
+    this.#of = of;
+    this.#row = row;
+  }
+
+  #byte(place: number): number {
+    return this.#of.bytes[this.#row * BYTES + place]!;
+  }
+
+  #setByte(place: number, value: number): void {
+    this.#of.bytes[this.#row * BYTES + place] = value;
+  }
+
+  #time(place: number): number | undefined {
+    const time = this.#of.times[this.#row * TIMES + place]!;
+    return Number.isNaN(time) ? undefined : time;
+  }
+
+  #setTime(place: number, time: number | undefined): void {
+    this.#of.times[this.#row * TIMES + place] = time ?? NaN;
+  }
+
+  /** How many answers to a question were missing in a row; `undefined` before the first result. */
+  #missing(question: Question): number | undefined {
+    const count = this.#byte(MISSING[question]);
+    return count === NEVER_ASKED ? undefined : count;
   }
 
   /** How it is. */
   get health(): Health {
-    return this.#health;
+    return HEALTHS[this.#byte(HEALTH)]!;
   }
 
   /** Since when. */
   get sinceMs(): number {
-    return this.#sinceMs;
+    return this.#time(SINCE)!;
   }
 
   /** How long an answer took, in milliseconds, smoothed; `undefined` before the first one. */
   get roundTripMs(): number | undefined {
-    return this.#roundTripMs;
+    return this.#time(ROUND_TRIP);
   }
 
   /** Which share of the latest probes over the data path was lost, from 0 to 1; `undefined` before the first one. */
   get loss(): number | undefined {
-    return this.#count === 0 ? undefined : bits(this.#results) / this.#count;
+    const count = this.#byte(COUNT);
+    return count === 0 ? undefined : bits(this.#of.results[this.#row]!) / count;
+  }
+
+  /** Whether the latest answer to a question is missing. */
+  #missed(question: Question): boolean {
+    return (this.#missing(question) ?? 0) > 0;
   }
 
   /** Whether it has to be asked everything, often: it is in trouble, or may be. */
   get needsAttention(): boolean {
-    const { small = 0, large = 0 } = this.#missing;
-    return small > 0 || large > 0 || this.#mayRefuseChecksums ||
-      isTrouble(this.#health);
+    return this.#missed("small") || this.#missed("large") || this.#mayRefuseChecksums ||
+      isTrouble(this.health);
   }
 
   /** What to ask one that needs attention. */
   get questions(): readonly Question[] {
-    const { small = 0 } = this.#missing;
-    return small > 0 && isTrouble(this.#health) ? SIGNS_OF_LIFE : EVERYTHING;
+    return this.#missed("small") && isTrouble(this.health) ? SIGNS_OF_LIFE : EVERYTHING;
   }
 
   /** Whether it was ever asked for a datagram and nothing says that it never answers those. */
   get #mayRefuseChecksums(): boolean {
-    const { udp = 0, plain = 0 } = this.#missing;
-    return udp > 0 && plain < MORE;
+    return this.#missed("udp") && (this.#missing("plain") ?? 0) < MORE;
   }
 
   /** Whether it answers no datagrams to closed ports at all, as behind a firewall. */
   get isMute(): boolean {
-    const { udp = 0, plain = 0 } = this.#missing;
-    return udp > 0 && plain >= MORE;
+    return this.#missed("udp") && (this.#missing("plain") ?? 0) >= MORE;
   }
 
   /** It answered. */
   answered(question: Question, roundTripMs: number): void {
-    this.#missing[question] = 0;
+    this.#setByte(MISSING[question], 0);
     if (question === "outer") return;
     // Any answer over the data path shows that small packets pass.
-    this.#missing.small = 0;
+    this.#setByte(MISSING.small, 0);
     this.#note(0);
-    const before = this.#roundTripMs;
+    const before = this.roundTripMs;
     // As TCP smooths it (RFC 6298).
-    this.#roundTripMs = before === undefined ? roundTripMs : before + (roundTripMs - before) / 8;
+    const now = before === undefined ? roundTripMs : before + (roundTripMs - before) / 8;
+    this.#setTime(ROUND_TRIP, now);
   }
 
   /** It did not. */
   missed(question: Question): void {
-    this.#missing[question] = (this.#missing[question] ?? 0) + 1;
+    const before = this.#missing(question) ?? 0;
+    this.#setByte(MISSING[question], Math.min(before + 1, MAX_MISSING));
     // A datagram may go unanswered because the peer's kernel limits how many it refuses.
     if (question === "small" || question === "large") this.#note(1);
   }
 
   #note(result: 0 | 1): void {
-    this.#results = this.#results << 1 | result;
-    this.#count = Math.min(this.#count + 1, WINDOW);
+    this.#of.results[this.#row] = this.#of.results[this.#row]! << 1 | result;
+    this.#setByte(COUNT, Math.min(this.#byte(COUNT) + 1, WINDOW));
   }
 
   /** A packet came from its agent over the data path, at a time as {@link PeerHealth.judge} has it. */
   heard(nowMs: number): void {
-    if (nowMs - this.#heardAtMs > HEARD_MS) this.#heardSinceMs = nowMs;
-    this.#heardAtMs = nowMs;
+    if (nowMs - (this.#time(HEARD_AT) ?? -Infinity) > HEARD_MS) this.#setTime(HEARD_SINCE, nowMs);
+    this.#setTime(HEARD_AT, nowMs);
   }
 
   /**
@@ -205,37 +286,48 @@ export class PeerHealth {
    * @param turnsMs the time in which peers' agents ask each of theirs once
    */
   judge(nowMs: number, dateMs: number = nowMs, turnsMs: number = Infinity): boolean {
-    if (this.#missing.small) this.#missingSinceMs ??= nowMs;
-    else if (this.#missingSinceMs !== undefined) {
-      this.#missingSinceMs = undefined;
-      this.#answersSinceMs = nowMs;
+    const missingSinceMs = this.#time(MISSING_SINCE);
+    if (this.#missed("small")) {
+      this.#setTime(MISSING_SINCE, missingSinceMs ?? nowMs);
+      // Where nothing answers, that does not answer either. What it would have said before is not known afterwards.
+      for (const question of EVERYTHING) {
+        if (!SIGNS_OF_LIFE.includes(question)) this.#setByte(MISSING[question], NEVER_ASKED);
+      }
+    } else if (missingSinceMs !== undefined) {
+      this.#setTime(MISSING_SINCE, undefined);
+      this.#setTime(ANSWERS_SINCE, nowMs);
     }
-    // Where nothing answers, that does not answer either. What it would have said before is not known afterwards.
-    if (this.#missingSinceMs !== undefined) this.#missing = pick(this.#missing, SIGNS_OF_LIFE);
     const next = this.#judgement(nowMs, turnsMs);
     if (next === undefined) return false;
-    this.#calm = next === "ok" ? this.#calm + 1 : 0;
-    if (next === this.#health) return false;
-    if (next === "ok" && this.#health !== "unknown" && this.#calm < CALM) return false;
-    this.#health = next;
-    this.#sinceMs = dateMs;
+    const calm = next === "ok" ? Math.min(this.#byte(CALM_ROUNDS) + 1, CALM) : 0;
+    this.#setByte(CALM_ROUNDS, calm);
+    if (next === this.health) return false;
+    if (next === "ok" && this.health !== "unknown" && calm < CALM) return false;
+    this.#setByte(HEALTH, HEALTHS.indexOf(next));
+    this.#setTime(SINCE, dateMs);
     return true;
   }
 
   /** Of a peer that answers nothing: whether it is heard. `undefined` before it had time to be. */
   #silence(nowMs: number): Health | undefined {
-    const sinceMs = this.#missingSinceMs ?? nowMs;
-    if (this.#heardAtMs > sinceMs + LAST_WORDS_MS && nowMs - this.#heardAtMs < HEARD_MS) {
-      return nowMs - this.#heardSinceMs < AHEAD_MS ? undefined : "one-way";
+    const sinceMs = this.#time(MISSING_SINCE) ?? nowMs;
+    const heardAtMs = this.#time(HEARD_AT) ?? -Infinity;
+    if (heardAtMs > sinceMs + LAST_WORDS_MS && nowMs - heardAtMs < HEARD_MS) {
+      return nowMs - this.#time(HEARD_SINCE)! < AHEAD_MS ? undefined : "one-way";
     }
     return nowMs - sinceMs < LISTEN_MS ? undefined : "no-answer";
   }
 
   /** `undefined` while it may be chance. */
   #judgement(nowMs: number, turnsMs: number): Health | undefined {
-    const { small, large = 0, udp = 0, plain, outer } = this.#missing;
+    const [small, plain, outer] = [
+      this.#missing("small"),
+      this.#missing("plain"),
+      this.#missing("outer"),
+    ];
+    const large = this.#missing("large") ?? 0, udp = this.#missing("udp") ?? 0;
     if (small === undefined) return undefined;
-    if (small >= (this.#roundTripMs === undefined ? PATIENT : FEW)) {
+    if (small >= (this.roundTripMs === undefined ? PATIENT : FEW)) {
       if (outer === 0) return "blocked";
       if (outer === undefined || outer < FEW) return undefined;
       return this.#silence(nowMs);
@@ -243,23 +335,14 @@ export class PeerHealth {
     if (small > 0) return undefined;
     if (large >= MORE) return "mtu";
     if (udp >= MORE && plain === 0) return "checksum";
-    const isDoubtful = large > 0 || this.#health === "checksum" && this.#mayRefuseChecksums;
+    const isDoubtful = large > 0 || this.health === "checksum" && this.#mayRefuseChecksums;
     if (isDoubtful) return undefined;
     // Before the first time nothing says that it has an agent that probes; after an outage it has time again.
-    const isSilent = this.#heardAtMs > -Infinity &&
-      nowMs - Math.max(this.#heardAtMs, this.#answersSinceMs) > SILENT_MS + SILENT_TURNS * turnsMs;
-    return isSilent ? "no-agent" : "ok";
+    const heardAtMs = this.#time(HEARD_AT);
+    if (heardAtMs === undefined) return "ok";
+    const lastMs = Math.max(heardAtMs, this.#time(ANSWERS_SINCE) ?? -Infinity);
+    return nowMs - lastMs > SILENT_MS + SILENT_TURNS * turnsMs ? "no-agent" : "ok";
   }
-}
-
-function pick(
-  missing: Partial<Record<Question, number>>,
-  questions: readonly Question[],
-): Partial<Record<Question, number>> {
-  return Object.fromEntries(questions.flatMap((question) => {
-    const count = missing[question];
-    return count === undefined ? [] : [[question, count]];
-  }));
 }
 
 function bits(value: number): number {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type Health, PeerHealth, type Question } from "./peer_health.ts";
+import { type Health, PeerHealths, type Question } from "./peer_health.ts";
 
 /** One round: which questions are answered, and which are not. */
 type Round = readonly [answered: readonly Question[], missed: readonly Question[]];
@@ -9,7 +9,7 @@ const WELL: Round = [ALL, []];
 
 /** The healths after each round, one a second; `heard` says that the peer's own probes come in all the while. */
 function story(rounds: readonly Round[], heard = false): Health[] {
-  const health = new PeerHealth(0);
+  const health = new PeerHealths().add(0, 0);
   return rounds.map(([answered, missed], index) => {
     const nowMs = 1000 * (index + 1);
     if (heard) health.heard(nowMs);
@@ -55,7 +55,7 @@ Deno.test("peer health: one that has yet to answer for the first time gets more 
 
 Deno.test("peer health: a firewall that refuses no datagram aloud is no trouble", () => {
   const silent: Round = [["small", "large", "outer"], ["udp", "plain"]];
-  const health = new PeerHealth(0);
+  const health = new PeerHealths().add(0, 0);
   for (let round = 0; round < 10; round++) {
     for (const question of silent[1]) health.missed(question);
     for (const question of silent[0]) health.answered(question, 1);
@@ -67,7 +67,7 @@ Deno.test("peer health: a firewall that refuses no datagram aloud is no trouble"
 });
 
 Deno.test("peer health: a loss now and then is no trouble, but is counted", () => {
-  const health = new PeerHealth(0);
+  const health = new PeerHealths().add(0, 0);
   for (let round = 1; round <= 320; round++) {
     if (round % 16 === 0) health.missed("large");
     else health.answered("large", 2);
@@ -79,7 +79,7 @@ Deno.test("peer health: a loss now and then is no trouble, but is counted", () =
 });
 
 Deno.test("peer health: one that answers and whose agent probes no more has no agent, until it does again", () => {
-  const health = new PeerHealth(0);
+  const health = new PeerHealths().add(0, 0);
   const healths = Array.from({ length: 30 }, (_, index) => {
     const nowMs = 1000 * (index + 1);
     if (index < 10 || index >= 20) health.heard(nowMs);
@@ -95,7 +95,7 @@ Deno.test("peer health: one that answers and whose agent probes no more has no a
 });
 
 Deno.test("peer health: one that never probed, as flannel's, is not missed", () => {
-  const health = new PeerHealth(0);
+  const health = new PeerHealths().add(0, 0);
   for (let nowMs = 0; nowMs < 100_000; nowMs += 1000) {
     health.answered("large", 1);
     health.judge(nowMs, nowMs, 1000);
@@ -111,7 +111,7 @@ Deno.test("peer health: a datagram that is lost right after an outage is no brok
 });
 
 Deno.test("peer health: as a cut ends, neither what comes in first nor an agent that starts is trouble", () => {
-  const health = new PeerHealth(0);
+  const health = new PeerHealths().add(0, 0);
   const healths = Array.from({ length: 40 }, (_, index) => {
     const nowMs = 1000 * (index + 1);
     const isCut = index >= 5 && index < 20;

@@ -20,7 +20,9 @@ import {
   MAX_SLEEP_MS,
   messageOf,
   type Metrics,
+  PackedRows,
   throwDefect,
+  withRoom,
 } from "@denim/core";
 import {
   MIN_PROBE_BYTES,
@@ -35,7 +37,8 @@ import {
   HEALTHS,
   isTrouble,
   MEANING,
-  PeerHealth,
+  type PeerHealth,
+  PeerHealths,
   type Question,
 } from "./peer_health.ts";
 
@@ -108,24 +111,38 @@ export interface ProbedHalf {
   readonly pathMtuBytes: number | undefined;
 }
 
-/** A peer in one family. */
-interface Target {
-  readonly key: string;
-  readonly half: ListedHalf;
-  /** The address that is asked over the data path. */
-  readonly address: IpAddress;
+/** What is kept of one half of a peer. */
+interface KeptHalf extends Pick<ListedHalf, "subnet" | "publicIp"> {
   /** Whether no router may pass the packets on. */
   readonly isNear: boolean;
+  /** The largest packet that reaches it, if nothing is wrong; 0 if it is not probed. */
   readonly mtuBytes: number;
-  readonly health: PeerHealth;
-  /** Its place in the order of turns. */
-  place: number;
-  turns: number;
-  /** The largest packet is at least as long as `low` and at most as `high`, while it is looked for. */
-  search: { low: number; high: number } | undefined;
-  /** What was asked in this round and is answered under the address alone. */
-  closed: { udp?: Asked; plain?: Asked };
 }
+
+/** The address that is asked over the data path. */
+function addressOf({ subnet, isNear }: KeptHalf): IpAddress {
+  return isNear ? subnet.at(1n) : subnet.address;
+}
+
+/** A half of a peer that is asked in this round. */
+interface Target extends KeptHalf {
+  /** Its row; -1 once it has left or was replaced. */
+  row: number;
+  /** The address that is asked over the data path. */
+  readonly address: IpAddress;
+  readonly health: PeerHealth;
+  /** What was asked in this round and is answered under the address alone. */
+  readonly closed: { udp?: Asked; plain?: Asked };
+}
+
+/** The largest packet is at least as long as `low` and at most as `high`, while it is looked for. */
+interface Search {
+  low: number;
+  high: number;
+}
+
+/** Ends the chain of a peer's halves. */
+const NO_ROW = -1;
 
 /** A question that is under way. */
 interface Asked {
@@ -137,20 +154,32 @@ interface Asked {
   answeredAtMs: number;
 }
 
-/** Keeps what is known of each peer's health, up to date. */
+/**
+ * Keeps what is known of each peer's health, up to date. A half of a peer is a row of a few columns of numbers; only those
+ * that are asked in a round are objects meanwhile.
+ */
 export class Prober implements PeerListener {
   readonly #options: ProberOptions;
   readonly #wires = new Map<Family, ProbeWire>();
-  readonly #targets = new Map<string, readonly (Target | undefined)[]>();
-  readonly #byAddress: Readonly<Record<Family, Map<bigint, Target>>> = {
-    4: new Map(),
-    6: new Map(),
-  };
-  /** All targets, in the order of their turns, and whose turn is next. */
-  readonly #order: Target[] = [];
+  /** The halves of all peers, by the address that is asked over the data path. */
+  readonly #halves = new PackedRows<KeptHalf>((half) => `${addressOf(half)}`);
+  /** For each row the next half of the same peer, its place in the order of turns, and how many turns it had. */
+  #nextHalves = new Int32Array(0);
+  #places = new Int32Array(0);
+  #turns = new Int32Array(0);
+  readonly #healths = new PeerHealths();
+  /** The row of each peer's first half, by the key of its lease. */
+  readonly #peers = new Map<string, number>();
+  /** Rows of those that are asked by a router's absence, by their own addresses. */
+  readonly #near = new Map<string, number>();
+  readonly #searches = new Map<number, Search>();
+  /** All rows that are probed, in the order of their turns, and whose turn is next. */
+  readonly #order: number[] = [];
   #next = 0;
   /** Those that are in trouble or may be. */
-  readonly #attention = new Set<Target>();
+  readonly #attention = new Set<number>();
+  /** Those that are asked in this round. */
+  readonly #targets = new Map<number, Target>();
   #asked: Asked[] = [];
   #round = 0;
   /** The time by which health is judged, which stands still while this process does; and when it was set. */
@@ -195,63 +224,78 @@ export class Prober implements PeerListener {
   }
 
   /** @inheritdoc */
-  put(peer: ListedPeer): void {
-    const before = this.#targets.get(peer.key);
-    const { hasDeviceAddress, mtuBytes } = peer.way;
-    const targets = peer.halves.map((half, index): Target | undefined => {
-      const { subnet, isDirect } = half;
+  put({ key, way, halves }: ListedPeer): void {
+    const before = this.#rowsOf(key);
+    const rows = halves.map(({ subnet, publicIp, isDirect }, index) => {
+      const { hasDeviceAddress } = way;
       // Without a tunnel's device a node has its subnet's gateway, once pods were there.
-      if (!hasDeviceAddress && !isDirect) return undefined;
-      const target: Target = {
-        key: peer.key,
-        half,
-        address: hasDeviceAddress ? subnet.address : subnet.at(1n),
-        isNear: !hasDeviceAddress,
-        mtuBytes,
-        health: before?.[index]?.health ?? new PeerHealth(this.#now()),
-        place: -1,
-        turns: 0,
-        search: undefined,
-        closed: {},
-      };
-      return target;
+      const mtuBytes = hasDeviceAddress || isDirect ? way.mtuBytes : 0;
+      const row = this.#halves.add({ subnet, publicIp, isNear: !hasDeviceAddress, mtuBytes });
+      const was = before[index];
+      if (was === undefined) this.#healths.add(row, this.#now());
+      else this.#healths.copy(row, was);
+      return row;
     });
-    this.delete(peer.key);
-    this.#targets.set(peer.key, targets);
-    for (const target of targets) if (target !== undefined) this.#add(target);
+    this.delete(key);
+    rows.forEach((row, index) => {
+      this.#nextHalves = withRoom(this.#nextHalves, row);
+      this.#nextHalves[row] = rows[index + 1] ?? NO_ROW;
+      this.#add(row);
+    });
+    if (rows.length > 0) this.#peers.set(key, rows[0]!);
     this.#arrivals.add();
   }
 
-  #add(target: Target): void {
-    const { address, half: { publicIp }, isNear, health } = target;
-    target.place = this.#order.push(target) - 1;
+  #add(row: number): void {
+    const { publicIp, isNear, mtuBytes } = this.#halves.at(row);
+    this.#places = withRoom(this.#places, row);
+    this.#turns = withRoom(this.#turns, row);
+    this.#places[row] = NO_ROW;
+    this.#turns[row] = 0;
+    if (mtuBytes === 0) return;
+    this.#places[row] = this.#order.push(row) - 1;
     // Whom a packet is heard from, too: a node sends from this address, or, on the link, from its own.
-    this.#byAddress[address.family].set(address.value, target);
-    if (isNear) this.#byAddress[publicIp.family].set(publicIp.value, target);
-    this.#count(health.health, 1);
-    this.#attention.add(target);
+    if (isNear) this.#near.set(`${publicIp}`, row);
+    this.#count(this.#healths.at(row).health, 1);
+    this.#attention.add(row);
+  }
+
+  /** The rows of a peer's halves. */
+  #rowsOf(key: string): number[] {
+    const rows: number[] = [];
+    let row = this.#peers.get(key) ?? NO_ROW;
+    for (; row !== NO_ROW; row = this.#nextHalves[row]!) rows.push(row);
+    return rows;
+  }
+
+  /** The row of the peer that packets come from under an address. */
+  #rowAt(address: IpAddress): number {
+    return this.#near.get(`${address}`) ?? this.#halves.find(`${address}`)?.row ?? NO_ROW;
   }
 
   /** @inheritdoc */
   delete(key: string): void {
-    for (const target of this.#targets.get(key) ?? []) {
-      if (target === undefined) continue;
+    for (const row of this.#rowsOf(key)) {
+      const { publicIp, mtuBytes } = this.#halves.at(row);
+      this.#halves.remove(row);
+      if (mtuBytes === 0) continue;
+      const place = this.#places[row]!;
       const last = this.#order.pop()!;
-      if (last !== target) {
-        this.#order[target.place] = last;
-        last.place = target.place;
+      if (last !== row) {
+        this.#order[place] = last;
+        this.#places[last] = place;
       }
-      target.place = -1;
-      const { address, half: { publicIp } } = target;
-      for (const one of [address, publicIp]) {
-        const known = this.#byAddress[one.family];
-        if (known.get(one.value) === target) known.delete(one.value);
-      }
-      this.#attention.delete(target);
-      this.#count(target.health.health, -1);
-      if (isTrouble(target.health.health)) this.#options.onChange?.();
+      const target = this.#targets.get(row);
+      if (target !== undefined) target.row = NO_ROW;
+      this.#targets.delete(row);
+      if (this.#near.get(`${publicIp}`) === row) this.#near.delete(`${publicIp}`);
+      this.#searches.delete(row);
+      this.#attention.delete(row);
+      const { health } = this.#healths.at(row);
+      this.#count(health, -1);
+      if (isTrouble(health)) this.#options.onChange?.();
     }
-    this.#targets.delete(key);
+    this.#peers.delete(key);
   }
 
   #count(health: Health, by: number): void {
@@ -260,9 +304,11 @@ export class Prober implements PeerListener {
 
   /** How a peer's halves are, in their order; `undefined` for one that is not probed. */
   of(key: string): readonly (ProbedHalf | undefined)[] {
-    return (this.#targets.get(key) ?? []).map((target) => {
-      if (target === undefined) return undefined;
-      const { health: { health, sinceMs, roundTripMs, loss }, search, mtuBytes } = target;
+    return this.#rowsOf(key).map((row) => {
+      const { mtuBytes } = this.#halves.at(row);
+      if (mtuBytes === 0) return undefined;
+      const { health, sinceMs, roundTripMs, loss } = this.#healths.at(row);
+      const search = this.#searches.get(row);
       const found = search?.low === search?.high ? search?.low : undefined;
       const passesAll = health === "ok" || health === "checksum" || health === "no-agent";
       const pathMtuBytes = passesAll ? mtuBytes : found;
@@ -272,12 +318,11 @@ export class Prober implements PeerListener {
 
   /** The peers that are in trouble. */
   troubles(): Trouble[] {
-    return [...this.#attention].filter(({ health: { health } }) => isTrouble(health))
-      .map(({ half, health: { health, sinceMs } }) => ({
-        subnet: `${half.subnet}`,
-        health,
-        sinceMs,
-      }));
+    return [...this.#attention].flatMap((row) => {
+      const { health, sinceMs } = this.#healths.at(row);
+      if (!isTrouble(health)) return [];
+      return [{ subnet: `${this.#halves.at(row).subnet}`, health, sinceMs }];
+    });
   }
 
   /** Probes until the signal is aborted. If the kernel does not let it, the log says so, and it returns. */
@@ -318,13 +363,13 @@ export class Prober implements PeerListener {
       if (asked?.probe.kind === "near") asked.answeredAtMs = atMs;
     },
     onClosed: (kind, from, atMs) => {
-      const asked = this.#byAddress[from.family].get(from.value)?.closed[kind];
+      const asked = this.#targets.get(this.#rowAt(from))?.closed[kind];
       if (asked !== undefined) asked.answeredAtMs = atMs;
     },
     onRequest: (tag, from) => {
-      if (tag === TAG.inner) {
-        this.#byAddress[from.family].get(from.value)?.health.heard(this.#awakeMs);
-      }
+      if (tag !== TAG.inner) return;
+      const row = this.#rowAt(from);
+      if (row !== NO_ROW) this.#healths.at(row).heard(this.#awakeMs);
     },
   };
 
@@ -337,45 +382,43 @@ export class Prober implements PeerListener {
   /** Takes the answers of the round, and judges the peers that were asked. */
   #settle(): void {
     const changed: Target[] = [];
-    const targets = new Set<Target>();
-    for (const asked of this.#asked) {
-      // It has left, or was replaced.
-      if (asked.target.place < 0) continue;
-      targets.add(asked.target);
-      this.#take(asked);
-    }
+    for (const asked of this.#asked) if (asked.target.row !== NO_ROW) this.#take(asked);
     this.#asked = [];
     const dateMs = this.#now();
     // Peers have as many peers, and ask them as often.
-    const turnsMs = TICK_MS * this.#order.length / Math.max(this.#turns, 1);
-    for (const target of targets) {
-      target.closed = {};
-      const { health } = target;
+    const turnsMs = TICK_MS * this.#order.length / Math.max(this.#turnsARound, 1);
+    for (const [row, target] of this.#targets) {
+      const { health, address, mtuBytes } = target;
       const before = health.health;
       if (health.judge(this.#awakeMs, dateMs, turnsMs)) {
         this.#count(before, -1);
         this.#count(health.health, 1);
-        target.search = health.health === "mtu"
-          ? { low: MIN_PROBE_BYTES[target.address.family], high: target.mtuBytes - 1 }
-          : undefined;
+        if (health.health === "mtu") {
+          this.#searches.set(row, {
+            low: MIN_PROBE_BYTES[address.family],
+            high: mtuBytes - 1,
+          });
+        } else this.#searches.delete(row);
         if (before !== "unknown" || health.health !== "ok") changed.push(target);
       }
-      if (health.needsAttention) this.#attention.add(target);
-      else this.#attention.delete(target);
+      if (health.needsAttention) this.#attention.add(row);
+      else this.#attention.delete(row);
       if (health.loss !== undefined) this.#losses.observe(health.loss);
     }
+    this.#targets.clear();
     if (changed.length === 0) return;
     this.#log(changed);
     this.#options.onChange?.();
   }
 
   #take({ target, question, probe, answeredAtMs }: Asked): void {
-    const { health, search } = target;
+    const { health } = target;
     if (probe.outcome === "busy") return;
     this.#sent.get(question)!.add();
     const isAnswered = answeredAtMs > 0;
     if (!isAnswered) this.#lost.get(question)!.add();
     if (question === "search") {
+      const search = this.#searches.get(target.row);
       if (search === undefined) return;
       // The largest comes first: what is lost by chance does not hide a larger one that got through.
       if (probe.bytes <= search.low) return;
@@ -392,11 +435,9 @@ export class Prober implements PeerListener {
 
   #log(changed: readonly Target[]): void {
     const { log } = this.#options;
-    for (const { half, health: { health } } of changed.slice(0, MAX_LINES)) {
-      const text = `peer ${half.subnet} (${half.publicIp}) ${
-        MEANING[health as keyof typeof MEANING]
-      }`;
-      const fields = { subnet: `${half.subnet}`, publicIp: `${half.publicIp}`, health };
+    for (const { subnet, publicIp, health: { health } } of changed.slice(0, MAX_LINES)) {
+      const text = `peer ${subnet} (${publicIp}) ${MEANING[health as keyof typeof MEANING]}`;
+      const fields = { subnet: `${subnet}`, publicIp: `${publicIp}`, health };
       if (health === "ok") log.info("peer-healthy", text, fields);
       else log.warn("peer-unhealthy", text, fields);
     }
@@ -413,26 +454,35 @@ export class Prober implements PeerListener {
   /** Asks those that need attention, and those whose turn it is. */
   #ask(): void {
     this.#round++;
-    const chosen = new Set<Target>();
-    for (const target of this.#attention) {
+    const chosen = new Set<number>();
+    for (const row of this.#attention) {
       if (chosen.size >= this.#few) break;
-      chosen.add(target);
+      chosen.add(row);
     }
-    for (const target of chosen) {
+    for (const row of chosen) {
       // Those behind come first the next time.
-      this.#attention.delete(target);
-      this.#attention.add(target);
-      this.#askAll(target);
+      this.#attention.delete(row);
+      this.#attention.add(row);
+      this.#askAll(this.#target(row));
     }
     const { length: count } = this.#order;
-    const turns = this.#turns;
+    const turns = this.#turnsARound;
     for (let turn = 0; turn < turns; turn++) {
       this.#next = (this.#next + 1) % count;
-      const target = this.#order[this.#next]!;
-      if (!chosen.has(target)) this.#askInTurn(target);
+      const row = this.#order[this.#next]!;
+      if (!chosen.has(row)) this.#askInTurn(this.#target(row));
     }
     const probes = Map.groupBy(this.#asked.map(({ probe }) => probe), ({ to }) => to.family);
     for (const [family, of] of probes) this.#wire(family).send(of);
+  }
+
+  /** What is in a row, to be asked in this round. */
+  #target(row: number): Target {
+    const half = this.#halves.at(row);
+    const health = this.#healths.at(row);
+    const target = { ...half, row, address: addressOf(half), health, closed: {} };
+    this.#targets.set(row, target);
+    return target;
   }
 
   /** So many peers that need attention get it in one round. */
@@ -441,7 +491,7 @@ export class Prober implements PeerListener {
   }
 
   /** So many peers have their turn in one round. */
-  get #turns(): number {
+  get #turnsARound(): number {
     const { length } = this.#order;
     return Math.min(length, Math.max(this.#few, Math.min(Math.ceil(length / ROUNDS), MAX_TURNS)));
   }
@@ -459,8 +509,8 @@ export class Prober implements PeerListener {
 
   /** Asks one thing, which costs as much whether the peer answers or not. */
   #askInTurn(target: Target): void {
-    const { health, isNear } = target;
-    const turn = target.turns++;
+    const { row, health, isNear } = target;
+    const turn = this.#turns[row]!++;
     if (health.needsAttention) return this.#askOne(target, "small");
     if (turn % OUTER_TURNS === 0) this.#askOne(target, "outer");
     // What answers to either of these also shows that small packets pass.
@@ -470,10 +520,11 @@ export class Prober implements PeerListener {
 
   /** Asks everything that there is to find out. */
   #askAll(target: Target): void {
-    const { health, search, isNear } = target;
+    const { row, health, isNear } = target;
     for (const question of health.questions) {
       if (!isNear || question !== "udp" && question !== "plain") this.#askOne(target, question);
     }
+    const search = this.#searches.get(row);
     if (search === undefined || search.low === search.high) return;
     const step = Math.ceil((search.high - search.low) / SEARCHED_SIZES);
     for (let bytes = search.high; bytes > search.low; bytes -= step) {
@@ -482,7 +533,7 @@ export class Prober implements PeerListener {
   }
 
   #askOne(target: Target, question: Asked["question"], bytes?: number): void {
-    const { address, half: { publicIp }, isNear, mtuBytes } = target;
+    const { address, publicIp, isNear, mtuBytes } = target;
     const index = this.#asked.length;
     if (index >= 1 << INDEX_BITS) return;
     const isOuter = question === "outer";

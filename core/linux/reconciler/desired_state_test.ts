@@ -14,9 +14,10 @@ function create() {
   return {
     desired,
     set(owner: string, ...objects: readonly Thing[]): string[] {
-      desired.set(owner, objects, (kind, key, before) => {
-        const now = desired.get(kind, key)?.object as Thing | undefined;
-        reports.push(`${key} ${(before as Thing | undefined)?.value} → ${now?.value}`);
+      desired.set(owner, objects, (kind, key, now, before) => {
+        assert.deepEqual(now, desired.get(kind, key)?.object);
+        const [from, to] = [before, now].map((thing) => (thing as Thing | undefined)?.value);
+        reports.push(`${key} ${from} → ${to}`);
       });
       return reports.splice(0);
     },
@@ -70,6 +71,6 @@ Deno.test("of two owners the later one has its object, and the other one's comes
 Deno.test("objects of two kinds do not meet", () => {
   const { desired, set } = create();
   set("a", thing("x", 1), thing("x", 2, "other"));
-  assert.deepEqual([...desired.of("thing").keys()], ["thing:x"]);
-  assert.deepEqual([...desired.of("other").keys()], ["other:x"]);
+  assert.deepEqual([...desired.of("thing").values()].map(({ key }) => key), ["thing:x"]);
+  assert.deepEqual([...desired.of("other").values()].map(({ key }) => key), ["other:x"]);
 });

@@ -8,7 +8,7 @@ import type { AnyStep, AnyTable, KernelItem } from "./kernel_table.ts";
 
 /** One kind of a table's objects, or some of them. */
 export interface DiffKind {
-  /** What is wanted, by key. */
+  /** What is wanted, by key; what is known to be there as wanted may be left out. */
   readonly wanted: Iterable<readonly [key: string, object: KernelItem]>;
   /** Whether anything is wanted under a key. */
   isWanted(key: string): boolean;

@@ -186,12 +186,24 @@ export interface Wanted {
   readonly object: KernelItem;
 }
 
+/** What is wanted of one kind, by key. An object that is read is equal to what was asked for, and may be another one. */
+export interface WantedObjects {
+  /** How many objects. */
+  readonly size: number;
+  /** What is wanted under a key. */
+  get(key: string): Wanted | undefined;
+  /** Whether anything is wanted under a key. */
+  has(key: string): boolean;
+  /** All of it, in no certain order. */
+  values(): IteratorObject<Wanted>;
+}
+
 /** What is wanted, for those who only read it. */
 export interface DesiredView {
   /** What is wanted of a kind under a key. */
   get(kind: string, key: string): Wanted | undefined;
-  /** All that is wanted of a kind, by key. */
-  of(kind: string): ReadonlyMap<string, Wanted>;
+  /** All that is wanted of a kind. */
+  of(kind: string): WantedObjects;
 }
 
 /** All that one reconciler keeps. */

@@ -15,7 +15,7 @@
  *  5. **apply**. The table takes the other steps, rtnetlink's in batches. Removals at the end of a table's steps are
  *     kept until all tables have made what is wanted, and are then taken in the opposite order of tables: at no time
  *     does a packet find neither the old way nor the new one.
- *  6. **settle**. What a successful step left is remembered as *known*. A device that was made or set up has lost what
+ *  6. **settle**. What a successful step left is remembered as *there*. A device that was made or set up has lost what
  *     it carried: later tables are compared in full. A table in which a step failed is compared in full later.
  *
  * {@link Reconciler.run} keeps it so. Tables report what others change: that makes keys dirty or, if events were lost,
@@ -41,6 +41,7 @@ import { type Metrics, NO_METRICS } from "../../metrics.ts";
 import { sleep } from "../../sleep.ts";
 import { DesiredState } from "./desired_state.ts";
 import { diff } from "./diff.ts";
+import type { KindObjects } from "./kind_objects.ts";
 import type {
   AnyStep,
   AnyTable,
@@ -93,8 +94,8 @@ export interface ReconcilerOptions {
 interface KindState {
   readonly name: string;
   readonly table: TableState;
-  /** What the kernel has of it, as far as is known, by key: what was put, reported or dumped last. */
-  known: Map<string, KernelItem>;
+  /** What is wanted of it, and what the kernel has. */
+  readonly objects: KindObjects;
   /** Keys at which the kernel may differ from what is wanted. */
   readonly dirty: Set<string>;
 }
@@ -169,7 +170,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
     this.#schedule = new RepairSchedule({ log, metrics, now });
     this.#desired = new DesiredState((object) => this.#keeper(object).key(object));
     this.#kernel = open(this.#desired);
-    ({ tables: this.#tables, kinds: this.#kinds } = statesOf(this.#kernel.tables));
+    ({ tables: this.#tables, kinds: this.#kinds } = statesOf(this.#kernel.tables, this.#desired));
     this.#derivations = Object.entries(this.#kernel.derivations ?? {})
       .map(([name, derivation]) => {
         const own = derivation.kinds.map((kind) => this.#kinds.get(kind)!.table);
@@ -210,14 +211,13 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
   }
 
   #set(owner: string, objects: readonly KernelItem[]): void {
-    this.#desired.set(owner, objects, (name, key, before) => {
+    this.#desired.set(owner, objects, (name, key, wanted, before) => {
       const kind = this.#kinds.get(name);
       if (kind === undefined) {
         this.#derivations.find((state) => state.name === name)!.due = true;
         return;
       }
       const { table } = kind.table;
-      const wanted = this.#desired.get(name, key)?.object;
       if (wanted === undefined || before === undefined || !table.equal(wanted, before)) {
         this.#schedule.request(key);
       }
@@ -320,9 +320,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
   }
 
   *#wantedOf(kinds: readonly KindState[]): Generator<KernelItem> {
-    for (const { name } of kinds) {
-      for (const { object } of this.#desired.of(name).values()) yield object;
-    }
+    for (const { objects } of kinds) for (const { object } of objects.values()) yield object;
   }
 
   #isDelayed(table: AnyTable, step: AnyStep): boolean {
@@ -332,73 +330,71 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
 
   #compareDirty({ table, kinds }: TableState): AnyStep[] {
     if (kinds.every(({ dirty }) => dirty.size === 0)) return [];
-    const sections = kinds.map(({ name, known, dirty }) => {
-      const desired = this.#desired.of(name);
+    const sections = kinds.map(({ objects, dirty }) => {
       const wanted: (readonly [string, KernelItem])[] = [];
       const found = new Map<string, KernelItem>();
       for (const key of dirty) {
-        const object = desired.get(key)?.object;
+        const object = objects.find(key)?.value;
         if (object !== undefined) wanted.push([key, object]);
-        const there = object && table.find?.(object) || known.get(key);
+        const there = object && table.find?.(object) || objects.there(key);
         if (there === undefined) continue;
         found.set(key, there);
         // A setting that no owner wants any more stays as it is.
-        if (object === undefined && !table.ours(there, true)) known.delete(key);
+        if (object === undefined && !table.ours(there, true)) objects.setGone(key);
       }
       dirty.clear();
-      return { wanted, isWanted: (key: string) => desired.has(key), found, wasKnown: () => false };
+      return { wanted, isWanted: (key: string) => objects.has(key), found, wasKnown: () => false };
     });
     return diff(table, sections);
   }
 
   #compareAll(state: TableState): AnyStep[] {
     const { table, kinds } = state;
+    for (const { objects } of kinds) objects.startListing();
+    // What is as wanted is listed by a mark: there may be hundreds of thousands.
     const found = new Map(kinds.map(({ name }) => [name, new Map<string, KernelItem>()]));
     const duplicates: AnyStep[] = [];
     for (const object of table.dump()) {
-      const { name, known } = this.#kinds.get(object.kind)!;
+      const { name, objects } = this.#kinds.get(object.kind)!;
       const key = table.key(object);
-      const wanted = this.#desired.get(name, key)?.object;
-      const objects = found.get(name)!;
+      const wanted = objects.find(key);
+      const others = found.get(name)!;
       if (wanted === undefined) {
-        if (table.ours(object, known.has(key))) objects.set(key, object);
+        if (table.ours(object, objects.isThere(key))) others.set(key, object);
         continue;
       }
-      const before = objects.get(key);
-      const right = table.equal(wanted, object);
-      if (before !== undefined && right !== (before === wanted)) {
+      const right = table.equal(wanted.value, object);
+      const wasRight = objects.isListed(wanted.row);
+      const before = wasRight ? wanted.value : others.get(key);
+      if (before !== undefined && right !== wasRight) {
         // Two in one place, as the kernel allows of routes: the wrong one goes, if it is denim's.
         const wrong = right ? before : object;
         if (table.ours(wrong, false)) {
           duplicates.push({ action: "remove", object: wrong, key: `${key}, the second` });
         }
-        if (right) objects.set(key, wanted);
-      } else {
-        // Keep the wanted object rather than the equal one just parsed: there may be hundreds of thousands.
-        objects.set(key, right ? wanted : object);
-      }
+        others.delete(key);
+        objects.list(wanted.row);
+      } else if (right) objects.list(wanted.row);
+      else others.set(key, object);
     }
-    const sections = kinds.map((kind) => {
-      const { name, known, dirty } = kind;
-      const desired = this.#desired.of(name);
-      const objects = found.get(name)!;
-      for (const key of dirty) {
+    const sections = kinds.map(({ name, objects, dirty }) => {
+      const others = found.get(name)!;
+      for (const [key, had] of objects.others) {
         // The dump may not cover what is denim's no longer, such as a former pod bridge's addresses.
-        const had = known.get(key);
-        if (had !== undefined && !desired.has(key) && !objects.has(key)) objects.set(key, had);
+        if (dirty.has(key) && !objects.has(key) && !others.has(key)) others.set(key, had);
       }
       dirty.clear();
-      kind.known = objects;
       this.#schedule.forgetDelays(name);
       return {
-        wanted: objectsOf(desired),
-        isWanted: (key: string) => desired.has(key),
-        found: objects,
-        wasKnown: (key: string) => known.has(key),
+        wanted: objects.unlisted(),
+        isWanted: (key: string) => objects.has(key),
+        found: others,
+        wasKnown: (key: string) => objects.isThere(key),
       };
     });
     state.stale = state.failing = false;
     const steps = diff(table, sections);
+    for (const { name, objects } of kinds) objects.endListing(found.get(name)!);
     return duplicates.length === 0 ? steps : [...steps, ...duplicates];
   }
 
@@ -419,10 +415,10 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
         countStep(pass, object.kind, "fail");
         continue;
       }
-      const { known } = this.#kinds.get(object.kind)!;
-      if (action === "remove") known.delete(key);
+      const { objects } = this.#kinds.get(object.kind)!;
+      if (action === "remove") objects.setGone(key);
       else {
-        known.set(key, object);
+        objects.setAsWanted(key);
         carried ||= table.carries?.(object) ?? false;
       }
       pass.changes++;
@@ -485,12 +481,14 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
       found: (object) => {
         const kind = this.#kinds.get(object.kind)!;
         const key = table.key(object);
-        const wanted = this.#desired.get(object.kind, key)?.object;
-        if (kind.known.has(key) || table.ours(object, false)) {
-          // The kernel reports what denim itself made, too, of some kinds: keep one object, not two equal ones.
-          const right = wanted !== undefined && table.equal(wanted, object);
-          kind.known.set(key, right ? wanted : object);
-          if (!right) this.#wake(kind, key);
+        const wanted = kind.objects.find(key)?.value;
+        if (kind.objects.isThere(key) || table.ours(object, false)) {
+          // The kernel reports what denim itself made, too, of some kinds.
+          if (wanted !== undefined && table.equal(wanted, object)) kind.objects.setAsWanted(key);
+          else {
+            kind.objects.setThere(key, object);
+            this.#wake(kind, key);
+          }
         } else {
           // If denim has nothing here yet, another program's object is in the way, and stays.
           if (wanted !== undefined) this.#wake(kind, key);
@@ -500,8 +498,8 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
       gone: (object) => {
         const kind = this.#kinds.get(object.kind)!;
         const key = table.key(object);
-        const wanted = this.#desired.get(object.kind, key);
-        const wasKnown = kind.known.delete(key);
+        const wanted = kind.objects.get(key);
+        const wasKnown = kind.objects.setGone(key);
         if (wanted === undefined) {
           if (!wasKnown && !table.ours(object, false)) this.#kernel.onForeign?.(object);
           return;
@@ -531,7 +529,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
     for (const { object, key } of this.#desired.ofOwner(owner)) {
       const kind = this.#kinds.get(object.kind);
       if (kind?.table.table.needs?.(object).includes(gone) !== true) continue;
-      kind.known.delete(key);
+      kind.objects.setGone(key);
       this.#mark(kind, key);
     }
   }
@@ -592,23 +590,18 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
 
 function statesOf(
   tables: KernelTables["tables"],
+  desired: DesiredState,
 ): { readonly tables: readonly TableState[]; readonly kinds: ReadonlyMap<string, KindState> } {
   const states = new Map<AnyTable, TableState>();
   const kinds = new Map<string, KindState>();
   for (const [name, table] of Object.entries(tables)) {
     const state = states.get(table) ?? { table, kinds: [], stale: false, failing: false };
     states.set(table, state);
-    const kind: KindState = { name, table: state, known: new Map(), dirty: new Set() };
+    const kind: KindState = { name, table: state, objects: desired.of(name), dirty: new Set() };
     state.kinds.push(kind);
     kinds.set(name, kind);
   }
   return { tables: [...states.values()], kinds };
-}
-
-function* objectsOf(
-  desired: ReadonlyMap<string, { readonly object: KernelItem }>,
-): Generator<readonly [string, KernelItem]> {
-  for (const [key, { object }] of desired) yield [key, object];
 }
 
 function countStep({ steps }: Pass, kind: string, end: StepEnd): void {

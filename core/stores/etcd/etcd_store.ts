@@ -320,23 +320,33 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       this.#listing = undefined;
       return listing;
     };
-    for await (const { rows, present } of this.#follow(this.#range, signal, list)) {
-      const put: Lease[] = [];
-      const removed = present === undefined ? [] : [...told].filter((key) => !present.has(key));
-      for (const key of removed) told.delete(key);
-      for (const [key, row] of rows) {
-        const lease = row && this.#find(row)?.lease;
-        if (row === undefined) this.#reader.remove(key);
-        if (lease !== undefined) {
-          told.add(key);
-          put.push(lease);
-        } else if (told.delete(key)) removed.push(key);
-      }
-      this.#client.nodes = told.size;
-      if (first) yield { kind: "snapshot", leases: put };
-      else if (put.length > 0 || removed.length > 0) yield { kind: "changes", put, removed };
+    for await (const news of this.#follow(this.#range, signal, list)) {
+      let event: LeaseEvent | undefined = this.#eventOf(news, told, first);
       first = false;
+      if (event !== undefined) yield event;
+      // A generator keeps its variables while it waits, and with them, at first, all leases.
+      event = undefined;
     }
+  }
+
+  /** What news mean for leases; `undefined` if nothing. Empties them. */
+  #eventOf({ rows, present }: News, told: Set<string>, first: boolean): LeaseEvent | undefined {
+    const put: Lease[] = [];
+    const removed = present === undefined ? [] : [...told].filter((key) => !present.has(key));
+    for (const key of removed) told.delete(key);
+    for (const [key, row] of rows) {
+      const lease = row && this.#find(row)?.lease;
+      if (row === undefined) this.#reader.remove(key);
+      if (lease !== undefined) {
+        told.add(key);
+        put.push(lease);
+      } else if (told.delete(key)) removed.push(key);
+    }
+    rows.clear();
+    present?.clear();
+    this.#client.nodes = told.size;
+    if (first) return { kind: "snapshot", leases: put };
+    return put.length > 0 || removed.length > 0 ? { kind: "changes", put, removed } : undefined;
   }
 
   /** See {@link LeaseStore.servers}: all that may have to be reached. */
@@ -401,15 +411,9 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     while (!ending.aborted) {
       try {
         if (!listed) {
-          const { rows, revision, clusterId } = await list(ending);
-          // Another cluster's revisions don't tell what is new.
-          const same = clusterId === next.clusterId && revision + 1 >= next.revision;
-          const news = same ? rows.filter((row) => row.modRevision >= next.revision) : rows;
-          yield {
-            rows: new Map(news.map((row) => [row.key, row])),
-            present: new Set(rows.map(({ key }) => key)),
-          };
-          next = { revision: revision + 1, clusterId };
+          const found = newsOf(await list(ending), next);
+          yield found.news;
+          next = found.next;
           listed = began = true;
         }
         for await (const responses of this.#client.watch(range, next, ending)) {
@@ -707,9 +711,26 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
 /** What has changed in a range of keys. */
 interface News {
   /** By the keys' last parts: rows that were written; `undefined` for those that were deleted. */
-  readonly rows: ReadonlyMap<string, Row | undefined>;
+  readonly rows: Map<string, Row | undefined>;
   /** If the range was listed, all its keys: others are gone. */
-  readonly present: ReadonlySet<string> | undefined;
+  readonly present: Set<string> | undefined;
+}
+
+/** What a listing says that is new to those who know of everything before `next`, and what is next to them then. */
+function newsOf(
+  { rows, revision, clusterId }: Listing,
+  next: { readonly revision: number; readonly clusterId: string },
+): { readonly news: News; readonly next: typeof next } {
+  // Another cluster's revisions don't tell what is new.
+  const same = clusterId === next.clusterId && revision + 1 >= next.revision;
+  const news = same ? rows.filter((row) => row.modRevision >= next.revision) : rows;
+  return {
+    news: {
+      rows: new Map(news.map((row) => [row.key, row])),
+      present: new Set(rows.map(({ key }) => key)),
+    },
+    next: { revision: revision + 1, clusterId },
+  };
 }
 
 /** A lease to write. */
