@@ -26,7 +26,10 @@ export interface ListedPeer {
   readonly way: PeerWay;
   /** One half for each family of its lease. */
   readonly halves: readonly ListedHalf[];
-  /** When it came, published something else, or began to be reached in another way, in milliseconds since 1970. */
+  /**
+   * When it came, published something else, or began to be reached in another way, in milliseconds since 1970. No two
+   * changes have the same.
+   */
   readonly changedAtMs: number;
 }
 
@@ -94,7 +97,7 @@ export class PeerList {
         const isDirect = !isTunnel && own !== undefined && own.via.equals(publicIp);
         return { subnet, publicIp, device, isDirect };
       }),
-      changedAtMs: Date.now(),
+      changedAtMs: Math.max(Date.now(), (before?.value.changedAtMs ?? 0) + 1),
     };
     if (isSame && before !== undefined && isReachedAlike(before.value, listed)) return;
     if (before === undefined) this.#peers.add(listed);

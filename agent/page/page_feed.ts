@@ -99,12 +99,6 @@ export interface PageSources {
 /** The parts of the news that are sent as a whole. */
 type Parts = Omit<PageNews, "atMs" | "isAll" | "peers" | "healths" | "gone">;
 
-/** A peer as it was sent last. */
-interface SentPeer {
-  readonly listed: ListedPeer;
-  readonly row: PeerRow;
-}
-
 const encoder = new TextEncoder();
 
 /** Sends news to pages, as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html). */
@@ -112,7 +106,8 @@ export class PageFeed implements Disposable {
   readonly #sources: PageSources;
   readonly #followers = new Set<ReadableStreamDefaultController<Uint8Array>>();
   readonly #parts = new Map<keyof Parts, { readonly text: string; readonly value: unknown }>();
-  readonly #peers = new Map<string, SentPeer>();
+  /** Peers as they were sent last. */
+  readonly #peers = new Map<string, PeerRow>();
   #mesh: NonNullable<PageNews["mesh"]> = { report: null, error: null };
   #running: AbortController | undefined;
   #isOver = false;
@@ -207,7 +202,7 @@ export class PageFeed implements Disposable {
       atMs: Date.now(),
       isAll: true,
       ...Object.fromEntries([...this.#parts].map(([name, { value }]) => [name, value])),
-      peers: [...this.#peers.values()].map(({ row }) => row),
+      peers: [...this.#peers.values()],
     };
   }
 
@@ -242,16 +237,12 @@ export class PageFeed implements Disposable {
       const { key } = listed;
       const sent = this.#peers.get(key);
       const probed = node!.health(key);
-      if (sent?.listed === listed && isSame(sent.row[4], probed)) continue;
-      const found = probed.map(healthRow);
-      if (sent?.listed === listed) {
-        healths.push([key, found]);
-        this.#peers.set(key, { listed, row: [...sent.row.slice(0, 4), found] as never });
-      } else {
-        const row = peerRow(listed, found);
-        peers.push(row);
-        this.#peers.set(key, { listed, row });
-      }
+      const isListed = sent?.[2] === listed.changedAtMs;
+      if (isListed && isSame(sent[4], probed)) continue;
+      const row = peerRow(listed, probed.map(healthRow));
+      this.#peers.set(key, row);
+      if (isListed) healths.push([key, row[4]]);
+      else peers.push(row);
     }
     // All that are there were sent.
     if (this.#peers.size !== (node?.peers.size ?? 0)) {
