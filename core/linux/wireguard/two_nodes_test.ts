@@ -25,7 +25,7 @@ type Hand = typeof HANDS[number];
 /** A node with this number, in its address, its key and its subnet. */
 class Node implements Disposable {
   readonly ns = new ScratchNamespace();
-  readonly reconciler: Reconciler = this.ns.run(() => new Reconciler({ log: new RecordingLog() }));
+  reconciler: Reconciler = this.#agent();
   /** Of its own: programs' sockets share a folder. */
   readonly device = `wg${crypto.getRandomValues(new Uint8Array(4)).toHex()}`;
   readonly number: number;
@@ -33,6 +33,7 @@ class Node implements Disposable {
   constructor(number: number, hand: Hand) {
     this.number = number;
     this.ns.ip("link set lo up");
+    this.ns.ip(`addr add 10.5.${number}.1/32 dev lo`);
     // A device that there is already is taken over, whichever it is.
     if (hand === "program") this.ns.run(() => sh(`wireguard-go ${this.device}`));
   }
@@ -41,7 +42,24 @@ class Node implements Disposable {
     return IpAddress.parse(`10.5.${this.number}.0`);
   }
 
+  #agent(): Reconciler {
+    return this.ns.run(() => new Reconciler({ log: new RecordingLog() }));
+  }
+
   start(): void {
+    this.#want();
+    assert.deepEqual(this.reconciler.check().failures, []);
+  }
+
+  /** Another agent takes over, which knows of no peer yet. */
+  restart(): void {
+    this.reconciler[Symbol.dispose]();
+    this.reconciler = this.#agent();
+    this.#want();
+    assert.deepEqual(this.reconciler.apply().failures, []);
+  }
+
+  #want(): void {
     const { device, number, source } = this;
     const privateKey = new WireguardSecret(octets(number));
     const objects: KernelObject[] = [
@@ -51,8 +69,6 @@ class Node implements Disposable {
       { kind: "route", destination: Cidr.parse("10.5.0.0/16"), device, source },
     ];
     this.reconciler.set("node", objects);
-    assert.deepEqual(this.reconciler.check().failures, []);
-    this.ns.ip(`addr add 10.5.${number}.1/32 dev lo`);
   }
 
   async know(other: Node, changes: Partial<WireguardPeer> = {}): Promise<void> {
@@ -102,6 +118,14 @@ for (const ours of HANDS) {
       for (const { reconciler } of [a, b]) {
         assert.deepEqual(reconciler.check(), { changes: 0, failures: [] });
       }
+      // Another agent of a's leaves alone what is as wanted: packets go where b was heard last, and none is lost.
+      const wg = (words: string) => sh(`nsenter --net=${a.ns.path} wg ${words}`);
+      b.ns.ip("addr add 10.99.0.12/24 dev eth0");
+      wg(`set ${a.device} peer ${wg(`show ${a.device} peers`).trim()} endpoint 10.99.0.12:51820`);
+      a.restart();
+      await a.know(b, { presharedKey });
+      assert.match(wg(`show ${a.device} endpoints`), /\t10\.99\.0\.12:51820\n/);
+      assert.deepEqual(a.reconciler.check(), { changes: 0, failures: [] });
       // b's device goes down: the kernel's forgets what it agreed on. a does not know, and b has nothing to say.
       const stop = new AbortController();
       const running = b.reconciler.run(stop.signal);

@@ -53,6 +53,8 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
   readonly #kernel = new KernelHand();
   /** Devices that were down since they had a word with all their peers. */
   readonly #wereDown = new Set<string>();
+  /** Devices that this table has listed. */
+  readonly #listed = new Set<string>();
   /** Keys of peers that this table has put: they have met this node. */
   readonly #met = new Set<string>();
   /** Peers that are to begin and were put lately, by key. */
@@ -127,7 +129,9 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
       if (this.#options.links.named(device) === undefined) return [];
       const isForgotten = this.#wereDown.has(device);
       const isAsRead = !isForgotten && this.#expected.size === 0;
-      return this.#hand(device).read(device).map((found) => {
+      const all = this.#hand(device).read(device);
+      this.#listed.add(device);
+      return all.map((found) => {
         if (isAsRead || found.kind !== "wireguardPeer") return found;
         // One that is not greeted yet has its keepalive soon.
         const { keepaliveSeconds } = this.#expected.get(this.key(found))?.object ?? found;
@@ -154,10 +158,10 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
   #applyTo(device: string, steps: readonly WireguardStep[]): readonly WireguardFailure[] {
     const hand = this.#hand(device);
     const { own = [], peers = [] } = Object.groupBy(
-      steps,
+      this.#due(device, steps, hand),
       ({ object }) => object.kind === "wireguard" ? "own" : "peers",
     );
-    const [failure] = hand.apply(device, own.filter((step) => !this.#isTaken(step, hand)));
+    const [failure] = hand.apply(device, own);
     if (failure !== undefined) throw explain(failure);
     const failed = hand.apply(device, peers);
     const failures = [...failed, ...hand.greet(device, this.#meet(peers, failed))];
@@ -225,10 +229,25 @@ export class WireguardTable implements KernelTable<WireguardObject, FoundWiregua
     hand.greet(device, [...new Set([...silent, ...kept])]);
   }
 
-  /** Whether a device is as wanted already: a program that is told its port again opens it again. */
-  #isTaken({ action, object }: WireguardStep, hand: WireguardHand): boolean {
-    return action === "put" && object.kind === "wireguard" &&
-      hand.read(object.device).some((found) => this.equal(object as WireguardDevice, found));
+  /**
+   * The steps that are not taken already: what an agent before this one left as it is wanted stays untouched. A program
+   * that is told its port again opens it again, and one that is told a peer's networks again has none of them meanwhile.
+   */
+  #due(
+    device: string,
+    steps: readonly WireguardStep[],
+    hand: WireguardHand,
+  ): readonly WireguardStep[] {
+    const isKnown = this.#listed.has(device) || this.#wereDown.has(device);
+    const mayBeTaken = ({ action, object: { kind } }: WireguardStep) =>
+      action === "put" && (kind === "wireguard" || !isKnown);
+    if (!steps.some(mayBeTaken)) return steps;
+    const found = new Map(hand.read(device).map((each) => [this.key(each), each]));
+    return steps.filter((step) => {
+      const there = found.get(step.key);
+      return there === undefined || !mayBeTaken(step) ||
+        !this.equal(step.object as WireguardObject, there);
+    });
   }
 
   /** The way to a device. Throws a LinuxError if there is none. */
