@@ -32,6 +32,7 @@ import { NDA_LLADDR, NTF_SELF, RTM_GETNEIGH } from "../../core/linux/uapi/rtnetl
 import { AF_BRIDGE } from "../../core/linux/uapi/socket.ts";
 import { ip } from "../support/ip.ts";
 import { iproute } from "../support/iproute.ts";
+import { linesOf } from "../support/lines.ts";
 import { TempFolder } from "../support/temp_folder.ts";
 import { type BenchStore, etcdStore, sqliteStore } from "./bench_store.ts";
 import { type Contestant, contestants } from "./contestants.ts";
@@ -370,15 +371,11 @@ class RouteMonitor implements AsyncDisposable {
   }
 
   async #read(): Promise<void> {
-    let rest = "";
-    for await (const text of this.#process.stdout.pipeThrough(new TextDecoderStream())) {
-      const lines = (rest + text).split("\n");
-      rest = lines.pop()!;
+    for await (const line of linesOf(this.#process.stdout)) {
       // [2026-01-31T12:00:00.123456] 10.128.0.0/25 nhid … proto 155, or Deleted …
-      for (const line of lines) {
-        const [, at, destination] = /^\[(\S+)\] (?:blackhole |unicast )?(\d\S*)/.exec(line) ?? [];
-        if (at !== undefined) this.#seenAtMs.set(destination!, microsecondsOf(at));
-      }
+      const [, at, destination] = /^\[(\S+)\] (?:blackhole |unicast )?(\d\S*)/.exec(line) ?? [];
+      if (at === undefined) continue;
+      this.#seenAtMs.set(destination!, microsecondsOf(at));
       this.#wake.resolve();
       this.#wake = Promise.withResolvers();
     }

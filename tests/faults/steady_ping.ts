@@ -7,6 +7,7 @@
 
 import type { IpAddress } from "@denim/core";
 import type { Pod } from "@denim/agent/lab";
+import { linesOf } from "../support/lines.ts";
 import { eventually } from "../support/wait.ts";
 
 /** The time between two requests, in milliseconds. */
@@ -63,18 +64,13 @@ export class SteadyPing implements AsyncDisposable {
   }
 
   async #read(): Promise<void> {
-    let rest = "";
-    for await (const text of this.#process.stdout.pipeThrough(new TextDecoderStream())) {
-      const lines = (rest + text).split("\n");
-      rest = lines.pop()!;
-      for (const line of lines) {
-        const answer = /^\[([\d.]+)\] \d+ bytes from .* icmp_seq=(\d+) /.exec(line);
-        if (answer === null) continue;
-        // 16 bits on the wire, more than a fault lasts.
-        const sequence = Number(answer[2]);
-        this.#answers.set(sequence, Number(answer[1]) * 1000);
-        this.#latest = Math.max(this.#latest, sequence);
-      }
+    for await (const line of linesOf(this.#process.stdout)) {
+      const answer = /^\[([\d.]+)\] \d+ bytes from .* icmp_seq=(\d+) /.exec(line);
+      if (answer === null) continue;
+      // 16 bits on the wire, more than a fault lasts.
+      const sequence = Number(answer[2]);
+      this.#answers.set(sequence, Number(answer[1]) * 1000);
+      this.#latest = Math.max(this.#latest, sequence);
     }
   }
 

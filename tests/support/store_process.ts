@@ -5,6 +5,7 @@
  */
 
 import assert from "node:assert/strict";
+import { linesOf } from "./lines.ts";
 
 /**
  * A process that uses a store, as `sqlite_process.ts` and `etcd_process.ts` do: it prints "ready", waits for a
@@ -60,14 +61,5 @@ export class StoreProcess implements AsyncDisposable {
     }
     await this.rest();
     await this.#child.status;
-  }
-}
-
-async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string, void, void> {
-  let rest = "";
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-    const lines = (rest + text).split("\n");
-    rest = lines.pop()!;
-    yield* lines;
   }
 }
