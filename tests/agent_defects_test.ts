@@ -51,7 +51,7 @@ for (const defect of DEFECTS) {
       await eventually("pods talk", async () => (await a!.ping(b!.address)).timeMs !== undefined);
       const before = lab.nodes.map(dataPath);
       using namespace = a!.open();
-      const pinging = new RunningPing(namespace, ["-i", "0.01", "-q", `${b!.address}`]);
+      const pinging = new RunningPing(namespace, ["-i", "0.01", `${b!.address}`]);
 
       await using store = SqliteStore.open(`${lab.directory}/denim.db`, {
         log: new RecordingLog(),

@@ -79,7 +79,7 @@ for (const { type, device, gateway, ...needs } of TUNNELS) {
     const direct = `eth0 ${other.publicIp}`, tunnel = `${device} ${gateway(other)}`;
     await eventually("direct at first", () => way(node, other) === direct);
     using namespace = a.open();
-    const pinging = new RunningPing(namespace, ["-i", "0.01", "-q", `${b.address}`]);
+    const pinging = new RunningPing(namespace, ["-i", "0.01", `${b.address}`]);
     const took: number[] = [];
     for (
       const [change, expected] of [
@@ -137,7 +137,7 @@ function setNetConf(store: LeaseAdmin, conf: unknown): Promise<boolean> {
 async function worstLoss(pods: readonly Pod[], work: () => Promise<void>): Promise<number> {
   const pings = pairs(pods).map(([from, to]) => {
     using namespace = from.open();
-    return new RunningPing(namespace, ["-i", "0.01", "-q", `${to.address}`]);
+    return new RunningPing(namespace, ["-i", "0.01", `${to.address}`]);
   });
   await work();
   const counts = await Promise.all(pings.map((ping) => ping.stop()));

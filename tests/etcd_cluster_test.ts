@@ -275,7 +275,7 @@ rootTest(
     const [a, b] = await Promise.all(nodes.map((node, index) => node.addPod(`pod${index}`)));
     await ping(a!, b!);
     using namespace = a!.open();
-    const pinging = new RunningPing(namespace, ["-i", "0.01", "-q", `${b!.address}`]);
+    const pinging = new RunningPing(namespace, ["-i", "0.01", `${b!.address}`]);
     // A connection lives through the shorter ones, and TCP's waits grow with them.
     const seen: string[] = [];
     for (const [index, outageMs] of [1_000, 2_500, 4_000, 8_000, 13_000].entries()) {

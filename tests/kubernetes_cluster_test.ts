@@ -140,7 +140,7 @@ kubeTest(
     const [a, b] = [await node.addPod("a"), await other.addPod("b")];
     assert.ok(await talk([a, b]));
     using namespace = a.open();
-    const pinging = new RunningPing(namespace, ["-i", "0.01", "-q", `${b.address}`]);
+    const pinging = new RunningPing(namespace, ["-i", "0.01", `${b.address}`]);
 
     way.cut();
     await cluster.registerFlannels(77);

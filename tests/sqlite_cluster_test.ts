@@ -93,7 +93,7 @@ rootTest(
     for (const [what, happen] of Object.entries(MISHAPS)) {
       await t.step(what, async () => {
         using namespace = a.open();
-        const pinging = new RunningPing(namespace, ["-i", "0.01", "-q", `${b.address}`]);
+        const pinging = new RunningPing(namespace, ["-i", "0.01", `${b.address}`]);
         const startMs = performance.now();
         await happen(place);
         const healedMs = performance.now() - startMs;

@@ -148,7 +148,7 @@ class ContractCluster implements AsyncDisposable {
       return await this.talk(a, b);
     }
     using namespace = a.open();
-    const pinging = new RunningPing(namespace, ["-i", "0.001", "-q", `${b.address}`]);
+    const pinging = new RunningPing(namespace, ["-i", "0.001", `${b.address}`]);
     await work();
     const { sent, received } = await pinging.stop();
     assert.ok(sent > 50, `${sent} pings`);

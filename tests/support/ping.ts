@@ -5,6 +5,8 @@
  */
 
 import type { NetworkNamespace } from "@denim/core/linux/namespace";
+import { linesOf } from "./lines.ts";
+import { eventually } from "./wait.ts";
 
 /** What a run of `ping` came to. */
 export interface PingCount {
@@ -14,12 +16,17 @@ export interface PingCount {
   readonly received: number;
 }
 
+/** How long an answer may be away before none is waited for any more, in milliseconds. */
+const ANSWER_MS = 1000;
+
 /** A `ping` under way. */
 export class RunningPing {
   readonly #process: Deno.ChildProcess;
-  readonly #output: Promise<Deno.CommandOutput>;
+  readonly #summary: Promise<string>;
+  /** The number of the latest request that was answered. */
+  #latest = 0;
 
-  /** Starts it in a namespace, with ping's own arguments. */
+  /** Starts it in a namespace, with ping's own arguments: those of one that is to be stopped are without `-q`. */
   constructor(namespace: NetworkNamespace, args: readonly string[]) {
     const command = new Deno.Command("ping", {
       args: [...args],
@@ -28,21 +35,38 @@ export class RunningPing {
       stderr: "piped",
     });
     this.#process = namespace.run(() => command.spawn());
-    this.#output = this.#process.output();
+    this.#summary = this.#read();
   }
 
-  /** Ends it, and counts. */
+  /** Reads what it prints, and returns that but for the answers. */
+  async #read(): Promise<string> {
+    const { stdout, stderr } = this.#process;
+    const errors = new Response(stderr).text();
+    let rest = "";
+    for await (const line of linesOf(stdout)) {
+      const sequence = /^\d+ bytes from .* icmp_seq=(\d+) /.exec(line)?.[1];
+      if (sequence === undefined) rest += `${line}\n`;
+      // 16 bits on the wire; one that was overtaken is no step back.
+      else this.#latest += Math.max(0, (Number(sequence) - this.#latest) << 16 >> 16);
+    }
+    return rest + await errors;
+  }
+
+  /** Ends it, and counts. What is under way at the end is neither lost nor sent, if packets arrive by then. */
   async stop(): Promise<PingCount> {
+    const before = this.#latest;
+    const arrive = () => this.#latest > before;
+    await eventually("an answer", arrive, ANSWER_MS).catch(() => {});
     this.#process.kill("SIGINT");
-    return await this.finish();
+    const { sent, received } = await this.finish();
+    return { sent: arrive() ? this.#latest : sent, received };
   }
 
   /** Waits for its own end, and counts. */
   async finish(): Promise<PingCount> {
-    const { stdout, stderr } = await this.#output;
-    const text = new TextDecoder().decode(stdout);
+    const text = await this.#summary;
     const counts = /(\d+) packets transmitted, (\d+) received/.exec(text);
-    if (counts === null) throw new Error(`ping said: ${text}${new TextDecoder().decode(stderr)}`);
+    if (counts === null) throw new Error(`ping said: ${text}`);
     return { sent: Number(counts[1]), received: Number(counts[2]) };
   }
 }

@@ -55,6 +55,8 @@ import {
 
 /** A batch's size in bytes, as of an `RtnetlinkTable`. */
 const BATCH_BYTES = 60_000;
+/** How many peers share a message. */
+const PEERS_IN_MESSAGE = 32;
 
 /** Devices of the network namespace of the thread that opens this. */
 export class KernelHand implements WireguardHand, Disposable {
@@ -83,43 +85,73 @@ export class KernelHand implements WireguardHand, Disposable {
     return joinParts(parts);
   }
 
-  /** See {@link WireguardHand.apply}. A step is a message of its own, so that one that fails is known. */
+  /** See {@link WireguardHand.apply}. */
   apply(device: string, steps: readonly WireguardStep[]): WireguardFailure[] {
     const family = this.#familyId;
-    return this.#send(steps, (step) => writeStep(this.#writer, family, device, step));
+    return this.#send(steps, (group) => writeSteps(this.#writer, family, device, group));
   }
 
   /** See {@link WireguardHand.greet}. */
   greet(device: string, put: readonly PeerPut[]): WireguardFailure[] {
     const family = this.#familyId;
-    return this.#send(put, ({ object }) => writeGreeting(this.#writer, family, device, object));
+    return this.#send(put, (group) => {
+      writeGreetings(this.#writer, family, device, group.map(({ object }) => object));
+    });
   }
 
-  /** Sends what `write` makes of each step, in batches, and returns the steps that failed. */
+  /**
+   * Sends what `write` makes of steps, and returns those that failed. Peers share messages: a message costs the kernel
+   * more than a peer. It says of one that failed what was wrong and not with which peer; so each is tried again alone.
+   */
   #send<Each extends WireguardStep>(
     steps: readonly Each[],
-    write: (step: Each) => void,
+    write: (group: readonly Each[]) => void,
   ): WireguardFailure[] {
-    const failures = new Map<WireguardStep, LinuxError>();
+    const failed = this.#sendGroups(groupsOf(steps), write);
+    const alone = [...failed.keys()].filter(({ length }) => length > 1).flat();
+    const errors = new Map([...failed, ...this.#sendGroups(alone.map((step) => [step]), write)]);
+    return [...errors].filter(([{ length }]) => length === 1).map(([group, cause]) => {
+      const step = group[0]!;
+      const { errno, detail } = cause;
+      return { step, error: new LinuxError(errno, `${step.action} ${step.key}`, detail) };
+    });
+  }
+
+  /** Sends a message for each group, in batches, and returns the errors of those that failed. */
+  #sendGroups<Each extends WireguardStep>(
+    groups: readonly (readonly Each[])[],
+    write: (group: readonly Each[]) => void,
+  ): Map<readonly Each[], LinuxError> {
+    const failed = new Map<readonly Each[], LinuxError>();
     const writer = this.#writer;
-    let sent: WireguardStep[] = [];
+    let sent: (readonly Each[])[] = [];
     const flush = () => {
-      for (const { index, error: { errno, detail } } of this.#socket.send(writer)) {
-        const step = sent[index]!;
-        failures.set(step, new LinuxError(errno, `${step.action} ${step.key}`, detail));
-      }
+      for (const { index, error } of this.#socket.send(writer)) failed.set(sent[index]!, error);
       writer.clear();
       sent = [];
     };
     writer.clear();
-    for (const step of steps) {
-      write(step);
-      while (sent.length < writer.count) sent.push(step);
+    for (const group of groups) {
+      write(group);
+      while (sent.length < writer.count) sent.push(group);
       if (writer.length > BATCH_BYTES) flush();
     }
     flush();
-    return [...failures].map(([step, error]) => ({ step, error }));
+    return failed;
   }
+}
+
+/** Steps that share a message, in their order: so many about peers at most, or one about the device. */
+function groupsOf<Each extends WireguardStep>(steps: readonly Each[]): Each[][] {
+  const groups: Each[][] = [];
+  for (const step of steps) {
+    const group = groups.at(-1);
+    const isRoom = group !== undefined && group.length < PEERS_IN_MESSAGE;
+    if (isRoom && [group[0]!, step].every(({ object }) => object.kind === "wireguardPeer")) {
+      group.push(step);
+    } else groups.push([step]);
+  }
+  return groups;
 }
 
 /** Writes the question for all of a device. */
@@ -128,46 +160,45 @@ export function writeGetDevice(writer: MessageWriter, family: number, device: st
     .stringAttribute(WGDEVICE_A_IFNAME, device).end();
 }
 
-/** Writes the message of a step. A peer that is put has no keepalive yet; see {@link writeGreeting}. */
-export function writeStep(
+/** Writes the message of steps about peers, or of one about the device. A peer that is put has no keepalive yet. */
+export function writeSteps(
   writer: MessageWriter,
   family: number,
   device: string,
-  { action, object }: WireguardStep,
+  steps: readonly WireguardStep[],
 ): void {
+  const [{ action, object }] = steps as [WireguardStep];
   if (object.kind === "wireguard") {
     if (action === "put") writeDevice(beginSet(writer, family, device), object as WireguardDevice);
     return;
   }
-  const { publicKey } = object;
-  beginSet(writer, family, device);
-  if (action === "remove") writePeer(writer, publicKey, WGPEER_F_REMOVE_ME, () => {});
-  else {
-    writePeer(
-      writer,
-      publicKey,
-      WGPEER_F_REPLACE_ALLOWEDIPS,
-      () => writeWanted(writer, object as WireguardPeer),
-    );
-  }
+  writePeers(beginSet(writer, family, device), () => {
+    for (const { action, object } of steps) {
+      const { publicKey } = object as WireguardPeer;
+      if (action === "remove") writePeer(writer, publicKey, WGPEER_F_REMOVE_ME, () => {});
+      else {
+        const write = () => writeWanted(writer, object as WireguardPeer);
+        writePeer(writer, publicKey, WGPEER_F_REPLACE_ALLOWEDIPS, write);
+      }
+    }
+  });
 }
 
-/** Writes the messages after which a peer that was put has its keepalive; see {@link greetingOf}. */
-export function writeGreeting(
+/** Writes the message after which peers that were put have their keepalive; see {@link greetingOf}. */
+export function writeGreetings(
   writer: MessageWriter,
   family: number,
   device: string,
-  peer: WireguardPeer,
+  peers: readonly WireguardPeer[],
 ): void {
-  for (const seconds of greetingOf(peer)) {
-    beginSet(writer, family, device);
-    writePeer(
-      writer,
-      peer.publicKey,
-      WGPEER_F_UPDATE_ONLY,
-      () => writer.u16Attribute(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, seconds),
-    );
-  }
+  writePeers(beginSet(writer, family, device), () => {
+    for (const peer of peers) {
+      for (const seconds of greetingOf(peer)) {
+        const write = () => writer.u16Attribute(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, seconds);
+        writePeer(writer, peer.publicKey, WGPEER_F_UPDATE_ONLY, write);
+      }
+    }
+  });
 }
 
 function beginSet(writer: MessageWriter, family: number, device: string): MessageWriter {
@@ -180,19 +211,21 @@ function writeDevice(writer: MessageWriter, { privateKey, listenPort }: Wireguar
     .u16Attribute(WGDEVICE_A_LISTEN_PORT, listenPort).end();
 }
 
+function writePeers(writer: MessageWriter, writeEach: () => void): void {
+  writer.nested(WGDEVICE_A_PEERS, writeEach).end();
+}
+
 function writePeer(
   writer: MessageWriter,
   publicKey: string,
   flags: number,
   writeRest: () => void,
 ): void {
-  writer.nested(WGDEVICE_A_PEERS, () => {
-    writer.nested(0, () => {
-      writer.bytesAttribute(WGPEER_A_PUBLIC_KEY, Uint8Array.fromBase64(publicKey))
-        .u32Attribute(WGPEER_A_FLAGS, flags);
-      writeRest();
-    });
-  }).end();
+  writer.nested(0, () => {
+    writer.bytesAttribute(WGPEER_A_PUBLIC_KEY, Uint8Array.fromBase64(publicKey))
+      .u32Attribute(WGPEER_A_FLAGS, flags);
+    writeRest();
+  });
 }
 
 function writeWanted(

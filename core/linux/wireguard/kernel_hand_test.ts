@@ -8,7 +8,7 @@ import {
 import { Cidr, IpAddress } from "../../ip.ts";
 import type { WireguardPeer } from "../../kernel_state.ts";
 import { WireguardSecret } from "../../wireguard_key.ts";
-import { parseDevice, writeGetDevice, writeGreeting, writeStep } from "./kernel_hand.ts";
+import { parseDevice, writeGetDevice, writeGreetings, writeSteps } from "./kernel_hand.ts";
 import type { WireguardObject, WireguardStep } from "./wireguard_hand.ts";
 
 /** The number of the family in these tests. */
@@ -19,8 +19,8 @@ function put(object: WireguardObject): WireguardStep {
   return { action: "put", object, key: "", mayReplace: true };
 }
 
-function written(step: WireguardStep): string[] {
-  return messagesOf((writer) => writeStep(writer, FAMILY, "flannel-wg", step));
+function written(...steps: readonly WireguardStep[]): string[] {
+  return messagesOf((writer) => writeSteps(writer, FAMILY, "flannel-wg", steps));
 }
 
 /** The words of a key whose octets are all the same. */
@@ -58,18 +58,35 @@ Deno.test("kernel hand: a peer is put with all that it has, and then keepalive a
   ]);
   const greeting = ({ keepaliveSeconds }: Pick<WireguardPeer, "keepaliveSeconds">) =>
     messagesOf((writer) =>
-      writeGreeting(writer, FAMILY, "flannel-wg", { ...peer, keepaliveSeconds })
+      writeGreetings(writer, FAMILY, "flannel-wg", [{ ...peer, keepaliveSeconds }])
     );
+  // WGPEER_F_UPDATE_ONLY
   const keepalive = (word: string) =>
-    // WGPEER_F_UPDATE_ONLY
-    `${start} 3c000880 38000080 24000100 ${key("22")} 08000300 04000000 06000500 ${word}`;
-  assert.deepEqual(greeting({ keepaliveSeconds: 0 }), ["01000000", "00000000"].map(keepalive));
-  assert.deepEqual(greeting({ keepaliveSeconds: 25 }), [keepalive("19000000")]);
+    `38000080 24000100 ${key("22")} 08000300 04000000 06000500 ${word}`;
+  assert.deepEqual(greeting({ keepaliveSeconds: 0 }), [
+    `${start} 74000880 ${keepalive("01000000")} ${keepalive("00000000")}`,
+  ]);
+  assert.deepEqual(greeting({ keepaliveSeconds: 25 }), [
+    `${start} 3c000880 ${keepalive("19000000")}`,
+  ]);
   assert.deepEqual(written({ action: "remove", object: peer, key: "" }), [
     `${start} 34000880 30000080 24000100 ${key("22")} 08000300 01000000`, // WGPEER_F_REMOVE_ME
   ]);
   // Without a preshared key it is zeros.
   assert.ok(written(put(wireguardPeer(2)))[0]!.includes(`24000200 ${key("00")}`));
+});
+
+Deno.test("kernel hand: peers share a message, in the order of their steps", () => {
+  const peers = [2, 3, 2].map((number) => wireguardPeer(number));
+  assert.equal(written(...peers.map(put)).length, 1);
+  const read = readWritten(
+    (writer) => writeSteps(writer, FAMILY, "flannel-wg", peers.map(put)),
+    (reader) => parseDevice(reader, "flannel-wg", 1_000_000_000),
+  );
+  assert.deepEqual(
+    read.peers.map(({ publicKey }) => publicKey),
+    peers.map(({ publicKey }) => publicKey),
+  );
 });
 
 Deno.test("kernel hand: what the kernel says of a peer is what was put, in both families", () => {
@@ -79,7 +96,7 @@ Deno.test("kernel hand: what the kernel says of a peer is what was put, in both 
     allowedIps: [Cidr.parse("10.5.2.0/24"), Cidr.parse("fc00:5:0:2::/64")],
   });
   const read = readWritten(
-    (writer) => writeStep(writer, FAMILY, "flannel-wg", put(peer)),
+    (writer) => writeSteps(writer, FAMILY, "flannel-wg", [put(peer)]),
     (reader) => parseDevice(reader, "flannel-wg", 1_000_000_000),
   );
   assert.deepEqual(read.device, {
