@@ -38,31 +38,24 @@ export async function bundle(folder: string, main: string = MAIN): Promise<void>
   const head = `globalThis.denimBuild = ${JSON.stringify({ revision: revision() })};\n`;
   const agent = await withFilesInside(bundled(main), sources);
   Deno.mkdirSync(folder, { recursive: true });
-  Deno.writeTextFileSync(`${folder}/agent.js`, head + minified(agent));
+  Deno.writeTextFileSync(`${folder}/agent.js`, head + inLatin1(agent));
   Deno.writeTextFileSync(
     `${folder}/plugin.js`,
-    head + bundled(`${ROOT}/plugin/main.ts`, "--minify"),
+    head + inLatin1(bundled(`${ROOT}/plugin/main.ts`)),
   );
 }
 
 /**
- * The same program in a third of the octets: a program's text stays in memory as long as it runs, three times over, and
- * at two octets a character if there is any beyond Latin-1 in it.
+ * The same program without a character beyond Latin-1: its text stays in memory as long as it runs, several times over,
+ * and one such character makes each of them take two octets. It is not minified: the minifier puts the value of a `using`
+ * in the place where it is used, and so nobody gives it back (`using store = open(); return store.get()` becomes
+ * `return open().get()`).
  */
-function minified(text: string): string {
-  using folder = new DisposableFolder();
-  const file = `${folder.path}/agent.js`;
-  Deno.writeTextFileSync(file, text);
-  return bundled(file, "--minify");
-}
-
-/** A folder for a moment. */
-class DisposableFolder implements Disposable {
-  readonly path = Deno.makeTempDirSync({ dir: ROOT, prefix: ".bundle-" });
-
-  [Symbol.dispose](): void {
-    Deno.removeSync(this.path, { recursive: true });
-  }
+function inLatin1(text: string): string {
+  return text.replace(
+    /[^\0-\xff]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
 function workers(main: string): string[] {
@@ -89,9 +82,9 @@ export function revision(): string | null {
 }
 
 /** A module with all that it imports, as one text. */
-function bundled(module: string, ...flags: readonly string[]): string {
+function bundled(module: string): string {
   const { success, stdout, stderr } = new Deno.Command(Deno.execPath(), {
-    args: ["bundle", "--quiet", ...flags, module],
+    args: ["bundle", "--quiet", module],
     cwd: ROOT,
     env: { NO_COLOR: "1" },
     stdin: "null",
@@ -109,7 +102,7 @@ async function withFilesInside(text: string, { workers }: Sources): Promise<stri
     text = text.replaceAll(url, `denimWorker${index}()`);
     functions.push(`function denimWorker${index}() {
   return denimWorker${index}.url ??= URL.createObjectURL(
-    new Blob([${JSON.stringify(bundled(worker, "--minify"))}], { type: "text/javascript" }),
+    new Blob([${JSON.stringify(bundled(worker))}], { type: "text/javascript" }),
   );
 }
 `);

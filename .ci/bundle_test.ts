@@ -35,6 +35,18 @@ Deno.test("a bundle is two files that need nothing beside them", async (t) => {
       assert.doesNotMatch(Deno.readTextFileSync(`${temp.path}/plugin.js`), /["']node:/);
     },
   );
+  await t.step("what the program gives back, it gives back there too", () => {
+    for (const part of ["agent", "plugin"]) {
+      assert.match(
+        Deno.readTextFileSync(`${temp.path}/${part}.js`),
+        /using store = AddressStore/,
+        part,
+      );
+    }
+  });
+  await t.step("each character of it takes one octet in memory", () => {
+    assert.doesNotMatch(Deno.readTextFileSync(agent), /[^\0-\xff]/);
+  });
   await t.step("the page is in it", () => {
     const text = Deno.readTextFileSync(agent);
     for (const part of ["<title>denim</title>", "--copper-soft:", "new EventSource("]) {
