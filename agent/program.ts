@@ -18,7 +18,7 @@ export const BUILD: Build | undefined = (globalThis as { readonly denimBuild?: B
  * the start is over. What keeps the heap smaller still doubles the work of a start, and so comes then. The `denim` task
  * and the compiled binary say the same.
  */
-export const AGENT_V8_FLAGS = "--max-semi-space-size=1,--expose-gc";
+const AGENT_V8_FLAGS = "--max-semi-space-size=1,--expose-gc";
 
 /**
  * What Deno lets denim do: not to load code from elsewhere, and not to ask for more. The plugin, which runs for each pod,

@@ -6,35 +6,23 @@
  * @module
  */
 
-import { formatLeaseValue, type Lease, RuntimeError, sleep } from "@denim/core";
+import { type Lease, RuntimeError, sleep } from "@denim/core";
 import { NetworkNamespace } from "@denim/core/linux/namespace";
 import { Lab, type LabNode } from "@denim/agent/lab";
-import { EtcdServer } from "../support/etcd_server.ts";
 import { iproute } from "../support/iproute.ts";
-import { KubeLab, NODES, PREFIX } from "../support/kube_lab.ts";
+import { KubeLab, PREFIX } from "../support/kube_lab.ts";
 import { sh } from "../support/sh.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
+import { all } from "../support/wait.ts";
+import { etcdStore } from "./bench_store.ts";
 import { makeLeases, NET_CONF } from "./converge.ts";
-import { processorUs } from "./processor.ts";
+import type { MeshOptions } from "./mesh.ts";
+import { processorInSecond } from "./processor.ts";
 import { type Measure, Samples } from "./stats.ts";
-
-/** How the bench is run. */
-export interface IdleOptions {
-  /** The numbers of peers. */
-  readonly peers: readonly number[];
-  /** How often each is measured. */
-  readonly runs: number;
-  /** For how long the processor is looked at, in seconds. */
-  readonly seconds: number;
-}
 
 /** What came with the start is done by then, the first full check too. */
 const SETTLE_MS = 75_000;
 const POLL_MS = 200, PATIENCE_MS = 120_000;
-/** Requests to Kubernetes at the same time. */
-const MAKERS = 16;
-/** So many leases are put in one transaction of etcd, which takes 128 at most. */
-const AT_ONCE = 100;
 
 /** A node that has its peers, and what it needs for as long as it is measured. */
 interface Idler extends AsyncDisposable {
@@ -47,7 +35,7 @@ const STORES: Readonly<
 
 /** Measures, and says on the way how it goes. */
 export async function idle(
-  { peers, runs, seconds }: IdleOptions,
+  { peers, runs, seconds }: MeshOptions,
   say: (line: string) => void,
   signal: AbortSignal,
 ): Promise<readonly Measure[]> {
@@ -63,17 +51,12 @@ export async function idle(
         say(`run ${run} of ${runs}, ${count} peers in ${store}: every peer has its route`);
       }
       await sleep(SETTLE_MS, signal);
-      const before = [...nodes].map(([store, node]) => (
-        { store, node, startMs: performance.now(), used: processorUs(node) }
-      ));
-      await sleep(seconds * 1000, signal);
-      for (const { store, node, startMs, used } of before) {
-        const after = processorUs(node);
-        const elapsed = (performance.now() - startMs) / 1000;
+      await all([...nodes].map(async ([store, node]) => {
+        const used = await processorInSecond(node, seconds, signal);
         const what = `${count} quiet peers in ${store}: agent's processor in a second`;
-        samples.add(what, "µs", (after.all - used.all) / elapsed);
-        samples.add(`${what}, of this in user mode`, "µs", (after.user - used.user) / elapsed);
-      }
+        samples.add(what, "µs", used.all);
+        samples.add(`${what}, of this in user mode`, "µs", used.user);
+      }));
     }
   }
   return samples.measures;
@@ -97,20 +80,10 @@ async function etcd(leases: readonly Lease[], signal: AbortSignal): Promise<Idle
   const lab = await Lab.create({ nodes: 1, netConf: NET_CONF, storeFlags });
   iproute("ip", `${lab.prefix}-net`, "link set lo up");
   const namespace = parts.use(NetworkNamespace.open(`/run/netns/${lab.prefix}-net`));
-  const server = parts.use(await EtcdServer.start({ namespace, host: "10.99.0.254" }));
+  const path = `/run/netns/${lab.prefix}-net`;
+  const store = parts.use(await etcdStore(namespace, path, "10.99.0.254", NET_CONF));
   parts.use(lab);
-  const prefix = "/coreos.com/network";
-  server.ctl("put", `${prefix}/config`, JSON.stringify(NET_CONF));
-  const id = server.grant(86_400);
-  for (let at = 0; at < leases.length; at += AT_ONCE) {
-    server.txn(
-      leases.slice(at, at + AT_ONCE).map((lease) =>
-        `put --lease=${id} ${prefix}/subnets/${lease.key} ${
-          JSON.stringify(formatLeaseValue(lease))
-        }`
-      ),
-    );
-  }
+  await store.put(leases);
   const node = lab.nodes[0]!;
   await node.startAgent(signal, FLAGS);
   return idler(node, parts);
@@ -121,24 +94,20 @@ async function kubernetes(leases: readonly Lease[], signal: AbortSignal): Promis
   const cluster = parts.use(await KubeLab.create({ nodes: 1, netConf: NET_CONF }));
   const node = cluster.nodes[0]!;
   await cluster.register(node.name, ["10.255.0.0/25"]);
-  const waiting = [...leases];
-  await Promise.all(Array.from({ length: MAKERS }, async () => {
-    for (let lease = waiting.pop(); lease !== undefined; lease = waiting.pop()) {
-      const { key, backendType, halves } = lease;
-      const { subnet, publicIp, backendData } = halves[0]!;
-      await cluster.server.admin("POST", NODES, {
-        metadata: {
-          name: key,
-          annotations: {
-            [`${PREFIX}/kube-subnet-manager`]: "true",
-            [`${PREFIX}/backend-type`]: backendType,
-            [`${PREFIX}/backend-data`]: JSON.stringify(backendData),
-            [`${PREFIX}/public-ip`]: `${publicIp}`,
-          },
+  await cluster.makeNodes(leases.map(({ key, backendType, halves }) => {
+    const { subnet, publicIp, backendData } = halves[0]!;
+    return {
+      metadata: {
+        name: key,
+        annotations: {
+          [`${PREFIX}/kube-subnet-manager`]: "true",
+          [`${PREFIX}/backend-type`]: backendType,
+          [`${PREFIX}/backend-data`]: JSON.stringify(backendData),
+          [`${PREFIX}/public-ip`]: `${publicIp}`,
         },
-        spec: { podCIDR: `${subnet}`, podCIDRs: [`${subnet}`] },
-      });
-    }
+      },
+      spec: { podCIDR: `${subnet}`, podCIDRs: [`${subnet}`] },
+    };
   }));
   await node.startAgent(signal, FLAGS);
   return idler(node, parts);

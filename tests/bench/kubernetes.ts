@@ -31,8 +31,6 @@ const FIRST_SUBNET = IpAddress.parse("10.128.0.0").value;
 const FIRST_PUBLIC_IP = IpAddress.parse("172.16.0.1").value;
 /** A kubelet writes its node's status every 5 min: these are 15,000 nodes' writes in a second. */
 const WRITES_PER_S = 50;
-/** Nodes that are made at the same time. */
-const MAKERS = 16;
 const POLL_MS = 100;
 const PATIENCE_MS = 120_000;
 
@@ -54,7 +52,7 @@ export async function kubernetes(
     await cluster.register(name, [`10.255.${index}.0/24`], { "example.com/any": "" });
   }
   say(`making ${options.nodes} nodes`);
-  await makeNodes(cluster, options.nodes);
+  await cluster.makeNodes(Array.from({ length: options.nodes }, (_, index) => largeNode(index)));
   const flanneld = flannelProgram("flanneld");
   const samples = new Samples();
   for (let run = 1; run <= options.runs; run++) {
@@ -119,15 +117,6 @@ async function measure(
   );
   add("memory at the end", "MB", memoryMB(pid, "VmRSS"));
   add("memory of its own at the end", "MB", memoryMB(pid, "RssAnon"));
-}
-
-async function makeNodes({ server }: KubeLab, count: number): Promise<void> {
-  const waiting = Array.from({ length: count }, (_, index) => index);
-  await Promise.all(Array.from({ length: MAKERS }, async () => {
-    for (let index = waiting.pop(); index !== undefined; index = waiting.pop()) {
-      await server.admin("POST", NODES, largeNode(index));
-    }
-  }));
 }
 
 /** 19 KB of JSON, as of a node with 50 images. */

@@ -14,7 +14,7 @@ import { iproute } from "../support/iproute.ts";
 import { sh, shIn } from "../support/sh.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
 import { DEVICE, makeLeases, NET_CONF } from "./converge.ts";
-import { processorUs } from "./processor.ts";
+import { processorInSecond } from "./processor.ts";
 import { type Measure, Samples } from "./stats.ts";
 
 /** How the bench is run. */
@@ -67,13 +67,9 @@ async function runOnce(
   keepApart(lab, node, peers);
   new SqliteLeases(`${lab.directory}/denim.db`).put(makeLeases(count).leases);
   await sleep(probe ? SETTLE_MS : SETTLE_ALONE_MS, signal);
-  const [startMs, before] = [performance.now(), processorUs(node)];
-  await sleep(seconds * 1000, signal);
-  const after = processorUs(node);
-  const used = (key: keyof typeof after) =>
-    1000 * (after[key] - before[key]) / (performance.now() - startMs);
-  samples.add(`${what}: agent's processor in a second`, "µs", used("all"));
-  samples.add(`${what}: agent's processor in a second, of this in user mode`, "µs", used("user"));
+  const used = await processorInSecond(node, seconds, signal);
+  samples.add(`${what}: agent's processor in a second`, "µs", used.all);
+  samples.add(`${what}: agent's processor in a second, of this in user mode`, "µs", used.user);
   for (let time = 0; time < ASKED; time++) {
     const askedMs = performance.now();
     const { peers: reports } = await denimPeers(node);

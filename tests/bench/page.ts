@@ -6,7 +6,6 @@
  */
 
 import { Lab, type LabNode } from "@denim/agent/lab";
-import { sleep } from "@denim/core";
 import { AGENT_ORIGIN } from "../../agent/agent_client.ts";
 import { PageGate } from "../../agent/page/page_gate.ts";
 import { denimProgram } from "../../agent/program.ts";
@@ -16,7 +15,7 @@ import { eventually } from "../support/wait.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
 import { makeLeases, NET_CONF } from "./converge.ts";
 import { denimPeers, type MeshOptions, playPeers } from "./mesh.ts";
-import { processorUs } from "./processor.ts";
+import { processorInSecond } from "./processor.ts";
 import { type Measure, Samples } from "./stats.ts";
 
 /** How often each thing is asked in a run. */
@@ -73,14 +72,8 @@ async function runOnce(
   }
   await using tab = await browser.open();
   const watched = async (what: string) => {
-    const [startMs, before] = [performance.now(), processorUs(node)];
-    await sleep(seconds * 1000, signal);
-    const usedMs = (processorUs(node).all - before.all) / 1000;
-    add(
-      `agent's processor, of one core, ${what}`,
-      "%",
-      100 * usedMs / (performance.now() - startMs),
-    );
+    const usedUs = (await processorInSecond(node, seconds, signal)).all;
+    add(`agent's processor, of one core, ${what}`, "%", usedUs / 10_000);
   };
   await watched("nobody looks");
   await tab.go(gate.url);

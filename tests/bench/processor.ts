@@ -4,7 +4,7 @@
  * @module
  */
 
-import { RuntimeError } from "@denim/core";
+import { RuntimeError, sleep } from "@denim/core";
 import type { LabNode } from "@denim/agent/lab";
 
 /** The kernel counts processor time in hundredths of a second (proc_pid_stat(5)). */
@@ -22,6 +22,19 @@ export function processorUs({ name, agentPid, logFile }: LabNode): ProcessorTime
     throw new RuntimeError(`the agent of ${name} has ended:\n${Deno.readTextFileSync(logFile)}`);
   }
   return processUs(agentPid);
+}
+
+/** What a node's agent uses in a second, watched for some: ticks count in full, so many seconds tell more. */
+export async function processorInSecond(
+  node: LabNode,
+  seconds: number,
+  signal: AbortSignal,
+): Promise<ProcessorTime> {
+  const [startMs, before] = [performance.now(), processorUs(node)];
+  await sleep(seconds * 1000, signal);
+  const after = processorUs(node);
+  const inSecond = (us: number) => 1000 * us / (performance.now() - startMs);
+  return { all: inSecond(after.all - before.all), user: inSecond(after.user - before.user) };
 }
 
 /** What a process has used. */

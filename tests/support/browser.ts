@@ -12,7 +12,7 @@ import { eventually } from "./wait.ts";
 export const CHROMIUM = "chromium";
 
 /** Where it is; `undefined` if it is not installed. */
-export function findChromium(): string | undefined {
+function findChromium(): string | undefined {
   return ["/usr/bin/chromium", "/usr/local/bin/chromium"].find(existsSync);
 }
 

@@ -11,12 +11,16 @@ import { startKubeServer } from "./kube_cluster.ts";
 import { kubeconfigText, type KubeServer, nodeManifest, RULES } from "./kube_server.ts";
 import { HttpGate } from "./http_gate.ts";
 import { TcpProxy } from "./tcp_proxy.ts";
+import { all } from "./wait.ts";
 
 const ROUTER = "10.99.0.254";
 /** Where Kubernetes' nodes are. */
 export const NODES = "/api/v1/nodes";
 /** What the names of flannel's annotations begin with. */
 export const PREFIX = "flannel.alpha.coreos.com";
+
+/** Nodes that are made at the same time. */
+const MAKERS = 16;
 
 /** What Kubernetes says of a node, as far as tests ask. */
 export interface KubeNode {
@@ -90,6 +94,14 @@ export class KubeLab implements AsyncDisposable {
     annotations: Readonly<Record<string, string>> = {},
   ): Promise<void> {
     await this.server.admin("POST", NODES, nodeManifest(name, podCIDRs, annotations));
+  }
+
+  /** Has Kubernetes know nodes by their manifests, several at the same time. */
+  async makeNodes(manifests: readonly unknown[]): Promise<void> {
+    const waiting = [...manifests];
+    await all(Array.from({ length: MAKERS }, async () => {
+      while (waiting.length > 0) await this.server.admin("POST", NODES, waiting.pop());
+    }));
   }
 
   /** Has Kubernetes know the node `other` with 10.5.`number`.0/24, which flannel would have annotated so. */
