@@ -29,7 +29,6 @@ export const MAIN = `${ROOT}/agent/main.ts`;
 const APART = [
   "agent/large_commands.ts",
   "core/stores/etcd/mod.ts",
-  "core/stores/kubernetes/http2_transport.ts",
   "core/stores/kubernetes/kubeconfig.ts",
   "core/stores/kubernetes/mod.ts",
 ].map((path) => `${ROOT}/${path}`);
