@@ -13,6 +13,9 @@ import { NLA_F_NESTED, NLA_TYPE_MASK, NLM_F_REQUEST, NLMSG_HDRLEN } from "../uap
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
+/** The longest address's length, IPv6's. */
+const MAX_ADDRESS_BYTES = 16;
+
 /** Rounds up to the four bytes that messages and attributes are aligned to (`NLMSG_ALIGN`). */
 function align(length: number): number {
   return (length + 3) & ~3;
@@ -139,7 +142,12 @@ export class MessageWriter {
 
   /** Writes an attribute of an address in network order. */
   addressAttribute(type: number, value: IpAddress | MacAddress): this {
-    return this.bytesAttribute(type, value.toBytes());
+    const start = this.#length;
+    this.#reserve(4 + MAX_ADDRESS_BYTES);
+    const length = value.writeTo(this.#bytes, start + 4);
+    this.u16(4 + length).u16(type).#length += length;
+    this.#pad();
+    return this;
   }
 
   /** Writes an attribute of any bytes. */

@@ -9,7 +9,14 @@
  * @module
  */
 
-import type { IEvent, IKeyValue, IRangeResponse, IRequestOp, ITxnRequest } from "etcd3";
+import type {
+  IEvent,
+  IKeyValue,
+  IRangeRequest,
+  IRangeResponse,
+  IRequestOp,
+  ITxnRequest,
+} from "etcd3";
 import { Buffer } from "node:buffer";
 import {
   awaitNetConf,
@@ -58,6 +65,7 @@ import {
 } from "../../mod.ts";
 import { EtcdClient, HistoryGoneError, type KeyRange, RefusedError } from "./client.ts";
 import { type CreateEtcd3, GRPC } from "./etcd3.ts";
+import type { RangeAnswer, RangeRow } from "./range_answer.ts";
 import { DEFAULT_NAMES, readCredentials, type SettingNames, type TlsFiles } from "./tls.ts";
 
 /** How many keys are read with one request. */
@@ -93,15 +101,8 @@ export interface EtcdStoreOptions extends TlsFiles {
   readonly createEtcd3?: CreateEtcd3;
 }
 
-/** A lease's key as it is in etcd. */
-interface Row {
-  /** The last part of the key. */
-  readonly key: string;
-  readonly value: string;
-  readonly createRevision: number;
-  readonly modRevision: number;
-  /** The id of the etcd lease that it is under, or {@link NO_LEASE}. */
-  readonly etcdLease: string;
+/** A lease's key as it is in etcd: its last part, and under which etcd lease it is, or {@link NO_LEASE}. */
+interface Row extends RangeRow {
   /** The lease in it, `null` if it can't be read; `undefined` if that was not tried yet. */
   lease?: Lease | null;
 }
@@ -619,26 +620,21 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
 
   /** A listing as of now; `undefined` if something was deleted since, which only a new listing finds. */
   async #update(before: Listing, signal: AbortSignal): Promise<Listing | undefined> {
-    const { header, kvs, more, count } = await this.#client.run(
-      ({ kv }, options) =>
-        kv.range({
-          ...this.#range,
-          min_mod_revision: before.revision + 1,
-          limit: PAGE_KEYS,
-        }, options),
-      signal,
-    );
-    const revision = Number(header.revision);
-    const same = header.cluster_id === before.clusterId && revision >= before.revision;
-    if (more || !same) return undefined;
-    const rows = new Map(before.rows.map((row) => [row.key, row]));
-    for (const kv of kvs) {
-      const row = this.#rowOf(kv);
-      rows.set(row.key, row);
-    }
+    const { rows: news, more, count, revision, clusterId } = await this.#readRange({
+      ...this.#range,
+      min_mod_revision: before.revision + 1,
+      limit: PAGE_KEYS,
+    }, signal);
+    if (more || clusterId !== before.clusterId || revision < before.revision) return undefined;
+    const written = new Map(news.map((row) => [row.key, row]));
+    const rows = before.rows.map((row) => {
+      const now = written.get(row.key) ?? row;
+      written.delete(row.key);
+      return now;
+    });
+    rows.push(...written.values());
     // etcd counts all keys, not only those that were written since.
-    if (rows.size !== Number(count)) return undefined;
-    return { rows: [...rows.values()], revision, clusterId: before.clusterId };
+    return rows.length === count ? { rows, revision, clusterId } : undefined;
   }
 
   /** The keys of a range, in pages of one revision. A page is read while etcd makes the next one. */
@@ -647,16 +643,13 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     let pinned: { revision: number; clusterId: string } | undefined;
     const ask = (key: Buffer) => {
       const revision = pinned?.revision ?? 0;
-      const page = this.#client.run(
-        ({ kv }, options) => kv.range({ ...range, key, limit: PAGE_KEYS, revision }, options),
-        signal,
-      );
+      const page = this.#readRange({ ...range, key, limit: PAGE_KEYS, revision }, signal);
       // Awaited a little later.
       page.catch(() => {});
       return page;
     };
     for (let asked = ask(range.key);;) {
-      let page: IRangeResponse;
+      let page: RangeAnswer;
       try {
         page = await asked;
       } catch (error) {
@@ -667,17 +660,21 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
         ) throw error;
         return await this.#list(signal, range);
       }
-      const { header, kvs, more } = page;
-      pinned ??= { revision: Number(header.revision), clusterId: header.cluster_id };
-      if (more) asked = ask(Buffer.concat([kvs.at(-1)!.key, Buffer.from([0])]));
-      for (const kv of kvs) rows.push(this.#rowOf(kv));
+      const { revision, clusterId, more } = page;
+      pinned ??= { revision, clusterId };
+      if (more) asked = ask(Buffer.concat([page.lastKey, Buffer.from([0])]));
+      for (const row of page.rows) rows.push(row);
       if (!more) return { rows, ...pinned };
     }
   }
 
   async #read(key: Buffer, signal: AbortSignal): Promise<Row | undefined> {
-    const { kvs } = await this.#client.run(({ kv }, options) => kv.range({ key }, options), signal);
-    return kvs[0] && this.#rowOf(kvs[0]);
+    const { rows } = await this.#readRange({ key }, signal);
+    return rows[0];
+  }
+
+  async #readRange(request: IRangeRequest, signal: AbortSignal): Promise<RangeAnswer> {
+    return await this.#client.range(request, this.#range.key.length, signal);
   }
 
   /** The leases in these rows that can be read. */
