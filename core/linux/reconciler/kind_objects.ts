@@ -9,6 +9,8 @@ import type { KernelItem, Wanted, WantedObjects } from "./kernel_table.ts";
 
 /** Bits of {@link KindObjects.#marks}: the kernel has what is wanted; the listing under way has shown it. */
 const AS_WANTED = 1, LISTED = 2;
+/** Fields of objects whose texts differ from object to object: a WireGuard peer's key. */
+const DIFFERING = ["publicKey"];
 /** Ends the chain of an owner's objects. */
 export const NO_OBJECT = -1;
 
@@ -37,7 +39,7 @@ export class KindObjects implements WantedObjects {
   constructor(keyOf: (object: KernelItem) => string, ownerOf: (owner: number) => string) {
     this.#keyOf = keyOf;
     this.#ownerOf = ownerOf;
-    this.#wanted = new PackedRows(keyOf);
+    this.#wanted = new PackedRows(keyOf, DIFFERING);
   }
 
   /** See {@link WantedObjects.size}. */
