@@ -334,9 +334,9 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
       const wanted: (readonly [string, KernelItem])[] = [];
       const found = new Map<string, KernelItem>();
       for (const key of dirty) {
-        const object = objects.find(key)?.value;
+        const row = objects.find(key), object = row?.value;
         if (object !== undefined) wanted.push([key, object]);
-        const there = object && table.find?.(object) || objects.there(key);
+        const there = object && table.find?.(object) || objects.there(key, row);
         if (there === undefined) continue;
         found.set(key, there);
         // A setting that no owner wants any more stays as it is.
