@@ -262,7 +262,8 @@ export class KindObjects implements WantedObjects {
 
   /** What is wanted and was not listed as such, during or after the listing. */
   *unlisted(others: ReadonlyMap<string, KernelItem>): Generator<Comparison, void, void> {
-    for (const row of this.#wanted.rows()) {
+    const wanted = this.#wanted;
+    for (let row = wanted.next(-1); row >= 0; row = wanted.next(row)) {
       const marks = this.#marks[row]!;
       if ((marks & LISTED) !== 0) continue;
       const object = this.#wanted.at(row);
@@ -274,7 +275,8 @@ export class KindObjects implements WantedObjects {
 
   /** The kernel has what was listed, and besides `others`, by key, and nothing else. */
   endListing(others: Map<string, KernelItem>): void {
-    for (const row of this.#wanted.rows()) {
+    const wanted = this.#wanted;
+    for (let row = wanted.next(-1); row >= 0; row = wanted.next(row)) {
       const marks = this.#marks[row]!;
       this.#marks[row] = (marks & LISTED) === 0 ? marks & ~AS_WANTED : marks | AS_WANTED;
     }
