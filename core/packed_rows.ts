@@ -349,7 +349,9 @@ function textPart(length: number): Part {
       }
       return true;
     },
-    read: ({ view, at }) => String.fromCharCode(...new Uint8Array(view.buffer, at, length)),
+    // Spread would go through an iterator, which takes twice as long.
+    read: ({ view, at }) =>
+      Reflect.apply(String.fromCharCode, undefined, new Uint8Array(view.buffer, at, length)),
   });
 }
 

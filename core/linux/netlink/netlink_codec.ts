@@ -114,25 +114,22 @@ export class MessageWriter {
 
   /** Writes an attribute of one byte. */
   u8Attribute(type: number, value: number): this {
-    this.u16(5).u16(type).u8(value).#pad();
-    return this;
+    return this.#attribute(5, type).u32(value);
   }
 
   /** Writes an attribute of two bytes in host order. */
   u16Attribute(type: number, value: number): this {
-    this.u16(6).u16(type).u16(value).#pad();
-    return this;
+    return this.#attribute(6, type).u32(value);
   }
 
   /** Writes an attribute of two bytes in network order, as ports are. */
   be16Attribute(type: number, value: number): this {
-    this.u16(6).u16(type).u8(value >> 8).u8(value & 255).#pad();
-    return this;
+    return this.#attribute(6, type).u32(value >> 8 | (value & 255) << 8);
   }
 
   /** Writes an attribute of four bytes in host order. */
   u32Attribute(type: number, value: number): this {
-    return this.u16(8).u16(type).u32(value);
+    return this.#attribute(8, type).u32(value);
   }
 
   /** Writes an attribute of text that ends in a zero (`NLA_NUL_STRING`). */
@@ -152,8 +149,7 @@ export class MessageWriter {
 
   /** Writes an attribute of any bytes. */
   bytesAttribute(type: number, value: Uint8Array): this {
-    this.u16(4 + value.length).u16(type);
-    this.#reserve(value.length);
+    this.#attribute(4 + value.length, type).#reserve(value.length);
     this.#bytes.set(value, this.#length);
     this.#length += value.length;
     this.#pad();
@@ -163,10 +159,15 @@ export class MessageWriter {
   /** Writes an attribute made of what `content` writes. */
   nested(type: number, content: () => void): this {
     const start = this.#length;
-    this.u16(0).u16(type | NLA_F_NESTED);
+    this.#attribute(0, type | NLA_F_NESTED);
     content();
     this.#view.setUint16(start, this.#length - start, true);
     return this;
+  }
+
+  /** Writes an attribute's head. A value of one or two octets and its padding are one word behind it. */
+  #attribute(length: number, type: number): this {
+    return this.u32(length | type << 16);
   }
 
   #pad(): void {

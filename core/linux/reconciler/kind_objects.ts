@@ -12,6 +12,8 @@ import type { KernelItem, Wanted, WantedObjects } from "./kernel_table.ts";
  * it had it, too; and it may differ.
  */
 const AS_WANTED = 1, LISTED = 2, WAS_THERE = 4, DIRTY = 8;
+/** Fields of objects whose texts differ from object to object: a WireGuard peer's key. */
+const DIFFERING = ["publicKey"];
 /** Ends the chain of an owner's objects. */
 export const NO_OBJECT = -1;
 
@@ -59,7 +61,7 @@ export class KindObjects implements WantedObjects {
   constructor(keyOf: (object: KernelItem) => string, ownerOf: (owner: number) => string) {
     this.#keyOf = keyOf;
     this.#ownerOf = ownerOf;
-    this.#wanted = new PackedRows(keyOf);
+    this.#wanted = new PackedRows(keyOf, DIFFERING);
   }
 
   /** See {@link WantedObjects.size}. */

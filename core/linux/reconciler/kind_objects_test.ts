@@ -9,6 +9,12 @@ interface Thing extends KernelItem {
 
 const thing = (name: string, value: number): Thing => ({ kind: "thing", name, value });
 
+interface Peer extends KernelItem {
+  readonly publicKey: string;
+}
+
+const peer = (publicKey: string): Peer => ({ kind: "peer", publicKey });
+
 function create() {
   const objects = new KindObjects(
     (object) => (object as Thing).name,
@@ -29,6 +35,17 @@ Deno.test("what is wanted is nothing that the kernel has, until it has it", () =
   assert.ok(objects.setAsWanted("a"));
   assert.equal(there("a"), 1);
   assert.ok(!objects.setAsWanted("nobody wants this"));
+});
+
+Deno.test("objects that differ in a key are kept as bytes, however many there are", () => {
+  const objects = new KindObjects((object) => (object as Peer).publicKey, () => "owner");
+  const peers = Array.from({ length: 1_000 }, (_, index) => peer(`${index}`.padStart(44, "A")));
+  for (const each of peers) objects.add(each.publicKey, each, 0);
+  for (const each of peers) {
+    const { object } = objects.get(each.publicKey)!;
+    assert.deepEqual(object, each);
+    assert.notEqual(object, each, "the object itself is not kept");
+  }
 });
 
 Deno.test("when something else is wanted, or nothing, the kernel still has what was wanted before", () => {

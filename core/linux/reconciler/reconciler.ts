@@ -208,6 +208,11 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
     this.#set(owner, []);
   }
 
+  /** What an owner wants. */
+  wantedBy(owner: string): Want[] {
+    return this.#desired.ofOwner(owner).map(({ object }) => object as Want);
+  }
+
   #set(owner: string, objects: readonly KernelItem[]): void {
     this.#desired.set(owner, objects, (name, key, wanted, before, row) => {
       const kind = this.#kinds.get(name);
