@@ -110,7 +110,13 @@ export class PackedRows<Value extends object> {
 
   /** The numbers of all rows, in no certain order. Rows may be removed meanwhile. */
   *rows(): Generator<number, void, void> {
-    for (let row = 0; row < this.#length; row++) if (this.#shapes[row] !== UNUSED) yield row;
+    for (let row = this.next(-1); row >= 0; row = this.next(row)) yield row;
+  }
+
+  /** The number of the first row behind one; -1 if there is none. Begin with -1. */
+  next(row: number): number {
+    while (++row < this.#length) if (this.#shapes[row] !== UNUSED) return row;
+    return -1;
   }
 
   #write(row: number, value: Value): void {
@@ -156,7 +162,9 @@ export class PackedRows<Value extends object> {
     while (length < (this.size + 1) * 2) length *= 2;
     this.#index = new Int32Array(length).fill(FREE);
     this.#taken = 0;
-    for (const row of this.rows()) this.#enter(this.#hashes[row]!, row);
+    for (let row = this.next(-1); row >= 0; row = this.next(row)) {
+      this.#enter(this.#hashes[row]!, row);
+    }
   }
 }
 

@@ -142,7 +142,7 @@ export class MessageWriter {
     const start = this.#length;
     this.#reserve(4 + MAX_ADDRESS_BYTES);
     const length = value.writeTo(this.#bytes, start + 4);
-    this.u16(4 + length).u16(type).#length += length;
+    this.#attribute(4 + length, type).#length += length;
     this.#pad();
     return this;
   }

@@ -196,9 +196,15 @@ export class KindObjects implements WantedObjects {
     return this.#others;
   }
 
-  /** What the kernel has under a key, as far as is known: what was put, reported or listed last. */
-  there(key: string): KernelItem | undefined {
-    const found = this.find(key);
+  /**
+   * What the kernel has under a key, as far as is known: what was put, reported or listed last.
+   *
+   * @param found what is wanted under the key; looked up unless given
+   */
+  there(
+    key: string,
+    found: PackedRow<KernelItem> | undefined = this.find(key),
+  ): KernelItem | undefined {
     if (found !== undefined && (this.#marks[found.row]! & AS_WANTED) !== 0) return found.value;
     return this.#others.get(key);
   }
@@ -235,8 +241,8 @@ export class KindObjects implements WantedObjects {
 
   /** The kernel has nothing under a key. Returns whether it had anything. */
   setGone(key: string): boolean {
-    const wasThere = this.isThere(key);
     const found = this.find(key);
+    const wasThere = this.there(key, found) !== undefined;
     if (found !== undefined) this.#marks[found.row]! &= ~AS_WANTED;
     this.#others.delete(key);
     return wasThere;
@@ -264,7 +270,8 @@ export class KindObjects implements WantedObjects {
 
   /** What is wanted and was not listed as such, during or after the listing. */
   *unlisted(others: ReadonlyMap<string, KernelItem>): Generator<Comparison, void, void> {
-    for (const row of this.#wanted.rows()) {
+    const wanted = this.#wanted;
+    for (let row = wanted.next(-1); row >= 0; row = wanted.next(row)) {
       const marks = this.#marks[row]!;
       if ((marks & LISTED) !== 0) continue;
       const object = this.#wanted.at(row);
@@ -276,7 +283,8 @@ export class KindObjects implements WantedObjects {
 
   /** The kernel has what was listed, and besides `others`, by key, and nothing else. */
   endListing(others: Map<string, KernelItem>): void {
-    for (const row of this.#wanted.rows()) {
+    const wanted = this.#wanted;
+    for (let row = wanted.next(-1); row >= 0; row = wanted.next(row)) {
       const marks = this.#marks[row]!;
       this.#marks[row] = (marks & LISTED) === 0 ? marks & ~AS_WANTED : marks | AS_WANTED;
     }

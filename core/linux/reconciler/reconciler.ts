@@ -364,8 +364,8 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
       const { rows, keys } = objects.takeMarks();
       const found = new Map<string, KernelItem>();
       for (const key of keys) {
-        const there = objects.there(key);
-        if (there === undefined || objects.has(key)) continue;
+        const there = objects.has(key) ? undefined : objects.others.get(key);
+        if (there === undefined) continue;
         found.set(key, there);
         // A setting that no owner wants any more stays as it is.
         if (!table.ours(there, true)) objects.setGone(key);

@@ -34,7 +34,6 @@ import {
   LEASE_TTL_MS,
   type LeaseAdmin,
   type LeaseEvent,
-  type LeaseIndex,
   leaseKey,
   LeaseReader,
   type LeaseRequest,
@@ -53,12 +52,12 @@ import {
   overlaps,
   parseNetworkConfig,
   readNetConf,
+  type ReadRow,
   requestedLease,
   requireHeld,
   type ReservationRequest,
   RuntimeError,
   sleep,
-  type StoredLease,
   type StoreMetrics,
   storeMetrics,
   throwDefect,
@@ -103,15 +102,12 @@ export interface EtcdStoreOptions extends TlsFiles {
 
 /** A lease's key as it is in etcd: its last part, and under which etcd lease it is, or {@link NO_LEASE}. */
 interface Row extends RangeRow {
-  /** The lease in it, `null` if it can't be read; `undefined` if that was not tried yet. */
-  lease?: Lease | null;
+  /** The lease in it, `undefined` if it can't be read; not there if that was not tried yet. */
+  lease?: Lease | undefined;
 }
 
 /** A lease that could be read, with its key in etcd. */
-interface Found extends StoredLease {
-  readonly row: Row;
-  readonly lease: Lease;
-}
+type Found = ReadRow<Row>;
 
 /** All leases at one revision. */
 interface Listing {
@@ -224,7 +220,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   /** See {@link LeaseStore.held}. */
   async held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined> {
     const found = await this.#heldBefore(node, signal) ??
-      findHeld(node, this.#index((await this.#listAll(signal)).rows));
+      findHeld(node, indexOf((await this.#listAll(signal)).rows, this.#leaseOf));
     if (found === undefined) return undefined;
     const [lease] = await this.#withExpiry([found], signal);
     return lease;
@@ -234,8 +230,8 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   async #heldBefore(node: NodeIdentity, signal: AbortSignal): Promise<Found | undefined> {
     if (node.previousSubnets.length === 0) return undefined;
     const row = await this.#read(this.#keyOf(leaseKey(node.previousSubnets)), signal);
-    const found = row && this.#find(row);
-    return found && heldBefore(node, found.lease) ? found : undefined;
+    const lease = row && this.#leaseOf(row);
+    return lease && heldBefore(node, lease) ? { key: lease.key, row, lease } : undefined;
   }
 
   /** See {@link LeaseStore.acquire}. */
@@ -246,7 +242,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       const config = readNetConf(netConf.value, this.description);
       const listing = await this.#listAll(signal);
       const { rows } = listing;
-      const found = findHeld(request, this.#index(rows));
+      const found = findHeld(request, indexOf(rows, this.#leaseOf));
       wasHeld = found !== undefined;
       const choice = chooseLease(
         config,
@@ -254,7 +250,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
         found !== undefined && isOldest(found, rows) ? found.lease : undefined,
         () =>
           rows.filter((row) => row !== found?.row)
-            .map((row) => ({ key: row.key, lease: this.#find(row)?.lease })),
+            .map((row) => ({ key: row.key, lease: this.#leaseOf(row) })),
       );
       const { subnets, keeps } = choice;
       if (found !== undefined && !keeps) {
@@ -272,7 +268,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   async renew(lease: Lease, signal: AbortSignal): Promise<Lease> {
     return await this.#write(async (grant) => {
       const stored = await this.#read(this.#keyOf(lease.key), signal);
-      const row = requireHeld(lease, stored, (row) => this.#find(row)?.lease);
+      const row = requireHeld(lease, stored, this.#leaseOf);
       const { id, expiry } = row.etcdLease === NO_LEASE ? NO_GRANT : await grant();
       return { lease: { ...lease, expiry }, id, replaces: row };
     }, signal);
@@ -281,7 +277,11 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   /** See {@link LeaseAdmin.leases}; costs a request a lease. */
   async leases(signal: AbortSignal): Promise<readonly Lease[]> {
     const { rows } = await this.#list(signal);
-    return await this.#withExpiry(rows.flatMap((row) => this.#find(row) ?? []), signal);
+    const found = rows.flatMap((row) => {
+      const lease = this.#leaseOf(row);
+      return lease === undefined ? [] : { key: row.key, row, lease };
+    });
+    return await this.#withExpiry(found, signal);
   }
 
   /** See {@link LeaseAdmin.reserve}. */
@@ -293,7 +293,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       const lease = chooseReservation(
         readNetConf(netConf.value, this.description),
         request,
-        listing.rows.map((row) => ({ key: row.key, lease: this.#find(row)?.lease })),
+        listing.rows.map((row) => ({ key: row.key, lease: this.#leaseOf(row) })),
       );
       const replaces = listing.rows.find(({ key }) => key === lease.key);
       const done = replaces?.etcdLease === NO_LEASE;
@@ -336,7 +336,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     const removed = present === undefined ? [] : [...told].filter((key) => !present.has(key));
     for (const key of removed) told.delete(key);
     for (const [key, row] of rows) {
-      const lease = row && this.#find(row)?.lease;
+      const lease = row && this.#leaseOf(row);
       if (row === undefined) this.#reader.remove(key);
       if (lease !== undefined) {
         told.add(key);
@@ -548,7 +548,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   }
 
   #collide(row: Row, lease: Lease): boolean {
-    const other = this.#find(row)?.lease;
+    const other = this.#leaseOf(row);
     return other !== undefined && holdsAlike(other, lease) ||
       overlaps(row.key, lease.halves.map(({ subnet }) => subnet));
   }
@@ -677,18 +677,13 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     return await this.#client.range(request, this.#range.key.length, signal);
   }
 
-  /** The leases in these rows that can be read. */
-  #index(rows: readonly Row[]): LeaseIndex<Found> {
-    return indexOf(rows.flatMap((row) => this.#find(row) ?? []));
-  }
-
-  #find(row: Row): Found | undefined {
-    const { key } = row;
-    if (row.lease === undefined) {
-      row.lease = this.#reader.read(key, row.value, "unknown", row.modRevision) ?? null;
+  /** The lease in a row; `undefined` if it can't be read. */
+  readonly #leaseOf = (row: Row): Lease | undefined => {
+    if (!("lease" in row)) {
+      row.lease = this.#reader.read(row.key, row.value, "unknown", row.modRevision);
     }
-    return row.lease === null ? undefined : { key, row, lease: row.lease };
-  }
+    return row.lease;
+  };
 
   #keyOf(key: string): Buffer {
     return Buffer.from(`${this.#subnets}${key}`);
