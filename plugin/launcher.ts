@@ -46,9 +46,10 @@ is_served() {
     [ /proc/self/root -ef "/proc/$pid/task/$thread/root" ] && ! is_in '[TtZX]'
 }
 # What the agent's thread does: R computes, or would; D waits for the kernel, S for others; T is stopped.
+# It is on the third line: a shell reads octet by octet, and not more lines than it has to.
 is_in() {
-  read -r stat <"/proc/$pid/task/$thread/stat"
-  case \${stat##*) } in $1*) ;; *) return 1 ;; esac
+  { read -r name && read -r umask && read -r key state; } <"/proc/$pid/task/$thread/status"
+  case $state in $1*) ;; *) return 1 ;; esac
 }
 # The agent has a call, or its thread computes. A plugin would wait for the same locks, or make a busy machine busier.
 is_at_work() {
