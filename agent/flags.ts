@@ -130,8 +130,8 @@ export const SETTINGS = [
   flag(
     "cni-calls",
     absolutePathOrNone("PATH"),
-    `folder in which the agent attaches pods for the CNI plugin, which asks in ${DEFAULT_CALLS_FOLDER}: pods start ` +
-      "sooner, for some 14 MB; not for agents in containers. The service of denim install has it, unless told none",
+    `folder in which the agent attaches pods for the CNI plugin, which asks in ${DEFAULT_CALLS_FOLDER}, or none; ` +
+      "pods start sooner; not for agents in containers",
   ),
   flag(
     "probe-peers",
