@@ -403,8 +403,8 @@ class NodeAgent implements AsyncDisposable, NodeView {
     return this.#start.outer.current;
   }
 
-  get clockAheadMs(): number | undefined {
-    return this.#options.store.clockAheadMs;
+  async clockAheadMs(signal: AbortSignal): Promise<number | undefined> {
+    return await this.#options.store.clockAheadMs?.(signal);
   }
 
   ways(key: string): readonly PacketWay[] | undefined {

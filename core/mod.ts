@@ -98,6 +98,6 @@ export { Outage, OutageCount } from "./outage.ts";
 
 // Waiting.
 export { Backoff, type BackoffOptions } from "./backoff.ts";
-export { type Clock, SYSTEM_CLOCK } from "./clock.ts";
+export { type Clock, clockAheadMs, SYSTEM_CLOCK } from "./clock.ts";
 export { EventCounter } from "./event_counter.ts";
 export { MAX_SLEEP_MS, msToTick, sleep } from "./sleep.ts";

@@ -6,6 +6,7 @@
  */
 
 import {
+  clockAheadMs,
   ConfigError,
   type Logger,
   Outage,
@@ -120,9 +121,7 @@ export class KubernetesClient implements AsyncDisposable {
       this.#options.metrics.requests.add();
       try {
         using answer = await this.#send(call, ending);
-        // HTTP tells the second in which the answer was made (RFC 9110, section 6.6.1).
-        const date = Date.parse(answer.headers.get("date") ?? "");
-        if (!Number.isNaN(date)) this.#clockAheadMs = Date.now() - date;
+        this.#clockAheadMs = clockAheadMs(answer.headers);
         if (answer.status < 300) {
           const result = await read(answer);
           this.#worked(call);

@@ -315,7 +315,9 @@ export class KubernetesStore implements LeaseStore {
   }
 
   /** See {@link LeaseStore.clockAheadMs}. */
-  get clockAheadMs(): number | undefined {
+  async clockAheadMs(signal: AbortSignal): Promise<number | undefined> {
+    // Any answer tells.
+    await this.#own.read(signal);
     return this.#client.clockAheadMs;
   }
 
