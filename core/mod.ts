@@ -78,7 +78,8 @@ export * from "./kernel_state.ts";
 export { parseWireguardKey, WireguardSecret } from "./wireguard_key.ts";
 
 // Much that is alike, in little memory.
-export { type PackedRow, PackedRows, withRoom } from "./packed_rows.ts";
+export { type PackedRow, PackedRows } from "./packed_rows.ts";
+export { NO_ROW, RowIndex, withRoom } from "./row_index.ts";
 
 // What goes wrong, and how it is told and counted.
 export * from "./errors.ts";

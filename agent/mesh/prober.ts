@@ -13,14 +13,14 @@ import {
   type Clock,
   type Counter,
   EventCounter,
+  FAMILIES,
   type Family,
   type Histogram,
-  type IpAddress,
   type Logger,
   MAX_SLEEP_MS,
   messageOf,
   type Metrics,
-  PackedRows,
+  NO_ROW,
   throwDefect,
   withRoom,
 } from "@denim/core";
@@ -30,7 +30,8 @@ import {
   type ProbeListener,
   ProbeSocket,
 } from "@denim/core/linux/probe-socket";
-import type { ListedHalf, ListedPeer, PeerListener } from "../peer_list.ts";
+import type { ListedPeer, PeerListener } from "../peer_list.ts";
+import { HalfRows } from "./half_rows.ts";
 import type { Trouble } from "./mesh_report.ts";
 import {
   type Health,
@@ -111,28 +112,14 @@ export interface ProbedHalf {
   readonly pathMtuBytes: number | undefined;
 }
 
-/** What is kept of one half of a peer. */
-interface KeptHalf extends Pick<ListedHalf, "subnet" | "publicIp"> {
-  /** Whether no router may pass the packets on. */
-  readonly isNear: boolean;
-  /** The largest packet that reaches it, if nothing is wrong; 0 if it is not probed. */
-  readonly mtuBytes: number;
-}
-
-/** The address that is asked over the data path. */
-function addressOf({ subnet, isNear }: KeptHalf): IpAddress {
-  return isNear ? subnet.at(1n) : subnet.address;
-}
-
 /** A half of a peer that is asked in this round. */
-interface Target extends KeptHalf {
-  /** Its row; -1 once it has left or was replaced. */
+interface Target {
+  /** Its row; {@link NO_ROW} once it has left or was replaced. */
   row: number;
-  /** The address that is asked over the data path. */
-  readonly address: IpAddress;
   readonly health: PeerHealth;
   /** What was asked in this round and is answered under the address alone. */
-  readonly closed: { udp?: Asked; plain?: Asked };
+  udp: Asked | undefined;
+  plain: Asked | undefined;
 }
 
 /** The largest packet is at least as long as `low` and at most as `high`, while it is looked for. */
@@ -140,9 +127,6 @@ interface Search {
   low: number;
   high: number;
 }
-
-/** Ends the chain of a peer's halves. */
-const NO_ROW = -1;
 
 /** A question that is under way. */
 interface Asked {
@@ -161,8 +145,7 @@ interface Asked {
 export class Prober implements PeerListener {
   readonly #options: ProberOptions;
   readonly #wires = new Map<Family, ProbeWire>();
-  /** The halves of all peers, by the address that is asked over the data path. */
-  readonly #halves = new PackedRows<KeptHalf>((half) => `${addressOf(half)}`);
+  readonly #halves = new HalfRows();
   /** For each row the next half of the same peer, its place in the order of turns, and how many turns it had. */
   #nextHalves = new Int32Array(0);
   #places = new Int32Array(0);
@@ -170,8 +153,6 @@ export class Prober implements PeerListener {
   readonly #healths = new PeerHealths();
   /** The row of each peer's first half, by the key of its lease. */
   readonly #peers = new Map<string, number>();
-  /** Rows of those that are asked by a router's absence, by their own addresses. */
-  readonly #near = new Map<string, number>();
   readonly #searches = new Map<number, Search>();
   /** All rows that are probed, in the order of their turns, and whose turn is next. */
   readonly #order: number[] = [];
@@ -181,6 +162,8 @@ export class Prober implements PeerListener {
   /** Those that are asked in this round. */
   readonly #targets = new Map<number, Target>();
   #asked: Asked[] = [];
+  /** What is sent of it, by family. */
+  readonly #probes: Readonly<Record<Family, Probe[]>> = { 4: [], 6: [] };
   #round = 0;
   /** The time by which health is judged, which stands still while this process does; and when it was set. */
   #awakeMs = 0;
@@ -247,17 +230,18 @@ export class Prober implements PeerListener {
   }
 
   #add(row: number): void {
-    const { publicIp, isNear, mtuBytes } = this.#halves.at(row);
     this.#places = withRoom(this.#places, row);
     this.#turns = withRoom(this.#turns, row);
     this.#places[row] = NO_ROW;
     this.#turns[row] = 0;
-    if (mtuBytes === 0) return;
+    if (!this.#isProbed(row)) return;
     this.#places[row] = this.#order.push(row) - 1;
-    // Whom a packet is heard from, too: a node sends from this address, or, on the link, from its own.
-    if (isNear) this.#near.set(`${publicIp}`, row);
     this.#count(this.#healths.at(row).health, 1);
     this.#attention.add(row);
+  }
+
+  #isProbed(row: number): boolean {
+    return this.#halves.mtuBytes(row) > 0;
   }
 
   /** The rows of a peer's halves. */
@@ -268,17 +252,12 @@ export class Prober implements PeerListener {
     return rows;
   }
 
-  /** The row of the peer that packets come from under an address. */
-  #rowAt(address: IpAddress): number {
-    return this.#near.get(`${address}`) ?? this.#halves.find(`${address}`)?.row ?? NO_ROW;
-  }
-
   /** @inheritdoc */
   delete(key: string): void {
     for (const row of this.#rowsOf(key)) {
-      const { publicIp, mtuBytes } = this.#halves.at(row);
+      const isProbed = this.#isProbed(row);
       this.#halves.remove(row);
-      if (mtuBytes === 0) continue;
+      if (!isProbed) continue;
       const place = this.#places[row]!;
       const last = this.#order.pop()!;
       if (last !== row) {
@@ -288,7 +267,6 @@ export class Prober implements PeerListener {
       const target = this.#targets.get(row);
       if (target !== undefined) target.row = NO_ROW;
       this.#targets.delete(row);
-      if (this.#near.get(`${publicIp}`) === row) this.#near.delete(`${publicIp}`);
       this.#searches.delete(row);
       this.#attention.delete(row);
       const { health } = this.#healths.at(row);
@@ -305,13 +283,12 @@ export class Prober implements PeerListener {
   /** How a peer's halves are, in their order; `undefined` for one that is not probed. */
   of(key: string): readonly (ProbedHalf | undefined)[] {
     return this.#rowsOf(key).map((row) => {
-      const { mtuBytes } = this.#halves.at(row);
-      if (mtuBytes === 0) return undefined;
+      if (!this.#isProbed(row)) return undefined;
       const { health, sinceMs, roundTripMs, loss } = this.#healths.at(row);
       const search = this.#searches.get(row);
       const found = search?.low === search?.high ? search?.low : undefined;
       const passesAll = health === "ok" || health === "checksum" || health === "no-agent";
-      const pathMtuBytes = passesAll ? mtuBytes : found;
+      const pathMtuBytes = passesAll ? this.#halves.mtuBytes(row) : found;
       return { health, sinceMs, roundTripMs, loss, pathMtuBytes };
     });
   }
@@ -321,7 +298,7 @@ export class Prober implements PeerListener {
     return [...this.#attention].flatMap((row) => {
       const { health, sinceMs } = this.#healths.at(row);
       if (!isTrouble(health)) return [];
-      return [{ subnet: `${this.#halves.at(row).subnet}`, health, sinceMs }];
+      return [{ subnet: `${this.#halves.subnet(row)}`, health, sinceMs }];
     });
   }
 
@@ -356,19 +333,19 @@ export class Prober implements PeerListener {
   readonly #listener: ProbeListener = {
     onAnswer: (sequence, from, atMs) => {
       const asked = this.#find(sequence);
-      if (asked?.probe.to.equals(from)) asked.answeredAtMs = atMs;
+      if (asked !== undefined && isSame(asked.probe.to, from)) asked.answeredAtMs = atMs;
     },
     onExpired: (sequence, _from, atMs) => {
       const asked = this.#find(sequence);
       if (asked?.probe.kind === "near") asked.answeredAtMs = atMs;
     },
     onClosed: (kind, from, atMs) => {
-      const asked = this.#targets.get(this.#rowAt(from))?.closed[kind];
+      const asked = this.#targets.get(this.#halves.from(from))?.[kind];
       if (asked !== undefined) asked.answeredAtMs = atMs;
     },
     onRequest: (tag, from) => {
       if (tag !== TAG.inner) return;
-      const row = this.#rowAt(from);
+      const row = this.#halves.from(from);
       if (row !== NO_ROW) this.#healths.at(row).heard(this.#awakeMs);
     },
   };
@@ -388,15 +365,15 @@ export class Prober implements PeerListener {
     // Peers have as many peers, and ask them as often.
     const turnsMs = TICK_MS * this.#order.length / Math.max(this.#turnsARound, 1);
     for (const [row, target] of this.#targets) {
-      const { health, address, mtuBytes } = target;
+      const { health } = target;
       const before = health.health;
       if (health.judge(this.#awakeMs, dateMs, turnsMs)) {
         this.#count(before, -1);
         this.#count(health.health, 1);
         if (health.health === "mtu") {
           this.#searches.set(row, {
-            low: MIN_PROBE_BYTES[address.family],
-            high: mtuBytes - 1,
+            low: MIN_PROBE_BYTES[this.#halves.family(row)],
+            high: this.#halves.mtuBytes(row) - 1,
           });
         } else this.#searches.delete(row);
         if (before !== "unknown" || health.health !== "ok") changed.push(target);
@@ -435,7 +412,8 @@ export class Prober implements PeerListener {
 
   #log(changed: readonly Target[]): void {
     const { log } = this.#options;
-    for (const { subnet, publicIp, health: { health } } of changed.slice(0, MAX_LINES)) {
+    for (const { row, health: { health } } of changed.slice(0, MAX_LINES)) {
+      const subnet = this.#halves.subnet(row), publicIp = this.#halves.publicIp(row);
       const text = `peer ${subnet} (${publicIp}) ${MEANING[health as keyof typeof MEANING]}`;
       const fields = { subnet: `${subnet}`, publicIp: `${publicIp}`, health };
       if (health === "ok") log.info("peer-healthy", text, fields);
@@ -472,15 +450,16 @@ export class Prober implements PeerListener {
       const row = this.#order[this.#next]!;
       if (!chosen.has(row)) this.#askInTurn(this.#target(row));
     }
-    const probes = Map.groupBy(this.#asked.map(({ probe }) => probe), ({ to }) => to.family);
-    for (const [family, of] of probes) this.#wire(family).send(of);
+    for (const family of FAMILIES) {
+      const probes = this.#probes[family];
+      if (probes.length > 0) this.#wire(family).send(probes);
+      probes.length = 0;
+    }
   }
 
   /** What is in a row, to be asked in this round. */
   #target(row: number): Target {
-    const half = this.#halves.at(row);
-    const health = this.#healths.at(row);
-    const target = { ...half, row, address: addressOf(half), health, closed: {} };
+    const target = { row, health: this.#healths.at(row), udp: undefined, plain: undefined };
     this.#targets.set(row, target);
     return target;
   }
@@ -509,18 +488,19 @@ export class Prober implements PeerListener {
 
   /** Asks one thing, which costs as much whether the peer answers or not. */
   #askInTurn(target: Target): void {
-    const { row, health, isNear } = target;
+    const { row, health } = target;
     const turn = this.#turns[row]!++;
     if (health.needsAttention) return this.#askOne(target, "small");
     if (turn % OUTER_TURNS === 0) this.#askOne(target, "outer");
     // What answers to either of these also shows that small packets pass.
-    const isDatagram = !isNear && turn % 2 === 1;
+    const isDatagram = !this.#halves.isNear(row) && turn % 2 === 1;
     this.#askOne(target, isDatagram ? health.isMute ? "plain" : "udp" : "large");
   }
 
   /** Asks everything that there is to find out. */
   #askAll(target: Target): void {
-    const { row, health, isNear } = target;
+    const { row, health } = target;
+    const isNear = this.#halves.isNear(row);
     for (const question of health.questions) {
       if (!isNear || question !== "udp" && question !== "plain") this.#askOne(target, question);
     }
@@ -533,26 +513,30 @@ export class Prober implements PeerListener {
   }
 
   #askOne(target: Target, question: Asked["question"], bytes?: number): void {
-    const { address, publicIp, isNear, mtuBytes } = target;
+    const { row } = target, halves = this.#halves;
     const index = this.#asked.length;
     if (index >= 1 << INDEX_BITS) return;
+    const family = halves.family(row);
     const isOuter = question === "outer";
-    const to = isOuter ? publicIp : address;
+    const isDatagram = question === "udp" || question === "plain";
     const probe: Probe = {
-      kind: question === "udp" || question === "plain"
-        ? question
-        : isNear && !isOuter
-        ? "near"
-        : "echo",
-      to,
-      bytes: bytes ?? (question === "large" ? mtuBytes : MIN_PROBE_BYTES[to.family]),
+      kind: isDatagram ? question : halves.isNear(row) && !isOuter ? "near" : "echo",
+      to: new Uint8Array(family === 4 ? 4 : 16),
+      bytes: bytes ?? (question === "large" ? halves.mtuBytes(row) : MIN_PROBE_BYTES[family]),
       sequence: (this.#round & 7) << INDEX_BITS | index,
       tag: isOuter ? TAG.outer : TAG.inner,
       sentAtMs: 0,
       outcome: "waiting",
     };
+    halves.write(row, isOuter, probe.to);
     const asked: Asked = { target, question, probe, answeredAtMs: 0 };
     this.#asked.push(asked);
-    if (question === "udp" || question === "plain") target.closed[question] = asked;
+    this.#probes[family].push(probe);
+    if (isDatagram) target[question] = asked;
   }
+}
+
+function isSame(one: Uint8Array, other: Uint8Array): boolean {
+  for (let index = 0; index < one.length; index++) if (one[index] !== other[index]) return false;
+  return true;
 }
