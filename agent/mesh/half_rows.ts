@@ -20,7 +20,7 @@ export interface KeptHalf {
 }
 
 /** Room for an address of either family: IPv4's take the first four bytes. */
-const ADDRESS_BYTES = 16;
+export const ADDRESS_BYTES: number = 16;
 /** What is kept of a half in one byte. */
 const IPV6 = 1, NEAR = 2;
 
@@ -91,10 +91,10 @@ export class HalfRows {
     return this.#mtus[row]!;
   }
 
-  /** Writes the address that is asked, over the data path or on the underlay, into as many bytes as it has. */
+  /** Writes the address that is asked, over the data path or on the underlay, into {@link ADDRESS_BYTES}. */
   write(row: number, isOuter: boolean, into: Uint8Array): void {
-    const [addresses, start] = [isOuter ? this.#outer : this.#inner, row * ADDRESS_BYTES];
-    for (let index = 0; index < into.length; index++) into[index] = addresses[start + index]!;
+    const addresses = isOuter ? this.#outer : this.#inner, start = row * ADDRESS_BYTES;
+    for (let index = 0; index < ADDRESS_BYTES; index++) into[index] = addresses[start + index]!;
   }
 
   /** See {@link KeptHalf.subnet}. */

@@ -1,6 +1,6 @@
 import { Cidr, IpAddress, NO_ROW } from "@denim/core";
 import assert from "node:assert/strict";
-import { HalfRows, type KeptHalf } from "./half_rows.ts";
+import { ADDRESS_BYTES, HalfRows, type KeptHalf } from "./half_rows.ts";
 
 const half = (subnet: string, publicIp: string, isNear = false): KeptHalf => ({
   subnet: Cidr.parse(subnet),
@@ -29,9 +29,9 @@ Deno.test("halves are found by the address that packets come from, and by no oth
       [ipv6, true, "fd99::4"],
     ] as const
   ) {
-    const written = new Uint8Array(rows.family(row) === 4 ? 4 : 16);
+    const written = new Uint8Array(ADDRESS_BYTES);
     rows.write(row, isOuter, written);
-    assert.deepEqual(written, bytes(address));
+    assert.deepEqual(written.slice(0, rows.family(row) === 4 ? 4 : 16), bytes(address));
   }
   assert.deepEqual(
     [tunneled, near, ipv6].map((row) => `${rows.subnet(row)} ${rows.publicIp(row)}`),

@@ -31,7 +31,7 @@ import {
   ProbeSocket,
 } from "@denim/core/linux/probe-socket";
 import type { ListedPeer, PeerListener } from "../peer_list.ts";
-import { HalfRows } from "./half_rows.ts";
+import { ADDRESS_BYTES, HalfRows } from "./half_rows.ts";
 import type { Trouble } from "./mesh_report.ts";
 import {
   type Health,
@@ -112,11 +112,11 @@ export interface ProbedHalf {
   readonly pathMtuBytes: number | undefined;
 }
 
-/** A half of a peer that is asked in this round. */
+/** A half of a peer that is asked in this round. Rounds use the same objects, and leave nothing to collect. */
 interface Target {
   /** Its row; {@link NO_ROW} once it has left or was replaced. */
   row: number;
-  readonly health: PeerHealth;
+  health: PeerHealth;
   /** What was asked in this round and is answered under the address alone. */
   udp: Asked | undefined;
   plain: Asked | undefined;
@@ -130,9 +130,9 @@ interface Search {
 
 /** A question that is under way. */
 interface Asked {
-  readonly target: Target;
+  target: Target;
   /** `search` looks for the largest packet that gets through. */
-  readonly question: Question | "search";
+  question: Question | "search";
   readonly probe: Probe;
   /** When the answer came, in milliseconds since 1970; 0 if none has come. */
   answeredAtMs: number;
@@ -159,9 +159,14 @@ export class Prober implements PeerListener {
   #next = 0;
   /** Those that are in trouble or may be. */
   readonly #attention = new Set<number>();
-  /** Those that are asked in this round. */
-  readonly #targets = new Map<number, Target>();
-  #asked: Asked[] = [];
+  /** Those that are asked in this round, and behind them those that were in earlier ones. */
+  readonly #targets: Target[] = [];
+  #targetCount = 0;
+  /** For each row its place among them, or {@link NO_ROW}. */
+  #targetOf = new Int32Array(0);
+  /** What is asked of them, and behind it what was. */
+  readonly #asked: Asked[] = [];
+  #askedCount = 0;
   /** What is sent of it, by family. */
   readonly #probes: Readonly<Record<Family, Probe[]>> = { 4: [], 6: [] };
   #round = 0;
@@ -232,7 +237,9 @@ export class Prober implements PeerListener {
   #add(row: number): void {
     this.#places = withRoom(this.#places, row);
     this.#turns = withRoom(this.#turns, row);
+    this.#targetOf = withRoom(this.#targetOf, row);
     this.#places[row] = NO_ROW;
+    this.#targetOf[row] = NO_ROW;
     this.#turns[row] = 0;
     if (!this.#isProbed(row)) return;
     this.#places[row] = this.#order.push(row) - 1;
@@ -264,9 +271,8 @@ export class Prober implements PeerListener {
         this.#order[place] = last;
         this.#places[last] = place;
       }
-      const target = this.#targets.get(row);
+      const target = this.#targetAt(row);
       if (target !== undefined) target.row = NO_ROW;
-      this.#targets.delete(row);
       this.#searches.delete(row);
       this.#attention.delete(row);
       const { health } = this.#healths.at(row);
@@ -333,14 +339,14 @@ export class Prober implements PeerListener {
   readonly #listener: ProbeListener = {
     onAnswer: (sequence, from, atMs) => {
       const asked = this.#find(sequence);
-      if (asked !== undefined && isSame(asked.probe.to, from)) asked.answeredAtMs = atMs;
+      if (asked !== undefined && isSame(from, asked.probe.to)) asked.answeredAtMs = atMs;
     },
     onExpired: (sequence, _from, atMs) => {
       const asked = this.#find(sequence);
       if (asked?.probe.kind === "near") asked.answeredAtMs = atMs;
     },
     onClosed: (kind, from, atMs) => {
-      const asked = this.#targets.get(this.#halves.from(from))?.[kind];
+      const asked = this.#targetAt(this.#halves.from(from))?.[kind];
       if (asked !== undefined) asked.answeredAtMs = atMs;
     },
     onRequest: (tag, from) => {
@@ -352,20 +358,27 @@ export class Prober implements PeerListener {
 
   /** The question of this round with a sequence number. */
   #find(sequence: number): Asked | undefined {
-    const isThisRound = sequence >> INDEX_BITS === (this.#round & 7);
-    return isThisRound ? this.#asked[sequence & (1 << INDEX_BITS) - 1] : undefined;
+    const index = sequence & (1 << INDEX_BITS) - 1;
+    const isThisRound = sequence >> INDEX_BITS === (this.#round & 7) && index < this.#askedCount;
+    return isThisRound ? this.#asked[index] : undefined;
   }
 
   /** Takes the answers of the round, and judges the peers that were asked. */
   #settle(): void {
     const changed: Target[] = [];
-    for (const asked of this.#asked) if (asked.target.row !== NO_ROW) this.#take(asked);
-    this.#asked = [];
+    for (let index = 0; index < this.#askedCount; index++) {
+      const asked = this.#asked[index]!;
+      if (asked.target.row !== NO_ROW) this.#take(asked);
+    }
+    this.#askedCount = 0;
     const dateMs = this.#now();
     // Peers have as many peers, and ask them as often.
     const turnsMs = TICK_MS * this.#order.length / Math.max(this.#turnsARound, 1);
-    for (const [row, target] of this.#targets) {
-      const { health } = target;
+    for (let index = 0; index < this.#targetCount; index++) {
+      const target = this.#targets[index]!;
+      const { row, health } = target;
+      if (row === NO_ROW) continue;
+      this.#targetOf[row] = NO_ROW;
       const before = health.health;
       if (health.judge(this.#awakeMs, dateMs, turnsMs)) {
         this.#count(before, -1);
@@ -382,7 +395,7 @@ export class Prober implements PeerListener {
       else this.#attention.delete(row);
       if (health.loss !== undefined) this.#losses.observe(health.loss);
     }
-    this.#targets.clear();
+    this.#targetCount = 0;
     if (changed.length === 0) return;
     this.#log(changed);
     this.#options.onChange?.();
@@ -432,10 +445,10 @@ export class Prober implements PeerListener {
   /** Asks those that need attention, and those whose turn it is. */
   #ask(): void {
     this.#round++;
-    const chosen = new Set<number>();
+    const chosen: number[] = [], few = this.#few;
     for (const row of this.#attention) {
-      if (chosen.size >= this.#few) break;
-      chosen.add(row);
+      if (chosen.length >= few) break;
+      chosen.push(row);
     }
     for (const row of chosen) {
       // Those behind come first the next time.
@@ -448,7 +461,7 @@ export class Prober implements PeerListener {
     for (let turn = 0; turn < turns; turn++) {
       this.#next = (this.#next + 1) % count;
       const row = this.#order[this.#next]!;
-      if (!chosen.has(row)) this.#askInTurn(this.#target(row));
+      if (this.#targetAt(row) === undefined) this.#askInTurn(this.#target(row));
     }
     for (const family of FAMILIES) {
       const probes = this.#probes[family];
@@ -459,9 +472,20 @@ export class Prober implements PeerListener {
 
   /** What is in a row, to be asked in this round. */
   #target(row: number): Target {
-    const target = { row, health: this.#healths.at(row), udp: undefined, plain: undefined };
-    this.#targets.set(row, target);
+    const place = this.#targetCount++;
+    const health = this.#healths.at(row);
+    const target = this.#targets[place] ??= { row, health, udp: undefined, plain: undefined };
+    target.row = row;
+    target.health = health;
+    target.udp = target.plain = undefined;
+    this.#targetOf[row] = place;
     return target;
+  }
+
+  /** What is asked in this round of what is in a row. */
+  #targetAt(row: number): Target | undefined {
+    const place = row === NO_ROW ? NO_ROW : this.#targetOf[row]!;
+    return place === NO_ROW ? undefined : this.#targets[place];
   }
 
   /** So many peers that need attention get it in one round. */
@@ -514,29 +538,43 @@ export class Prober implements PeerListener {
 
   #askOne(target: Target, question: Asked["question"], bytes?: number): void {
     const { row } = target, halves = this.#halves;
-    const index = this.#asked.length;
+    const index = this.#askedCount;
     if (index >= 1 << INDEX_BITS) return;
+    this.#askedCount++;
+    const asked = this.#asked[index] ??= { target, question, probe: newProbe(), answeredAtMs: 0 };
+    asked.target = target;
+    asked.question = question;
+    asked.answeredAtMs = 0;
     const family = halves.family(row);
     const isOuter = question === "outer";
     const isDatagram = question === "udp" || question === "plain";
-    const probe: Probe = {
-      kind: isDatagram ? question : halves.isNear(row) && !isOuter ? "near" : "echo",
-      to: new Uint8Array(family === 4 ? 4 : 16),
-      bytes: bytes ?? (question === "large" ? halves.mtuBytes(row) : MIN_PROBE_BYTES[family]),
-      sequence: (this.#round & 7) << INDEX_BITS | index,
-      tag: isOuter ? TAG.outer : TAG.inner,
-      sentAtMs: 0,
-      outcome: "waiting",
-    };
+    const { probe } = asked;
+    probe.kind = isDatagram ? question : halves.isNear(row) && !isOuter ? "near" : "echo";
     halves.write(row, isOuter, probe.to);
-    const asked: Asked = { target, question, probe, answeredAtMs: 0 };
-    this.#asked.push(asked);
+    probe.bytes = bytes ??
+      (question === "large" ? halves.mtuBytes(row) : MIN_PROBE_BYTES[family]);
+    probe.sequence = (this.#round & 7) << INDEX_BITS | index;
+    probe.tag = isOuter ? TAG.outer : TAG.inner;
+    probe.outcome = "waiting";
     this.#probes[family].push(probe);
     if (isDatagram) target[question] = asked;
   }
 }
 
-function isSame(one: Uint8Array, other: Uint8Array): boolean {
-  for (let index = 0; index < one.length; index++) if (one[index] !== other[index]) return false;
+function newProbe(): Probe {
+  return {
+    kind: "echo",
+    to: new Uint8Array(ADDRESS_BYTES),
+    bytes: 0,
+    sequence: 0,
+    tag: 0,
+    sentAtMs: 0,
+    outcome: "waiting",
+  };
+}
+
+/** Whether an address is what some bytes begin with. */
+function isSame(address: Uint8Array, bytes: Uint8Array): boolean {
+  for (let at = 0; at < address.length; at++) if (address[at] !== bytes[at]) return false;
   return true;
 }

@@ -24,7 +24,10 @@ class FakeWire implements ProbeWire {
       probe.outcome = "sent";
       probe.sentAtMs = 1000;
     }
-    const seen = probes.map((probe) => ({ ...probe, to: IpAddress.fromBytes(probe.to) }));
+    const seen = probes.map((probe) => ({
+      ...probe,
+      to: IpAddress.fromBytes(probe.to.subarray(0, 4)),
+    }));
     this.sent.push(...seen);
     this.#waiting = seen.filter((probe) => !this.drops(probe));
   }

@@ -50,18 +50,18 @@ import {
  */
 export type ProbeKind = "echo" | "near" | "udp" | "plain";
 
-/** A packet to be sent. */
+/** A packet to be sent. It may become another one later: nothing of it is kept. */
 export interface Probe {
   /** How it travels. */
-  readonly kind: ProbeKind;
-  /** Where to: 4 or 16 bytes in network order. */
+  kind: ProbeKind;
+  /** Where to: as many bytes as the family has, in network order; what is behind them does not matter. */
   readonly to: Uint8Array;
   /** The length of an echo request's packet, IP header included; at least {@link MIN_PROBE_BYTES}. */
-  readonly bytes: number;
+  bytes: number;
   /** The number of an echo request, 16 bits. */
-  readonly sequence: number;
+  sequence: number;
   /** What an echo request tells the node that gets it, 32 bits. */
-  readonly tag: number;
+  tag: number;
   /** When it was sent, in milliseconds since 1970; set by {@link ProbeSocket.send}. */
   sentAtMs: number;
   /** What became of it; set by {@link ProbeSocket.send}. `busy`: the kernel had no room, which says nothing of a host. */
