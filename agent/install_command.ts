@@ -137,7 +137,9 @@ function serviceFiles(
   requireSystemd(values);
   const program = `${values["cni-bin-dir"]}/denim`;
   const unit = (settings: ParsedFlags<Setting>) => {
-    const calls = settings.values["cni-calls"];
+    const calls = settings.source("cni-calls") === "default"
+      ? DEFAULT_CALLS_FOLDER
+      : settings.values["cni-calls"];
     if (calls !== undefined && calls !== DEFAULT_CALLS_FOLDER) {
       throw new ConfigError(
         `--cni-calls ${calls}: the plugin that is installed asks in ${DEFAULT_CALLS_FOLDER}`,
