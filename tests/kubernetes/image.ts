@@ -71,9 +71,9 @@ export function writeDenimImage(file: string, name: string = DENIM_IMAGE): void 
       // It has a copy of its own.
       Deno.removeSync(`${root}/usr/bin`, { recursive: true });
       Deno.removeSync(`${root}/tmp/10-denim.conflist`);
-      const denim =
+      const start =
         'mount -t proc proc "$1/proc" && exec chroot "$1" /usr/local/bin/denim agent --help';
-      sh('unshare --mount sh -c "$1" sh "$2"', [denim, root]);
+      for (let time = 0; time < 2; time++) sh('unshare --mount sh -c "$1" sh "$2"', [start, root]);
     },
     entrypoint: ["/usr/local/bin/denim"],
   });
