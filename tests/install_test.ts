@@ -78,6 +78,7 @@ section dry; $DENIM install --systemd --iface wire --iface eth0 --ip-masq --net-
 section after-dry; list
 section install; $DENIM install --systemd --iface wire --iface eth0 --ip-masq --net-config-path $NET_CONF
 section environment; stat -c %a /etc/denim/denim.env; cat /etc/denim/denim.env
+touch /opt/cni/bin/.denim/parts/earlier.js
 section unit; cat /etc/systemd/system/denim.service
 section again; $DENIM install --systemd
 section alone; $DENIM install --systemd --iface wire --iface eth0 --ip-masq --net-config-path $NET_CONF --cni-calls none
@@ -149,6 +150,9 @@ ExecStart=/opt/cni/bin/denim agent -etcd-endpoints=\${FLANNEL_ETCD_ENDPOINTS} ` 
   assert.match(of("environment"), /^FLANNELD_IP_MASQ=true$/m);
   assert.match(of("environment"), /^DENIM_FLAGS="--iface=wire --iface=eth0"$/m);
   assert.doesNotMatch(of("again"), /^(wrote|made)/m);
+  assert.deepEqual(of("again").match(/^removed .*$/gm), [
+    "removed /opt/cni/bin/.denim/parts/earlier.js",
+  ]);
   const attaches = /^Environment=FLANNELD_CNI_CALLS=\/run\/denim\/cni$/m;
   assert.match(of("replace"), attaches);
   assert.match(of("unit"), attaches);

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A machine becomes a node and is one no more: denim install --systemd, pods that talk by each backend, restarts, a
 # SIGKILL, a boot, a hang, denim uninstall. Files, devices, routes, rules, settings and units must be the same before
-# and after. For a machine of its own with systemd, root, and dist/ from `deno task bundle`: see docs/develop.md.
+# and after. For a machine of its own with systemd, root, and dist/ from `deno task bundle`: see docs/develop.md. Flags are
+# the service's, too: service.sh --cni-calls /run/denim/cni
 #
 # The node is the machine. The other node is a network namespace, whose agent runs as a plain process.
 set -uo pipefail
@@ -69,7 +70,7 @@ mkdir -p /tmp/other
 net_conf() { echo "{\"Network\":\"10.5.0.0/16\",\"Backend\":{\"Type\":\"$1\"}}"; }
 net_conf vxlan >/root/net-conf.json
 say "install"
-"${denim[@]}" install --systemd --iface wire --ip-masq --net-config-path /root/net-conf.json || fail "install"
+"${denim[@]}" install --systemd --iface wire --ip-masq --net-config-path /root/net-conf.json "$@" || fail "install"
 await 60 is_ready
 say "the service says: $(state StatusText)"
 systemctl --no-pager status denim | head -15
@@ -108,6 +109,10 @@ say "boot: nothing in the kernel, nothing in /run"
 systemctl stop denim; rm -rf /run/flannel; ip link del flannel.1; ip link del cni0; sysctl -qw net.ipv4.ip_forward=0
 systemctl start denim || fail "start after a boot"
 cni DEL '' pod1; ip netns del pod1; ip netns add pod1; cni ADD '' pod1; await 40 talk
+
+served=$(curl -s --unix-socket /run/denim/agent.sock http://agent/metrics | grep '^denim_cni_calls_total.*"done"')
+say "calls of the plugin that this agent has carried out: ${served:-none}"
+[[ $* != *--cni-calls* ]] || grep -q 'ADD.* [1-9]' <<<"$served" || fail "the agent attached no pod"
 
 say "uninstall"
 "${denim[@]}" uninstall </dev/null && fail "uninstall cut off pods without being asked to"
