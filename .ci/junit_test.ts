@@ -28,17 +28,21 @@ const MIXED = `
   });`;
 
 Deno.test("countTests tells passed, failed and skipped apart", () => {
-  assert.deepEqual(countTests(reportOf(MIXED)), {
+  const { passed, failed, skipped } = countTests(reportOf(MIXED));
+  assert.deepEqual({ passed, skipped }, {
     passed: 2,
-    failed: 2,
     skipped: ['is <ignored> (needs "root")', "has steps > is ignored"],
   });
+  assert.deepEqual(failed.map((text) => text.split("\n").slice(0, 2)), [
+    ["fails", "    Error: </testcase><skipped/>"],
+    ["has steps > fails", "    Error: no"],
+  ]);
 });
 
 Deno.test("countTests leaves out what a filter left out", () => {
   assert.deepEqual(countTests(reportOf(MIXED, "--filter", "/^passes/")), {
     passed: 1,
-    failed: 0,
+    failed: [],
     skipped: [],
   });
 });

@@ -1,6 +1,6 @@
 /**
  * `deno task test [arguments of deno test]`: installs what the tests need and this machine lacks, runs
- * them, says what was skipped, and ends with a line `N passed, N failed`.
+ * them, says what was skipped and what failed, and ends with a line `N passed, N failed`.
  *
  * @module
  */
@@ -94,17 +94,18 @@ async function test(args: readonly string[]): Promise<number> {
     );
     if (existsSync(report)) console.log(Deno.readTextFileSync(report).trimEnd());
     if (skipped.length > 0) console.log(`tests: skipped:\n${skipped.join("\n")}`);
+    if (failed.length > 0) console.log(`tests: failed:\n${failed.join("\n")}`);
     if (hungAt !== undefined) {
       console.error(
         `tests: stopped after ${SILENCE_MS / 60_000} minutes without a word, at: ${hungAt}\n` +
           "tests: look for namespaces and processes that it left: ip netns list",
       );
     }
-    const nothingRan = passed + failed === 0;
+    const nothingRan = passed + failed.length === 0;
     if (success && nothingRan) console.error("tests: nothing ran");
     // A module that can't be loaded, or an error outside of every test, is in no report.
-    const unreported = failed === 0 && (!success || nothingRan) ? 1 : 0;
-    console.log(closingLine(passed, failed + unreported, skipped.length));
+    const unreported = failed.length === 0 && (!success || nothingRan) ? 1 : 0;
+    console.log(closingLine(passed, failed.length + unreported, skipped.length));
     return success && !nothingRan ? 0 : 1;
   } finally {
     Deno.removeSync(folder, { recursive: true });

@@ -27,6 +27,7 @@ import {
 import { DataPath, type DataPathContext, fingerprintOf } from "./data_path.ts";
 import { DataPaths, HOLD_MS } from "./data_paths.ts";
 import { type DesiredKernel, logFailures } from "./desired_kernel.ts";
+import { type Handover, Handovers } from "./handovers.ts";
 import { findBackend } from "./net_conf.ts";
 import type { PeerList, PeerWay } from "./peer_list.ts";
 
@@ -34,6 +35,12 @@ import type { PeerList, PeerWay } from "./peer_list.ts";
 export const RETIRE_LOOK_MS = 5_000;
 /** How long a former data path stays at most, in milliseconds, even if peers still use it. */
 export const RETIRE_PATIENCE_MS = 10 * 60_000;
+
+/**
+ * How long a peer may take to hear what this node has published, and to make a handshake, in milliseconds. Until then it is
+ * reached as before, if the new data path takes packets from peers alone.
+ */
+export const HEARD_MS = 500;
 
 /** What a {@link DataPathManager} works with. */
 export interface DataPathManagerOptions extends DataPathContext {
@@ -75,6 +82,9 @@ export class DataPathManager implements AsyncDisposable {
   readonly #oneByOne = new WeakSet<DataPath>();
   /** Which peers those are, by the keys of their leases. */
   readonly #routedAlone = new Set<string>();
+  readonly #handovers: Handovers;
+  /** The current data path as long as other nodes may not have heard that this node has it. */
+  #unheard: DataPath | undefined;
   /** Ends the wait for a former data path's end. */
   readonly #retiring = new Map<DataPath, AbortController>();
   readonly #changed: Counter;
@@ -84,6 +94,7 @@ export class DataPathManager implements AsyncDisposable {
   constructor(first: DataPath, config: NetworkConfig, options: DataPathManagerOptions) {
     this.#options = options;
     this.#config = config;
+    this.#handovers = new Handovers(options.reconciler);
     const { clock, metrics, rereadLeases, runInBackground, signal } = options;
     this.#paths = new DataPaths(first, () =>
       runInBackground((async () => {
@@ -205,25 +216,65 @@ export class DataPathManager implements AsyncDisposable {
   apply(event: LeaseEvent): void {
     const { clock, log } = this.#options;
     const changes = [...this.#paths.apply(event, clock.nowMs())];
-    const reached = new Set<string>();
+    const left = new Map(
+      changes.flatMap(([path, { removed }]) => removed.map((key) => [key, path] as const)),
+    );
+    const done: Handover[] = [];
     for (const [path, { put }] of changes) {
       const way = put.length === 0 ? undefined : this.#wayOf(path);
       for (const peer of put) {
-        reached.add(peer.key);
-        this.#setPeer(path, way!, peer);
+        const from = left.get(peer.key);
+        left.delete(peer.key);
+        if (!this.#waits(path, peer, from)) done.push(...this.#handOver(path, way!, peer, from));
         log.debug("peer-set", `peer ${peer.key} is new or different`);
       }
     }
+    for (const key of left.keys()) {
+      this.#deletePeer(key);
+      log.debug("peer-removed", `peer ${key} is gone`);
+    }
     for (const [path, { put, removed }] of changes) {
-      for (const key of removed) {
-        if (reached.has(key)) continue;
-        this.#deletePeer(key);
-        log.debug("peer-removed", `peer ${key} is gone`);
-      }
-      if (put.length + removed.length > 0 && !path.closed) {
-        path.session.peersChanged?.(put, removed);
+      const gone = removed.filter((key) => !this.#handovers.has(key, path));
+      if (put.length + gone.length > 0 && !path.closed) {
+        path.session.peersChanged?.(put, gone);
       }
     }
+    this.#endLater(done);
+  }
+
+  /** Whether a peer is reached as before for the time being: it may not have heard that this node has another data path. */
+  #waits(path: DataPath, peer: Peer<unknown>, from: DataPath | undefined): boolean {
+    const before = from ?? this.#handovers.awaited(peer.key, path)?.from;
+    if (before === undefined || before.closed || path !== this.#unheard) return false;
+    this.#handovers.begin(peer, before, path);
+    return true;
+  }
+
+  /** Has a data path reach a peer. Returns the handover if the one before takes the peer's packets still. */
+  #handOver(path: DataPath, way: Way, peer: Peer<unknown>, from: DataPath | undefined): Handover[] {
+    const handover = this.#handovers.finish(peer, from, path);
+    this.#setPeer(path, way, peer);
+    return handover === undefined ? [] : [handover];
+  }
+
+  /** Has the handovers done that wait for a data path, or for its end. */
+  #finish(path: DataPath): void {
+    const done = this.#handovers.undone(path).flatMap(({ peer, from, to }) =>
+      this.#handOver(to, this.#wayOf(to), peer, from)
+    );
+    this.#applyState();
+    this.#endLater(done);
+  }
+
+  /** Ends handovers that are done, once the peers must have heard of them. */
+  #endLater(done: readonly Handover[]): void {
+    if (done.length === 0) return;
+    const { clock, runInBackground, signal } = this.#options;
+    runInBackground((async () => {
+      if (!await clock.sleep(HOLD_MS, signal)) return;
+      for (const handover of done) this.#handovers.end(handover.peer.key, handover);
+      this.#applyState();
+    })());
   }
 
   /** Whether any data path depends on the underlay's routes. */
@@ -316,6 +367,7 @@ export class DataPathManager implements AsyncDisposable {
   #deletePeer(key: string): void {
     const { reconciler, peers } = this.#options;
     reconciler.delete(key);
+    this.#handovers.end(key);
     this.#routeAlone({ key, halves: [] }, []);
     peers.delete(key);
   }
@@ -348,6 +400,9 @@ export class DataPathManager implements AsyncDisposable {
    * If the backend is another one, the new data path is built, then it reaches the peers that have it already, and only
    * then the node publishes it. The old data path reaches the peers that have not changed yet. If the backend is the
    * same, the new data path takes the old one's place.
+   *
+   * A data path that takes packets from peers alone reaches them a little later than it is published: until then they don't
+   * take this node's.
    */
   async #changeTo(config: NetworkConfig, fingerprint: string): Promise<void> {
     const { backends, lease, outer, log } = this.#options;
@@ -390,7 +445,8 @@ export class DataPathManager implements AsyncDisposable {
 
   /** Makes an established data path the current one. */
   async #adopt(next: DataPath, config: NetworkConfig): Promise<void> {
-    const { reconciler, onChange, publish, rereadLeases, runInBackground } = this.#options;
+    const { clock, reconciler, onChange, publish, rereadLeases, runInBackground, signal } =
+      this.#options;
     const before = this.current;
     this.#keep(next);
     this.#paths.change(next);
@@ -400,6 +456,7 @@ export class DataPathManager implements AsyncDisposable {
     this.#routeNetwork(next);
     this.#applyState();
     const replaced = this.all.filter((path) => path !== next && path.backend === next.backend);
+    this.#unheard = next.session.refusesStrangers && !replaced.includes(before) ? next : undefined;
     for (const path of replaced) {
       this.#keep(path);
       reconciler.delete(path.owner);
@@ -421,6 +478,11 @@ export class DataPathManager implements AsyncDisposable {
     runInBackground((async () => {
       await reread();
       if (this.current === next) await publish();
+      if (this.#unheard === next) {
+        if (!await clock.sleep(HEARD_MS, signal)) return;
+        this.#unheard = undefined;
+        this.#finish(next);
+      }
       this.#retire(before);
     })());
   }
@@ -534,6 +596,8 @@ export class DataPathManager implements AsyncDisposable {
 
   async #remove(path: DataPath): Promise<void> {
     const { reconciler, onChange, rereadLeases, log } = this.#options;
+    this.#finish(path);
+    this.#handovers.endFrom(path);
     this.#paths.delete(path);
     // First, so that the backend does not take the end of its device for a fault.
     await this.#close(path);

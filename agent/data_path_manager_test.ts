@@ -2,7 +2,8 @@ import { ConfigError, type Family, IpAddress, parseLease, RuntimeError } from "@
 import assert from "node:assert/strict";
 import { settled } from "../tests/support/fake_clock.ts";
 import { FakeNode, lease, netConf, outerInterface, OWN } from "../tests/support/fake_data_paths.ts";
-import { RETIRE_LOOK_MS, RETIRE_PATIENCE_MS } from "./data_path_manager.ts";
+import { HOLD_MS } from "./data_paths.ts";
+import { HEARD_MS, RETIRE_LOOK_MS, RETIRE_PATIENCE_MS } from "./data_path_manager.ts";
 
 /** Two other nodes, which run `a`. */
 const BOTH = [lease(1, "a"), lease(2, "a")];
@@ -354,4 +355,110 @@ nodeTest("a change of the outer interface rebuilds the current one", async (node
   assert.deepEqual(node.story, ["devices a", "published a", "leases read"]);
   await paths.changeTo(paths.config);
   assert.equal(node.backends.a.sessions.length, 2, "once is enough");
+});
+
+nodeTest(
+  "one that takes packets from peers alone reaches them once they heard of this node",
+  async (node) => {
+    const { b } = node.backends;
+    b.refusesStrangers = true;
+    const paths = await node.start(netConf("a"));
+    node.leases = [lease(1, "b"), lease(2, "a")];
+    await paths.changeTo(netConf("b"));
+    await node.clock.advance(HEARD_MS - 1);
+    assert.equal(node.story.at(-1), "published b");
+    assert.equal(node.kernel.view, "10.5.1.0@b 10.5.1.0→a 10.5.2.0→a a b");
+    // One that changes meanwhile may not have heard of this node's change either.
+    paths.apply({ kind: "changes", put: [lease(2, "b"), lease(3, "b")], removed: [] });
+    assert.equal(
+      node.kernel.view,
+      "10.5.1.0@b 10.5.1.0→a 10.5.2.0@b 10.5.2.0→a 10.5.3.0@b 10.5.3.0→b a b",
+      "a new one was reached by nothing before",
+    );
+    paths.apply({ kind: "changes", put: [], removed: ["10.5.2.0-24"] });
+    await node.clock.advance(1);
+    assert.equal(node.kernel.view, "10.5.1.0@b 10.5.1.0→b 10.5.3.0@b 10.5.3.0→b a b");
+    assert.deepEqual(b.sessions[0]!.told, [
+      "+10.5.1.0-24",
+      "+10.5.2.0-24",
+      "+10.5.3.0-24",
+      "-10.5.2.0-24",
+    ]);
+    paths.apply({ kind: "changes", put: [lease(2, "a")], removed: [] });
+    paths.apply({ kind: "changes", put: [lease(2, "b")], removed: [] });
+    assert.match(node.kernel.view, /10\.5\.2\.0→b/, "by now all have heard");
+    await node.clock.advance(3 * RETIRE_LOOK_MS);
+    assert.equal(node.clock.sleepers, 0);
+  },
+);
+
+nodeTest(
+  "a former one that takes packets from peers alone takes theirs for a while",
+  async (node) => {
+    const { a, b } = node.backends;
+    a.refusesStrangers = true;
+    const paths = await node.start(netConf("a"));
+    const { told } = a.sessions[0]!;
+    told.length = 0;
+    await paths.changeTo(netConf("b"));
+    await settled();
+    paths.apply({ kind: "changes", put: [lease(1, "b")], removed: [] });
+    assert.equal(node.kernel.view, "10.5.1.0@a 10.5.1.0→b 10.5.2.0@a 10.5.2.0→a a b");
+    assert.deepEqual([told, b.sessions[0]!.told], [[], ["+10.5.1.0-24"]]);
+    await node.clock.advance(HOLD_MS);
+    assert.equal(node.kernel.view, "10.5.1.0→b 10.5.2.0@a 10.5.2.0→a a b");
+    assert.deepEqual(told, ["-10.5.1.0-24"]);
+    // One that leaves the cluster goes at once, and nothing is left of a data path that retires.
+    paths.apply({ kind: "changes", put: [lease(2, "b")], removed: [] });
+    paths.apply({ kind: "changes", put: [], removed: ["10.5.2.0-24"] });
+    assert.equal(node.kernel.view, "10.5.1.0→b a b");
+    assert.deepEqual(told.slice(1), ["-10.5.2.0-24"]);
+    paths.apply({ kind: "changes", put: [lease(2, "a")], removed: [] });
+    await node.clock.advance(RETIRE_LOOK_MS - 1);
+    paths.apply({ kind: "changes", put: [lease(2, "b")], removed: [] });
+    await node.clock.advance(RETIRE_LOOK_MS + 1);
+    assert.equal(node.kernel.view, "10.5.1.0→b 10.5.2.0→b b");
+    await node.clock.advance(HOLD_MS);
+    assert.equal(node.clock.sleepers, 0);
+  },
+);
+
+nodeTest("a peer between two data paths follows a change back, and a third one", async (node) => {
+  for (const backend of Object.values(node.backends)) backend.refusesStrangers = true;
+  const paths = await node.start(netConf("a"));
+  node.leases = [lease(1, "b"), lease(2, "a")];
+  await paths.changeTo(netConf("b"));
+  await settled();
+  assert.equal(node.kernel.view, "10.5.1.0@a 10.5.1.0@b 10.5.1.0→a 10.5.2.0@a 10.5.2.0→a a b");
+  // It goes back before it was reached by b.
+  paths.apply({ kind: "changes", put: [lease(1, "a")], removed: [] });
+  assert.equal(node.kernel.view, "10.5.1.0@a 10.5.1.0@b 10.5.1.0→a 10.5.2.0@a 10.5.2.0→a a b");
+  await node.clock.advance(HOLD_MS);
+  assert.equal(node.kernel.view, "10.5.1.0@a 10.5.1.0→a 10.5.2.0@a 10.5.2.0→a a b");
+  node.leases = [lease(1, "c"), lease(2, "b")];
+  await paths.changeTo(netConf("c"));
+  await settled();
+  assert.equal(
+    node.kernel.view,
+    "10.5.1.0@a 10.5.1.0@c 10.5.1.0→a 10.5.2.0@a 10.5.2.0@b 10.5.2.0→b a b c",
+  );
+  node.leases = [lease(1, "c"), lease(2, "c")];
+  paths.apply(node.snapshot);
+  assert.match(
+    node.kernel.view,
+    /^10\.5\.1\.0@a 10\.5\.1\.0@c 10\.5\.1\.0→a 10\.5\.2\.0@b 10\.5\.2\.0@c 10\.5\.2\.0→b /,
+  );
+  await node.clock.advance(RETIRE_PATIENCE_MS);
+  assert.equal(node.kernel.view, "10.5.1.0@c 10.5.1.0→c 10.5.2.0@c 10.5.2.0→c c");
+  const { a, b, c } = node.backends;
+  for (const { sessions: [session] } of [a, b]) {
+    const left = new Set<string>();
+    for (const text of session!.told) {
+      if (text.startsWith("+")) left.add(text.slice(1));
+      else left.delete(text.slice(1));
+    }
+    assert.deepEqual([...left], []);
+  }
+  assert.deepEqual(c.sessions[0]!.told, ["+10.5.1.0-24", "+10.5.2.0-24"]);
+  assert.equal(node.clock.sleepers, 0);
 });

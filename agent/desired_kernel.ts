@@ -18,6 +18,8 @@ export interface DesiredKernel {
   set(owner: string, state: KernelState): void;
   /** Withdraws what an owner wants. */
   delete(owner: string): void;
+  /** What an owner wants. */
+  wantedBy(owner: string): KernelState;
   /** Makes what was set or deleted since the last time true. */
   apply(): Attempt;
   /** Compares everything with the kernel, and mends every difference. */

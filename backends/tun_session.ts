@@ -94,6 +94,7 @@ export function tunSession<PeerData>(
 }
 
 class TunSession<PeerData> implements BackendSession<PeerData> {
+  readonly refusesStrangers = true;
   readonly mtuBytes: number;
   readonly publishes: ReadonlyMap<Family, PeerData>;
   readonly #node: NodeContext;

@@ -182,6 +182,12 @@ export interface BackendSession<PeerData = unknown> extends AsyncDisposable {
    */
   readonly followsUnderlay?: boolean;
   /**
+   * Whether packets are taken from peers alone. While the cluster changes its backend such a session hears of a peer, by
+   * `peerState` and `peersChanged`, some time before packets to that peer go by it, and keeps it for some time after:
+   * the other node learns later of what this one does.
+   */
+  readonly refusesStrangers?: boolean;
+  /**
    * Whether the session has to know of peers; true unless given. If none has to, the agent does not follow leases, which
    * spares the store a watch for each node.
    */

@@ -26,21 +26,35 @@ export const MAX_PACKET_BYTES = 65_535;
 export class IpAddress {
   /** The address's family. */
   readonly family: Family;
-  /** The address as a number, most significant octet first: 10.0.0.1 is 0x0a000001n. */
-  readonly value: bigint;
+  /**
+   * The address as a number, most significant octet first; of IPv4 its 32 bits as a signed one, which takes no memory of
+   * its own: an agent handles hundreds of thousands of them. See {@link IpAddress.value}.
+   */
+  readonly bits: number | bigint;
 
   /**
    * Makes an address from its number.
    *
    * @param family the address's family
-   * @param value the address as a number; throws a RangeError if it does not fit the family
+   * @param value the address as a number, as `value` has it, or of IPv4 also as `bits` has it; throws a RangeError if it
+   * does not fit the family
    */
-  constructor(family: Family, value: bigint) {
-    if (value < 0n || value >> BigInt(addressBits(family)) !== 0n) {
-      throw new RangeError(`${value} is not an IPv${family} address: out of range`);
-    }
+  constructor(family: Family, value: number | bigint) {
     this.family = family;
-    this.value = value;
+    if (typeof value === "number") {
+      if (family !== 4 || value >>> 0 !== value && (value | 0) !== value) {
+        throw misfit(family, value);
+      }
+      this.bits = value | 0;
+    } else {
+      if (value < 0n || value >> BigInt(addressBits(family)) !== 0n) throw misfit(family, value);
+      this.bits = family === 4 ? Number(value) | 0 : value;
+    }
+  }
+
+  /** The address as a number, most significant octet first: 10.0.0.1 is 0x0a000001n. */
+  get value(): bigint {
+    return typeof this.bits === "bigint" ? this.bits : BigInt(this.bits >>> 0);
   }
 
   /**
@@ -72,51 +86,68 @@ export class IpAddress {
     }
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     return bytes.length === 4
-      ? new IpAddress(4, BigInt(view.getUint32(0)))
+      ? new IpAddress(4, view.getInt32(0))
       : new IpAddress(6, (view.getBigUint64(0) << 64n) | view.getBigUint64(8));
   }
 
   /** The address in network order: 4 or 16 octets, a new array at each call. */
   toBytes(): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(addressBits(this.family) / 8);
-    // By octets: a view of the buffer would move it off the heap, at some cost for each address.
-    let rest = this.value;
-    for (let end = bytes.length; end > 0; end -= 4, rest >>= 32n) {
-      const word = Number(rest & 0xffff_ffffn);
-      bytes[end - 1] = word;
-      bytes[end - 2] = word >>> 8;
-      bytes[end - 3] = word >>> 16;
-      bytes[end - 4] = word >>> 24;
-    }
+    this.writeTo(bytes, 0);
     return bytes;
+  }
+
+  /** Writes the address in network order from a place of an array on. Returns how many octets it has: 4 or 16. */
+  writeTo(bytes: Uint8Array, at: number): number {
+    // By octets: a view of the buffer would cost more for each address.
+    if (typeof this.bits === "number") {
+      writeWord(bytes, at, this.bits);
+      return 4;
+    }
+    for (let end = at + 12, rest = this.bits; end >= at; end -= 4, rest >>= 32n) {
+      writeWord(bytes, end, Number(BigInt.asIntN(32, rest)));
+    }
+    return 16;
   }
 
   /** Whether the address is good on its link alone: 169.254.0.0/16 (RFC 3927) or fe80::/10 (RFC 4291 section 2.5.6). */
   get isLinkLocal(): boolean {
-    return this.family === 4 ? this.value >> 16n === 0xa9fen : this.value >> 118n === 0x3fan;
+    return typeof this.bits === "number"
+      ? this.bits >>> 16 === 0xa9fe
+      : this.bits >> 118n === 0x3fan;
   }
 
   /** Whether networks that are nobody's else may have the address too (RFC 1918), or fc00::/7 (RFC 4193). */
   get isPrivate(): boolean {
-    if (this.family === 6) return this.value >> 121n === 0x7en;
-    return this.value >> 24n === 10n || this.value >> 20n === 0xac1n ||
-      this.value >> 16n === 0xc0a8n;
+    if (typeof this.bits === "bigint") return this.bits >> 121n === 0x7en;
+    return this.bits >>> 24 === 10 || this.bits >>> 20 === 0xac1 || this.bits >>> 16 === 0xc0a8;
   }
 
   /** Whether both are the same address. */
   equals(other: IpAddress): boolean {
-    return this.family === other.family && this.value === other.value;
+    return this.bits === other.bits;
   }
 
   /** Dotted decimal, or the form that RFC 5952 recommends for IPv6. */
   toString(): string {
-    return this.family === 4 ? formatIpv4(Number(this.value)) : formatIpv6(this.value);
+    return typeof this.bits === "number" ? formatIpv4(this.bits) : formatIpv6(this.bits);
   }
 
   /** The text form, so that an address in a logged or stored object stays readable. */
   toJSON(): string {
     return this.toString();
   }
+}
+
+function misfit(family: Family, value: number | bigint): RangeError {
+  return new RangeError(`${value} is not an IPv${family} address: out of range`);
+}
+
+function writeWord(bytes: Uint8Array, at: number, word: number): void {
+  bytes[at] = word >>> 24;
+  bytes[at + 1] = word >>> 16;
+  bytes[at + 2] = word >>> 8;
+  bytes[at + 3] = word;
 }
 
 /** An IP network: an address whose host bits are zero, and a prefix length. Immutable. */
@@ -139,9 +170,8 @@ export class Cidr {
         `a prefix length of IPv${address.family} is 0 to ${bits}, not ${prefixLength}`,
       );
     }
-    const hostBits = BigInt(bits - prefixLength);
-    const network = (address.value >> hostBits) << hostBits;
-    this.address = network === address.value ? address : new IpAddress(address.family, network);
+    const network = firstOf(address, bits - prefixLength);
+    this.address = network === address.bits ? address : new IpAddress(address.family, network);
     this.prefixLength = prefixLength;
   }
 
@@ -193,9 +223,9 @@ export class Cidr {
   contains(other: IpAddress | Cidr): boolean {
     const address = other instanceof Cidr ? other.address : other;
     const longEnough = !(other instanceof Cidr) || other.prefixLength >= this.prefixLength;
-    const hostBits = BigInt(addressBits(this.family) - this.prefixLength);
+    const hostBits = addressBits(this.family) - this.prefixLength;
     return longEnough && address.family === this.family &&
-      address.value >> hostBits === this.address.value >> hostBits;
+      firstOf(address, hostBits) === this.address.bits;
   }
 
   /** Whether the two share an address. */
@@ -219,8 +249,15 @@ export class Cidr {
   }
 }
 
+/** {@link IpAddress.bits} of the first address of the network that an address is in. */
+function firstOf({ bits }: IpAddress, hostBits: number): number | bigint {
+  if (typeof bits === "bigint") return bits >> BigInt(hostBits) << BigInt(hostBits);
+  // A shift by 32 is one by 0.
+  return hostBits === 32 ? 0 : bits >> hostBits << hostBits;
+}
+
 /** By characters: an agent that starts reads tens of thousands of addresses. */
-function parseIpv4(text: string): bigint | undefined {
+function parseIpv4(text: string): number | undefined {
   let value = 0, octet = 0, digits = 0, dots = 0;
   for (let index = 0; index < text.length; index++) {
     const code = text.charCodeAt(index);
@@ -236,7 +273,7 @@ function parseIpv4(text: string): bigint | undefined {
     digits++;
     if (octet > 255) return undefined;
   }
-  return dots === 3 && digits > 0 ? BigInt(value * 256 + octet) : undefined;
+  return dots === 3 && digits > 0 ? value * 256 + octet : undefined;
 }
 
 const DOT = 0x2e, DIGIT_0 = 0x30;
@@ -250,7 +287,7 @@ function parseIpv6(text: string): bigint | undefined {
     const tail = parseIpv4(body.slice(colon + 1));
     if (tail === undefined) return undefined;
     body = body.slice(0, colon + 1) +
-      (tail >> 16n).toString(16) + ":" + (tail & 0xffffn).toString(16);
+      (tail >>> 16).toString(16) + ":" + (tail & 0xffff).toString(16);
   }
   const halves = body.split("::");
   if (halves.length > 2) return undefined;

@@ -8,7 +8,6 @@
 import * as z from "zod";
 import { RuntimeError } from "./errors.ts";
 import { addressBits, Cidr, FAMILIES, type Family, IpAddress } from "./ip.ts";
-import { usually } from "./usual.ts";
 
 /** The part of a lease that belongs to one family. */
 export interface LeaseHalf {
@@ -137,16 +136,20 @@ function readUsual(json: unknown): LeaseValue | undefined {
     : undefined;
 }
 
-const leaseValue = usually(
-  readUsual,
-  z.object({
-    PublicIP: address,
-    PublicIPv6: address.nullish(),
-    BackendType: z.string().default(""),
-    BackendData: z.unknown().optional(),
-    BackendV6Data: z.unknown().optional(),
-  }),
-);
+const leaseValue: z.ZodType<LeaseValue> = z.object({
+  PublicIP: address,
+  PublicIPv6: address.nullish(),
+  BackendType: z.string().default(""),
+  BackendData: z.unknown().optional(),
+  BackendV6Data: z.unknown().optional(),
+});
+
+function readUnusual(key: string, json: unknown): LeaseValue {
+  const parsed = leaseValue.safeParse(json);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new RuntimeError(`lease ${key}: ${issue!.path.join(".") || "value"}: ${issue!.message}`);
+}
 
 /** flannel's backend whose nodes write and read `BackendData` even without IPv4. */
 const EXTENSION = "extension";
@@ -182,12 +185,7 @@ export function parseLease(key: string, value: string, expiry: Expiry = "unknown
   } catch (error) {
     throw new RuntimeError(`lease ${key}: the value is not JSON`, { cause: error });
   }
-  const parsed = leaseValue.safeParse(json);
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new RuntimeError(`lease ${key}: ${issue!.path.join(".") || "value"}: ${issue!.message}`);
-  }
-  const { data } = parsed;
+  const data = readUsual(json) ?? readUnusual(key, json);
   const halves = subnets.map((subnet): LeaseHalf => {
     const publicIp = subnet.family === 4 ? data.PublicIP : data.PublicIPv6;
     if (publicIp?.family !== subnet.family) {

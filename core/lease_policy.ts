@@ -15,7 +15,14 @@ import {
   UNKNOWN_HOST_NETWORK,
 } from "./host_network.ts";
 import { type Cidr, FAMILIES, type IpAddress } from "./ip.ts";
-import { type Expiry, type Lease, leaseHalf, leaseKey, parseLeaseKey } from "./lease.ts";
+import {
+  type Expiry,
+  type Lease,
+  type LeaseHalf,
+  leaseHalf,
+  leaseKey,
+  parseLeaseKey,
+} from "./lease.ts";
 import {
   LeaseLostError,
   type LeaseRequest,
@@ -42,14 +49,34 @@ export interface LeaseIndex<Found extends StoredLease> {
   byPublicIp(publicIp: IpAddress): Found | undefined;
 }
 
-/** The index of a store that has all leases at hand. */
-export function indexOf<Found extends StoredLease>(leases: readonly Found[]): LeaseIndex<Found> {
+/** A row of a store, and the lease in it. */
+export interface ReadRow<Row> extends StoredLease {
+  /** The row. */
+  readonly row: Row;
+  /** See {@link StoredLease.lease}. */
+  readonly lease: Lease;
+}
+
+/**
+ * The index of a store that has all leases at hand, but for those that can't be read.
+ *
+ * @param leaseOf reads a row; `undefined` if it can't be read
+ */
+export function indexOf<Row extends { readonly key: string }>(
+  rows: readonly Row[],
+  leaseOf: (row: Row) => Lease | undefined,
+): LeaseIndex<ReadRow<Row>> {
+  const found = (row: Row | undefined) => {
+    const lease = row && leaseOf(row);
+    return lease && { key: lease.key, row: row!, lease };
+  };
   return {
-    byKey: (key) => leases.find((found) => found.key === key),
+    byKey: (key) => found(rows.find((row) => row.key === key)),
     byPublicIp: (publicIp) =>
-      leases.find(({ lease }) =>
-        lease !== undefined && leaseHalf(lease, publicIp.family)?.publicIp.equals(publicIp)
-      ),
+      found(rows.find((row) => {
+        const lease = leaseOf(row);
+        return lease && leaseHalf(lease, publicIp.family)?.publicIp.equals(publicIp);
+      })),
   };
 }
 
@@ -142,23 +169,25 @@ export function chooseLease(
   // Pods live in the subnets, so the lease is kept even if net-conf has changed since.
   if (request.only && held?.key === wanted) return { subnets: had, keeps: true };
   const rivals = [...others()];
-  const keys = rivals.map(({ key }) => key);
-  const hostNetwork = withNodes(request, rivals);
+  const networks = [...had, ...config.families.map(({ network }) => network)];
+  const hostNetwork = withNodes(request, rivals, networks);
   const host = hostWithin(had, hostNetwork.hosts);
   if (!request.only && fitsConfig(config, had) && host === undefined) {
     return { subnets: had, keeps: true };
   }
   if (request.only) {
-    const rival = keys.find((key) => overlaps(key, request.previousSubnets));
+    const rival = rivals.find(({ key }) => overlaps(key, request.previousSubnets));
     if (rival !== undefined) {
-      throw new LeaseLostError(`the lease ${wanted} is another node's now (${rival})`);
+      throw new LeaseLostError(`the lease ${wanted} is another node's now (${rival.key})`);
     }
     if (!fitsConfig(config, request.previousSubnets)) {
       throw new LeaseLostError(`net-conf does not allow ${wanted} any more`);
     }
     return { subnets: request.previousSubnets, keeps: false };
   }
-  const taken = keys.flatMap((key) => parseLeaseKey(key) ?? []);
+  const taken = rivals.flatMap(({ key, lease }) =>
+    lease?.halves.map(({ subnet }) => subnet) ?? parseLeaseKey(key) ?? []
+  );
   const allocators = config.families.map((family) =>
     new SubnetAllocator(family, taken, hostNetwork)
   );
@@ -166,12 +195,17 @@ export function chooseLease(
   return { subnets: chooseSubnets(allocators, preferred), keeps: false, host };
 }
 
-/** The network between the hosts as a node knows it, with the addresses at which the others' leases name nodes. */
+/**
+ * The network between the hosts as a node knows it, with the addresses in some networks at which the others' leases name
+ * nodes.
+ */
 function withNodes(
   { hostNetwork = UNKNOWN_HOST_NETWORK }: LeaseRequest,
   others: readonly StoredLease[],
+  networks: readonly Cidr[],
 ): HostNetwork {
-  const nodes = others.flatMap(({ lease }) => lease === undefined ? [] : hostsOf(lease));
+  const isInside = ({ publicIp }: LeaseHalf) => networks.some((one) => one.contains(publicIp));
+  const nodes = others.flatMap(({ lease }) => lease?.halves.some(isInside) ? hostsOf(lease) : []);
   return { ...hostNetwork, hosts: [...hostNetwork.hosts, ...nodes] };
 }
 

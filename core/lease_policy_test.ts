@@ -33,7 +33,11 @@ const stored = (...leases: Lease[]) => leases.map((lease) => ({ key: lease.key, 
 
 Deno.test("findHeld: the last run's lease comes before the one under the node's public IP", () => {
   const index = indexOf(
-    stored(lease("10.5.1.0-24", "10.99.0.1"), lease("10.5.2.0-24", "10.99.0.2")),
+    [
+      ...stored(lease("10.5.1.0-24", "10.99.0.1"), lease("10.5.2.0-24", "10.99.0.2")),
+      { key: "10.5.3.0-24", lease: undefined },
+    ],
+    ({ lease }) => lease,
   );
   const held = (node: LeaseRequest) => findHeld(node, index)?.key;
   const previousSubnets = [Cidr.parse("10.5.2.0/24")];

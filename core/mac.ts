@@ -6,11 +6,15 @@
 
 /** One 48-bit Ethernet (MAC) address, as RFC 7042 has it. Immutable. */
 export class MacAddress {
-  /** The address as six lower-case pairs of hexadecimal digits: `02:0a:05:26:00:01`. */
-  readonly text: string;
+  /** The first three octets, most significant first: numbers of this size take no memory of their own. */
+  readonly high: number;
+  /** The last three octets. */
+  readonly low: number;
 
-  private constructor(text: string) {
-    this.text = text;
+  /** Makes an address from its halves, each of 24 bits. */
+  constructor(high: number, low: number) {
+    this.high = high;
+    this.low = low;
   }
 
   /** Reads six pairs joined by `:` or `-`. Throws a TypeError that names the text. */
@@ -25,7 +29,7 @@ export class MacAddress {
   /** As {@link MacAddress.parse}, with `undefined` if the text is not an address. */
   static tryParse(text: string): MacAddress | undefined {
     return /^[0-9a-f]{2}([:-][0-9a-f]{2}){5}$/i.test(text)
-      ? new MacAddress(text.toLowerCase().replaceAll("-", ":"))
+      ? new MacAddress(threeOctets(text, 0), threeOctets(text, 9))
       : undefined;
   }
 
@@ -34,11 +38,10 @@ export class MacAddress {
     if (bytes.length !== 6) {
       throw new RangeError(`an Ethernet address has 6 octets, not ${bytes.length}`);
     }
-    let text = "";
-    for (let index = 0; index < 6; index++) {
-      text += (index === 0 ? "" : ":") + HEX[bytes[index]!];
-    }
-    return new MacAddress(text);
+    return new MacAddress(
+      bytes[0]! << 16 | bytes[1]! << 8 | bytes[2]!,
+      bytes[3]! << 16 | bytes[4]! << 8 | bytes[5]!,
+    );
   }
 
   /** A random address of the kind that anyone may use: unicast, locally administered (RFC 7042). */
@@ -51,26 +54,54 @@ export class MacAddress {
   /** The six octets, a new array at each call. */
   toBytes(): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(6);
-    for (let index = 0; index < 6; index++) {
-      bytes[index] = parseInt(this.text.slice(index * 3, index * 3 + 2), 16);
-    }
+    this.writeTo(bytes, 0);
     return bytes;
+  }
+
+  /** Writes the six octets from a place of an array on. Returns how many they are. */
+  writeTo(bytes: Uint8Array, at: number): number {
+    bytes[at] = this.high >>> 16;
+    bytes[at + 1] = this.high >>> 8;
+    bytes[at + 2] = this.high;
+    bytes[at + 3] = this.low >>> 16;
+    bytes[at + 4] = this.low >>> 8;
+    bytes[at + 5] = this.low;
+    return 6;
   }
 
   /** Whether both are the same address. */
   equals(other: MacAddress): boolean {
-    return this.text === other.text;
+    return this.low === other.low && this.high === other.high;
   }
 
-  /** `02:0a:05:26:00:01` */
+  /** Six lower-case pairs of hexadecimal digits: `02:0a:05:26:00:01`. */
   toString(): string {
-    return this.text;
+    return `${threePairs(this.high)}:${threePairs(this.low)}`;
   }
 
   /** The text form, which is also flannel's in a lease. */
   toJSON(): string {
-    return this.text;
+    return this.toString();
   }
 }
 
 const HEX = Array.from({ length: 256 }, (_, octet) => octet.toString(16).padStart(2, "0"));
+
+function threePairs(octets: number): string {
+  return `${HEX[octets >>> 16]}:${HEX[octets >>> 8 & 255]}:${HEX[octets & 255]}`;
+}
+
+/** The three pairs of hexadecimal digits at a place of a text, each with one character behind it. */
+function threeOctets(text: string, at: number): number {
+  let octets = 0;
+  for (let index = at; index < at + 8; index += 3) {
+    octets = octets << 8 | digitOf(text.charCodeAt(index)) << 4 |
+      digitOf(text.charCodeAt(index + 1));
+  }
+  return octets;
+}
+
+/** The value of a hexadecimal digit by its code. */
+function digitOf(code: number): number {
+  return code <= 57 ? code - 48 : (code | 32) - 87;
+}

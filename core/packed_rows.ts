@@ -97,7 +97,13 @@ export class PackedRows<Value extends object> {
 
   /** The numbers of all rows, in no certain order. Rows may be removed meanwhile. */
   *rows(): Generator<number, void, void> {
-    for (let row = 0; row < this.#length; row++) if (this.#shapes[row] !== UNUSED) yield row;
+    for (let row = this.next(-1); row >= 0; row = this.next(row)) yield row;
+  }
+
+  /** The number of the first row behind one; -1 if there is none. Begin with -1. */
+  next(row: number): number {
+    while (++row < this.#length) if (this.#shapes[row] !== UNUSED) return row;
+    return -1;
   }
 
   #write(row: number, value: Value): void {
@@ -232,15 +238,19 @@ function partOf(
       [name, partOf(field, differing, differing.has(name))] as const
     );
     return fields.every((field) => field[1] !== undefined)
-      ? objectPart(fields as [string, Part][])
+      ? objectPart(sample, fields as [string, Part][])
       : undefined;
   }
   if (!["string", "boolean", "undefined", "object"].includes(typeof sample)) return undefined;
   return { bytes: 0, write: (value) => value === sample, read: () => sample };
 }
 
-function objectPart(fields: readonly (readonly [name: string, part: Part])[]): Part {
+function objectPart(
+  sample: object,
+  fields: readonly (readonly [name: string, part: Part])[],
+): Part {
   const names = fields.map(([name]) => name), parts = fields.map(([, part]) => part);
+  const differing = fields.filter(([, { bytes }]) => bytes > 0);
   return {
     bytes: bytesOf(parts),
     write(value, cursor) {
@@ -255,10 +265,9 @@ function objectPart(fields: readonly (readonly [name: string, part: Part])[]): P
       return index === names.length;
     },
     read(cursor) {
-      const object: Record<string, unknown> = {};
-      for (let index = 0; index < names.length; index++) {
-        object[names[index]!] = parts[index]!.read(cursor);
-      }
+      // A copy has all fields at once: that is several times faster than to add one after the other.
+      const object: Record<string, unknown> = { ...sample };
+      for (const [name, part] of differing) object[name] = part.read(cursor);
       return object;
     },
   };
@@ -291,7 +300,9 @@ function textPart(length: number): Part {
       }
       return true;
     },
-    read: ({ view, at }) => String.fromCharCode(...new Uint8Array(view.buffer, at, length)),
+    // Spread would go through an iterator, which takes twice as long.
+    read: ({ view, at }) =>
+      Reflect.apply(String.fromCharCode, undefined, new Uint8Array(view.buffer, at, length)),
   });
 }
 
@@ -352,9 +363,9 @@ const FLOAT64 = moving({
 const IPV4 = moving({
   bytes: 4,
   write: (value, { view, at }) =>
-    value instanceof IpAddress && value.family === 4 &&
-    (view.setUint32(at, Number(value.value)), true),
-  read: ({ view, at }) => new IpAddress(4, BigInt(view.getUint32(at))),
+    value instanceof IpAddress && typeof value.bits === "number" &&
+    (view.setInt32(at, value.bits), true),
+  read: ({ view, at }) => new IpAddress(4, view.getInt32(at)),
 });
 
 const IPV6 = moving({
@@ -370,19 +381,9 @@ const IPV6 = moving({
 });
 
 const MAC = moving({
-  bytes: 6,
-  write(value, { view, at }) {
-    if (!(value instanceof MacAddress)) return false;
-    for (let octet = 0; octet < 6; octet++) {
-      const high = digitOf(value.text.charCodeAt(octet * 3));
-      view.setUint8(at + octet, high << 4 | digitOf(value.text.charCodeAt(octet * 3 + 1)));
-    }
-    return true;
-  },
-  read: ({ view, at }) => MacAddress.fromBytes(new Uint8Array(view.buffer, at, 6)),
+  bytes: 8,
+  write: (value, { view, at }) =>
+    value instanceof MacAddress &&
+    (view.setUint32(at, value.high), view.setUint32(at + 4, value.low), true),
+  read: ({ view, at }) => new MacAddress(view.getUint32(at), view.getUint32(at + 4)),
 });
-
-/** The value of a hexadecimal digit, 0 to 9 or a to f, by its code. */
-function digitOf(code: number): number {
-  return code <= 57 ? code - 48 : code - 87;
-}

@@ -107,7 +107,7 @@ export class PeerTable<PeerData> {
     const gone = removed.filter((key) => this.#remove(key));
     for (const lease of leases) {
       if (lease.key === this.#ownKey) continue;
-      const digest = digestOf(`${lease.backendType} ${JSON.stringify(lease.halves)}`);
+      const digest = digestOf(publishedBy(lease));
       if (this.#seen.get(lease.key) === digest) continue;
       const wasPeer = this.#remove(lease.key);
       const peer = this.#read(lease);
@@ -175,4 +175,13 @@ export class PeerTable<PeerData> {
     this.#conflicts.set(lease.key, sentence);
     return skip(`${sentence}; look for a cloned machine`);
   }
+}
+
+/** What a lease says to its node's peers, as one text. */
+function publishedBy({ backendType, halves }: Lease): string {
+  return halves.reduce(
+    (text, { subnet, publicIp, backendData }) =>
+      `${text} ${subnet} ${publicIp} ${JSON.stringify(backendData)}`,
+    backendType,
+  );
 }

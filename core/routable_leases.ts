@@ -7,7 +7,7 @@
 import { Complaints } from "./complaints.ts";
 import { holdsHost, type HostAddress, hostsOf, hostWithin } from "./host_network.ts";
 import { Cidr, type Family } from "./ip.ts";
-import { type Lease, parseLeaseKey } from "./lease.ts";
+import { type Lease, type LeaseHalf, parseLeaseKey } from "./lease.ts";
 import type { LeaseEvent } from "./lease_store.ts";
 import type { Logger } from "./log.ts";
 
@@ -69,9 +69,11 @@ export class RoutableLeases {
       this.#left.delete(key);
       this.#complaints.resolve(key);
     }
-    for (const { subnet } of leases.flatMap(({ halves }) => halves)) this.#hosts.learn(subnet);
+    for (const { halves } of leases) for (const { subnet } of halves) this.#hosts.learn(subnet);
+    const networks = this.#options.networks();
+    const isInside = ({ publicIp }: LeaseHalf) => networks.some((one) => one.contains(publicIp));
     for (const lease of leases) {
-      const inside = this.#inside(hostsOf(lease));
+      const inside = lease.halves.some(isInside) ? this.#inside(hostsOf(lease)) : [];
       for (const subnet of this.#hosts.set(lease.key, inside)) touched.add(subnet);
     }
     const { put = [], left = [] } = Object.groupBy(

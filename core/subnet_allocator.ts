@@ -76,7 +76,10 @@ export class SubnetAllocator {
     for (const subnet of blocked) {
       if (subnet.contains(network)) taken.push({ first: 0n, end });
       else if (network.contains(subnet)) {
-        taken.push({ first: this.#number(subnet.address), end: this.#number(subnet.last) + 1n });
+        const first = this.#number(subnet.address);
+        // A longer prefix is a part of one subnet, a shorter one several.
+        const bits = BigInt(Math.max(0, subnetLength - subnet.prefixLength));
+        taken.push({ first, end: first + (1n << bits) });
       }
     }
     this.#taken = merge(taken);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { withRoom } from "@denim/core";
+import { withRoom } from "@denim/core/row-index";
 
 /**
  * What is asked of a peer: `small`, an echo of the shortest packet over the data path; `large`, one of the largest packet

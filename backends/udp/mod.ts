@@ -92,6 +92,7 @@ export const udp: Backend<UdpOptions, UdpPeerData> = {
 };
 
 class UdpSession implements BackendSession<UdpPeerData> {
+  readonly refusesStrangers = true;
   readonly mtuBytes: number;
   readonly publishes: ReadonlyMap<Family, UdpPeerData>;
   readonly #node: NodeContext;

@@ -136,6 +136,7 @@ function requireFamily({ config }: NodeContext, { Mode }: WireguardOptions): voi
 }
 
 class WireguardSession implements BackendSession<WireguardPeerData> {
+  readonly refusesStrangers = true;
   readonly mtuBytes: number;
   readonly publishes: ReadonlyMap<Family, WireguardPeerData>;
   readonly #node: NodeContext;

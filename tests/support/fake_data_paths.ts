@@ -14,6 +14,7 @@ import {
   type KernelState,
   type Lease,
   type LeaseEvent,
+  MacAddress,
   MetricsRegistry,
   type NetworkConfig,
   NO_METRICS,
@@ -76,6 +77,7 @@ export class FakeSession implements BackendSession {
     readonly followsUnderlay: boolean,
     readonly reachesPeers: boolean,
     readonly network: Cidr | undefined,
+    readonly refusesStrangers: boolean,
   ) {}
 
   /** @inheritdoc */
@@ -87,7 +89,11 @@ export class FakeSession implements BackendSession {
 
   /** @inheritdoc */
   peerState({ halves: [half] }: Peer<unknown>): KernelState {
-    return this.network === undefined ? [this.#routeTo(half!.subnet)] : [];
+    const routes = this.network === undefined ? [this.#routeTo(half!.subnet)] : [];
+    if (!this.refusesStrangers) return routes;
+    const address = half!.subnet.at(0n);
+    const mac = MacAddress.parse("02:00:00:00:00:01");
+    return [{ kind: "neighbour", device: this.device, address, mac }, ...routes];
   }
 
   #routeTo(destination: Cidr): KernelObject {
@@ -129,6 +135,8 @@ export class FakeBackend implements Backend<{ readonly Option: string }> {
   reachesPeers = true;
   /** Whether sessions have one route to all peers rather than one to each. */
   routesNetwork = false;
+  /** Whether sessions take packets from peers alone: those that the device has as neighbours. */
+  refusesStrangers = false;
 
   /** A backend of this name. */
   constructor(readonly type: string) {
@@ -141,10 +149,17 @@ export class FakeBackend implements Backend<{ readonly Option: string }> {
     { Option }: { readonly Option: string },
   ): Promise<FakeSession> {
     await this.beforeOpen(Option);
-    const { followsUnderlay, reachesPeers } = this;
+    const { followsUnderlay, reachesPeers, refusesStrangers } = this;
     const network = this.routesNetwork ? config.families[0]!.network : undefined;
     const device = `${this.type}${Option}`;
-    const session = new FakeSession(device, outer, followsUnderlay, reachesPeers, network);
+    const session = new FakeSession(
+      device,
+      outer,
+      followsUnderlay,
+      reachesPeers,
+      network,
+      refusesStrangers,
+    );
     this.sessions.push(session);
     return session;
   }
@@ -176,6 +191,11 @@ export class FakeKernel implements DesiredKernel {
   }
 
   /** @inheritdoc */
+  wantedBy(owner: string): KernelState {
+    return this.#wanted.get(owner) ?? [];
+  }
+
+  /** @inheritdoc */
   apply(): Attempt {
     return { failures: this.#objects().flatMap((object) => this.refuses(object) ?? []) };
   }
@@ -185,10 +205,11 @@ export class FakeKernel implements DesiredKernel {
     return this.apply();
   }
 
-  /** The devices that it has, and the peers' subnets with the devices that lead to them. */
+  /** The devices that it has, and the peers' subnets with the devices that lead to them, or take their packets. */
   get view(): string {
     const texts = this.#objects().flatMap((object) => {
       if (object.kind === "link") return [object.name];
+      if (object.kind === "neighbour") return [`${object.address}@${object.device}`];
       const device = object.kind === "route" && this.#deviceOf(object);
       return device ? [`${object.destination.at(0n)}→${device}`] : [];
     });

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A machine becomes a node and is one no more: denim install --systemd, pods that talk by each backend, restarts, a
 # SIGKILL, a boot, a hang, denim uninstall. Files, devices, routes, rules, settings and units must be the same before
-# and after. For a machine of its own with systemd, root, and dist/ from `deno task bundle`: see docs/develop.md.
+# and after. For a machine of its own with systemd, root, and dist/ from `deno task bundle`: see docs/develop.md. Flags are
+# the service's, too: service.sh --cni-calls /run/denim/cni
 #
 # The node is the machine. The other node is a network namespace, whose agent runs as a plain process.
 set -uo pipefail
@@ -36,15 +37,16 @@ list() {
   systemctl list-units --all --no-legend --no-pager --plain --type=service,socket,timer,path | awk '$1 !~ /^(job|systemd-|e2scrub|fstrim|apt|dpkg|logrotate|getty|user)/ {print "unit", $1, $2, $3}'
 }
 
-# Runs the CNI plugin: cni ADD|DEL NODE POD. NODE is empty for the machine.
-cni() {
+# Runs the CNI plugin: call ADD|DEL NODE POD. NODE is empty for the machine. cni is the same, and must not fail.
+cni() { call "$@" || fail "$1 $3: $(cat "$work/cni")"; }
+call() {
   local command=$1 node=$2 pod=$3 enter=() conf='{"cniVersion":"1.0.0","name":"cbr0","type":"denim"}'
   if [ -n "$node" ]; then
     enter=(ip netns exec "$node")
     conf='{"cniVersion":"1.0.0","name":"other","type":"denim","subnetFile":"/tmp/other/subnet.env","dataDir":"/tmp/other/pods","ipam":{"dataDir":"/tmp/other/networks"}}'
   fi
   CNI_COMMAND=$command CNI_CONTAINERID=$pod CNI_NETNS=/run/netns/$pod CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin \
-    "${enter[@]}" /opt/cni/bin/denim <<<"$conf" >"$work/cni" || fail "$command $pod: $(cat "$work/cni")"
+    "${enter[@]}" /opt/cni/bin/denim <<<"$conf" >"$work/cni"
 }
 address() { ip netns exec "$1" ip -4 -o addr show eth0 | awk '{sub("/.*", "", $4); print $4}'; }
 talk() { ip netns exec pod1 ping -q -c 2 -i 0.3 -W 2 "$(address pod2)"; }
@@ -68,7 +70,7 @@ mkdir -p /tmp/other
 net_conf() { echo "{\"Network\":\"10.5.0.0/16\",\"Backend\":{\"Type\":\"$1\"}}"; }
 net_conf vxlan >/root/net-conf.json
 say "install"
-"${denim[@]}" install --systemd --iface wire --ip-masq --net-config-path /root/net-conf.json || fail "install"
+"${denim[@]}" install --systemd --iface wire --ip-masq --net-config-path /root/net-conf.json "$@" || fail "install"
 await 60 is_ready
 say "the service says: $(state StatusText)"
 systemctl --no-pager status denim | head -15
@@ -79,7 +81,9 @@ stat -c '%n %a' /etc/denim/denim.env
 ip netns exec other "${denim[@]}" agent --store "sqlite:$store" --iface eth0 --subnet-file /tmp/other/subnet.env >/tmp/other/log 2>&1 &
 other=$!
 await 60 test -e /tmp/other/subnet.env
-cni ADD '' pod1; cni ADD other pod2
+# The service attaches pods itself: here the plugin could not.
+mv /opt/cni/bin/.denim/plugin.js "$work"; await 30 call ADD '' pod1; mv "$work/plugin.js" /opt/cni/bin/.denim
+cni ADD other pod2
 goes_by() { ip route get "$(address pod2)" | grep -q " dev $1 "; }
 for way in vxlan=flannel.1 host-gw=wire udp=flannel0 vxlan=flannel.1; do
   backend=${way%=*}
@@ -105,6 +109,10 @@ say "boot: nothing in the kernel, nothing in /run"
 systemctl stop denim; rm -rf /run/flannel; ip link del flannel.1; ip link del cni0; sysctl -qw net.ipv4.ip_forward=0
 systemctl start denim || fail "start after a boot"
 cni DEL '' pod1; ip netns del pod1; ip netns add pod1; cni ADD '' pod1; await 40 talk
+
+served=$(curl -s --unix-socket /run/denim/agent.sock http://agent/metrics | grep '^denim_cni_calls_total.*"done"')
+say "calls of the plugin that this agent has carried out: ${served:-none}"
+[[ $* != *--cni-calls* ]] || grep -q 'ADD.* [1-9]' <<<"$served" || fail "the agent attached no pod"
 
 say "uninstall"
 "${denim[@]}" uninstall </dev/null && fail "uninstall cut off pods without being asked to"

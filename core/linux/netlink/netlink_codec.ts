@@ -13,6 +13,9 @@ import { NLA_F_NESTED, NLA_TYPE_MASK, NLM_F_REQUEST, NLMSG_HDRLEN } from "../uap
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
+/** The longest address's length, IPv6's. */
+const MAX_ADDRESS_BYTES = 16;
+
 /** Rounds up to the four bytes that messages and attributes are aligned to (`NLMSG_ALIGN`). */
 function align(length: number): number {
   return (length + 3) & ~3;
@@ -111,25 +114,22 @@ export class MessageWriter {
 
   /** Writes an attribute of one byte. */
   u8Attribute(type: number, value: number): this {
-    this.u16(5).u16(type).u8(value).#pad();
-    return this;
+    return this.#attribute(5, type).u32(value);
   }
 
   /** Writes an attribute of two bytes in host order. */
   u16Attribute(type: number, value: number): this {
-    this.u16(6).u16(type).u16(value).#pad();
-    return this;
+    return this.#attribute(6, type).u32(value);
   }
 
   /** Writes an attribute of two bytes in network order, as ports are. */
   be16Attribute(type: number, value: number): this {
-    this.u16(6).u16(type).u8(value >> 8).u8(value & 255).#pad();
-    return this;
+    return this.#attribute(6, type).u32(value >> 8 | (value & 255) << 8);
   }
 
   /** Writes an attribute of four bytes in host order. */
   u32Attribute(type: number, value: number): this {
-    return this.u16(8).u16(type).u32(value);
+    return this.#attribute(8, type).u32(value);
   }
 
   /** Writes an attribute of text that ends in a zero (`NLA_NUL_STRING`). */
@@ -139,13 +139,17 @@ export class MessageWriter {
 
   /** Writes an attribute of an address in network order. */
   addressAttribute(type: number, value: IpAddress | MacAddress): this {
-    return this.bytesAttribute(type, value.toBytes());
+    const start = this.#length;
+    this.#reserve(4 + MAX_ADDRESS_BYTES);
+    const length = value.writeTo(this.#bytes, start + 4);
+    this.#attribute(4 + length, type).#length += length;
+    this.#pad();
+    return this;
   }
 
   /** Writes an attribute of any bytes. */
   bytesAttribute(type: number, value: Uint8Array): this {
-    this.u16(4 + value.length).u16(type);
-    this.#reserve(value.length);
+    this.#attribute(4 + value.length, type).#reserve(value.length);
     this.#bytes.set(value, this.#length);
     this.#length += value.length;
     this.#pad();
@@ -155,10 +159,15 @@ export class MessageWriter {
   /** Writes an attribute made of what `content` writes. */
   nested(type: number, content: () => void): this {
     const start = this.#length;
-    this.u16(0).u16(type | NLA_F_NESTED);
+    this.#attribute(0, type | NLA_F_NESTED);
     content();
     this.#view.setUint16(start, this.#length - start, true);
     return this;
+  }
+
+  /** Writes an attribute's head. A value of one or two octets and its padding are one word behind it. */
+  #attribute(length: number, type: number): this {
+    return this.u32(length | type << 16);
   }
 
   #pad(): void {

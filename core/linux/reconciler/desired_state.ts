@@ -7,12 +7,13 @@
 import type { DesiredView, KernelItem, Wanted } from "./kernel_table.ts";
 import { KindObjects, NO_OBJECT } from "./kind_objects.ts";
 
-/** Told that the object under a key is another than before, or none. */
+/** Told that the object under a key, in a row, is another than before, or none. */
 export type OnDesired = (
   kind: string,
   key: string,
   now: KernelItem | undefined,
   before: KernelItem | undefined,
+  row: number,
 ) => void;
 
 /** An object's number is its row, and above these bits the number of its kind. */
@@ -82,8 +83,10 @@ export class DesiredState implements DesiredView {
     const objects = this.of(kind);
     const before = objects.find(key);
     const number = this.#ownerNumber(owner);
-    if (before === undefined) this.#link(kind, objects.add(key, object, number));
+    let row: number;
+    if (before === undefined) this.#link(kind, row = objects.add(key, object, number));
     else {
+      row = before.row;
       const has = objects.ownerAt(before.row);
       if (has !== number) {
         const other = { owner: this.#owners[has]!, key, object: before.value };
@@ -93,7 +96,7 @@ export class DesiredState implements DesiredView {
       objects.replace(before, object, number);
       if (has !== number) this.#link(kind, before.row);
     }
-    onDesired(kind, key, object, before?.value);
+    onDesired(kind, key, object, before?.value, row);
   }
 
   #remove({ owner, key, object: { kind } }: Wanted, onDesired: OnDesired): void {
@@ -113,7 +116,7 @@ export class DesiredState implements DesiredView {
       this.#link(kind, before.row);
     }
     this.#setOthers(key, others.slice(0, -1));
-    onDesired(kind, key, next?.object, before.value);
+    onDesired(kind, key, next?.object, before.value, before.row);
   }
 
   /** Adds an object to its owner's chain. */

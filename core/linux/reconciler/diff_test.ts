@@ -14,10 +14,21 @@ function steps(
       new Map(
         things.filter((thing) => thing.kind === kind).map((thing) => [table.key(thing), thing]),
       );
-    const wants = of(wanted);
-    return { wanted: wants, isWanted: (key: string) => wants.has(key), found: of(found), wasKnown };
+    const wants = of(wanted), finds = of(found);
+    return {
+      wanted: [...wants].map(([key, object], row) => ({
+        row,
+        key,
+        object,
+        there: finds.get(key),
+        wasThere: wasKnown(key),
+      })),
+      isWanted: (key: string) => wants.has(key),
+      found: finds,
+    };
   });
-  return diff(table, kinds).map((step) =>
+  const { puts, removals } = diff(table, kinds);
+  return [...puts, ...removals].map((step) =>
     `${step.action} ${step.key}${step.action === "put" && step.mayReplace ? ", replacing" : ""}`
   );
 }

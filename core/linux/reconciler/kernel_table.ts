@@ -26,6 +26,8 @@ export interface PutStep<Want> {
   readonly mayReplace: boolean;
   /** Whether the object was right, and is put again because an earlier step removes it too. */
   readonly restores?: boolean;
+  /** The reconciler's number for the object. */
+  readonly row?: number;
 }
 
 /** A step that removes an object. */
@@ -94,6 +96,8 @@ export interface KernelTable<Want extends Found, Found extends KernelItem> {
    * idempotent: it is not a failure to put what is there, or to remove what is gone.
    */
   apply(steps: readonly Step<Want, Found>[]): readonly StepFailure<Want, Found>[];
+  /** How many steps are best taken with one call; all unless given. */
+  readonly stepsAtOnce?: number;
   /** Reports what others change until the signal is aborted. */
   listen(listener: TableListener<Found>, signal: AbortSignal): Promise<void>;
   /**

@@ -8,10 +8,29 @@ import { type PackedRow, PackedRows } from "../../packed_rows.ts";
 import { withRoom } from "../../row_index.ts";
 import type { KernelItem, Wanted, WantedObjects } from "./kernel_table.ts";
 
-/** Bits of {@link KindObjects.#marks}: the kernel has what is wanted; the listing under way has shown it. */
-const AS_WANTED = 1, LISTED = 2;
+/**
+ * Bits of {@link KindObjects.#marks}: the kernel has what is wanted; the listing under way has shown it; before the listing
+ * it had it, too; and it may differ.
+ */
+const AS_WANTED = 1, LISTED = 2, WAS_THERE = 4, DIRTY = 8;
+/** Fields of objects whose texts differ from object to object: a WireGuard peer's key. */
+const DIFFERING = ["publicKey"];
 /** Ends the chain of an owner's objects. */
 export const NO_OBJECT = -1;
+
+/** What is wanted, to be compared with what the kernel has. */
+export interface Comparison {
+  /** The number of its row. */
+  readonly row: number;
+  /** Its key. */
+  readonly key: string;
+  /** What is wanted. */
+  readonly object: KernelItem;
+  /** What the kernel has in its place; `undefined` if nothing. */
+  readonly there: KernelItem | undefined;
+  /** Whether it had anything there before. */
+  readonly wasThere: boolean;
+}
 
 /**
  * Wanted objects by key, each of one owner, and what the kernel has under these and other keys, as far as is known.
@@ -28,6 +47,11 @@ export class KindObjects implements WantedObjects {
   #marks = new Uint8Array(8);
   /** What else the kernel has: other than is wanted, or not wanted at all. */
   #others = new Map<string, KernelItem>();
+  /** What else it had before the listing under way. */
+  #othersBefore: ReadonlyMap<string, KernelItem> = this.#others;
+  /** Rows that have been {@link DIRTY}, some of which are no more; and keys under which nothing is wanted that are. */
+  #dirtyRows: number[] = [];
+  #dirtyKeys = new Set<string>();
 
   /**
    * Nothing is wanted yet, and nothing known.
@@ -38,7 +62,7 @@ export class KindObjects implements WantedObjects {
   constructor(keyOf: (object: KernelItem) => string, ownerOf: (owner: number) => string) {
     this.#keyOf = keyOf;
     this.#ownerOf = ownerOf;
-    this.#wanted = new PackedRows(keyOf);
+    this.#wanted = new PackedRows(keyOf, DIFFERING);
   }
 
   /** See {@link WantedObjects.size}. */
@@ -65,6 +89,54 @@ export class KindObjects implements WantedObjects {
   /** See {@link WantedObjects.values}. */
   *values(): Generator<Wanted, void, void> {
     for (const row of this.#wanted.rows()) yield this.at(row);
+  }
+
+  /** The kernel may differ from what is wanted in a row. */
+  markRow(row: number): void {
+    if ((this.#marks[row]! & DIRTY) !== 0) return;
+    this.#marks[row]! |= DIRTY;
+    this.#dirtyRows.push(row);
+  }
+
+  /** The kernel may differ from what is wanted under a key, if anything is. */
+  mark(key: string): void {
+    const found = this.find(key);
+    if (found === undefined) this.#dirtyKeys.add(key);
+    else this.markRow(found.row);
+  }
+
+  /** Whether anything is marked. */
+  get isMarked(): boolean {
+    return this.#dirtyRows.length > 0 || this.#dirtyKeys.size > 0;
+  }
+
+  /** Whether a key is marked under which nothing was wanted. */
+  isMarkedUnwanted(key: string): boolean {
+    return this.#dirtyKeys.has(key);
+  }
+
+  /** Takes all marks away. Returns what was marked. */
+  takeMarks(): { readonly rows: readonly number[]; readonly keys: ReadonlySet<string> } {
+    const rows = this.#dirtyRows.filter((row) => {
+      const isDirty = (this.#marks[row]! & DIRTY) !== 0;
+      this.#marks[row]! &= ~DIRTY;
+      return isDirty;
+    });
+    const keys = this.#dirtyKeys;
+    this.#dirtyRows = [];
+    this.#dirtyKeys = new Set();
+    return { rows, keys };
+  }
+
+  /** What is wanted in some rows, beside what the kernel has there, as far as is known. */
+  *compare(rows: readonly number[]): Generator<Comparison, void, void> {
+    for (const row of rows) {
+      const object = this.#wanted.at(row);
+      const key = this.#keyOf(object);
+      const isThere = (this.#marks[row]! & AS_WANTED) !== 0;
+      const there = isThere ? object : this.#others.get(key);
+      yield { row, key, object, there, wasThere: there !== undefined };
+    }
   }
 
   /** What is wanted in a row. */
@@ -103,6 +175,7 @@ export class KindObjects implements WantedObjects {
   /** Wants another object in the place of one that was found. */
   replace({ row, value }: PackedRow<KernelItem>, object: KernelItem, owner: number): void {
     this.#keepOther(row, value);
+    this.#marks[row]! &= DIRTY;
     this.#wanted.replace(row, object);
     this.#owners[row] = owner;
   }
@@ -110,13 +183,13 @@ export class KindObjects implements WantedObjects {
   /** Wants an object that was found no more. */
   remove({ row, value }: PackedRow<KernelItem>): void {
     this.#keepOther(row, value);
+    this.#marks[row] = 0;
     this.#wanted.remove(row);
   }
 
   /** The kernel goes on having what is wanted no more. */
   #keepOther(row: number, object: KernelItem): void {
     if ((this.#marks[row]! & AS_WANTED) !== 0) this.#others.set(this.#keyOf(object), object);
-    this.#marks[row] = 0;
   }
 
   /** What the kernel has and nobody wants, or not so, by key. */
@@ -124,9 +197,15 @@ export class KindObjects implements WantedObjects {
     return this.#others;
   }
 
-  /** What the kernel has under a key, as far as is known: what was put, reported or listed last. */
-  there(key: string): KernelItem | undefined {
-    const found = this.find(key);
+  /**
+   * What the kernel has under a key, as far as is known: what was put, reported or listed last.
+   *
+   * @param found what is wanted under the key; looked up unless given
+   */
+  there(
+    key: string,
+    found: PackedRow<KernelItem> | undefined = this.find(key),
+  ): KernelItem | undefined {
     if (found !== undefined && (this.#marks[found.row]! & AS_WANTED) !== 0) return found.value;
     return this.#others.get(key);
   }
@@ -146,15 +225,25 @@ export class KindObjects implements WantedObjects {
   setAsWanted(key: string): boolean {
     const found = this.find(key);
     if (found === undefined) return false;
-    this.#marks[found.row]! |= AS_WANTED;
-    this.#others.delete(key);
+    this.setRowAsWanted(found.row, key);
     return true;
+  }
+
+  /** Whether the kernel has what is wanted in a row, as far as is known. */
+  isRowAsWanted(row: number): boolean {
+    return (this.#marks[row]! & AS_WANTED) !== 0;
+  }
+
+  /** The kernel has now what is wanted in a row, which has this key. */
+  setRowAsWanted(row: number, key: string): void {
+    this.#marks[row]! |= AS_WANTED;
+    this.#others.delete(key);
   }
 
   /** The kernel has nothing under a key. Returns whether it had anything. */
   setGone(key: string): boolean {
-    const wasThere = this.isThere(key);
     const found = this.find(key);
+    const wasThere = this.there(key, found) !== undefined;
     if (found !== undefined) this.#marks[found.row]! &= ~AS_WANTED;
     this.#others.delete(key);
     return wasThere;
@@ -162,7 +251,12 @@ export class KindObjects implements WantedObjects {
 
   /** All that the kernel has is about to be listed. Until {@link KindObjects.endListing} what was known stays so. */
   startListing(): void {
-    for (let row = 0; row < this.#marks.length; row++) this.#marks[row]! &= ~LISTED;
+    this.#othersBefore = this.#others;
+    for (let row = 0; row < this.#marks.length; row++) {
+      const marks = this.#marks[row]!;
+      const wasThere = (marks & AS_WANTED) === 0 ? 0 : WAS_THERE;
+      this.#marks[row] = marks & ~(LISTED | WAS_THERE) | wasThere;
+    }
   }
 
   /** The kernel has what is wanted in a row. */
@@ -175,18 +269,23 @@ export class KindObjects implements WantedObjects {
     return (this.#marks[row]! & LISTED) !== 0;
   }
 
-  /** What is wanted and was not listed, by key. */
-  *unlisted(): Generator<readonly [key: string, object: KernelItem], void, void> {
-    for (const row of this.#wanted.rows()) {
-      if (this.isListed(row)) continue;
+  /** What is wanted and was not listed as such, during or after the listing. */
+  *unlisted(others: ReadonlyMap<string, KernelItem>): Generator<Comparison, void, void> {
+    const wanted = this.#wanted;
+    for (let row = wanted.next(-1); row >= 0; row = wanted.next(row)) {
+      const marks = this.#marks[row]!;
+      if ((marks & LISTED) !== 0) continue;
       const object = this.#wanted.at(row);
-      yield [this.#keyOf(object), object];
+      const key = this.#keyOf(object);
+      const wasThere = (marks & WAS_THERE) !== 0 || this.#othersBefore.has(key);
+      yield { row, key, object, there: others.get(key), wasThere };
     }
   }
 
   /** The kernel has what was listed, and besides `others`, by key, and nothing else. */
   endListing(others: Map<string, KernelItem>): void {
-    for (const row of this.#wanted.rows()) {
+    const wanted = this.#wanted;
+    for (let row = wanted.next(-1); row >= 0; row = wanted.next(row)) {
       const marks = this.#marks[row]!;
       this.#marks[row] = (marks & LISTED) === 0 ? marks & ~AS_WANTED : marks | AS_WANTED;
     }

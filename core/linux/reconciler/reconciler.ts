@@ -40,8 +40,8 @@ import type { Logger } from "../../log.ts";
 import { type Metrics, NO_METRICS } from "../../metrics.ts";
 import { sleep } from "../../sleep.ts";
 import { DesiredState } from "./desired_state.ts";
-import { diff } from "./diff.ts";
-import type { KindObjects } from "./kind_objects.ts";
+import { diff, type Steps } from "./diff.ts";
+import type { Comparison, KindObjects } from "./kind_objects.ts";
 import type {
   AnyStep,
   AnyTable,
@@ -94,10 +94,8 @@ export interface ReconcilerOptions {
 interface KindState {
   readonly name: string;
   readonly table: TableState;
-  /** What is wanted of it, and what the kernel has. */
+  /** What is wanted of it, what the kernel has, and where the two may differ. */
   readonly objects: KindObjects;
-  /** Keys at which the kernel may differ from what is wanted. */
-  readonly dirty: Set<string>;
 }
 
 /** One table, and whether it has to be compared in full. */
@@ -210,8 +208,13 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
     this.#set(owner, []);
   }
 
+  /** What an owner wants. */
+  wantedBy(owner: string): Want[] {
+    return this.#desired.ofOwner(owner).map(({ object }) => object as Want);
+  }
+
   #set(owner: string, objects: readonly KernelItem[]): void {
-    this.#desired.set(owner, objects, (name, key, wanted, before) => {
+    this.#desired.set(owner, objects, (name, key, wanted, before, row) => {
       const kind = this.#kinds.get(name);
       if (kind === undefined) {
         this.#derivations.find((state) => state.name === name)!.due = true;
@@ -223,13 +226,15 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
       }
       const carrier = wanted && table.carrier?.(wanted);
       if (carrier !== undefined) this.#carriers.add(carrier);
-      this.#mark(kind, key);
+      if (this.#schedule.isDelayed(key)) return;
+      if (wanted === undefined) kind.objects.mark(key);
+      else kind.objects.markRow(row);
     });
   }
 
   /** Marks a key for comparison, unless its repair is already being delayed. */
-  #mark(kind: KindState, key: string): void {
-    if (!this.#schedule.isDelayed(key)) kind.dirty.add(key);
+  #mark({ objects }: KindState, key: string): void {
+    if (!this.#schedule.isDelayed(key)) objects.mark(key);
   }
 
   /** Makes the kernel match what was set or deleted since the last time. Costs what those objects cost. */
@@ -265,7 +270,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
       for (const state of this.#tables) state.failing = true;
       pass.failures.push(messageOf(error));
     }
-    this.#schedule.passed(pass.failedKeys);
+    this.#schedule.passed(pass.failedKeys, this.#loaded);
     this.#schedule.report(!this.#running);
     const tookMs = this.#now() - startMs;
     if (full.length === this.#tables.length) this.#checkTookMs = tookMs;
@@ -280,13 +285,19 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
     const everything = pass.full.size === this.#tables.length;
     this.#tables.forEach((state, place) => {
       this.#derive(state, everything, pass.full);
-      const steps = this.#stepsOf(state, pass.full.has(state));
-      // The last table's removals need not wait for the others' puts.
-      const kept = place === this.#tables.length - 1
-        ? steps.length
-        : steps.findLastIndex(({ action }) => action === "put") + 1;
-      if (kept < steps.length) removals.push([state, steps.slice(kept)]);
-      const carried = this.#take(state, kept < steps.length ? steps.slice(0, kept) : steps, pass);
+      const steps = pass.full.has(state) ? this.#compareAll(state) : this.#compareDirty(state);
+      let carried: boolean;
+      if (state.table.stepsAtOnce !== undefined && steps.removals.length === 0) {
+        carried = this.#takeInParts(state, steps.puts, state.table.stepsAtOnce, pass);
+      } else {
+        const due = this.#dueOf(state, [...steps.puts, ...steps.removals]);
+        // The last table's removals need not wait for the others' puts.
+        const kept = place === this.#tables.length - 1
+          ? due.length
+          : due.findLastIndex(({ action }) => action === "put") + 1;
+        if (kept < due.length) removals.push([state, due.slice(kept)]);
+        carried = this.#take(state, kept < due.length ? due.slice(0, kept) : due, pass);
+      }
       if (!carried || !this.#loaded) return;
       pass.lost = true;
       for (const later of this.#tables.slice(place + 1)) pass.full.add(later);
@@ -308,15 +319,34 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
     }
   }
 
-  /** The steps of a table that are due. */
-  #stepsOf(state: TableState, full: boolean): readonly AnyStep[] {
-    const { table, kinds } = state;
-    const steps = full ? this.#compareAll(state) : this.#compareDirty(state);
-    if (steps.length === 0) return steps;
+  /** Those of a table's steps that are due. */
+  #dueOf({ table, kinds }: TableState, steps: readonly AnyStep[]): readonly AnyStep[] {
     const due = steps.filter((step) => !this.#isDelayed(table, step));
-    if (table.arrange === undefined) return due;
+    if (table.arrange === undefined || due.length === 0) return due;
     const arranged = table.arrange(due, this.#wantedOf(kinds));
     return arranged === due ? due : arranged.filter(({ key }) => !this.#schedule.isDelayed(key));
+  }
+
+  /** Takes the puts of a table that are due. What is done with one part is garbage before the next one is made. */
+  #takeInParts(
+    state: TableState,
+    puts: Iterable<AnyStep>,
+    stepsAtOnce: number,
+    pass: Pass,
+  ): boolean {
+    let carried = false;
+    let part: AnyStep[] = [];
+    const take = () => {
+      if (this.#take(state, part, pass)) carried = true;
+      part = [];
+    };
+    for (const step of puts) {
+      if (this.#isDelayed(state.table, step)) continue;
+      part.push(step);
+      if (part.length === stepsAtOnce) take();
+    }
+    take();
+    return carried;
   }
 
   *#wantedOf(kinds: readonly KindState[]): Generator<KernelItem> {
@@ -328,27 +358,29 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
     return this.#schedule.delay(step, needs ?? []);
   }
 
-  #compareDirty({ table, kinds }: TableState): AnyStep[] {
-    if (kinds.every(({ dirty }) => dirty.size === 0)) return [];
-    const sections = kinds.map(({ objects, dirty }) => {
-      const wanted: (readonly [string, KernelItem])[] = [];
+  #compareDirty({ table, kinds }: TableState): Steps {
+    if (!kinds.some(({ objects }) => objects.isMarked)) return NO_STEPS;
+    const sections = kinds.map(({ objects }) => {
+      const { rows, keys } = objects.takeMarks();
       const found = new Map<string, KernelItem>();
-      for (const key of dirty) {
-        const object = objects.find(key)?.value;
-        if (object !== undefined) wanted.push([key, object]);
-        const there = object && table.find?.(object) || objects.there(key);
+      for (const key of keys) {
+        const there = objects.has(key) ? undefined : objects.others.get(key);
         if (there === undefined) continue;
         found.set(key, there);
         // A setting that no owner wants any more stays as it is.
-        if (object === undefined && !table.ours(there, true)) objects.setGone(key);
+        if (!table.ours(there, true)) objects.setGone(key);
       }
-      dirty.clear();
-      return { wanted, isWanted: (key: string) => objects.has(key), found, wasKnown: () => false };
+      const wanted = objects.compare(rows);
+      return {
+        wanted: table.find === undefined ? wanted : asFound(table, wanted),
+        isWanted: () => false,
+        found,
+      };
     });
     return diff(table, sections);
   }
 
-  #compareAll(state: TableState): AnyStep[] {
+  #compareAll(state: TableState): Steps {
     const { table, kinds } = state;
     for (const { objects } of kinds) objects.startListing();
     // What is as wanted is listed by a mark: there may be hundreds of thousands.
@@ -377,25 +409,27 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
       } else if (right) objects.list(wanted.row);
       else others.set(key, object);
     }
-    const sections = kinds.map(({ name, objects, dirty }) => {
+    const sections = kinds.map(({ name, objects }) => {
       const others = found.get(name)!;
       for (const [key, had] of objects.others) {
         // The dump may not cover what is denim's no longer, such as a former pod bridge's addresses.
-        if (dirty.has(key) && !objects.has(key) && !others.has(key)) others.set(key, had);
+        if (objects.isMarkedUnwanted(key) && !objects.has(key) && !others.has(key)) {
+          others.set(key, had);
+        }
       }
-      dirty.clear();
+      objects.takeMarks();
       this.#schedule.forgetDelays(name);
       return {
-        wanted: objects.unlisted(),
+        wanted: objects.unlisted(others),
         isWanted: (key: string) => objects.has(key),
         found: others,
-        wasKnown: (key: string) => objects.isThere(key),
       };
     });
     state.stale = state.failing = false;
     const steps = diff(table, sections);
     for (const { name, objects } of kinds) objects.endListing(found.get(name)!);
-    return duplicates.length === 0 ? steps : [...steps, ...duplicates];
+    steps.removals.push(...duplicates);
+    return steps;
   }
 
   /** Lets a table take steps. Returns whether one of them may have cost what its object carries. */
@@ -418,7 +452,8 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
       const { objects } = this.#kinds.get(object.kind)!;
       if (action === "remove") objects.setGone(key);
       else {
-        objects.setAsWanted(key);
+        if (step.row === undefined) objects.setAsWanted(key);
+        else objects.setRowAsWanted(step.row, key);
         carried ||= table.carries?.(object) ?? false;
       }
       pass.changes++;
@@ -481,12 +516,16 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
       found: (object) => {
         const kind = this.#kinds.get(object.kind)!;
         const key = table.key(object);
-        const wanted = kind.objects.find(key)?.value;
-        if (kind.objects.isThere(key) || table.ours(object, false)) {
+        const { objects } = kind;
+        const wanted = objects.find(key);
+        const isKnown = objects.others.has(key) ||
+          wanted !== undefined && objects.isRowAsWanted(wanted.row);
+        if (isKnown || table.ours(object, false)) {
           // The kernel reports what denim itself made, too, of some kinds.
-          if (wanted !== undefined && table.equal(wanted, object)) kind.objects.setAsWanted(key);
-          else {
-            kind.objects.setThere(key, object);
+          if (wanted !== undefined && table.equal(wanted.value, object)) {
+            objects.setRowAsWanted(wanted.row, key);
+          } else {
+            objects.setThere(key, object);
             this.#wake(kind, key);
           }
         } else {
@@ -581,7 +620,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
 
   #endDelays(): void {
     const { steps, carriers } = this.#schedule.takeDue();
-    for (const { kind, key } of steps) this.#kinds.get(kind)!.dirty.add(key);
+    for (const { kind, key } of steps) this.#kinds.get(kind)!.objects.mark(key);
     for (const carrier of carriers) {
       if (this.#schedule.isComparisonDue(carrier)) this.#distrust(this.#tables[0]!);
     }
@@ -597,11 +636,24 @@ function statesOf(
   for (const [name, table] of Object.entries(tables)) {
     const state = states.get(table) ?? { table, kinds: [], stale: false, failing: false };
     states.set(table, state);
-    const kind: KindState = { name, table: state, objects: desired.of(name), dirty: new Set() };
+    const kind: KindState = { name, table: state, objects: desired.of(name) };
     state.kinds.push(kind);
     kinds.set(name, kind);
   }
   return { tables: [...states.values()], kinds };
+}
+
+/** No step at all. */
+const NO_STEPS: Steps = { puts: [], removals: [] };
+
+/** The same, with what the table itself knows to be there now. */
+function* asFound(
+  table: AnyTable,
+  comparisons: Iterable<Comparison>,
+): Generator<Comparison, void, void> {
+  for (const comparison of comparisons) {
+    yield { ...comparison, there: table.find?.(comparison.object) ?? comparison.there };
+  }
 }
 
 function countStep({ steps }: Pass, kind: string, end: StepEnd): void {

@@ -134,7 +134,7 @@ rootTest("the kernel gets what owners want, and loses what they give up", () => 
   assert.deepEqual(reconciler.check().failures, []);
   const [link] = ns.ipJson(`-d link show ${DEVICE}`);
   assert.equal(link.mtu, 1450);
-  assert.equal(link.address, vxlanLink().mac.text);
+  assert.equal(link.address, `${vxlanLink().mac}`);
   assert.equal(ns.run(() => readSysctl(`net/ipv6/conf/${DEVICE}/accept_ra`)), "0");
   const { id, port, local, link: outer, learning } = link.linkinfo.info_data;
   assert.deepEqual([id, port, local, outer, learning], [1, 8472, "10.99.0.1", "eth0", false]);

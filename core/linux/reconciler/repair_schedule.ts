@@ -34,6 +34,8 @@ export class RepairSchedule {
   readonly #options: RepairScheduleOptions;
   readonly #pacing = new RepairPacing();
   readonly #counters = new Map<string, Counter>();
+  /** Whether all is asked for, as there is nothing to repair before all owners have said what they want. */
+  #starting = true;
   /** Keys under which an owner asked for something else since it was last done. */
   readonly #requested = new Set<string>();
   /** Steps that have to wait, by key. */
@@ -52,8 +54,12 @@ export class RepairSchedule {
 
   /** An owner asks for something else under a key: that is not a repair, and waits for nothing. */
   request(key: string): void {
-    this.#requested.add(key);
+    if (!this.#starting) this.#requested.add(key);
     this.#delays.delete(key);
+  }
+
+  #isRequested(key: string): boolean {
+    return this.#starting || this.#requested.has(key);
   }
 
   /** Whether a step of a key is known to be necessary, and waits. */
@@ -85,7 +91,7 @@ export class RepairSchedule {
       this.#delays.set(key, { kind, untilMs: delay.untilMs });
       return true;
     }
-    if (this.#requested.has(key)) return false;
+    if (this.#isRequested(key)) return false;
     const nowMs = this.#options.now();
     const waitMs = this.#pacing.waitMs(key, nowMs);
     if (waitMs <= 0) return false;
@@ -129,7 +135,7 @@ export class RepairSchedule {
   /** A step was taken. With `carried`, what it repaired was lost with its carrier, and is not counted by itself. */
   done(step: AnyStep, carried: boolean): void {
     const { key, object: { kind } } = step;
-    if (this.#requested.has(key)) return;
+    if (this.#isRequested(key)) return;
     if (!carried) {
       this.#contest(key, this.#options.now());
       if (this.#pacing.isContested(key)) return;
@@ -157,11 +163,14 @@ export class RepairSchedule {
   /**
    * All steps of a pass were taken, failed or were delayed. What owners ask for is done, except under the keys of
    * steps that failed or wait.
+   *
+   * @param loaded whether all owners have said what they want
    */
-  passed(failed: readonly string[]): void {
-    const open = [...failed, ...this.#delays.keys()].filter((key) => this.#requested.has(key));
+  passed(failed: readonly string[], loaded: boolean): void {
+    const open = [...failed, ...this.#delays.keys()].filter((key) => this.#isRequested(key));
     this.#requested.clear();
     for (const key of open) this.#requested.add(key);
+    this.#starting &&= !loaded;
   }
 
   /** Logs the repairs since the last time, or drops them: before an agent runs, others' changes do not matter. */

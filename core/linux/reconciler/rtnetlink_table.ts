@@ -27,6 +27,9 @@ import type {
 /** A batch's size in bytes: about 60 KB a system call was the fastest when measured. */
 const BATCH_BYTES = 60_000;
 
+/** About as many steps as fill a batch. */
+const BATCH_STEPS = 1_000;
+
 /** The kernel's errors for the removal of an object that is not there. */
 const GONE: ReadonlySet<number> = new Set([ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL]);
 
@@ -50,6 +53,8 @@ export interface RtnetlinkTableOptions {
 /** Objects that lie on devices. Steps go to the kernel in batches: many messages in one system call. */
 export class RtnetlinkTable<Want extends RtnetlinkObject>
   implements KernelTable<Want, RtnetlinkObject> {
+  /** See {@link KernelTable.stepsAtOnce}. */
+  readonly stepsAtOnce = BATCH_STEPS;
   readonly #kinds: Readonly<Record<string, AnyKind>>;
   /** Which kinds a message may be about. */
   readonly #messages = new Map<number, { readonly gone: boolean; readonly kinds: AnyKind[] }>();

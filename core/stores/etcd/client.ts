@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Etcd3, IWatchResponse } from "etcd3";
+import type { Etcd3, IRangeRequest, IWatchResponse } from "etcd3";
 import type { Buffer } from "node:buffer";
 import {
   Backoff,
@@ -20,7 +20,8 @@ import {
   throwDefect,
 } from "../../mod.ts";
 import { DroppedError, Endpoint, type EndpointOptions, httpStatus } from "./endpoint.ts";
-import { CallError, type CallOptions, GRPC } from "./etcd3.ts";
+import { answeredBy, CallError, type CallOptions, GRPC } from "./etcd3.ts";
+import { type RangeAnswer, readRangeAnswer } from "./range_answer.ts";
 import { denoTls, explainTls, readAlert, readCredentials } from "./tls.ts";
 
 /** Waits between rounds of attempts: short enough that etcd's return is noticed soon. */
@@ -124,6 +125,24 @@ export class EtcdClient implements AsyncDisposable {
    */
   async run<T>(request: Request<T>, signal: AbortSignal): Promise<T> {
     return await this.#attempt(request, signal, this.#options.patient);
+  }
+
+  /**
+   * What keys hold; see {@link EtcdClient.run}.
+   *
+   * @param prefixBytes how many bytes of each key to leave out
+   */
+  async range(
+    request: IRangeRequest,
+    prefixBytes: number,
+    signal: AbortSignal,
+  ): Promise<RangeAnswer> {
+    const read = (message: Uint8Array) => readRangeAnswer(message, prefixBytes);
+    return await this.run(
+      async ({ kv }, options) =>
+        await kv.range(request, answeredBy(options, read)) as unknown as RangeAnswer,
+      signal,
+    );
   }
 
   /** {@link EtcdClient.run} for what is good to have, but not worth a wait. Resolves to whether it was done. */
@@ -242,13 +261,9 @@ export class EtcdClient implements AsyncDisposable {
     from: { readonly revision: number; readonly clusterId: string },
     signal: AbortSignal,
   ): AsyncGenerator<readonly IWatchResponse[], never, void> {
-    const probe = await this.run(
-      (etcd, options) => etcd.kv.range({ ...range, count_only: true }, options),
-      signal,
-    );
-    const { cluster_id, revision } = probe.header;
+    const { clusterId, revision } = await this.range({ ...range, count_only: true }, 0, signal);
     // A cluster that was set up again, or from an old copy, has not come to this revision yet.
-    if (cluster_id !== from.clusterId || Number(revision) + 1 < from.revision) {
+    if (clusterId !== from.clusterId || revision + 1 < from.revision) {
       throw new HistoryGoneError(`${this.#options.description} was replaced by another`);
     }
     const [endpoint] = this.#endpoints;

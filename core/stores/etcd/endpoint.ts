@@ -7,6 +7,7 @@
 import type { Etcd3 } from "etcd3";
 import { RuntimeError } from "../../mod.ts";
 import {
+  answeredBy,
   CallError,
   type CallOptions,
   callOptions,
@@ -112,7 +113,7 @@ export class Endpoint {
     const { signal } = this.#connection;
     try {
       await this.#run(
-        ({ maintenance }, options) => maintenance.status(options),
+        ({ maintenance }, options) => maintenance.status(answeredBy(options, () => ({}))),
         signal,
         CONNECT_TIMEOUT_MS,
       );

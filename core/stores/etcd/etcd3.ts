@@ -152,6 +152,24 @@ export function callOptions(
   };
 }
 
+/**
+ * The same options for a call whose answer `read` makes of its bytes. protobufjs, which does so otherwise, writes and compiles
+ * functions for each type of message, and makes two objects of each message before denim makes one of its own.
+ */
+export function answeredBy(
+  options: CallOptions,
+  read: (message: Uint8Array) => unknown,
+): CallOptions {
+  const before = options.interceptors ?? [];
+  return {
+    ...options,
+    interceptors: [...before, (options, nextCall) => {
+      options.method_definition.responseDeserialize = read;
+      return nextCall(options) as InterceptingCall;
+    }],
+  };
+}
+
 /** etcd3's retry policy, and its circuit breaker, that do nothing. */
 const ONCE = {
   execute: async (run: (context: unknown) => unknown) => await run({}),

@@ -9,7 +9,14 @@
  * @module
  */
 
-import type { IEvent, IKeyValue, IRangeResponse, IRequestOp, ITxnRequest } from "etcd3";
+import type {
+  IEvent,
+  IKeyValue,
+  IRangeRequest,
+  IRangeResponse,
+  IRequestOp,
+  ITxnRequest,
+} from "etcd3";
 import { Buffer } from "node:buffer";
 import {
   awaitNetConf,
@@ -27,7 +34,6 @@ import {
   LEASE_TTL_MS,
   type LeaseAdmin,
   type LeaseEvent,
-  type LeaseIndex,
   leaseKey,
   LeaseReader,
   type LeaseRequest,
@@ -46,18 +52,19 @@ import {
   overlaps,
   parseNetworkConfig,
   readNetConf,
+  type ReadRow,
   requestedLease,
   requireHeld,
   type ReservationRequest,
   RuntimeError,
   sleep,
-  type StoredLease,
   type StoreMetrics,
   storeMetrics,
   throwDefect,
 } from "../../mod.ts";
 import { EtcdClient, HistoryGoneError, type KeyRange, RefusedError } from "./client.ts";
 import { type CreateEtcd3, GRPC } from "./etcd3.ts";
+import type { RangeAnswer, RangeRow } from "./range_answer.ts";
 import { DEFAULT_NAMES, readCredentials, type SettingNames, type TlsFiles } from "./tls.ts";
 
 /** How many keys are read with one request. */
@@ -93,24 +100,14 @@ export interface EtcdStoreOptions extends TlsFiles {
   readonly createEtcd3?: CreateEtcd3;
 }
 
-/** A lease's key as it is in etcd. */
-interface Row {
-  /** The last part of the key. */
-  readonly key: string;
-  readonly value: string;
-  readonly createRevision: number;
-  readonly modRevision: number;
-  /** The id of the etcd lease that it is under, or {@link NO_LEASE}. */
-  readonly etcdLease: string;
-  /** The lease in it, `null` if it can't be read; `undefined` if that was not tried yet. */
-  lease?: Lease | null;
+/** A lease's key as it is in etcd: its last part, and under which etcd lease it is, or {@link NO_LEASE}. */
+interface Row extends RangeRow {
+  /** The lease in it, `undefined` if it can't be read; not there if that was not tried yet. */
+  lease?: Lease | undefined;
 }
 
 /** A lease that could be read, with its key in etcd. */
-interface Found extends StoredLease {
-  readonly row: Row;
-  readonly lease: Lease;
-}
+type Found = ReadRow<Row>;
 
 /** All leases at one revision. */
 interface Listing {
@@ -223,7 +220,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   /** See {@link LeaseStore.held}. */
   async held(node: NodeIdentity, signal: AbortSignal): Promise<Lease | undefined> {
     const found = await this.#heldBefore(node, signal) ??
-      findHeld(node, this.#index((await this.#listAll(signal)).rows));
+      findHeld(node, indexOf((await this.#listAll(signal)).rows, this.#leaseOf));
     if (found === undefined) return undefined;
     const [lease] = await this.#withExpiry([found], signal);
     return lease;
@@ -233,8 +230,8 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   async #heldBefore(node: NodeIdentity, signal: AbortSignal): Promise<Found | undefined> {
     if (node.previousSubnets.length === 0) return undefined;
     const row = await this.#read(this.#keyOf(leaseKey(node.previousSubnets)), signal);
-    const found = row && this.#find(row);
-    return found && heldBefore(node, found.lease) ? found : undefined;
+    const lease = row && this.#leaseOf(row);
+    return lease && heldBefore(node, lease) ? { key: lease.key, row, lease } : undefined;
   }
 
   /** See {@link LeaseStore.acquire}. */
@@ -245,7 +242,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       const config = readNetConf(netConf.value, this.description);
       const listing = await this.#listAll(signal);
       const { rows } = listing;
-      const found = findHeld(request, this.#index(rows));
+      const found = findHeld(request, indexOf(rows, this.#leaseOf));
       wasHeld = found !== undefined;
       const choice = chooseLease(
         config,
@@ -253,7 +250,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
         found !== undefined && isOldest(found, rows) ? found.lease : undefined,
         () =>
           rows.filter((row) => row !== found?.row)
-            .map((row) => ({ key: row.key, lease: this.#find(row)?.lease })),
+            .map((row) => ({ key: row.key, lease: this.#leaseOf(row) })),
       );
       const { subnets, keeps } = choice;
       if (found !== undefined && !keeps) {
@@ -271,7 +268,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   async renew(lease: Lease, signal: AbortSignal): Promise<Lease> {
     return await this.#write(async (grant) => {
       const stored = await this.#read(this.#keyOf(lease.key), signal);
-      const row = requireHeld(lease, stored, (row) => this.#find(row)?.lease);
+      const row = requireHeld(lease, stored, this.#leaseOf);
       const { id, expiry } = row.etcdLease === NO_LEASE ? NO_GRANT : await grant();
       return { lease: { ...lease, expiry }, id, replaces: row };
     }, signal);
@@ -280,7 +277,11 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   /** See {@link LeaseAdmin.leases}; costs a request a lease. */
   async leases(signal: AbortSignal): Promise<readonly Lease[]> {
     const { rows } = await this.#list(signal);
-    return await this.#withExpiry(rows.flatMap((row) => this.#find(row) ?? []), signal);
+    const found = rows.flatMap((row) => {
+      const lease = this.#leaseOf(row);
+      return lease === undefined ? [] : { key: row.key, row, lease };
+    });
+    return await this.#withExpiry(found, signal);
   }
 
   /** See {@link LeaseAdmin.reserve}. */
@@ -292,7 +293,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
       const lease = chooseReservation(
         readNetConf(netConf.value, this.description),
         request,
-        listing.rows.map((row) => ({ key: row.key, lease: this.#find(row)?.lease })),
+        listing.rows.map((row) => ({ key: row.key, lease: this.#leaseOf(row) })),
       );
       const replaces = listing.rows.find(({ key }) => key === lease.key);
       const done = replaces?.etcdLease === NO_LEASE;
@@ -335,7 +336,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     const removed = present === undefined ? [] : [...told].filter((key) => !present.has(key));
     for (const key of removed) told.delete(key);
     for (const [key, row] of rows) {
-      const lease = row && this.#find(row)?.lease;
+      const lease = row && this.#leaseOf(row);
       if (row === undefined) this.#reader.remove(key);
       if (lease !== undefined) {
         told.add(key);
@@ -552,7 +553,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   }
 
   #collide(row: Row, lease: Lease): boolean {
-    const other = this.#find(row)?.lease;
+    const other = this.#leaseOf(row);
     return other !== undefined && holdsAlike(other, lease) ||
       overlaps(row.key, lease.halves.map(({ subnet }) => subnet));
   }
@@ -624,26 +625,21 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
 
   /** A listing as of now; `undefined` if something was deleted since, which only a new listing finds. */
   async #update(before: Listing, signal: AbortSignal): Promise<Listing | undefined> {
-    const { header, kvs, more, count } = await this.#client.run(
-      ({ kv }, options) =>
-        kv.range({
-          ...this.#range,
-          min_mod_revision: before.revision + 1,
-          limit: PAGE_KEYS,
-        }, options),
-      signal,
-    );
-    const revision = Number(header.revision);
-    const same = header.cluster_id === before.clusterId && revision >= before.revision;
-    if (more || !same) return undefined;
-    const rows = new Map(before.rows.map((row) => [row.key, row]));
-    for (const kv of kvs) {
-      const row = this.#rowOf(kv);
-      rows.set(row.key, row);
-    }
+    const { rows: news, more, count, revision, clusterId } = await this.#readRange({
+      ...this.#range,
+      min_mod_revision: before.revision + 1,
+      limit: PAGE_KEYS,
+    }, signal);
+    if (more || clusterId !== before.clusterId || revision < before.revision) return undefined;
+    const written = new Map(news.map((row) => [row.key, row]));
+    const rows = before.rows.map((row) => {
+      const now = written.get(row.key) ?? row;
+      written.delete(row.key);
+      return now;
+    });
+    rows.push(...written.values());
     // etcd counts all keys, not only those that were written since.
-    if (rows.size !== Number(count)) return undefined;
-    return { rows: [...rows.values()], revision, clusterId: before.clusterId };
+    return rows.length === count ? { rows, revision, clusterId } : undefined;
   }
 
   /** The keys of a range, in pages of one revision. A page is read while etcd makes the next one. */
@@ -652,16 +648,13 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     let pinned: { revision: number; clusterId: string } | undefined;
     const ask = (key: Buffer) => {
       const revision = pinned?.revision ?? 0;
-      const page = this.#client.run(
-        ({ kv }, options) => kv.range({ ...range, key, limit: PAGE_KEYS, revision }, options),
-        signal,
-      );
+      const page = this.#readRange({ ...range, key, limit: PAGE_KEYS, revision }, signal);
       // Awaited a little later.
       page.catch(() => {});
       return page;
     };
     for (let asked = ask(range.key);;) {
-      let page: IRangeResponse;
+      let page: RangeAnswer;
       try {
         page = await asked;
       } catch (error) {
@@ -672,31 +665,30 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
         ) throw error;
         return await this.#list(signal, range);
       }
-      const { header, kvs, more } = page;
-      pinned ??= { revision: Number(header.revision), clusterId: header.cluster_id };
-      if (more) asked = ask(Buffer.concat([kvs.at(-1)!.key, Buffer.from([0])]));
-      for (const kv of kvs) rows.push(this.#rowOf(kv));
+      const { revision, clusterId, more } = page;
+      pinned ??= { revision, clusterId };
+      if (more) asked = ask(Buffer.concat([page.lastKey, Buffer.from([0])]));
+      for (const row of page.rows) rows.push(row);
       if (!more) return { rows, ...pinned };
     }
   }
 
   async #read(key: Buffer, signal: AbortSignal): Promise<Row | undefined> {
-    const { kvs } = await this.#client.run(({ kv }, options) => kv.range({ key }, options), signal);
-    return kvs[0] && this.#rowOf(kvs[0]);
+    const { rows } = await this.#readRange({ key }, signal);
+    return rows[0];
   }
 
-  /** The leases in these rows that can be read. */
-  #index(rows: readonly Row[]): LeaseIndex<Found> {
-    return indexOf(rows.flatMap((row) => this.#find(row) ?? []));
+  async #readRange(request: IRangeRequest, signal: AbortSignal): Promise<RangeAnswer> {
+    return await this.#client.range(request, this.#range.key.length, signal);
   }
 
-  #find(row: Row): Found | undefined {
-    const { key } = row;
-    if (row.lease === undefined) {
-      row.lease = this.#reader.read(key, row.value, "unknown", row.modRevision) ?? null;
+  /** The lease in a row; `undefined` if it can't be read. */
+  readonly #leaseOf = (row: Row): Lease | undefined => {
+    if (!("lease" in row)) {
+      row.lease = this.#reader.read(row.key, row.value, "unknown", row.modRevision);
     }
-    return row.lease === null ? undefined : { key, row, lease: row.lease };
-  }
+    return row.lease;
+  };
 
   #keyOf(key: string): Buffer {
     return Buffer.from(`${this.#subnets}${key}`);

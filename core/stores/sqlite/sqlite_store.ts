@@ -116,6 +116,9 @@ interface Row {
   readonly expires_at_ms: number | null;
 }
 
+/** The columns of a {@link Row}: of the others SQLite works out each value from the lease's JSON. */
+const COLUMNS = "revision, key, value, expires_at_ms";
+
 /** What the file has come to. */
 interface State {
   /** The revision of the last write of a lease. */
@@ -544,8 +547,9 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   #newsSince(seen: number): { revision: number; incomplete: boolean; rows: readonly Row[] } {
     return this.#database!.transaction("BEGIN", () => {
       const { revision, wiped } = this.#state();
-      const rows = this.#statement("SELECT * FROM leases WHERE revision > ? ORDER BY revision")
-        .all(seen) as unknown as Row[];
+      const rows = this.#statement(
+        `SELECT ${COLUMNS} FROM leases WHERE revision > ? ORDER BY revision`,
+      ).all(seen) as unknown as Row[];
       return { revision, incomplete: seen < wiped, rows };
     });
   }
@@ -571,7 +575,7 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   #index(): LeaseIndex<StoredLease> {
     const find = (column: string, value: string) => {
       const row = this.#statement(
-        `SELECT * FROM leases WHERE ${column} = ? AND value IS NOT NULL ` +
+        `SELECT ${COLUMNS} FROM leases WHERE ${column} = ? AND value IS NOT NULL ` +
           "AND ifnull(expires_at_ms > ?, true) LIMIT 1",
       ).get(value, this.#now()) as Row | undefined;
       return row && { key: row.key, lease: this.#read(row) };
@@ -589,13 +593,13 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   }
 
   #row(key: string): Row | undefined {
-    return this.#statement("SELECT * FROM leases WHERE key = ? AND value IS NOT NULL")
+    return this.#statement(`SELECT ${COLUMNS} FROM leases WHERE key = ? AND value IS NOT NULL`)
       .get(key) as Row | undefined;
   }
 
   #rows(): Row[] {
     return this.#statement(
-      "SELECT * FROM leases WHERE value IS NOT NULL AND ifnull(expires_at_ms > ?, true) " +
+      `SELECT ${COLUMNS} FROM leases WHERE value IS NOT NULL AND ifnull(expires_at_ms > ?, true) ` +
         "ORDER BY revision",
     ).all(this.#now()) as unknown as Row[];
   }
