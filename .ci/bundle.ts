@@ -1,20 +1,15 @@
 /**
- * `deno task bundle [FOLDER [MAIN]]`: makes denim two files for hosts that have Deno, `agent.js` and `plugin.js`, in
- * `dist` unless another folder is given; or a denim of one's own, by its main module.
+ * `deno task bundle [FOLDER [MAIN]]`: makes denim a folder for hosts that have Deno, `dist` unless another is given; or a
+ * denim of one's own, by its main module. Its programs are `agent.js` and `plugin.js`; `parts` has what `agent.js` loads
+ * only when it is used.
  *
  * @module
  */
 
-import { basename, dirname, resolve } from "node:path";
+import * as esbuild from "esbuild";
+import { existsSync } from "node:fs";
+import { basename, dirname, relative, resolve } from "node:path";
 import { filesUnder, ROOT } from "./source_files.ts";
-
-/** What the programs are made of. */
-interface Sources {
-  /** The agent's main module. */
-  readonly main: string;
-  /** The modules that run in workers: the imports do not tell that a program needs them. */
-  readonly workers: readonly string[];
-}
 
 /** Where a task was called, whose paths its arguments are: tasks run where their `deno.json` is. */
 const CALLED_IN = Deno.env.get("INIT_CWD") ?? Deno.cwd();
@@ -28,34 +23,108 @@ export function pathOfArgument(argument: string): string {
 export const MAIN = `${ROOT}/agent/main.ts`;
 
 /**
- * Makes the two files. Throws an error that says what Deno said.
+ * The modules that are files of their own, each with what nobody else needs. What else is imported only when it is used
+ * is in the file that imports it.
+ */
+const APART = [
+  "agent/large_commands.ts",
+  "core/stores/etcd/mod.ts",
+  "core/stores/kubernetes/kubeconfig.ts",
+  "core/stores/kubernetes/mod.ts",
+].map((path) => `${ROOT}/${path}`);
+
+/** How the agent's program imports the plugin's, which is beside it. */
+const PLUGIN = "@denim/plugin/run";
+
+/**
+ * How files are written. A program's text stays in memory as long as it runs, twice: so it is short, without a character
+ * beyond ASCII, which would take two octets each. Its syntax stays as it is: the minifier puts the value of a `using` in the
+ * place where it is used, and so nobody gives it back (`using store = open(); return store.get()` becomes
+ * `return open().get()`).
+ */
+const WRITTEN = {
+  charset: "ascii",
+  format: "esm",
+  legalComments: "none",
+  minifyIdentifiers: true,
+  minifySyntax: false,
+  minifyWhitespace: true,
+  platform: "node",
+  target: "esnext",
+} as const;
+
+/**
+ * Makes the files, in place of those of an earlier build. Rejects with an error that says what Deno said.
  *
  * @param folder where they go
  * @param main the agent's main module, with the `*_worker.ts` beside and below it
  */
 export async function bundle(folder: string, main: string = MAIN): Promise<void> {
-  const sources = { main, workers: workers(main) };
-  const head = `globalThis.denimBuild = ${JSON.stringify({ revision: revision() })};\n`;
-  const agent = await withFilesInside(bundled(main), sources);
-  Deno.mkdirSync(folder, { recursive: true });
-  Deno.writeTextFileSync(`${folder}/agent.js`, head + inLatin1(agent));
-  Deno.writeTextFileSync(
-    `${folder}/plugin.js`,
-    head + inLatin1(bundled(`${ROOT}/plugin/main.ts`)),
-  );
+  const build = JSON.stringify({ revision: revision() });
+  const write = async (options: esbuild.BuildOptions) => {
+    const { outputFiles } = await esbuild.build({
+      ...WRITTEN,
+      // `denim install` reads it.
+      banner: { js: `// ${build}` },
+      bundle: true,
+      define: { "globalThis.denimBuild": build },
+      logLevel: "silent",
+      outdir: folder,
+      write: false,
+      ...options,
+    });
+    for (const { path, text } of outputFiles!) {
+      Deno.mkdirSync(dirname(path), { recursive: true });
+      Deno.writeTextFileSync(path, whenUsed(text));
+    }
+  };
+  using scratch = new Scratch();
+  try {
+    const [agent] = scratch.bundle([main, ...APART], "--code-splitting", "--external", PLUGIN);
+    const [plugin, ...threads] = scratch.bundle([`${ROOT}/plugin/main.ts`, ...workers(main)]);
+    const texts = new Map<string, string>();
+    for (const path of threads) {
+      const { code } = await esbuild.transform(Deno.readTextFileSync(path), WRITTEN);
+      texts.set(basename(path, ".js"), code);
+    }
+    if (existsSync(`${folder}/parts`)) Deno.removeSync(`${folder}/parts`, { recursive: true });
+    await write({
+      chunkNames: "parts/[name]-[hash]",
+      entryPoints: { agent: agent! },
+      plugins: [parts(texts)],
+      splitting: true,
+    });
+    await write({ entryPoints: { plugin: plugin! } });
+  } finally {
+    await esbuild.stop();
+  }
 }
 
-/**
- * The same program without a character beyond Latin-1: its text stays in memory as long as it runs, several times over,
- * and one such character makes each of them take two octets. It is not minified: the minifier puts the value of a `using`
- * in the place where it is used, and so nobody gives it back (`using store = open(); return store.get()` becomes
- * `return open().get()`).
- */
-function inLatin1(text: string): string {
-  return text.replace(
-    /[^\0-\xff]/g,
-    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
+/** A folder for what Deno bundles, which alone knows what denim's imports lead to. */
+class Scratch implements Disposable {
+  readonly #path = Deno.makeTempDirSync({ prefix: "denim-bundle-" });
+
+  /** Bundles modules, each with all that it imports, and returns the file that each became. */
+  bundle(modules: readonly string[], ...flags: readonly string[]): readonly string[] {
+    const outdir = Deno.makeTempDirSync({ dir: this.#path });
+    const { success, stderr } = new Deno.Command(Deno.execPath(), {
+      args: ["bundle", "--quiet", ...flags, "--outdir", outdir, ...modules],
+      cwd: ROOT,
+      env: { NO_COLOR: "1" },
+      stdin: "null",
+      stdout: "null",
+      stderr: "piped",
+    }).outputSync();
+    if (!success) throw new Error(`deno bundle: ${new TextDecoder().decode(stderr)}`);
+    // They are where they are below the folder that has them all.
+    let root = dirname(modules[0]!);
+    while (modules.some((module) => relative(root, module).startsWith(".."))) root = dirname(root);
+    return modules.map((module) => `${outdir}/${relative(root, module).replace(/\.ts$/, ".js")}`);
+  }
+
+  [Symbol.dispose](): void {
+    Deno.removeSync(this.#path, { recursive: true });
+  }
 }
 
 function workers(main: string): string[] {
@@ -81,35 +150,65 @@ export function revision(): string | null {
   }
 }
 
-/** A module with all that it imports, as one text. */
-function bundled(module: string): string {
-  const { success, stdout, stderr } = new Deno.Command(Deno.execPath(), {
-    args: ["bundle", "--quiet", module],
-    cwd: ROOT,
-    env: { NO_COLOR: "1" },
-    stdin: "null",
-  }).outputSync();
-  if (!success) throw new Error(`deno bundle ${module}: ${new TextDecoder().decode(stderr)}`);
-  return new TextDecoder().decode(stdout);
+/**
+ * Makes few files of the many that Deno has made, with what their code would read from files that are not beside them.
+ *
+ * @param workers the texts of the modules that run in workers, by their names
+ */
+function parts(workers: ReadonlyMap<string, string>): esbuild.Plugin {
+  return {
+    name: "parts",
+    setup(build) {
+      build.onResolve({ filter: new RegExp(`^${PLUGIN}$`) }, () => ({
+        path: "./plugin.js",
+        external: true,
+      }));
+      build.onLoad({ filter: /\.js$/ }, async ({ path }) => {
+        const text = withWorkers(Deno.readTextFileSync(path), workers);
+        return { contents: withoutReflection(await withSchemas(withRequires(text))) };
+      });
+    },
+  };
 }
 
-/** Puts into a bundle what its code would read from files that are not beside it. */
-async function withFilesInside(text: string, { workers }: Sources): Promise<string> {
+/**
+ * Has what is no entry, which Deno names by what is in it, in the file of who imports it: a module that `require` loads is
+ * there. And has Node's modules without `node:module`, which takes a start 30 ms.
+ */
+function withRequires(text: string): string {
+  return text
+    .replace(
+      /\bimport\(("[^"]*-[A-Z0-9]{8}\.js")\)/g,
+      "Promise.resolve().then(() => require($1))",
+    )
+    .replace(
+      /^import \{ createRequire as (\w+) \} from "node:module";\nvar __require = \1\(import\.meta\.url\);$/m,
+      "var __require = (name) => process.getBuiltinModule(name);",
+    );
+}
+
+/** Deno reads at the start, and keeps, what is imported by a name that it can read from the text. */
+function whenUsed(text: string): string {
+  return text.replace(/\bimport\(("\.[^"]*")\)/g, "import(String($1))");
+}
+
+/** Puts workers' texts where their URLs are. */
+function withWorkers(text: string, workers: ReadonlyMap<string, string>): string {
   const functions: string[] = [];
-  for (const [index, worker] of workers.entries()) {
-    const url = `new URL("./${basename(worker)}", import.meta.url)`;
+  for (const [name, worker] of workers) {
+    const url = `new URL("./${name}.ts", import.meta.url)`;
     if (!text.includes(url)) continue;
-    text = text.replaceAll(url, `denimWorker${index}()`);
-    functions.push(`function denimWorker${index}() {
-  return denimWorker${index}.url ??= URL.createObjectURL(
-    new Blob([${JSON.stringify(bundled(worker))}], { type: "text/javascript" }),
+    text = text.replaceAll(url, `${name}()`);
+    functions.push(`function ${name}() {
+  return ${name}.url ??= URL.createObjectURL(
+    new Blob([${JSON.stringify(worker)}], { type: "text/javascript" }),
   );
 }
 `);
   }
   const left = /new URL\("\.[^"]*_worker\.ts"/.exec(text);
   if (left !== null) throw new Error(`${left[0]}: no worker of this name was found`);
-  return withoutReflection(await withSchemas(text)) + functions.join("");
+  return text + functions.join("");
 }
 
 /**
@@ -130,7 +229,7 @@ const REFLECTION: readonly (readonly [code: RegExp, instead: string])[] = [
   ],
 ];
 
-/** Leaves {@link REFLECTION} out of a bundle in which that loader is. */
+/** Leaves {@link REFLECTION} out of a text in which that loader is. */
 function withoutReflection(text: string): string {
   if (!text.includes("function createPackageDefinition(")) return text;
   return REFLECTION.reduce((text, [code, instead]) => {
@@ -161,7 +260,7 @@ if (import.meta.main) {
   const [folder = `${ROOT}/dist`, main = MAIN] = Deno.args.map(pathOfArgument);
   try {
     await bundle(folder, main);
-    console.log(`${folder}/agent.js and ${folder}/plugin.js`);
+    console.log(`${folder}/agent.js, ${folder}/plugin.js, and ${folder}/parts`);
   } catch (error) {
     console.error(error instanceof Error ? error.message : error);
     Deno.exit(1);

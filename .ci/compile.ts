@@ -39,7 +39,10 @@ async function compile(output: string, main: string, target: string): Promise<nu
   try {
     await bundle(parts, main);
     Deno.writeTextFileSync(`${parts}/denim.js`, PROGRAM);
-    const included = ["agent.js", "plugin.js"].flatMap((name) => ["--include", `${parts}/${name}`]);
+    const included = ["agent.js", "plugin.js", "parts"].flatMap((name) => [
+      "--include",
+      `${parts}/${name}`,
+    ]);
     const result = new Deno.Command(Deno.execPath(), {
       args: ["compile", "--no-config", ...flags(), ...included, "--target", target]
         .concat("--output", output, `${parts}/denim.js`),

@@ -32,12 +32,12 @@ interface WorkerScope {
 }
 const scope = globalThis as unknown as WorkerScope;
 
-scope.onmessage = async ({ data: { path, build } }) => {
+scope.onmessage = ({ data: { path, build } }) => {
   let opened: PluginServer;
   try {
     // Runtimes mean by a path what the node does, and the agent may be a service with another view.
     enterNodeMounts();
-    opened = await PluginServer.open(path, build?.revision);
+    opened = PluginServer.open(path, build?.revision);
   } catch (error) {
     if (isDefect(error)) throw error;
     scope.postMessage({ kind: "refused", reason: messageOf(error) });

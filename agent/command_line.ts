@@ -5,45 +5,28 @@
  */
 
 import { formatColumns } from "./columns.ts";
-import type { AnyBackend } from "./net_conf.ts";
-import { denimProgram } from "./program.ts";
+import type { ChooseBackends, LARGE_COMMANDS } from "./large_commands.ts";
 
 /** One of denim's commands. */
 interface CommandEntry {
   /** What `denim help` says about it. */
   readonly summary: string;
   /** Runs it, with the arguments behind its name, and gives the exit code. */
-  run(
-    args: readonly string[],
-    loadBackends: () => Promise<readonly AnyBackend[]>,
-  ): number | Promise<number>;
+  run(args: readonly string[], choose: ChooseBackends): number | Promise<number>;
 }
 
 /** Each command loads its modules only when it is used. */
 const COMMANDS: Readonly<Record<string, CommandEntry>> = {
-  agent: {
-    summary: "lease this node a subnet, and route pods' packets to and from the other nodes",
-    run: async (args, loadBackends) => {
-      const [{ runAgent }, backends] = [await import("./run_agent.ts"), await loadBackends()];
-      return await runAgent({ backends, args });
-    },
-  },
-  demo: {
-    summary: "make a small cluster on this machine, and show that its pods reach each other",
-    run: async (args) => {
-      const { runDemo } = await import("./demo/demo.ts");
-      return await runDemo(args, denimProgram("agent", Deno.mainModule));
-    },
-  },
-  config: {
-    summary: "read, check and write the cluster's net-conf",
-    run: async (args, loadBackends) =>
-      (await import("./config_command.ts")).runConfig(await loadBackends(), args),
-  },
-  leases: {
-    summary: "list the nodes' leases of subnets; reserve a subnet, release one",
-    run: async (args) => (await import("./leases_command.ts")).runLeases(args),
-  },
+  agent: large(
+    "agent",
+    "lease this node a subnet, and route pods' packets to and from the other nodes",
+  ),
+  demo: large(
+    "demo",
+    "make a small cluster on this machine, and show that its pods reach each other",
+  ),
+  config: large("config", "read, check and write the cluster's net-conf"),
+  leases: large("leases", "list the nodes' leases of subnets; reserve a subnet, release one"),
   status: {
     summary: "show how this node is",
     run: async (args) => (await import("./status_command.ts")).runStatus(args),
@@ -56,24 +39,23 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "list what all nodes together find wrong between them",
     run: async (args) => (await import("./mesh_command.ts")).runMesh(args),
   },
-  doctor: {
-    summary: "say what is wrong with this host, and how to mend it",
-    run: async (args) => (await import("./doctor_command.ts")).runDoctor(args),
-  },
-  install: {
-    summary: "make this machine a node: the CNI plugin and its configuration",
-    run: async (args) => (await import("./install_command.ts")).runInstall(args, Deno.mainModule),
-  },
-  uninstall: {
-    summary: "take away what denim left on this machine",
-    run: async (args) => (await import("./uninstall_command.ts")).runUninstall(args),
-  },
+  doctor: large("doctor", "say what is wrong with this host, and how to mend it"),
+  install: large("install", "make this machine a node: the CNI plugin and its configuration"),
+  uninstall: large("uninstall", "take away what denim left on this machine"),
   version: {
     summary: "print the version; with --json also Deno's, and the commit that denim was built from",
     run: async (args) => (await import("./version_command.ts")).runVersion(args),
   },
   help: { summary: "print this", run: () => print(help()) },
 };
+
+function large(name: keyof typeof LARGE_COMMANDS, summary: string): CommandEntry {
+  return {
+    summary,
+    run: async (args, choose) =>
+      (await import("./large_commands.ts")).LARGE_COMMANDS[name](args, choose),
+  };
+}
 
 const OTHER_NAMES: Readonly<Record<string, string>> = {
   "--version": "version",
@@ -101,11 +83,11 @@ function print(text: string): number {
 /**
  * Runs a command and resolves to the exit code: 0 fine, 1 failed, 2 wrong usage or configuration.
  *
- * @param loadBackends loads those that net-conf may name; called only for a command that needs them
+ * @param choose says which backends net-conf may name; called only for a command that needs them
  */
 export async function runCommandLine(
   args: readonly string[],
-  loadBackends: () => Promise<readonly AnyBackend[]>,
+  choose: ChooseBackends,
 ): Promise<number> {
   const [given, ...rest] = args;
   if (given === undefined) {
@@ -113,7 +95,7 @@ export async function runCommandLine(
     return 2;
   }
   const name = OTHER_NAMES[given] ?? given;
-  if (Object.hasOwn(COMMANDS, name)) return await COMMANDS[name]!.run(rest, loadBackends);
+  if (Object.hasOwn(COMMANDS, name)) return await COMMANDS[name]!.run(rest, choose);
   console.error(`${given}: denim has no such command; see denim help`);
   return 2;
 }

@@ -49,6 +49,12 @@ export function absolutePath(placeholder: string): FlagType<string | undefined> 
   });
 }
 
+/** A path from the root, or `none` for there is none. */
+export function absolutePathOrNone(placeholder: string): FlagType<string | undefined> {
+  const path = absolutePath(`${placeholder}|none`);
+  return { ...path, read: (texts) => texts.at(-1) === "none" ? undefined : path.read(texts) };
+}
+
 /** One of some words. */
 export function oneOf<const Word extends string>(
   words: readonly Word[],

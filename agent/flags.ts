@@ -10,12 +10,12 @@ import { DEFAULT_CALLS_FOLDER } from "@denim/plugin/calls";
 import { API_SOCKET_FLAG, COMMON_FLAGS } from "./common_flags.ts";
 import { flag, flagsHelp, type FlagValues, type ParsedFlags, parseFlags } from "./flag_table.ts";
 import {
+  absolutePathOrNone,
   ignored,
   ipAddress,
   list,
   minutes,
   oneOf,
-  optionalText,
   request,
   single,
   text,
@@ -129,9 +129,9 @@ export const SETTINGS = [
   API_SOCKET_FLAG,
   flag(
     "cni-calls",
-    optionalText("PATH"),
-    `folder in which the agent attaches pods for the CNI plugin, which asks in ${DEFAULT_CALLS_FOLDER}: pods start ` +
-      "sooner, for some 14 MB; not for agents in containers",
+    absolutePathOrNone("PATH"),
+    `folder in which the agent attaches pods for the CNI plugin, which asks in ${DEFAULT_CALLS_FOLDER}, or none; ` +
+      "pods start sooner; not for agents in containers",
   ),
   flag(
     "probe-peers",

@@ -12,7 +12,7 @@ import { parseAgentFlags, type Setting, SETTINGS } from "./flags.ts";
 import { CONF_NAME, confsBefore, defaultConf, readConf, runsDenim } from "./install/cni_conf.ts";
 import { HostFiles, isThere, textIfThere, type WantedFile } from "./install/host_files.ts";
 import { hostRecordFile } from "./install/host_record.ts";
-import { hostRecordPath, programFiles, tryPlugin } from "./install/program_files.ts";
+import { hostRecordPath, type Program, programFiles, tryPlugin } from "./install/program_files.ts";
 import {
   ENVIRONMENT_PATH,
   environmentFile,
@@ -95,16 +95,18 @@ export async function runInstall(args: readonly string[], main: string): Promise
       const files = new HostFiles({ say, dryRun: values["dry-run"] });
       const service = serviceFiles(flags, say);
       const scratch = Deno.makeTempDirSync({ prefix: "denim-install-" });
-      let changed: readonly string[];
+      let put: { readonly program: Program; readonly changed: readonly string[] };
       try {
         const options = { agent: !values["cni-only"], main, scratch };
-        changed = putFiles(files, values, service, options, say);
+        put = putFiles(files, values, service, options, say);
       } finally {
         Deno.removeSync(scratch, { recursive: true });
       }
+      const { program, changed } = put;
       if (service.length > 0) {
         startService(files, values.systemd ? UNIT : FLANNELD_UNIT, changed.length > 0);
       }
+      if (program.parts !== undefined) files.removeOthers(program.parts, program.files);
       return Promise.resolve(0);
     },
   }, args);
@@ -135,7 +137,9 @@ function serviceFiles(
   requireSystemd(values);
   const program = `${values["cni-bin-dir"]}/denim`;
   const unit = (settings: ParsedFlags<Setting>) => {
-    const calls = settings.values["cni-calls"];
+    const calls = settings.source("cni-calls") === "default"
+      ? DEFAULT_CALLS_FOLDER
+      : settings.values["cni-calls"];
     if (calls !== undefined && calls !== DEFAULT_CALLS_FOLDER) {
       throw new ConfigError(
         `--cni-calls ${calls}: the plugin that is installed asks in ${DEFAULT_CALLS_FOLDER}`,
@@ -196,7 +200,7 @@ function putFiles(
   service: readonly WantedFile[],
   choice: ProgramChoice,
   say: (line: string) => void,
-): readonly string[] {
+): { readonly program: Program; readonly changed: readonly string[] } {
   const { "cni-bin-dir": binDir, "cni-conf-dir": confDir, "cni-conf": given } = flags;
   const conf = wantedConf(`${confDir}/${CONF_NAME}`, given, binDir, say);
   const program = programFiles({ ...choice, binDir });
@@ -208,7 +212,7 @@ function putFiles(
   ]);
   // The record first: what comes after it can be undone. The configuration last: with it runtimes call the plugin.
   const wanted = [record, ...program.files, ...service, ...conf];
-  const changed = files.put(wanted, (placeOf) => tryPlugin(program.plugin(placeOf)));
+  const put = files.put(wanted, (placeOf) => tryPlugin(program.plugin(placeOf)));
   const before = confsBefore(confDir);
   if (before.length > 0) {
     say(
@@ -216,7 +220,8 @@ function putFiles(
         `move it away for denim to have pods`,
     );
   }
-  return changed.filter((path) => path !== record.path && !conf.some((one) => one.path === path));
+  const others = [record, ...conf].map(({ path }) => path);
+  return { program, changed: put.filter((path) => !others.includes(path)) };
 }
 
 /** The configuration to write; none if there is one already that an operator may have changed. */

@@ -62,6 +62,7 @@ import { BadNews } from "./mesh/bad_news.ts";
 import { Clones } from "./mesh/clones.ts";
 import { formatReport, type MeshReport, meshReport, type Trouble } from "./mesh/mesh_report.ts";
 import { Prober } from "./mesh/prober.ts";
+import { sparing } from "./mesh/sparing.ts";
 import { NetworkCondition } from "./network_condition.ts";
 import { type KernelView, type PacketWay, packetWays } from "./page/packet_way.ts";
 import type { InterfaceChoice, OuterInterfaceFollower } from "./outer_interface.ts";
@@ -293,6 +294,8 @@ class NodeAgent implements AsyncDisposable, NodeView {
     onChange: () => this.#badNews.changed(),
   });
   readonly #badNews: BadNews;
+  /** What all nodes together find wrong between them. */
+  readonly mesh: NodeView["mesh"] = sparing((signal) => this.#mesh(signal), SYSTEM_CLOCK);
   /** How packets reach the peers. */
   readonly dataPaths: DataPathManager;
   /** Changes the data paths. */
@@ -403,8 +406,8 @@ class NodeAgent implements AsyncDisposable, NodeView {
     return this.#start.outer.current;
   }
 
-  get clockAheadMs(): number | undefined {
-    return this.#options.store.clockAheadMs;
+  async clockAheadMs(signal: AbortSignal): Promise<number | undefined> {
+    return await this.#options.store.clockAheadMs?.(signal);
   }
 
   ways(key: string): readonly PacketWay[] | undefined {
@@ -428,7 +431,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
     return [...this.#prober?.troubles() ?? [], ...this.#clones.troubles()];
   }
 
-  async mesh(signal: AbortSignal): Promise<MeshReport> {
+  async #mesh(signal: AbortSignal): Promise<MeshReport> {
     const { store } = this.#options;
     const troubles = this.#troubles();
     const own = troubles.length === 0

@@ -10,7 +10,7 @@ export interface Build {
   readonly revision: string | null;
 }
 
-/** What a build knows of itself; `undefined` in a checkout. The build's first line sets it. */
+/** What a build knows of itself; `undefined` in a checkout. The bundler puts it in this place. */
 export const BUILD: Build | undefined = (globalThis as { readonly denimBuild?: Build }).denimBuild;
 
 /**
@@ -45,7 +45,7 @@ export function denoFlags(part: "agent" | "plugin"): readonly string[] {
  */
 export function denimProgram(
   part: "agent" | "plugin",
-  main: string = BUILD === undefined ? script("./main.ts") : import.meta.url,
+  main: string = BUILD === undefined ? url("./main.ts", import.meta.url) : Deno.mainModule,
 ): readonly [string, ...string[]] {
   const self = Deno.execPath();
   if (Deno.build.standalone) return part === "agent" ? [self, "agent"] : [self];
@@ -53,10 +53,12 @@ export function denimProgram(
     self,
     "run",
     ...denoFlags(part),
-    script(BUILD === undefined ? "../plugin/main.ts" : "./plugin.js"),
+    BUILD === undefined
+      ? url("../plugin/main.ts", import.meta.url)
+      : url("./plugin.js", Deno.mainModule),
   ];
 }
 
-function script(path: string): string {
-  return new URL(path, import.meta.url).href;
+function url(path: string, base: string): string {
+  return new URL(path, base).href;
 }

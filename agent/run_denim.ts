@@ -4,7 +4,9 @@
  * @module
  */
 
-import type { AnyBackend } from "./net_conf.ts";
+import type { ChooseBackends } from "./large_commands.ts";
+
+export type { ChooseBackends };
 
 /**
  * Runs denim with the backends that `choose` names, and ends the process: as the CNI plugin if a container runtime
@@ -22,16 +24,13 @@ import type { AnyBackend } from "./net_conf.ts";
  * @param choose is given denim's own backends and gives those that net-conf may name; denim's own unless given
  */
 export async function runDenim(
-  choose: (
-    builtin: readonly AnyBackend[],
-  ) => readonly AnyBackend[] | Promise<readonly AnyBackend[]> = (builtin) => builtin,
+  choose: ChooseBackends = (builtin) => builtin,
 ): Promise<void> {
   if (Deno.env.has("CNI_COMMAND")) {
     const { runPlugin } = await import("@denim/plugin/run");
     await runPlugin();
   } else {
     const { runCommandLine } = await import("./command_line.ts");
-    const loadBackends = async () => choose((await import("@denim/backends")).builtin);
-    Deno.exit(await runCommandLine(Deno.args, loadBackends));
+    Deno.exit(await runCommandLine(Deno.args, choose));
   }
 }

@@ -27,8 +27,6 @@ export interface StatusReport {
     readonly reachable: boolean;
     /** For how long it could not, in seconds; 0 if it can. */
     readonly outageSeconds: number;
-    /** How far this host's clock is ahead of the store's, in seconds; `null` if that is not known. */
-    readonly clockAheadSeconds: number | null;
   };
   /** The node; `null` before it has its lease and its data path. */
   readonly node: NodeReport | null;
@@ -45,6 +43,12 @@ export interface StatusReport {
     /** How often in a row. */
     readonly times: number;
   }[];
+}
+
+/** `/clock`: what time it is where leases live. */
+export interface ClockReport {
+  /** How far this host's clock is ahead, in seconds; `null` if the store tells no time. */
+  readonly aheadSeconds: number | null;
 }
 
 /** A node that has its lease. */

@@ -24,7 +24,13 @@ import type { PacketWay } from "./page/packet_way.ts";
 import type { PeerList } from "./peer_list.ts";
 import type { RecentLog } from "./recent_log.ts";
 import type { Routes } from "./status_server.ts";
-import type { NodeReport, PeersReport, StatusReport, WireguardReport } from "./status_report.ts";
+import type {
+  ClockReport,
+  NodeReport,
+  PeersReport,
+  StatusReport,
+  WireguardReport,
+} from "./status_report.ts";
 import { wireguardPeers, wireguardReports } from "./wireguard_report.ts";
 
 /** A node as those see it who only look. */
@@ -52,8 +58,8 @@ export interface NodeView {
   ways(key: string): readonly PacketWay[] | undefined;
   /** How a peer's halves are, in their order; nothing of those that are not probed. */
   health(key: string): readonly (ProbedHalf | undefined)[];
-  /** How far this host's clock is ahead of the store's, in milliseconds; `undefined` if that is not known. */
-  readonly clockAheadMs: number | undefined;
+  /** How far this host's clock is ahead of the store's, in milliseconds; `undefined` if the store does not tell. */
+  clockAheadMs(signal: AbortSignal): Promise<number | undefined>;
   /** What all nodes together find wrong between them. Rejects with a RuntimeError if the store cannot say. */
   mesh(signal: AbortSignal): Promise<MeshReport>;
 }
@@ -92,19 +98,21 @@ export function healthRoutes(state: Readonly<Pick<AgentState, "unready" | "metri
   };
 }
 
-/** How long the store may take to tell of the mesh. */
-const MESH_TIMEOUT_MS = 5_000;
+/** How long the store may take to tell of the mesh, or the time. */
+const STORE_TIMEOUT_MS = 4_000;
 
-/** All that the agent answers: {@link healthRoutes}, and `/status`, `/peers` and `/mesh` in JSON. */
+/** All that the agent answers: {@link healthRoutes}, and `/status`, `/peers`, `/mesh` and `/clock` in JSON. */
 export function apiRoutes(state: Readonly<AgentState>): Routes {
+  const ask = async <Answer>(question: (node: NodeView, signal: AbortSignal) => Promise<Answer>) =>
+    state.node === undefined
+      ? new Response("the agent is starting", { status: 503 })
+      : Response.json(await question(state.node, AbortSignal.timeout(STORE_TIMEOUT_MS)));
   return {
     ...healthRoutes(state),
     "/status": () => Response.json(statusReport(state)),
     "/peers": () => Response.json(peersReport(state.node)),
-    "/mesh": async () =>
-      state.node === undefined
-        ? new Response("the agent is starting", { status: 503 })
-        : Response.json(await state.node.mesh(AbortSignal.timeout(MESH_TIMEOUT_MS))),
+    "/mesh": () => ask((node, signal) => node.mesh(signal)),
+    "/clock": () => ask(clockReport),
   };
 }
 
@@ -127,7 +135,6 @@ export function statusReport(state: Readonly<AgentState>): StatusReport {
       description: store ?? null,
       reachable: outageSeconds === 0,
       outageSeconds,
-      clockAheadSeconds: node?.clockAheadMs === undefined ? null : node.clockAheadMs / 1000,
     },
     node: node?.lease === undefined
       ? null
@@ -174,6 +181,11 @@ function refusedOf({ paths }: NodeView): PeersReport["refused"] {
   return paths.flatMap(({ peers }) =>
     [...peers.refused()].map(([key, reason]) => ({ key, reason }))
   );
+}
+
+async function clockReport(node: NodeView, signal: AbortSignal): Promise<ClockReport> {
+  const aheadMs = await node.clockAheadMs(signal);
+  return { aheadSeconds: aheadMs === undefined ? null : aheadMs / 1000 };
 }
 
 function peersReport(node: NodeView | undefined): PeersReport {

@@ -16,5 +16,14 @@ export interface Clock {
   msToTick(everyMs: number): number;
 }
 
+/**
+ * How far this host's clock is ahead of that of a server which has just answered, in milliseconds: HTTP tells the second
+ * of the answer (RFC 9110, section 6.6.1). `undefined` if this server does not.
+ */
+export function clockAheadMs(headers: Headers): number | undefined {
+  const aheadMs = Date.now() - Date.parse(headers.get("date") ?? "");
+  return Number.isNaN(aheadMs) ? undefined : aheadMs;
+}
+
 /** The system's monotonic clock. */
 export const SYSTEM_CLOCK: Clock = { nowMs: () => performance.now(), sleep, msToTick };

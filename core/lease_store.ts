@@ -151,10 +151,10 @@ export interface LeaseStore extends AsyncDisposable {
   notes?(signal: AbortSignal): Promise<ReadonlyMap<string, string> | undefined>;
 
   /**
-   * How far this host's clock is ahead of the store's, in milliseconds, to a second or so; `undefined` before that is
-   * known. A store that does not tell the time lacks it.
+   * How far this host's clock is ahead of the store's, in milliseconds, to a second or so; `undefined` if the store does
+   * not tell the time now. A store in a file of this host has no clock of its own, and lacks the method.
    */
-  readonly clockAheadMs?: number | undefined;
+  clockAheadMs?(signal: AbortSignal): Promise<number | undefined>;
 }
 
 /** A place where leases live, as an administrator needs it: {@link LeaseStore}'s rules hold. */

@@ -78,7 +78,8 @@ export * from "./kernel_state.ts";
 export { parseWireguardKey, WireguardSecret } from "./wireguard_key.ts";
 
 // Much that is alike, in little memory.
-export { type PackedRow, PackedRows, withRoom } from "./packed_rows.ts";
+export { type PackedRow, PackedRows } from "./packed_rows.ts";
+export { NO_ROW, RowIndex, withRoom } from "./row_index.ts";
 
 // What goes wrong, and how it is told and counted.
 export * from "./errors.ts";
@@ -98,6 +99,6 @@ export { Outage, OutageCount } from "./outage.ts";
 
 // Waiting.
 export { Backoff, type BackoffOptions } from "./backoff.ts";
-export { type Clock, SYSTEM_CLOCK } from "./clock.ts";
+export { type Clock, clockAheadMs, SYSTEM_CLOCK } from "./clock.ts";
 export { EventCounter } from "./event_counter.ts";
 export { MAX_SLEEP_MS, msToTick, sleep } from "./sleep.ts";

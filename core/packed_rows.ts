@@ -7,6 +7,7 @@
 
 import { Cidr, IpAddress } from "./ip.ts";
 import { MacAddress } from "./mac.ts";
+import { NO_ROW, RowIndex, withRoom } from "./row_index.ts";
 
 /** A value, and where it is kept. */
 export interface PackedRow<Value> {
@@ -25,12 +26,8 @@ export interface PackedRow<Value> {
 export class PackedRows<Value extends object> {
   readonly #keyOf: (value: Value) => string;
   readonly #differing: ReadonlySet<string>;
-  /** Rows by the hashes of their keys, in open addressing: a row's number, {@link FREE} or {@link REMOVED}. */
-  #index = new Int32Array(16).fill(FREE);
-  /** The places of the index that are not {@link FREE}. */
-  #taken = 0;
-  /** For each row the hash of its key, the number of its shape, and its place there. */
-  #hashes = new Int32Array(8);
+  readonly #index = new RowIndex();
+  /** For each row the number of its shape, and its place there. */
   #shapes = new Uint8Array(8);
   #places = new Int32Array(8);
   readonly #unused: number[] = [];
@@ -59,15 +56,12 @@ export class PackedRows<Value extends object> {
 
   /** The value under a key, and its row. */
   find(key: string): PackedRow<Value> | undefined {
-    const mask = this.#index.length - 1;
-    const hash = hashOf(key);
-    for (let place = hash & mask;; place = place + 1 & mask) {
-      const row = this.#index[place]!;
-      if (row === FREE) return undefined;
-      if (row === REMOVED || this.#hashes[row] !== hash) continue;
-      const value = this.at(row);
-      if (this.#keyOf(value) === key) return { row, value };
-    }
+    let value: Value | undefined;
+    const row = this.#index.find(
+      hashOf(key),
+      (row) => this.#keyOf(value = this.at(row)) === key,
+    );
+    return row === NO_ROW ? undefined : { row, value: value! };
   }
 
   /** The value in a row that there is. */
@@ -79,14 +73,10 @@ export class PackedRows<Value extends object> {
 
   /** Adds a value under its key, which no other value should have: of several any is found. Returns its row. */
   add(value: Value, key: string = this.#keyOf(value)): number {
-    if ((this.#taken + 1) * 4 > this.#index.length * 3) this.#rebuildIndex();
-    const hash = hashOf(key);
     const row = this.#unused.pop() ?? this.#length++;
-    this.#hashes = withRoom(this.#hashes, row);
     this.#shapes = withRoom(this.#shapes, row);
     this.#places = withRoom(this.#places, row);
-    this.#hashes[row] = hash;
-    this.#enter(hash, row);
+    this.#index.add(hashOf(key), row);
     this.#write(row, value);
     return row;
   }
@@ -99,10 +89,7 @@ export class PackedRows<Value extends object> {
 
   /** Removes a row. */
   remove(row: number): void {
-    const mask = this.#index.length - 1;
-    let place = this.#hashes[row]! & mask;
-    while (this.#index[place] !== row) place = place + 1 & mask;
-    this.#index[place] = REMOVED;
+    this.#index.remove(row);
     this.#erase(row);
     this.#shapes[row] = UNUSED;
     this.#unused.push(row);
@@ -147,31 +134,8 @@ export class PackedRows<Value extends object> {
     if (shape === WHOLE) this.#whole.delete(row);
     else this.#shapeList[shape]!.erase(this.#places[row]!);
   }
-
-  #enter(hash: number, row: number): void {
-    const mask = this.#index.length - 1;
-    let place = hash & mask;
-    while (this.#index[place]! >= 0) place = place + 1 & mask;
-    if (this.#index[place] === FREE) this.#taken++;
-    this.#index[place] = row;
-  }
-
-  /** Makes room for twice as many rows as there are, and forgets places of removed ones. */
-  #rebuildIndex(): void {
-    let length = 16;
-    while (length < (this.size + 1) * 2) length *= 2;
-    this.#index = new Int32Array(length).fill(FREE);
-    this.#taken = 0;
-    for (let row = this.next(-1); row >= 0; row = this.next(row)) {
-      this.#enter(this.#hashes[row]!, row);
-    }
-  }
 }
 
-/** A place of the index at which no search goes on. */
-const FREE = -1;
-/** One at which a search goes on. */
-const REMOVED = -2;
 /** In place of a shape's number: the value is not packed. */
 const WHOLE = 254;
 /** In place of a shape's number: there is no row. */
@@ -187,19 +151,6 @@ function hashOf(text: string): number {
   }
   // The index goes by the lowest bits, which the last characters decide on.
   return hash ^ hash >>> 15;
-}
-
-/** A column that has a place at an index: the same one, or a longer copy. */
-export function withRoom<Column extends Float64Array | Int32Array | Uint8Array>(
-  column: Column,
-  index: number,
-): Column {
-  if (index < column.length) return column;
-  const longer = new (column.constructor as new (length: number) => Column)(
-    Math.max(8, Math.ceil(index * 1.5)),
-  );
-  longer.set(column);
-  return longer;
 }
 
 /** Where writing or reading has come to. */

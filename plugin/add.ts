@@ -31,8 +31,8 @@ import {
 import type { ConfObject } from "./conf_object.ts";
 import { type CniVariables, readArgs } from "./environment.ts";
 import { type Dns, parseResolvConf } from "./host_local_conf.ts";
-import { withMasquerade } from "./load_masquerade.ts";
-import type { LaterWork } from "./later_work.ts";
+import { withOwnMasquerade } from "./load_masquerade.ts";
+import type { Helpers, LaterWork } from "./work.ts";
 import { openPod, refuseSecondAdd } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import { type AttachmentResult, formatResult } from "./result.ts";
@@ -53,7 +53,7 @@ import {
 export function add(
   conf: NetworkConf,
   variables: CniVariables,
-  warn: (line: string) => void,
+  { warn, masquerade }: Helpers,
 ): string | LaterWork {
   const env = readSubnetEnv(conf.subnetFile);
   const delegate = renderDelegate(conf, env);
@@ -72,10 +72,9 @@ export function add(
   const networks = env.halves.flatMap(({ networks }) => networks);
   const work: Work = { conf, variables, delegate, bridgeConf, networks };
   if (!bridgeConf.isMasqueraded) return attach(work);
-  return withMasquerade(({ openMasquerade }) => {
-    using masquerade = openMasquerade();
-    return attach(work, masquerade);
-  });
+  return masquerade === undefined
+    ? withOwnMasquerade((masquerade) => attach(work, masquerade.required))
+    : attach(work, masquerade.required);
 }
 
 /** What an ADD by denim's own bridge goes by. */

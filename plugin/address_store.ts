@@ -275,7 +275,11 @@ export class AddressStore implements Disposable {
   #writeLastReserved(index: number, address: IpAddress): void {
     const path = `${this.#directory}/${LAST_RESERVED}${index}`;
     try {
-      Deno.writeTextFileSync(path, `${address}`, { mode: 0o600 });
+      // Not emptied first: ext4 takes a file that was for a replaced one, and hands it to the disk when it is closed.
+      using file = Deno.openSync(path, { write: true, create: true, mode: 0o600 });
+      const text = new TextEncoder().encode(`${address}`);
+      file.writeSync(text);
+      file.truncateSync(text.length);
     } catch (error) {
       // A folder has its name.
       if (!(error instanceof Deno.errors.IsADirectory)) throw error;

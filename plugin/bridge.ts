@@ -18,7 +18,7 @@ import {
   LinuxError,
   listAddresses,
   MessageWriter,
-  type NetlinkSocket,
+  NetlinkSocket,
   NO_GATEWAY_ALIAS,
   readSysctl,
   trySysctl,
@@ -31,6 +31,7 @@ import {
   writeNewVeth,
   writeRemovedAddress,
   writeRemovedLink,
+  writeRemovedLinks,
   writeSysctl,
 } from "@denim/core/linux/attach";
 import type { HeldAddress } from "./address_store.ts";
@@ -390,6 +391,21 @@ export function removeLink(socket: NetlinkSocket, name: string): void {
     "ENODEV",
     () => apply(socket, [[`remove ${name}`, (w) => writeRemovedLink(w, link.index)]]),
   );
+}
+
+/**
+ * Removes devices, those that are there and that the kernel lets go, in the time that one takes. Says nothing of what is
+ * left: who removes them one by one hears why.
+ */
+export function removeLinks(names: readonly string[]): void {
+  const batch = new MessageWriter();
+  writeRemovedLinks(batch, names);
+  using socket = new NetlinkSocket();
+  try {
+    socket.send(batch);
+  } catch (error) {
+    throwDefect(error);
+  }
 }
 
 /** Runs a function; false if it throws the LinuxError with this code. Throws every other error. */

@@ -11,31 +11,29 @@
  */
 
 import { hostInterfaceName } from "./bridge.ts";
-import { lockFile, lockIfThere, removeIfPossible } from "./files.ts";
+import { lockIfThere, removeIfPossible } from "./files.ts";
 
-/** The file stands in the folder of calls, and is named after the attachment. */
-function pathOf(folder: string, environment: Readonly<Record<string, string>>): string {
+/** The name of the file that stands in the folder of calls for an attachment. */
+export function turnOf(environment: Readonly<Record<string, string>>): string {
   const [containerId, ifName] = [environment["CNI_CONTAINERID"], environment["CNI_IFNAME"]];
   const attachment = { containerId: containerId ?? "", ifName: ifName ?? "" };
-  return `${folder}/busy.${hostInterfaceName(attachment)}`;
+  return `busy.${hostInterfaceName(attachment)}`;
 }
 
-/** Runs an agent's call while later calls of the same attachment wait, also if this process is killed over it. */
-export function inOrder<T>(
+/** Has later calls of an agent's call's attachment wait until it is disposed of, or this process is killed. */
+export function takeTurn(
   folder: string,
   environment: Readonly<Record<string, string>>,
-  run: () => T,
-): T {
-  const path = pathOf(folder, environment);
-  using _lock = lockFile(path, "alone");
-  try {
-    return run();
-  } finally {
-    removeIfPossible(path);
-  }
+): Disposable {
+  const path = `${folder}/${turnOf(environment)}`;
+  const turn = new DisposableStack();
+  const file = turn.use(Deno.openSync(path, { write: true, create: true, mode: 0o600 }));
+  file.lockSync(true);
+  turn.defer(() => removeIfPossible(path));
+  return turn;
 }
 
 /** Waits until an agent has done with the attachment of this call. */
 export function awaitAgent(folder: string, environment: Readonly<Record<string, string>>): void {
-  using _lock = lockIfThere(pathOf(folder, environment), "shared");
+  using _lock = lockIfThere(`${folder}/${turnOf(environment)}`, "shared");
 }

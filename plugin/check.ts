@@ -76,11 +76,13 @@ export function check(conf: NetworkConf, variables: CniVariables): string | Prom
   const bridgeConf = readBridgeConf(record, readArgs(""));
   const problems = problemsOf(bridgeConf, variables, previous);
   if (!bridgeConf.isMasqueraded) return verdict(problems);
-  return import("./masquerade.ts").then(({ masqueradeProblems }) => {
+  return import("./masquerade.ts").then(({ NodeMasquerade }) => {
+    using masquerade = new NodeMasquerade();
     const addresses = previous.addresses.map(({ address }) => address)
       .filter((address) => bridgeConf.ipam.ranges.some(({ subnet }) => subnet.contains(address)))
       .map(String);
-    return verdict([...problems, ...masqueradeProblems(hostInterfaceName(variables), addresses)]);
+    const device = hostInterfaceName(variables);
+    return verdict([...problems, ...masquerade.problems(device, addresses)]);
   });
 }
 

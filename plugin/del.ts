@@ -22,8 +22,9 @@ import {
 } from "./delegate_conf.ts";
 import { type CniVariables, isCniName } from "./environment.ts";
 import { addressDirectory } from "./host_local_conf.ts";
-import { withMasquerade } from "./load_masquerade.ts";
-import type { LaterWork } from "./later_work.ts";
+import { withOwnMasquerade } from "./load_masquerade.ts";
+import type { Helpers, LaterWork, Removal } from "./work.ts";
+import type { NodeMasquerade } from "./masquerade.ts";
 import { openNamespace, PodNamespace } from "./namespace.ts";
 import type { NetworkConf } from "./network_conf.ts";
 import { readSavedConf, removeDraft, removeSavedConf } from "./saved_conf.ts";
@@ -35,17 +36,25 @@ import { readSavedConf, removeDraft, removeSavedConf } from "./saved_conf.ts";
  * may need it. If a file can't be read or deleted, DEL still removes everything else, the interface first, and then
  * fails with that error; the next DEL, or GC, does what is left.
  */
-export function del(conf: NetworkConf, variables: CniVariables): string | LaterWork {
+export function del(
+  conf: NetworkConf,
+  variables: CniVariables,
+  { masquerade }: Helpers,
+): Removal | LaterWork {
   const failures = new Failures();
   removeDraft(conf.dataDir, variables);
   const saved = failures.attempt(() => readSavedConf(conf.dataDir, variables));
   const own = saved?.get("name") === conf.name ? saved : undefined;
   const delegate = own ?? askedOf(conf);
-  const takeDown = (stopMasquerade?: StopMasquerade) =>
-    takeDownPod(conf, variables, saved, failures, stopMasquerade);
+  const takeDown = (masquerade?: NodeMasquerade) =>
+    takeDownPod(conf, variables, saved, failures, masquerade);
   if (!isDelegated(delegate)) {
-    if (!mayBeMasqueraded(conf, own)) return takeDown();
-    return withMasquerade(({ stopMasquerade }) => takeDown(stopMasquerade));
+    const isMasqueraded = mayBeMasqueraded(conf, own);
+    if (isMasqueraded && masquerade === undefined) return withOwnMasquerade(takeDown);
+    return {
+      device: hostInterfaceName(variables),
+      finish: () => takeDown(isMasqueraded ? masquerade : undefined),
+    };
   }
   failures.rethrow();
   return async () => {
@@ -56,8 +65,6 @@ export function del(conf: NetworkConf, variables: CniVariables): string | LaterW
       : takeDown();
   };
 }
-
-type StopMasquerade = (isGone: (device: string) => boolean) => void;
 
 /** Whether denim may masquerade the pod: as its record says, or else as an ADD would do it now. */
 function mayBeMasqueraded(conf: NetworkConf, record: ConfObject | undefined): boolean {
@@ -76,12 +83,14 @@ function takeDownPod(
   variables: CniVariables,
   saved: ConfObject | undefined,
   failures: Failures,
-  stopMasquerade?: StopMasquerade,
+  masquerade: NodeMasquerade | undefined,
 ): string {
   const savedDirectory = saved && savedAddressDirectory(saved);
   const directories = new Set([addressDirectory(conf.json), savedDirectory]);
   removeInterface(variables, directories);
-  failures.attempt(() => stopMasquerade?.((device) => device === hostInterfaceName(variables)));
+  failures.attempt(() =>
+    masquerade?.found?.remove((device) => device === hostInterfaceName(variables))
+  );
   let needed = false;
   for (const directory of directories) {
     failures.attempt(() => {

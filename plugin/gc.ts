@@ -85,9 +85,10 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
     });
   }
   await attempt(BUILT_IN, async () => {
-    const { stopMasquerade } = await import("./masquerade.ts");
+    const { NodeMasquerade } = await import("./masquerade.ts");
+    using masquerade = new NodeMasquerade();
     using socket = new NetlinkSocket();
-    stopMasquerade((device) => findLink(socket, device) === undefined);
+    masquerade.found?.remove((device) => findLink(socket, device) === undefined);
   });
   await attempt(BUILT_IN, () => {
     for (const record of staleRecords) {

@@ -17,7 +17,9 @@ export interface LauncherOptions {
   readonly calls: string;
 }
 
-/** How long an agent may take to greet, in seconds. */
+/** How often a script looks for a greeting before it has a clock started: for as long as that takes, or less. */
+const GLANCES = 200;
+/** How long an agent may take to greet then, in seconds. */
 const PATIENCE_S = "0.02";
 /** How often a script waits once more for an agent that is at work. */
 const MORE_ROUNDS = 25;
@@ -44,9 +46,10 @@ is_served() {
     [ /proc/self/root -ef "/proc/$pid/task/$thread/root" ] && ! is_in '[TtZX]'
 }
 # What the agent's thread does: R computes, or would; D waits for the kernel, S for others; T is stopped.
+# It is on the third line: a shell reads octet by octet, and not more lines than it has to.
 is_in() {
-  read -r stat <"/proc/$pid/task/$thread/stat"
-  case \${stat##*) } in $1*) ;; *) return 1 ;; esac
+  { read -r name && read -r umask && read -r key state; } <"/proc/$pid/task/$thread/status"
+  case $state in $1*) ;; *) return 1 ;; esac
 }
 # The agent has a call, or its thread computes. A plugin would wait for the same locks, or make a busy machine busier.
 is_at_work() {
@@ -55,6 +58,12 @@ is_at_work() {
 }
 # A FIFO that is opened for both ways does not wait for the other side.
 tell() { echo "$1 $place $$" 1<>"$calls/ask"; }
+# A FIFO that nobody can write to is at its end at once. An agent that has nothing to do opens it sooner than sleep starts.
+glance() {
+  exec 3>&-
+  glances=0
+  until read -r greeting <&${REPLY_FD} || [ $glances -eq ${GLANCES} ]; do glances=$((glances + 1)); done
+}
 # The FIFO ends when the last of those is gone who can write to it: sleep, and then the agent.
 listen() {
   sleep ${PATIENCE_S} >&3 3>&- ${REPLY_FD}<&- </dev/null &
@@ -68,9 +77,9 @@ talk() {
   printf %s "$input" >"$calls/call.$place" || return
   taken=yes
   tell hello
-  listen
+  glance
   rounds=0
-  while [ -z "$greeting" ] && [ $rounds -lt ${MORE_ROUNDS} ] && is_at_work; do
+  while [ -z "$greeting" ] && [ $rounds -le ${MORE_ROUNDS} ] && { [ $rounds -eq 0 ] || is_at_work; }; do
     { listen; } 3>/proc/self/fd/${REPLY_FD}
     rounds=$((rounds + 1))
   done

@@ -4,18 +4,14 @@
  * @module
  */
 
-import type { LaterWork } from "./later_work.ts";
+import type { LaterWork } from "./work.ts";
+import type { NodeMasquerade } from "./masquerade.ts";
 
-type Masquerade = typeof import("./masquerade.ts");
-
-let loaded: Masquerade | undefined;
-
-/** Loads it, once: an agent does so before its first call. */
-export async function loadMasquerade(): Promise<Masquerade> {
-  return loaded ??= await import("./masquerade.ts");
-}
-
-/** Does work that takes it: at once if it is loaded, else later. */
-export function withMasquerade(work: (masquerade: Masquerade) => string): string | LaterWork {
-  return loaded === undefined ? async () => work(await loadMasquerade()) : work(loaded);
+/** Does work with a masquerade of its own, later. */
+export function withOwnMasquerade(work: (masquerade: NodeMasquerade) => string): LaterWork {
+  return async () => {
+    const { NodeMasquerade } = await import("./masquerade.ts");
+    using masquerade = new NodeMasquerade();
+    return work(masquerade);
+  };
 }

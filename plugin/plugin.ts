@@ -7,11 +7,11 @@
 
 import { throwDefect } from "@denim/core/errors";
 import { add } from "./add.ts";
-import type { LaterWork } from "./later_work.ts";
 import { CNI_CODE, CniError, DelegateError, hasDefect, toCniError } from "./cni_error.ts";
 import { ConfObject } from "./conf_object.ts";
 import { del } from "./del.ts";
 import { type CniVariables, type ReadVariable, readVariables } from "./environment.ts";
+import type { NodeMasquerade } from "./masquerade.ts";
 import {
   type CniVersion,
   LATEST_CNI_VERSION,
@@ -20,17 +20,14 @@ import {
   readNetworkConf,
 } from "./network_conf.ts";
 import { formatError, formatVersions } from "./result.ts";
+import type { Helpers, LaterWork, Removal } from "./work.ts";
 
-/**
- * Carries out a command, and returns what goes to standard output. Throws what went wrong.
- *
- * @param warn takes what goes to standard error
- */
+/** Carries out a command, and returns what goes to standard output. Throws what went wrong. */
 type Command = (
   conf: NetworkConf,
   variables: CniVariables,
-  warn: (line: string) => void,
-) => string | LaterWork;
+  helpers: Helpers,
+) => string | LaterWork | Removal;
 
 /** Pods wait for ADD and DEL. The modules of the other commands are loaded only when they are used. */
 const COMMANDS: Readonly<Record<string, Command>> = {
@@ -59,13 +56,34 @@ export interface Answer {
   readonly failed: boolean;
 }
 
+/** A DEL by denim itself that was understood, and of which nothing is done yet. */
+export interface BegunRemoval {
+  /** See {@link Removal}. */
+  readonly device: string;
+  /** Does it. */
+  readonly finish: () => Answer;
+}
+
 /**
  * Carries out the command that the environment names. Never throws: every failure becomes the spec's JSON. A defect of
  * denim also goes to standard error, with its stack. An ADD or DEL that denim does itself is done when this function
  * returns, in the namespace of its caller's thread. Of anything else nothing is done yet: the function that it returns
  * does it.
  */
-export function answer({ read, readInput, warn }: Question): Answer | (() => Promise<Answer>) {
+export function answer(question: Question): Answer | (() => Promise<Answer>) {
+  const begun = begin(question);
+  return "device" in begun ? begun.finish() : begun;
+}
+
+/**
+ * As {@link answer}, but of a DEL that denim does itself nothing is done yet either.
+ *
+ * @param masquerade one that an agent keeps open
+ */
+export function begin(
+  { read, readInput, warn }: Question,
+  masquerade?: NodeMasquerade,
+): Answer | (() => Promise<Answer>) | BegunRemoval {
   let cniVersion: CniVersion = LATEST_CNI_VERSION;
   const succeed = (output: string): Answer => ({ output, failed: false });
   const fail = (error: unknown): Answer => {
@@ -75,7 +93,14 @@ export function answer({ read, readInput, warn }: Question): Answer | (() => Pro
     if (hasDefect(error)) warn(failure.details);
     return { output: formatError(cniVersion, failure), failed: true };
   };
-  try {
+  const attempt = <T>(work: () => T): T | Answer => {
+    try {
+      return work();
+    } catch (error) {
+      return fail(error);
+    }
+  };
+  return attempt(() => {
     const name = read("CNI_COMMAND") ?? "";
     if (name === "VERSION") {
       return succeed(formatVersions(spokenVersion(readInput)));
@@ -84,11 +109,12 @@ export function answer({ read, readInput, warn }: Question): Answer | (() => Pro
     const variables = readVariables(name, read);
     const json = ConfObject.parse(readInput(), "the network configuration on standard input");
     cniVersion = readCniVersion(json) ?? LATEST_CNI_VERSION;
-    const output = command(readNetworkConf(json), variables, warn);
-    return typeof output === "string" ? succeed(output) : () => output().then(succeed, fail);
-  } catch (error) {
-    return fail(error);
-  }
+    const done = command(readNetworkConf(json), variables, { warn, masquerade });
+    if (typeof done === "string") return succeed(done);
+    if (typeof done === "function") return () => done().then(succeed, fail);
+    const { device, finish } = done;
+    return { device, finish: () => attempt(() => succeed(finish())) };
+  });
 }
 
 function refuse(name: string): never {

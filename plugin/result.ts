@@ -91,7 +91,7 @@ export function formatError(cniVersion: CniVersion, { code, message, details }: 
   return print({ cniVersion, code, msg: message, details: details || undefined });
 }
 
-/** With line breaks, as the plugins of the CNI project print. */
+/** Without white space: the script that asks an agent reads the answer octet by octet (launcher.ts). */
 function print(value: unknown): string {
-  return `${JSON.stringify(value, null, 4)}\n`;
+  return `${JSON.stringify(value)}\n`;
 }

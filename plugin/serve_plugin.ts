@@ -6,6 +6,7 @@
 
 import { RuntimeError, throwDefect } from "@denim/core/errors";
 import { FifoReader, FifoWriter, makeFifo } from "@denim/core/linux/fifo";
+import { NetworkNamespace } from "@denim/core/linux/namespace";
 import { readProcFile, readProcLink } from "@denim/core/linux/proc-files";
 import {
   buildName,
@@ -17,10 +18,11 @@ import {
   SERVED_COMMANDS,
   STOP,
 } from "./calls.ts";
-import { inOrder } from "./call_order.ts";
+import { removeLinks } from "./bridge.ts";
+import { takeTurn, turnOf } from "./call_order.ts";
 import { removeIfThere } from "./files.ts";
-import { loadMasquerade } from "./load_masquerade.ts";
-import { answer } from "./plugin.ts";
+import { NodeMasquerade } from "./masquerade.ts";
+import { type Answer, begin } from "./plugin.ts";
 
 /** One call that the agent carried out. */
 export interface ServedCall {
@@ -47,12 +49,35 @@ interface Guest {
   readonly reply: FifoWriter;
 }
 
+/** A call that a script has asked for. */
+interface Call {
+  readonly place: number;
+  /** The script's process. */
+  readonly pid: number;
+  readonly environment: Readonly<Record<string, string>>;
+  readonly input: string;
+}
+
+/** A call that is under way. */
+interface BegunCall extends Call {
+  /** Has later calls of its attachment wait. */
+  readonly turn: Disposable;
+  /** What it goes on with, and wants to have removed. */
+  readonly begun: ReturnType<typeof begin>;
+  /** What goes to standard error. */
+  readonly errors: string[];
+}
+
 /** Serves the plugin in a folder, one call after another on this thread. */
 export class PluginServer implements Disposable {
   readonly #files: CallFiles;
   readonly #lock: Disposable;
   readonly #ask: FifoReader;
   readonly #guests = new Map<number, Guest>();
+  /** Kept open: to close it takes as long as to remove a device, if a rule was removed. */
+  readonly #masquerade = new NodeMasquerade();
+  /** The calls that wait for others. */
+  #calls: Call[] = [];
   #tidiedMs = 0;
 
   private constructor(files: CallFiles, lock: Disposable, revision: string | null | undefined) {
@@ -68,13 +93,13 @@ export class PluginServer implements Disposable {
   }
 
   /**
-   * Makes the folder, and has a script that asks there find this thread. Rejects with what Deno throws, or a
-   * LinuxError, if the folder can't be had, and with a RuntimeError if another agent serves there.
+   * Makes the folder, and has a script that asks there find this thread. Throws what Deno throws, or a
+   * LinuxError, if the folder can't be had, and a RuntimeError if another agent serves there.
    *
    * @param revision the commit of this build, if it is known
    */
-  static async open(path: string, revision: string | null | undefined): Promise<PluginServer> {
-    await loadMasquerade();
+  static open(path: string, revision: string | null | undefined): PluginServer {
+    requireEntry();
     makeFolder(path);
     const files = new CallFiles(Deno.realPathSync(path));
     const lock = Deno.openSync(files.lock, { write: true, create: true, mode: 0o600 });
@@ -90,23 +115,59 @@ export class PluginServer implements Disposable {
    * @param onCall hears of each call that was carried out
    */
   serve(onCall: (call: ServedCall) => void): void {
-    const calls: { readonly place: number; readonly pid: number }[] = [];
     for (;;) {
       // Between two calls all are greeted who ask by now: they know then that the agent works, and wait.
-      for (const line of this.#ask.lines(calls.length > 0 ? 0 : TIDY_MS)) {
-        if (line === STOP) return;
-        const [word, ...numbers] = line.split(" ");
-        const [place, pid] = numbers.map(Number) as [number, number];
-        if (word === "hello") this.#greet(place, pid);
-        else calls.push({ place, pid });
-      }
-      const call = calls.shift();
-      // A place is another's, or nobody's, once its script was killed.
-      if (call !== undefined && this.#guests.get(call.place)?.pid === call.pid) {
-        this.#serveCall(call.place, call.pid, onCall);
-      }
+      if (!this.#listen(this.#calls.length > 0 ? 0 : TIDY_MS)) return;
+      const [next] = this.#calls;
+      if (next !== undefined) this.#serveCalls(this.#takeWith(next), onCall);
       if (performance.now() - this.#tidiedMs > FORGOTTEN_MS) this.#tidy();
     }
+  }
+
+  /** Hears who asks; false if nobody may ask any more. */
+  #listen(timeoutMs: number): boolean {
+    for (const line of this.#ask.lines(timeoutMs)) {
+      if (line === STOP) return false;
+      const [word, ...numbers] = line.split(" ");
+      const [place, pid] = numbers.map(Number) as [number, number];
+      if (word === "hello") this.#greet(place, pid);
+      else this.#hear(place, pid);
+    }
+    return true;
+  }
+
+  #hear(place: number, pid: number): void {
+    if (this.#guests.get(place)?.pid !== pid) return;
+    try {
+      const environment = environmentOf(pid);
+      const input = Deno.readTextFileSync(this.#files.call(place));
+      if (SERVED_COMMANDS.includes(environment["CNI_COMMAND"] ?? "")) {
+        this.#calls.push({ place, pid, environment, input });
+        return;
+      }
+    } catch (error) {
+      // The script was killed.
+      throwDefect(error);
+    }
+    this.#free(place);
+  }
+
+  /**
+   * Takes a call from those that wait; with a DEL all other DELs, for their devices go in the time that one takes. Of an
+   * attachment it takes the first: the others wait for that one.
+   */
+  #takeWith(next: Call): readonly Call[] {
+    const command = next.environment["CNI_COMMAND"];
+    const taken = new Map([[turnOf(next.environment), next]]);
+    if (command === "DEL") {
+      for (const call of this.#calls) {
+        const key = turnOf(call.environment);
+        if (call.environment["CNI_COMMAND"] === command && !taken.has(key)) taken.set(key, call);
+      }
+    }
+    const calls = [...taken.values()];
+    this.#calls = this.#calls.filter((call) => !calls.includes(call));
+    return calls;
   }
 
   #greet(place: number, pid: number): void {
@@ -118,26 +179,51 @@ export class PluginServer implements Disposable {
     this.#say(place, `${GREETING}\n`);
   }
 
-  #serveCall(place: number, pid: number, onCall: (call: ServedCall) => void): void {
-    try {
-      const environment = environmentOf(pid);
-      const input = Deno.readTextFileSync(this.#files.call(place));
-      const startMs = performance.now();
-      const done = inOrder(
-        this.#files.folder,
-        environment,
-        () => this.#waits(place, pid) ? carryOut(environment, input) : undefined,
-      );
-      if (done !== undefined) {
+  /** Carries out calls of as many attachments. */
+  #serveCalls(calls: readonly Call[], onCall: (call: ServedCall) => void): void {
+    const startMs = performance.now();
+    const begun = calls.flatMap((call) => this.#begin(call) ?? []);
+    const devices = begun.flatMap(({ begun }) => "device" in begun ? [begun.device] : []);
+    if (devices.length > 1) removeLinks(devices);
+    for (const call of begun) {
+      const answered = finish(call);
+      call.turn[Symbol.dispose]();
+      if (answered !== undefined) {
+        this.#say(call.place, replyText({ ...answered, errors: call.errors.join("") }));
+      }
+      this.#free(call.place);
+      if (answered !== undefined) {
+        const command = call.environment["CNI_COMMAND"]!;
         const seconds = (performance.now() - startMs) / 1000;
-        this.#say(place, replyText(done));
-        onCall({ command: environment["CNI_COMMAND"]!, failed: done.failed, seconds });
+        onCall({ command, failed: answered.failed, seconds });
+      }
+    }
+  }
+
+  /** Begins a call, if its script still waits once it is the attachment's turn; else its place is free. */
+  #begin(call: Call): BegunCall | undefined {
+    const { place, pid, environment, input } = call;
+    // A place is another's, or nobody's, once its script was killed.
+    if (this.#guests.get(place)?.pid !== pid) return undefined;
+    try {
+      using undo = new DisposableStack();
+      const turn = undo.use(takeTurn(this.#files.folder, environment));
+      if (this.#waits(place, pid)) {
+        const errors: string[] = [];
+        const begun = begin({
+          read: (name) => environment[name],
+          readInput: () => input,
+          warn: (line) => errors.push(`${line}\n`),
+        }, this.#masquerade);
+        undo.move();
+        return { ...call, turn, begun, errors };
       }
     } catch (error) {
-      // The script was killed.
+      // The disk is full: the plugin says so.
       throwDefect(error);
     }
     this.#free(place);
+    return undefined;
   }
 
   /** Whether a process waits at a place: it has the place's own FIFO open, and none of an earlier one's. */
@@ -187,6 +273,7 @@ export class PluginServer implements Disposable {
   /** Stops serving: scripts that wait find the end of their FIFO. */
   [Symbol.dispose](): void {
     for (const { reply } of this.#guests.values()) reply[Symbol.dispose]();
+    this.#masquerade[Symbol.dispose]();
     this.#ask[Symbol.dispose]();
     this.#clear(/^(agent|ask|(call|reply)\.\d+)$/);
     this.#lock[Symbol.dispose]();
@@ -197,6 +284,12 @@ export class PluginServer implements Disposable {
       if (names.test(name)) removeIfThere(`${this.#files.folder}/${name}`);
     }
   }
+}
+
+/** Throws a LinuxError, EPERM, if this thread may not enter namespaces: every ADD would fail that the plugin could do. */
+function requireEntry(): void {
+  using here = NetworkNamespace.current();
+  here.run(() => {});
 }
 
 /** Makes the folder, for its owner alone. Throws a RuntimeError if it is there and others may look into it. */
@@ -222,13 +315,7 @@ function environmentOf(pid: number): Readonly<Record<string, string>> {
 }
 
 /** What a call came to; `undefined` if the plugin has to do it, of which nothing is done then. */
-function carryOut(environment: Readonly<Record<string, string>>, input: string) {
-  if (!SERVED_COMMANDS.includes(environment["CNI_COMMAND"] ?? "")) return undefined;
-  let errors = "";
-  const answered = answer({
-    read: (name) => environment[name],
-    readInput: () => input,
-    warn: (line) => errors += `${line}\n`,
-  });
-  return typeof answered === "function" ? undefined : { ...answered, errors };
+function finish({ begun }: BegunCall): Answer | undefined {
+  if (typeof begun === "function") return undefined;
+  return "device" in begun ? begun.finish() : begun;
 }

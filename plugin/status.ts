@@ -32,8 +32,9 @@ export function status(conf: NetworkConf, variables: CniVariables): string | Pro
   const bridgeConf = readBridgeConf(delegate, readArgs(""));
   orNotReady(() => requireIpv6(bridgeConf));
   if (!bridgeConf.isMasqueraded) return bridgeReady(bridgeConf);
-  return import("./masquerade.ts").then(({ openMasquerade }) => {
-    orNotReady(openMasquerade)[Symbol.dispose]();
+  return import("./masquerade.ts").then(({ NodeMasquerade }) => {
+    using masquerade = new NodeMasquerade();
+    orNotReady(() => masquerade.required);
     return bridgeReady(bridgeConf);
   });
 }

@@ -15,7 +15,7 @@ echo "$*" >>/run/asked
 case "$*" in
   "restart denim.service" | "start denim.service")
     [ ! -e /run/agent ] || kill "$(cat /run/agent)"
-    set -a; . /etc/denim/denim.env; set +a
+    set -a; eval "$(sed -n 's/^Environment=//p' /etc/systemd/system/denim.service)"; . /etc/denim/denim.env; set +a
     eval "$(sed -n 's/^ExecStart=//p' /etc/systemd/system/denim.service) >/run/agent.log 2>&1 &"
     echo $! >/run/agent
     for i in $(seq 300); do [ ! -e /run/flannel/subnet.env ] || exit 0; sleep 0.1; done
@@ -78,7 +78,12 @@ section dry; $DENIM install --systemd --iface wire --iface eth0 --ip-masq --net-
 section after-dry; list
 section install; $DENIM install --systemd --iface wire --iface eth0 --ip-masq --net-config-path $NET_CONF
 section environment; stat -c %a /etc/denim/denim.env; cat /etc/denim/denim.env
+touch /opt/cni/bin/.denim/parts/earlier.js
+section unit; cat /etc/systemd/system/denim.service
 section again; $DENIM install --systemd
+section alone; $DENIM install --systemd --iface wire --iface eth0 --ip-masq --net-config-path $NET_CONF --cni-calls none
+$DENIM install --systemd | grep wrote && exit 1
+cat /etc/denim/denim.env /etc/systemd/system/denim.service
 section add; cni ADD; echo key >/run/flannel/wgkey
 section links; ip -o link | awk '{print $2}'; ip route; nft list ruleset
 section refused; $DENIM uninstall </dev/null && exit 1
@@ -145,6 +150,15 @@ ExecStart=/opt/cni/bin/denim agent -etcd-endpoints=\${FLANNEL_ETCD_ENDPOINTS} ` 
   assert.match(of("environment"), /^FLANNELD_IP_MASQ=true$/m);
   assert.match(of("environment"), /^DENIM_FLAGS="--iface=wire --iface=eth0"$/m);
   assert.doesNotMatch(of("again"), /^(wrote|made)/m);
+  assert.deepEqual(of("again").match(/^removed .*$/gm), [
+    "removed /opt/cni/bin/.denim/parts/earlier.js",
+  ]);
+  const attaches = /^Environment=FLANNELD_CNI_CALLS=\/run\/denim\/cni$/m;
+  assert.match(of("replace"), attaches);
+  assert.match(of("unit"), attaches);
+  assert.match(of("unit"), /CAP_SYS_ADMIN/);
+  assert.match(of("alone"), /^FLANNELD_CNI_CALLS=none$/m);
+  assert.doesNotMatch(of("alone"), /FLANNELD_CNI_CALLS=\/|CAP_SYS_ADMIN/);
   assert.match(of("links"), /flannel\.1/);
   assert.match(of("links"), /masquerade/);
   assert.match(of("links"), /jump FLANNEL-FWD/);

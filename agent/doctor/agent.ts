@@ -7,7 +7,7 @@
 import { messageOf, throwDefect } from "@denim/core";
 import { AgentConnection } from "../agent_client.ts";
 import type { MeshReport } from "../mesh/mesh_report.ts";
-import type { PeersReport, StatusReport } from "../status_report.ts";
+import type { ClockReport, PeersReport, StatusReport } from "../status_report.ts";
 import type { Finding } from "./check.ts";
 import type { Host } from "./host.ts";
 
@@ -16,6 +16,9 @@ const TIMEOUT_MS = 5_000;
 const SKEW_S = 5;
 /** So much of the files that the agent may have open may be. */
 const MOST_FILES = 0.8;
+
+/** Asks the agent for a route's JSON. */
+type Ask = (route: string) => Promise<unknown>;
 
 /**
  * `agent-silent`: this host is a node, and no agent answers. `agent-unready`: it says that pods cannot be attached.
@@ -27,11 +30,12 @@ const MOST_FILES = 0.8;
 export async function agent(host: Host): Promise<readonly Finding[]> {
   const { apiSocket, subnetFile } = host.paths;
   using connection = new AgentConnection(apiSocket);
-  const ask = async (route: string) =>
+  const ask: Ask = async (route) =>
     JSON.parse(await connection.ask(route, AbortSignal.timeout(TIMEOUT_MS)));
   let status: StatusReport, peers: PeersReport, metrics: string;
   try {
-    [status, peers] = [await ask("/status"), await ask("/peers")];
+    status = await ask("/status") as StatusReport;
+    peers = await ask("/peers") as PeersReport;
     metrics = await connection.ask("/metrics", AbortSignal.timeout(TIMEOUT_MS));
   } catch (error) {
     throwDefect(error);
@@ -61,19 +65,30 @@ export async function agent(host: Host): Promise<readonly Finding[]> {
   }
   return [
     ...found,
-    ...clockFindings(status),
+    ...await clockFindings(ask, status),
     ...peerFindings(peers),
     ...await cloneFindings(ask),
     ...fileFindings(metrics),
   ];
 }
 
-function clockFindings({ store: { clockAheadSeconds, description } }: StatusReport): Finding[] {
-  if (clockAheadSeconds === null || Math.abs(clockAheadSeconds) <= SKEW_S) return [];
-  const [seconds, way] = [
-    Math.abs(clockAheadSeconds),
-    clockAheadSeconds > 0 ? "ahead of" : "behind",
-  ];
+/** What a route says; `undefined` if the store does not answer, which is told already. */
+async function askStore<Answer>(ask: Ask, route: string): Promise<Answer | undefined> {
+  try {
+    return await ask(route) as Answer;
+  } catch (error) {
+    throwDefect(error);
+    return undefined;
+  }
+}
+
+async function clockFindings(
+  ask: Ask,
+  { store: { description } }: StatusReport,
+): Promise<Finding[]> {
+  const aheadSeconds = (await askStore<ClockReport>(ask, "/clock"))?.aheadSeconds ?? 0;
+  if (Math.abs(aheadSeconds) <= SKEW_S) return [];
+  const [seconds, way] = [Math.abs(aheadSeconds), aheadSeconds > 0 ? "ahead of" : "behind"];
   return [{
     name: "clock-skewed",
     evidence: `this host's clock is ${Math.round(seconds)} s ${way} that of ${description}`,
@@ -109,16 +124,9 @@ function peerFindings({ peers }: PeersReport): Finding[] {
   return found;
 }
 
-async function cloneFindings(ask: (route: string) => Promise<unknown>): Promise<Finding[]> {
-  let mesh: MeshReport;
-  try {
-    mesh = await ask("/mesh") as MeshReport;
-  } catch (error) {
-    // The store does not answer, which is told already.
-    throwDefect(error);
-    return [];
-  }
-  const clones = mesh.troubles.filter(({ health }) => health === "clone");
+async function cloneFindings(ask: Ask): Promise<Finding[]> {
+  const { troubles = [] } = await askStore<MeshReport>(ask, "/mesh") ?? {};
+  const clones = troubles.filter(({ health }) => health === "clone");
   return clones.length === 0 ? [] : [{
     name: "clone-seen",
     evidence: `two machines are there for ${clones.map(({ subnet }) => subnet).join(", ")}, as ${

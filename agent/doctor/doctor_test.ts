@@ -299,6 +299,7 @@ rootTest("doctor: of a real host it is seen which of WireGuard's devices has a p
 interface Answers {
   readonly ready?: boolean;
   readonly store?: Readonly<Record<string, unknown>>;
+  readonly aheadSeconds?: number | null;
   readonly health?: string;
   readonly troubles?: readonly unknown[];
   readonly openFiles?: number;
@@ -307,7 +308,7 @@ interface Answers {
 const ANSWERS: Readonly<Record<string, Answers>> = {
   "agent-unready": { ready: false },
   "store-unreachable": { store: { reachable: false, outageSeconds: 70 } },
-  "clock-skewed": { store: { clockAheadSeconds: -61 } },
+  "clock-skewed": { aheadSeconds: -61 },
   "path-mtu-too-small": { health: "mtu" },
   "peers-troubled": { health: "no-answer" },
   "clone-seen": { troubles: [{ subnet: "10.5.2.0/24", health: "clone", from: ["10.5.1.0-24"] }] },
@@ -318,7 +319,7 @@ const ANSWERS: Readonly<Record<string, Answers>> = {
 async function findingsWith(answers: Answers): Promise<string[]> {
   using folder = new TempFolder();
   const path = `${folder.path}/agent.sock`;
-  const store = { reachable: true, outageSeconds: 0, clockAheadSeconds: 0.4, description: "x" };
+  const store = { reachable: true, outageSeconds: 0, description: "x" };
   const peer = { subnet: "10.5.2.0/24", publicIp: "10.99.0.2", pathMtuBytes: 1350 };
   const routes: Readonly<Record<string, unknown>> = {
     "/status": {
@@ -328,6 +329,7 @@ async function findingsWith(answers: Answers): Promise<string[]> {
     },
     "/peers": { peers: [{ ...peer, health: answers.health ?? "ok" }] },
     "/mesh": { troubles: answers.troubles ?? [] },
+    "/clock": { aheadSeconds: answers.aheadSeconds ?? 0.4 },
     "/metrics": `process_open_fds ${answers.openFiles ?? 40}\nprocess_max_fds 1024\n`,
   };
   await using _agent = Deno.serve({ path, onListen() {} }, ({ url }) => {

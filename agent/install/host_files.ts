@@ -91,6 +91,15 @@ export class HostFiles {
     });
   }
 
+  /** Removes what is in a folder, if it is there, beside files. */
+  removeOthers(folder: string, files: readonly Pick<WantedFile, "path">[]): void {
+    if (!isThere(folder)) return;
+    for (const { name } of Deno.readDirSync(folder)) {
+      const path = `${folder}/${name}`;
+      if (!files.some((file) => file.path === path)) this.remove(path);
+    }
+  }
+
   /** Removes a folder if it is empty. */
   removeFolder(path: string): void {
     if (!isThere(path) || [...Deno.readDirSync(path)].length > 0) return;

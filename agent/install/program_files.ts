@@ -15,6 +15,8 @@ import { isThere, type WantedFile } from "./host_files.ts";
 export interface Program {
   /** Its files. */
   readonly files: readonly WantedFile[];
+  /** A folder that has some of them. What an earlier build has there goes when nobody runs that any more. */
+  readonly parts?: string;
   /**
    * The words that start the plugin from its files.
    *
@@ -70,13 +72,16 @@ export function programFiles({ binDir, agent, main, scratch }: ProgramOptions): 
   }
   const bundle = BUILD === undefined ? makeBundle(scratch, main) : bundleAt(main, agent);
   const deno = `${home}/deno`, plugin = `${home}/plugin.js`;
+  // The parts before what loads them. Their names tell builds apart, so that each finds its own.
+  const ofAgent = agent ? [...partsAt(bundle), "agent.js"] : [];
   return {
     files: [
       { path: deno, mode: 0o755, content: { copyOf: Deno.realPathSync(Deno.execPath()) } },
-      { path: plugin, mode: 0o644, content: { copyOf: `${bundle}/plugin.js` } },
-      ...agent
-        ? [{ path: `${home}/agent.js`, mode: 0o644, content: { copyOf: `${bundle}/agent.js` } }]
-        : [],
+      ...["plugin.js", ...ofAgent].map((name) => ({
+        path: `${home}/${name}`,
+        mode: 0o644,
+        content: { copyOf: `${bundle}/${name}` },
+      })),
       // Last: the file that runtimes look for starts the others.
       {
         path: program,
@@ -88,6 +93,7 @@ export function programFiles({ binDir, agent, main, scratch }: ProgramOptions): 
         }),
       },
     ],
+    ...agent && { parts: `${home}/parts` },
     plugin: (placeOf) => [placeOf(deno), "run", ...denoFlags("plugin"), placeOf(plugin)],
   };
 }
@@ -132,12 +138,19 @@ function revisionOf(bundle: string): string | null {
 /** The folder of the bundle that runs. */
 function bundleAt(main: string, agent: boolean): string {
   const folder = fileURLToPath(new URL(".", main)).replace(/\/$/, "");
-  for (const name of ["plugin.js", ...agent ? ["agent.js"] : []]) {
+  for (const name of ["plugin.js", ...agent ? ["agent.js", "parts"] : []]) {
     if (!isThere(`${folder}/${name}`)) {
-      throw new ConfigError(`${folder}/${name}: missing; a bundle is two files, in one folder`);
+      throw new ConfigError(
+        `${folder}/${name}: missing; a bundle is a folder with agent.js, plugin.js and parts`,
+      );
     }
   }
   return folder;
+}
+
+/** What a bundle's agent loads when it needs it, as paths below the bundle's folder. */
+function partsAt(bundle: string): readonly string[] {
+  return [...Deno.readDirSync(`${bundle}/parts`)].map(({ name }) => `parts/${name}`).sort();
 }
 
 /** Makes the bundle of the checkout that runs. */

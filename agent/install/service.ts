@@ -5,6 +5,7 @@
  */
 
 import { ConfigError, messageOf, RuntimeError } from "@denim/core";
+import { DEFAULT_CALLS_FOLDER } from "@denim/plugin/calls";
 import { environmentName, type ParsedFlags } from "../flag_table.ts";
 import { parseAgentFlags, type Setting, SETTINGS } from "../flags.ts";
 import { isThere, textIfThere, type WantedFile } from "./host_files.ts";
@@ -91,6 +92,9 @@ function unquoted(text: string): string {
   return inner === undefined ? text : inner.replaceAll(/\\(["\\$`])/g, "$1");
 }
 
+/** Has the agent attach pods, unless its settings say otherwise. */
+const CALLS_BY_DEFAULT = `Environment=${environmentName("cni-calls")}=${DEFAULT_CALLS_FOLDER}\n`;
+
 /** What {@link unitFile} is told. */
 export interface UnitOptions {
   /** The program. */
@@ -111,9 +115,9 @@ export function unitFile({ program, first, attaches }: UnitOptions): WantedFile 
   const before = first
     ? "Before=kubelet.service containerd.service crio.service docker.service\n"
     : "";
-  const [capabilities, namespaces] = attaches
-    ? [" CAP_SYS_ADMIN CAP_SYS_CHROOT", "net mnt"]
-    : ["", "yes"];
+  const [calls, capabilities, namespaces] = attaches
+    ? [CALLS_BY_DEFAULT, " CAP_SYS_ADMIN CAP_SYS_CHROOT", "net mnt"]
+    : ["", "", "yes"];
   const content = `# Made by denim install.
 [Unit]
 Description=denim, the network between containers of all nodes
@@ -127,7 +131,7 @@ StartLimitIntervalSec=0
 Type=notify
 EnvironmentFile=-${ENVIRONMENT_PATH}
 Environment=DENO_DIR=${CACHE_PATH}
-ExecStart=${program} agent $${FLAGS_VARIABLE}
+${calls}ExecStart=${program} agent $${FLAGS_VARIABLE}
 Restart=always
 RestartSec=1
 TimeoutStartSec=90
@@ -195,7 +199,7 @@ export function flanneldDropIn(program: string): WantedFile {
 [Service]
 Type=notify
 Environment=DENO_DIR=${CACHE_PATH}
-ExecStart=
+${CALLS_BY_DEFAULT}ExecStart=
 ExecStart=${program} agent ${words}
 Restart=always
 WatchdogSec=20

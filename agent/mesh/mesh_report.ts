@@ -78,6 +78,7 @@ export function meshReport(
     const report = note.safeParse(parseJson(text)).data;
     return report === undefined ? [] : [{ from, report }];
   });
+  const alive = new Set([...notes.keys()].flatMap((key) => key.split("&")));
   const found = reports.flatMap(({ from, report: { peers } }) =>
     peers.map(({ subnet, health, since }) => ({ from, subnet, health, since }))
   );
@@ -85,9 +86,7 @@ export function meshReport(
     .map((same) => {
       const { subnet, health } = same[0]!;
       const from = same.map(({ from }) => from);
-      const isAlive = [...notes.keys()].some((key) =>
-        key.split("&").includes(subnet.replace("/", "-"))
-      );
+      const isAlive = alive.has(subnet.replace("/", "-"));
       const isDown = shared && !isAlive && 2 * from.length >= nodes - 1;
       return {
         subnet,

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { withRoom } from "@denim/core";
+import { withRoom } from "@denim/core/row-index";
 
 /**
  * What is asked of a peer: `small`, an echo of the shortest packet over the data path; `large`, one of the largest packet
@@ -97,7 +97,7 @@ const CALM = 3;
 const WINDOW = 32;
 
 const EVERYTHING: readonly Question[] = ["small", "large", "outer", "udp", "plain"];
-/** As much as shows that one that is known to be silent is so no more. */
+/** As much as shows that one that is known to be silent, or has yet to answer for the first time, is so no more. */
 const SIGNS_OF_LIFE: readonly Question[] = ["small", "outer"];
 
 /** What is remembered of a peer as a byte, by its place: its health, two counts, and missing answers to each question. */
@@ -233,7 +233,8 @@ export class PeerHealth {
 
   /** What to ask one that needs attention. */
   get questions(): readonly Question[] {
-    return this.#missed("small") && isTrouble(this.health) ? SIGNS_OF_LIFE : EVERYTHING;
+    const isSilent = this.#missed("small") && isTrouble(this.health);
+    return isSilent || this.roundTripMs === undefined ? SIGNS_OF_LIFE : EVERYTHING;
   }
 
   /** Whether it was ever asked for a datagram and nothing says that it never answers those. */

@@ -13,14 +13,14 @@ import {
   type Clock,
   type Counter,
   EventCounter,
+  FAMILIES,
   type Family,
   type Histogram,
-  type IpAddress,
   type Logger,
   MAX_SLEEP_MS,
   messageOf,
   type Metrics,
-  PackedRows,
+  NO_ROW,
   throwDefect,
   withRoom,
 } from "@denim/core";
@@ -30,7 +30,8 @@ import {
   type ProbeListener,
   ProbeSocket,
 } from "@denim/core/linux/probe-socket";
-import type { ListedHalf, ListedPeer, PeerListener } from "../peer_list.ts";
+import type { ListedPeer, PeerListener } from "../peer_list.ts";
+import { ADDRESS_BYTES, HalfRows } from "./half_rows.ts";
 import type { Trouble } from "./mesh_report.ts";
 import {
   type Health,
@@ -111,28 +112,14 @@ export interface ProbedHalf {
   readonly pathMtuBytes: number | undefined;
 }
 
-/** What is kept of one half of a peer. */
-interface KeptHalf extends Pick<ListedHalf, "subnet" | "publicIp"> {
-  /** Whether no router may pass the packets on. */
-  readonly isNear: boolean;
-  /** The largest packet that reaches it, if nothing is wrong; 0 if it is not probed. */
-  readonly mtuBytes: number;
-}
-
-/** The address that is asked over the data path. */
-function addressOf({ subnet, isNear }: KeptHalf): IpAddress {
-  return isNear ? subnet.at(1n) : subnet.address;
-}
-
-/** A half of a peer that is asked in this round. */
-interface Target extends KeptHalf {
-  /** Its row; -1 once it has left or was replaced. */
+/** A half of a peer that is asked in this round. Rounds use the same objects, and leave nothing to collect. */
+interface Target {
+  /** Its row; {@link NO_ROW} once it has left or was replaced. */
   row: number;
-  /** The address that is asked over the data path. */
-  readonly address: IpAddress;
-  readonly health: PeerHealth;
+  health: PeerHealth;
   /** What was asked in this round and is answered under the address alone. */
-  readonly closed: { udp?: Asked; plain?: Asked };
+  udp: Asked | undefined;
+  plain: Asked | undefined;
 }
 
 /** The largest packet is at least as long as `low` and at most as `high`, while it is looked for. */
@@ -141,14 +128,11 @@ interface Search {
   high: number;
 }
 
-/** Ends the chain of a peer's halves. */
-const NO_ROW = -1;
-
 /** A question that is under way. */
 interface Asked {
-  readonly target: Target;
+  target: Target;
   /** `search` looks for the largest packet that gets through. */
-  readonly question: Question | "search";
+  question: Question | "search";
   readonly probe: Probe;
   /** When the answer came, in milliseconds since 1970; 0 if none has come. */
   answeredAtMs: number;
@@ -161,8 +145,7 @@ interface Asked {
 export class Prober implements PeerListener {
   readonly #options: ProberOptions;
   readonly #wires = new Map<Family, ProbeWire>();
-  /** The halves of all peers, by the address that is asked over the data path. */
-  readonly #halves = new PackedRows<KeptHalf>((half) => `${addressOf(half)}`);
+  readonly #halves = new HalfRows();
   /** For each row the next half of the same peer, its place in the order of turns, and how many turns it had. */
   #nextHalves = new Int32Array(0);
   #places = new Int32Array(0);
@@ -170,17 +153,22 @@ export class Prober implements PeerListener {
   readonly #healths = new PeerHealths();
   /** The row of each peer's first half, by the key of its lease. */
   readonly #peers = new Map<string, number>();
-  /** Rows of those that are asked by a router's absence, by their own addresses. */
-  readonly #near = new Map<string, number>();
   readonly #searches = new Map<number, Search>();
   /** All rows that are probed, in the order of their turns, and whose turn is next. */
   readonly #order: number[] = [];
   #next = 0;
   /** Those that are in trouble or may be. */
   readonly #attention = new Set<number>();
-  /** Those that are asked in this round. */
-  readonly #targets = new Map<number, Target>();
-  #asked: Asked[] = [];
+  /** Those that are asked in this round, and behind them those that were in earlier ones. */
+  readonly #targets: Target[] = [];
+  #targetCount = 0;
+  /** For each row its place among them, or {@link NO_ROW}. */
+  #targetOf = new Int32Array(0);
+  /** What is asked of them, and behind it what was. */
+  readonly #asked: Asked[] = [];
+  #askedCount = 0;
+  /** What is sent of it, by family. */
+  readonly #probes: Readonly<Record<Family, Probe[]>> = { 4: [], 6: [] };
   #round = 0;
   /** The time by which health is judged, which stands still while this process does; and when it was set. */
   #awakeMs = 0;
@@ -247,17 +235,20 @@ export class Prober implements PeerListener {
   }
 
   #add(row: number): void {
-    const { publicIp, isNear, mtuBytes } = this.#halves.at(row);
     this.#places = withRoom(this.#places, row);
     this.#turns = withRoom(this.#turns, row);
+    this.#targetOf = withRoom(this.#targetOf, row);
     this.#places[row] = NO_ROW;
+    this.#targetOf[row] = NO_ROW;
     this.#turns[row] = 0;
-    if (mtuBytes === 0) return;
+    if (!this.#isProbed(row)) return;
     this.#places[row] = this.#order.push(row) - 1;
-    // Whom a packet is heard from, too: a node sends from this address, or, on the link, from its own.
-    if (isNear) this.#near.set(`${publicIp}`, row);
     this.#count(this.#healths.at(row).health, 1);
     this.#attention.add(row);
+  }
+
+  #isProbed(row: number): boolean {
+    return this.#halves.mtuBytes(row) > 0;
   }
 
   /** The rows of a peer's halves. */
@@ -268,27 +259,20 @@ export class Prober implements PeerListener {
     return rows;
   }
 
-  /** The row of the peer that packets come from under an address. */
-  #rowAt(address: IpAddress): number {
-    return this.#near.get(`${address}`) ?? this.#halves.find(`${address}`)?.row ?? NO_ROW;
-  }
-
   /** @inheritdoc */
   delete(key: string): void {
     for (const row of this.#rowsOf(key)) {
-      const { publicIp, mtuBytes } = this.#halves.at(row);
+      const isProbed = this.#isProbed(row);
       this.#halves.remove(row);
-      if (mtuBytes === 0) continue;
+      if (!isProbed) continue;
       const place = this.#places[row]!;
       const last = this.#order.pop()!;
       if (last !== row) {
         this.#order[place] = last;
         this.#places[last] = place;
       }
-      const target = this.#targets.get(row);
+      const target = this.#targetAt(row);
       if (target !== undefined) target.row = NO_ROW;
-      this.#targets.delete(row);
-      if (this.#near.get(`${publicIp}`) === row) this.#near.delete(`${publicIp}`);
       this.#searches.delete(row);
       this.#attention.delete(row);
       const { health } = this.#healths.at(row);
@@ -305,13 +289,12 @@ export class Prober implements PeerListener {
   /** How a peer's halves are, in their order; `undefined` for one that is not probed. */
   of(key: string): readonly (ProbedHalf | undefined)[] {
     return this.#rowsOf(key).map((row) => {
-      const { mtuBytes } = this.#halves.at(row);
-      if (mtuBytes === 0) return undefined;
+      if (!this.#isProbed(row)) return undefined;
       const { health, sinceMs, roundTripMs, loss } = this.#healths.at(row);
       const search = this.#searches.get(row);
       const found = search?.low === search?.high ? search?.low : undefined;
       const passesAll = health === "ok" || health === "checksum" || health === "no-agent";
-      const pathMtuBytes = passesAll ? mtuBytes : found;
+      const pathMtuBytes = passesAll ? this.#halves.mtuBytes(row) : found;
       return { health, sinceMs, roundTripMs, loss, pathMtuBytes };
     });
   }
@@ -321,7 +304,7 @@ export class Prober implements PeerListener {
     return [...this.#attention].flatMap((row) => {
       const { health, sinceMs } = this.#healths.at(row);
       if (!isTrouble(health)) return [];
-      return [{ subnet: `${this.#halves.at(row).subnet}`, health, sinceMs }];
+      return [{ subnet: `${this.#halves.subnet(row)}`, health, sinceMs }];
     });
   }
 
@@ -356,47 +339,54 @@ export class Prober implements PeerListener {
   readonly #listener: ProbeListener = {
     onAnswer: (sequence, from, atMs) => {
       const asked = this.#find(sequence);
-      if (asked?.probe.to.equals(from)) asked.answeredAtMs = atMs;
+      if (asked !== undefined && isSame(from, asked.probe.to)) asked.answeredAtMs = atMs;
     },
     onExpired: (sequence, _from, atMs) => {
       const asked = this.#find(sequence);
       if (asked?.probe.kind === "near") asked.answeredAtMs = atMs;
     },
     onClosed: (kind, from, atMs) => {
-      const asked = this.#targets.get(this.#rowAt(from))?.closed[kind];
+      const asked = this.#targetAt(this.#halves.from(from))?.[kind];
       if (asked !== undefined) asked.answeredAtMs = atMs;
     },
     onRequest: (tag, from) => {
       if (tag !== TAG.inner) return;
-      const row = this.#rowAt(from);
+      const row = this.#halves.from(from);
       if (row !== NO_ROW) this.#healths.at(row).heard(this.#awakeMs);
     },
   };
 
   /** The question of this round with a sequence number. */
   #find(sequence: number): Asked | undefined {
-    const isThisRound = sequence >> INDEX_BITS === (this.#round & 7);
-    return isThisRound ? this.#asked[sequence & (1 << INDEX_BITS) - 1] : undefined;
+    const index = sequence & (1 << INDEX_BITS) - 1;
+    const isThisRound = sequence >> INDEX_BITS === (this.#round & 7) && index < this.#askedCount;
+    return isThisRound ? this.#asked[index] : undefined;
   }
 
   /** Takes the answers of the round, and judges the peers that were asked. */
   #settle(): void {
     const changed: Target[] = [];
-    for (const asked of this.#asked) if (asked.target.row !== NO_ROW) this.#take(asked);
-    this.#asked = [];
+    for (let index = 0; index < this.#askedCount; index++) {
+      const asked = this.#asked[index]!;
+      if (asked.target.row !== NO_ROW) this.#take(asked);
+    }
+    this.#askedCount = 0;
     const dateMs = this.#now();
     // Peers have as many peers, and ask them as often.
     const turnsMs = TICK_MS * this.#order.length / Math.max(this.#turnsARound, 1);
-    for (const [row, target] of this.#targets) {
-      const { health, address, mtuBytes } = target;
+    for (let index = 0; index < this.#targetCount; index++) {
+      const target = this.#targets[index]!;
+      const { row, health } = target;
+      if (row === NO_ROW) continue;
+      this.#targetOf[row] = NO_ROW;
       const before = health.health;
       if (health.judge(this.#awakeMs, dateMs, turnsMs)) {
         this.#count(before, -1);
         this.#count(health.health, 1);
         if (health.health === "mtu") {
           this.#searches.set(row, {
-            low: MIN_PROBE_BYTES[address.family],
-            high: mtuBytes - 1,
+            low: MIN_PROBE_BYTES[this.#halves.family(row)],
+            high: this.#halves.mtuBytes(row) - 1,
           });
         } else this.#searches.delete(row);
         if (before !== "unknown" || health.health !== "ok") changed.push(target);
@@ -405,7 +395,7 @@ export class Prober implements PeerListener {
       else this.#attention.delete(row);
       if (health.loss !== undefined) this.#losses.observe(health.loss);
     }
-    this.#targets.clear();
+    this.#targetCount = 0;
     if (changed.length === 0) return;
     this.#log(changed);
     this.#options.onChange?.();
@@ -435,7 +425,8 @@ export class Prober implements PeerListener {
 
   #log(changed: readonly Target[]): void {
     const { log } = this.#options;
-    for (const { subnet, publicIp, health: { health } } of changed.slice(0, MAX_LINES)) {
+    for (const { row, health: { health } } of changed.slice(0, MAX_LINES)) {
+      const subnet = this.#halves.subnet(row), publicIp = this.#halves.publicIp(row);
       const text = `peer ${subnet} (${publicIp}) ${MEANING[health as keyof typeof MEANING]}`;
       const fields = { subnet: `${subnet}`, publicIp: `${publicIp}`, health };
       if (health === "ok") log.info("peer-healthy", text, fields);
@@ -454,10 +445,10 @@ export class Prober implements PeerListener {
   /** Asks those that need attention, and those whose turn it is. */
   #ask(): void {
     this.#round++;
-    const chosen = new Set<number>();
+    const chosen: number[] = [], few = this.#few;
     for (const row of this.#attention) {
-      if (chosen.size >= this.#few) break;
-      chosen.add(row);
+      if (chosen.length >= few) break;
+      chosen.push(row);
     }
     for (const row of chosen) {
       // Those behind come first the next time.
@@ -470,19 +461,31 @@ export class Prober implements PeerListener {
     for (let turn = 0; turn < turns; turn++) {
       this.#next = (this.#next + 1) % count;
       const row = this.#order[this.#next]!;
-      if (!chosen.has(row)) this.#askInTurn(this.#target(row));
+      if (this.#targetAt(row) === undefined) this.#askInTurn(this.#target(row));
     }
-    const probes = Map.groupBy(this.#asked.map(({ probe }) => probe), ({ to }) => to.family);
-    for (const [family, of] of probes) this.#wire(family).send(of);
+    for (const family of FAMILIES) {
+      const probes = this.#probes[family];
+      if (probes.length > 0) this.#wire(family).send(probes);
+      probes.length = 0;
+    }
   }
 
   /** What is in a row, to be asked in this round. */
   #target(row: number): Target {
-    const half = this.#halves.at(row);
+    const place = this.#targetCount++;
     const health = this.#healths.at(row);
-    const target = { ...half, row, address: addressOf(half), health, closed: {} };
-    this.#targets.set(row, target);
+    const target = this.#targets[place] ??= { row, health, udp: undefined, plain: undefined };
+    target.row = row;
+    target.health = health;
+    target.udp = target.plain = undefined;
+    this.#targetOf[row] = place;
     return target;
+  }
+
+  /** What is asked in this round of what is in a row. */
+  #targetAt(row: number): Target | undefined {
+    const place = row === NO_ROW ? NO_ROW : this.#targetOf[row]!;
+    return place === NO_ROW ? undefined : this.#targets[place];
   }
 
   /** So many peers that need attention get it in one round. */
@@ -509,18 +512,19 @@ export class Prober implements PeerListener {
 
   /** Asks one thing, which costs as much whether the peer answers or not. */
   #askInTurn(target: Target): void {
-    const { row, health, isNear } = target;
+    const { row, health } = target;
     const turn = this.#turns[row]!++;
     if (health.needsAttention) return this.#askOne(target, "small");
     if (turn % OUTER_TURNS === 0) this.#askOne(target, "outer");
     // What answers to either of these also shows that small packets pass.
-    const isDatagram = !isNear && turn % 2 === 1;
+    const isDatagram = !this.#halves.isNear(row) && turn % 2 === 1;
     this.#askOne(target, isDatagram ? health.isMute ? "plain" : "udp" : "large");
   }
 
   /** Asks everything that there is to find out. */
   #askAll(target: Target): void {
-    const { row, health, isNear } = target;
+    const { row, health } = target;
+    const isNear = this.#halves.isNear(row);
     for (const question of health.questions) {
       if (!isNear || question !== "udp" && question !== "plain") this.#askOne(target, question);
     }
@@ -533,26 +537,44 @@ export class Prober implements PeerListener {
   }
 
   #askOne(target: Target, question: Asked["question"], bytes?: number): void {
-    const { address, publicIp, isNear, mtuBytes } = target;
-    const index = this.#asked.length;
+    const { row } = target, halves = this.#halves;
+    const index = this.#askedCount;
     if (index >= 1 << INDEX_BITS) return;
+    this.#askedCount++;
+    const asked = this.#asked[index] ??= { target, question, probe: newProbe(), answeredAtMs: 0 };
+    asked.target = target;
+    asked.question = question;
+    asked.answeredAtMs = 0;
+    const family = halves.family(row);
     const isOuter = question === "outer";
-    const to = isOuter ? publicIp : address;
-    const probe: Probe = {
-      kind: question === "udp" || question === "plain"
-        ? question
-        : isNear && !isOuter
-        ? "near"
-        : "echo",
-      to,
-      bytes: bytes ?? (question === "large" ? mtuBytes : MIN_PROBE_BYTES[to.family]),
-      sequence: (this.#round & 7) << INDEX_BITS | index,
-      tag: isOuter ? TAG.outer : TAG.inner,
-      sentAtMs: 0,
-      outcome: "waiting",
-    };
-    const asked: Asked = { target, question, probe, answeredAtMs: 0 };
-    this.#asked.push(asked);
-    if (question === "udp" || question === "plain") target.closed[question] = asked;
+    const isDatagram = question === "udp" || question === "plain";
+    const { probe } = asked;
+    probe.kind = isDatagram ? question : halves.isNear(row) && !isOuter ? "near" : "echo";
+    halves.write(row, isOuter, probe.to);
+    probe.bytes = bytes ??
+      (question === "large" ? halves.mtuBytes(row) : MIN_PROBE_BYTES[family]);
+    probe.sequence = (this.#round & 7) << INDEX_BITS | index;
+    probe.tag = isOuter ? TAG.outer : TAG.inner;
+    probe.outcome = "waiting";
+    this.#probes[family].push(probe);
+    if (isDatagram) target[question] = asked;
   }
+}
+
+function newProbe(): Probe {
+  return {
+    kind: "echo",
+    to: new Uint8Array(ADDRESS_BYTES),
+    bytes: 0,
+    sequence: 0,
+    tag: 0,
+    sentAtMs: 0,
+    outcome: "waiting",
+  };
+}
+
+/** Whether an address is what some bytes begin with. */
+function isSame(address: Uint8Array, bytes: Uint8Array): boolean {
+  for (let at = 0; at < address.length; at++) if (address[at] !== bytes[at]) return false;
+  return true;
 }

@@ -1305,7 +1305,7 @@ function packetList({ device, outer, publicIp, isDirect, to, fromSubnet, peerMac
   const note = [
     isDirect
       ? "It leaves as it is."
-      : `The outer headers take ${overhead} of ${outer.mtuBytes} bytes.`,
+      : `Of ${outer.mtuBytes} bytes ${overhead} are left to the outer headers.`,
     `Pods send at most ${known.status.node.mtuBytes}.`,
     row?.[4] ? `The largest packet that gets through has ${row[4]} bytes.` : "",
     row?.[3] ? `${Math.round(row[3] * 100)} % of the latest probes were lost.` : "",

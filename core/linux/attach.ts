@@ -31,6 +31,7 @@ export {
   writeLinkSettings,
   writeNewBridge,
   writeNewVeth,
+  writeRemovedLinks,
 } from "./objects/pod_link.ts";
 export {
   isLocal,

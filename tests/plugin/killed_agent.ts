@@ -7,6 +7,6 @@
 
 import { PluginServer } from "@denim/plugin";
 
-using server = await PluginServer.open(Deno.args[2]!, undefined);
+using server = PluginServer.open(Deno.args[2]!, undefined);
 await import("./kill_at_step.ts");
 server.serve(() => {});

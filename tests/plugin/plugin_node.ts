@@ -81,6 +81,8 @@ export class PluginNode implements Disposable {
   readonly subnetFile = `${this.directory}/subnet.env`;
   readonly #pods: ScratchNamespace[] = [];
   #agent: Deno.ChildProcess | undefined;
+  /** Whether a test starts and kills agents itself, or need not have one started for it any more. */
+  #hadAgent = false;
 
   /** Makes a node of one family, or with both. Its agent masquerades, unless `ipMasq` says otherwise. */
   constructor(options: { readonly dualStack?: boolean; readonly ipMasq?: boolean } = {}) {
@@ -110,6 +112,7 @@ export class PluginNode implements Disposable {
   async startAgent(
     program: readonly [string, ...string[]] = programOf("../support/cni_agent.ts", this.calls),
   ): Promise<void> {
+    this.#hadAgent = true;
     this.writeLauncher(PLUGIN.join(" "));
     const [command, ...args] = program;
     this.#agent = this.namespace.run(() =>
@@ -254,7 +257,7 @@ export class PluginNode implements Disposable {
     call: CniCall = {},
     program?: readonly [string, ...string[]],
   ): Promise<Deno.ChildProcess> {
-    if (BY_AGENT && program === undefined && this.#agent === undefined) await this.startAgent();
+    if (BY_AGENT && program === undefined && !this.#hadAgent) await this.startAgent();
     const { environment, input } = this.#request(command, pod, call);
     const [path, ...args] = program ?? (this.#agent === undefined ? PLUGIN : [this.launcher]);
     const child = this.namespace.run(() =>

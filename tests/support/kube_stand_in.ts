@@ -214,11 +214,12 @@ export class KubeStandIn implements KubeServer {
 
   #serveEvents(
     method: string,
-    name: string | undefined,
+    named: string | undefined,
     body: unknown,
     query: URLSearchParams,
     user: string,
   ): Response {
+    const name = method === "POST" ? (body as Thing).metadata.name : named;
     const isNew = name !== undefined && !this.#told.has(name);
     if (method === "GET") this.#permit(user, name === undefined ? "list" : "get", "events");
     else {
@@ -236,7 +237,8 @@ export class KubeStandIn implements KubeServer {
     const items = [...this.#told.values()].filter((one) =>
       reason === undefined || one["reason"] === reason
     );
-    return Response.json({ items });
+    const { page, next } = pageOf(items, query);
+    return Response.json({ metadata: { continue: next }, items: page });
   }
 
   #put(type: string, thing: Thing): Response {
@@ -281,11 +283,8 @@ export class KubeStandIn implements KubeServer {
     );
     const accept = request.headers.get("accept") ?? "";
     if (!accept.includes("protobuf")) return Response.json({ items: all });
-    const from = Number(query.get("continue") || 0);
-    const to = from + Number(query.get("limit") ?? all.length);
-    const next = to < all.length ? `${to}` : "";
-    const items = all.slice(from, to);
-    const bytes = encodeList(items, `${this.#revision}`, next, accept.includes("PartialObject"));
+    const { page, next } = pageOf(all, query);
+    const bytes = encodeList(page, `${this.#revision}`, next, accept.includes("PartialObject"));
     return new Response(bytes as Uint8Array<ArrayBuffer>);
   }
 
@@ -312,6 +311,16 @@ export class KubeStandIn implements KubeServer {
     });
     return new Response(body);
   }
+}
+
+/** The part of a list that is asked for, and from where it goes on. */
+function pageOf<Item>(
+  all: readonly Item[],
+  query: URLSearchParams,
+): { readonly page: readonly Item[]; readonly next: string } {
+  const from = Number(query.get("continue") || 0);
+  const to = from + Number(query.get("limit") ?? all.length);
+  return { page: all.slice(from, to), next: to < all.length ? `${to}` : "" };
 }
 
 /** An open watch. */

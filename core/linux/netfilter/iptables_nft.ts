@@ -47,7 +47,8 @@ import {
 import type { IptablesPort } from "./iptables_table.ts";
 import { dropsTheRest } from "./forward_drops.ts";
 import { textOf } from "./nft_codec.ts";
-import type { BaseChain, NftConnection } from "./nft_connection.ts";
+import type { BaseChain } from "./nft_connection.ts";
+import type { WatchedNft } from "./watched_nft.ts";
 import {
   beginNft,
   type FoundNftRule,
@@ -85,12 +86,12 @@ const LACKS_COMPAT =
 
 /** The chains of iptables-nft. */
 export class IptablesNft implements IptablesPort {
-  readonly #nft: NftConnection;
+  readonly #nft: WatchedNft;
   /** Whether others may have made chains that drop what is forwarded. */
   #mayDrop = true;
 
   /** Works over a connection of its own: its events leave out what that one changes. */
-  constructor(nft: NftConnection) {
+  constructor(nft: WatchedNft) {
     this.#nft = nft;
   }
 

@@ -27,7 +27,7 @@ import { iptablesVariant, runLegacy } from "./iptables_programs.ts";
 import { type IptablesPort, IptablesTable } from "./iptables_table.ts";
 import { LegacyTables } from "./legacy_tables.ts";
 import { Masquerading } from "./masquerading.ts";
-import { NftConnection } from "./nft_connection.ts";
+import { WatchedNft } from "./watched_nft.ts";
 import type { FoundNftTable, NftTable } from "./nft_table.ts";
 import { Nftables, type NftablesOptions, type NftTableKeeper } from "./nftables.ts";
 import { nftablesIfThere, NO_IPTABLES_NFT } from "./no_nftables.ts";
@@ -80,9 +80,7 @@ export class NetfilterTables implements Disposable {
       nftablesIfThere(() => openNftables({ inCluster, replacesFlannel, requireInPlace })),
     );
     const ports: Readonly<Record<IptablesVariant, IptablesPort>> = {
-      nft: this.#nftables.isThere
-        ? new IptablesNft(open.use(new NftConnection()))
-        : NO_IPTABLES_NFT,
+      nft: this.#nftables.isThere ? new IptablesNft(open.use(new WatchedNft())) : NO_IPTABLES_NFT,
       legacy: new IptablesLegacy(open.use(new LegacyTables()), runLegacy),
     };
     const forwarding = new PodForwarding({ ports, log });

@@ -277,21 +277,31 @@ export function parseChain(reader: MessageReader): Omit<NftChain, "rules"> {
   };
 }
 
-/** A rule as the kernel has it. */
-export interface FoundNftRule extends NftRule {
+/** By what a rule is known. */
+export interface NftRuleName extends Pick<NftRule, "comment"> {
   /** The chain that it is in. */
   readonly chain: string;
   /** By what the kernel knows it in its table, in network order. */
   readonly handle: Uint8Array;
 }
 
+/** A rule as the kernel has it. */
+export interface FoundNftRule extends NftRule, NftRuleName {}
+
 /** Reads a message about a rule. */
 export function parseRule(reader: MessageReader): FoundNftRule {
+  return {
+    ...parseRuleName(reader),
+    expressions: readExpressions(reader.bytesAttribute(NFTA_RULE_EXPRESSIONS) ?? new Uint8Array()),
+  };
+}
+
+/** Reads what a message says of a rule beside its steps. */
+export function parseRuleName(reader: MessageReader): NftRuleName {
   reader.readAttributes(NFGENMSG_LEN);
   return {
     handle: reader.bytesAttribute(NFTA_RULE_HANDLE)?.slice() ?? new Uint8Array(),
     chain: reader.stringAttribute(NFTA_RULE_CHAIN) ?? "",
-    expressions: readExpressions(reader.bytesAttribute(NFTA_RULE_EXPRESSIONS) ?? new Uint8Array()),
     comment: readComment(reader.bytesAttribute(NFTA_RULE_USERDATA) ?? new Uint8Array()),
   };
 }

@@ -20,7 +20,8 @@ import {
 import { addressFamily } from "../sys/address_family.ts";
 import { NFGENMSG_LEN, NFNL_SUBSYS_NFTABLES } from "../uapi/nfnetlink.ts";
 import { NFT_MSG_NEWGEN, NFTA_ANY_TABLE } from "../uapi/nf_tables.ts";
-import { NftConnection, nftTableKey, tableWords } from "./nft_connection.ts";
+import { nftTableKey, tableWords } from "./nft_connection.ts";
+import { WatchedNft } from "./watched_nft.ts";
 import {
   type FoundNftTable,
   networksOf,
@@ -58,7 +59,7 @@ export interface NftTableKeeper extends KernelTable<NftTable, FoundNftTable>, Di
 export class Nftables implements NftTableKeeper {
   /** See {@link NftTableKeeper.isThere}. */
   readonly isThere = true;
-  readonly #nft = new NftConnection();
+  readonly #nft = new WatchedNft();
   readonly #options: Required<NftablesOptions>;
 
   /**

@@ -27,8 +27,8 @@ import { KUBE_PROXY_MARK, MULTICAST } from "./masquerade.ts";
 import { lacksNftables, NftConnection } from "./nft_connection.ts";
 import {
   beginNft,
-  type FoundNftRule,
   type NftChain,
+  type NftRuleName,
   writeBaseChain,
   writeRules,
 } from "./nft_table.ts";
@@ -84,7 +84,7 @@ function podRule(
 }
 
 /** A rule of a table, and whose it is. */
-interface PodRule extends FoundNftRule {
+interface PodRule extends NftRuleName {
   readonly family: Family;
   readonly device: string;
   readonly address: string;
@@ -106,7 +106,7 @@ export class PodMasquerade implements Disposable {
     }
   }
 
-  /** Closes the sockets. The rules stay. */
+  /** Closes the socket. The rules stay. */
   [Symbol.dispose](): void {
     this.#nftables[Symbol.dispose]();
   }
@@ -119,6 +119,9 @@ export class PodMasquerade implements Disposable {
     const texts = addresses.map(String);
     this.#change(`masquerade ${texts.join(" and ")}`, (writer, found) => {
       for (const { family } of addresses) {
+        // The chain is there if it has a rule. To change one that is there, also to what it is, keeps the socket from
+        // being closed until no processor can see the old one any more: some 10 ms.
+        if (found.some((rule) => rule.family === family)) continue;
         beginNft(writer, NFT_MSG_NEWTABLE, NLM_F_CREATE, family)
           .stringAttribute(NFTA_TABLE_NAME, TABLE).end();
         writeBaseChain(writer, { family, name: TABLE }, CHAIN);
@@ -136,11 +139,16 @@ export class PodMasquerade implements Disposable {
 
   /** Removes the rules of those devices that `isGone` says, and then the tables without rules. Throws a LinuxError. */
   remove(isGone: (device: string) => boolean): void {
+    let left: readonly PodRule[] = [];
     this.#change("stop to masquerade a pod", (writer, found) => {
-      for (const rule of found) if (isGone(rule.device)) writeRemoved(writer, rule);
+      left = found.filter(({ device }) => !isGone(device));
+      for (const rule of found) if (!left.includes(rule)) writeRemoved(writer, rule);
     });
     for (const family of FAMILIES) {
-      // As long as there is another pod's rule the kernel refuses both; an ADD makes them anew.
+      // What the kernel refuses costs as much time as what it does, and there mostly are other pods.
+      const table = { family, name: TABLE };
+      if (left.some((rule) => rule.family === family) || !this.#nftables.table(table)) continue;
+      // If there is another pod's rule by now the kernel refuses both; an ADD makes them anew.
       const error = this.#nftables.transact((writer) => {
         beginNft(writer, NFT_MSG_DELCHAIN, NLM_F_NONREC, family)
           .stringAttribute(NFTA_CHAIN_TABLE, TABLE).stringAttribute(NFTA_CHAIN_NAME, CHAIN.name)
@@ -164,7 +172,7 @@ export class PodMasquerade implements Disposable {
 
   #rules(): PodRule[] {
     return FAMILIES.flatMap((family) =>
-      this.#nftables.rules({ family, name: TABLE }, CHAIN.name).flatMap((rule) => {
+      this.#nftables.ruleNames({ family, name: TABLE }, CHAIN.name).flatMap((rule) => {
         const [device, address] = rule.comment.split(" ");
         return device && address ? [{ ...rule, family, device, address }] : [];
       })

@@ -14,12 +14,14 @@ import {
   IFF_UP,
   IFLA_ADDRESS,
   IFLA_BRPORT_MODE,
+  IFLA_GROUP,
   IFLA_IFALIAS,
   IFLA_IFNAME,
   IFLA_MASTER,
   IFLA_MTU,
   IFLA_NET_NS_FD,
   IFLA_PROTINFO,
+  RTM_DELLINK,
   RTM_NEWLINK,
   RTM_SETLINK,
   VETH_INFO_PEER,
@@ -129,4 +131,20 @@ function writeVethEnd(writer: MessageWriter, end: VethEnd): void {
 export function writeHairpin(writer: MessageWriter, index: number, hairpin: boolean): void {
   writeLinkHeader(writer.begin(RTM_SETLINK, 0), { family: AF_BRIDGE, index })
     .nested(IFLA_PROTINFO, () => writer.u8Attribute(IFLA_BRPORT_MODE, Number(hairpin))).end();
+}
+
+/** The group of devices that are about to be removed. Nothing else is in it. */
+const DOOMED = 0x6465_6e69;
+
+/**
+ * Writes the messages that remove devices, those that are there, in one step: `ip link set NAME group GROUP` for each, and
+ * `ip link del group GROUP`. After a removal the kernel waits until no processor can see the device any more, once for all
+ * that go together.
+ */
+export function writeRemovedLinks(writer: MessageWriter, names: readonly string[]): void {
+  for (const name of names) {
+    writeLinkHeader(writer.begin(RTM_SETLINK, 0), {})
+      .stringAttribute(IFLA_IFNAME, name).u32Attribute(IFLA_GROUP, DOOMED).end();
+  }
+  writeLinkHeader(writer.begin(RTM_DELLINK, 0), {}).u32Attribute(IFLA_GROUP, DOOMED).end();
 }

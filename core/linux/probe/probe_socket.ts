@@ -50,41 +50,44 @@ import {
  */
 export type ProbeKind = "echo" | "near" | "udp" | "plain";
 
-/** A packet to be sent. */
+/** A packet to be sent. It may become another one later: nothing of it is kept. */
 export interface Probe {
   /** How it travels. */
-  readonly kind: ProbeKind;
-  /** Where to. */
-  readonly to: IpAddress;
+  kind: ProbeKind;
+  /** Where to: as many bytes as the family has, in network order; what is behind them does not matter. */
+  readonly to: Uint8Array;
   /** The length of an echo request's packet, IP header included; at least {@link MIN_PROBE_BYTES}. */
-  readonly bytes: number;
+  bytes: number;
   /** The number of an echo request, 16 bits. */
-  readonly sequence: number;
+  sequence: number;
   /** What an echo request tells the node that gets it, 32 bits. */
-  readonly tag: number;
+  tag: number;
   /** When it was sent, in milliseconds since 1970; set by {@link ProbeSocket.send}. */
   sentAtMs: number;
   /** What became of it; set by {@link ProbeSocket.send}. `busy`: the kernel had no room, which says nothing of a host. */
   outcome: "waiting" | "sent" | "refused" | "busy";
 }
 
-/** Takes what {@link ProbeSocket.receive} finds. Times are in milliseconds since 1970. */
+/**
+ * Takes what {@link ProbeSocket.receive} finds. Times are in milliseconds since 1970. Addresses are bytes in network
+ * order, which stand until the method returns.
+ */
 export interface ProbeListener {
   /** An echo request was answered. */
-  onAnswer(sequence: number, from: IpAddress, atMs: number): void;
+  onAnswer(sequence: number, from: Uint8Array, atMs: number): void;
   /** A host that is not the echo request's destination got it, and no router may pass it on. */
-  onExpired(sequence: number, from: IpAddress, atMs: number): void;
+  onExpired(sequence: number, from: Uint8Array, atMs: number): void;
   /** A host says that a port is closed. */
-  onClosed(kind: "udp" | "plain", from: IpAddress, atMs: number): void;
+  onClosed(kind: "udp" | "plain", from: Uint8Array, atMs: number): void;
   /** Another node probes this one. */
-  onRequest(tag: number, from: IpAddress): void;
+  onRequest(tag: number, from: Uint8Array): void;
 }
 
 /** The length of the shortest echo request, in bytes. */
 export const MIN_PROBE_BYTES: Readonly<Record<Family, number>> = { 4: 36, 6: 56 };
 
 /** How many messages one system call takes. */
-const BATCH = 128;
+const BATCH = 64;
 /** An echo request's header, the magic number and the tag. */
 const ECHO_LEN = 16;
 /** A datagram: UDP's header and as much again. */
@@ -111,20 +114,24 @@ const PROTOCOLS = {
   },
 } as const;
 
-/** Where a message has its parts, in the memory. */
-interface Slot {
+const KINDS: readonly ProbeKind[] = ["echo", "near", "udp", "plain"];
+
+/** Where a message that is sent has its parts, in the memory. All messages of a kind have the rest in common. */
+interface OutSlot {
   readonly message: number;
-  readonly name: number;
+  /** Where to. */
+  readonly address: Uint8Array;
   readonly head: number;
+  /** Of what follows an echo request's head. */
+  readonly rest: number;
 }
 
-/** One that is sent. */
-interface OutSlot extends Slot {
-  readonly iovec: number;
-}
-
-/** One that is received. */
-interface InSlot extends Slot {
+/** Where one that is received has them. */
+interface InSlot {
+  readonly message: number;
+  /** Where from. */
+  readonly address: Uint8Array;
+  readonly head: number;
   readonly control: number;
 }
 
@@ -136,10 +143,16 @@ export class ProbeSocket implements Disposable {
   /** The identifier of the echo requests, and the source port of the datagrams. */
   readonly #id: number;
   readonly #memory: PacketMemory;
-  readonly #out: readonly OutSlot[];
-  /** What follows an echo request's head: zeros, which change no checksum. */
-  readonly #zeros: number;
+  readonly #out: Readonly<Record<ProbeKind, readonly OutSlot[]>>;
   readonly #in: readonly InSlot[];
+  /** The Internet checksum (RFC 1071), not folded, of what all echo requests have in common. */
+  readonly #echoSum: number;
+  readonly #waiting: Readonly<Record<ProbeKind, Probe[]>> = {
+    echo: [],
+    near: [],
+    udp: [],
+    plain: [],
+  };
 
   /** Opens them. Throws a LinuxError. */
   constructor(family: Family) {
@@ -148,39 +161,82 @@ export class ProbeSocket implements Disposable {
     this.#sockets = openSockets(family, open);
     this.#id = localPort(family, this.#sockets.udp);
     attachFilter(this.#sockets.echo, probeFilter(family, this.#id));
-    const slot = 5 * 64 + RECEIVED_LEN + CONTROL_LEN + MMSGHDR_LEN;
-    this.#memory = new PacketMemory(2 * BATCH * slot + MAX_PACKET_BYTES);
-    const memory = this.#memory;
+    const outBytes = MMSGHDR_LEN + 3 * 64;
+    const inBytes = MMSGHDR_LEN + 2 * 64 + RECEIVED_LEN + CONTROL_LEN;
+    this.#memory = new PacketMemory(
+      BATCH * (KINDS.length * outBytes + inBytes + 64) + MAX_PACKET_BYTES,
+    );
+    // What follows an echo request's head: zeros, which change no checksum.
+    const zeros = this.#memory.allocate(MAX_PACKET_BYTES);
+    const out = (kind: ProbeKind) => this.#makeOut(kind, zeros);
+    this.#out = { echo: out("echo"), near: out("near"), udp: out("udp"), plain: out("plain") };
+    this.#in = this.#makeIn();
+    this.#echoSum = (ICMP_TYPE[family].request << 8) + this.#id + (PROBE_MAGIC >>> 16) +
+      (PROBE_MAGIC & 0xffff);
+    this.#open = open.move();
+  }
+
+  #makeOut(kind: ProbeKind, zeros: number): readonly OutSlot[] {
+    const memory = this.#memory, family = this.#family;
+    const isEcho = kind === "echo" || kind === "near";
     // The messages of a call stand side by side.
-    const outMessages = memory.allocate(BATCH * MMSGHDR_LEN);
-    const inMessages = memory.allocate(BATCH * MMSGHDR_LEN);
-    this.#out = Array.from({ length: BATCH }, (_, index) => ({
-      message: outMessages + index * MMSGHDR_LEN,
-      name: memory.allocate(SOCKADDR_LEN[family]),
-      iovec: memory.allocate(2 * IOVEC_LEN),
-      head: memory.allocate(ECHO_LEN),
-    }));
-    this.#in = Array.from({ length: BATCH }, (_, index) => {
+    const messages = memory.allocate(BATCH * MMSGHDR_LEN);
+    return Array.from({ length: BATCH }, (_, index) => {
+      const message = messages + index * MMSGHDR_LEN;
+      const name = memory.allocate(SOCKADDR_LEN[family]);
+      const iovec = memory.allocate(2 * IOVEC_LEN);
+      const head = memory.allocate(ECHO_LEN);
+      memory.writeSocketAddress(name, family, kind === "udp" ? CLOSED_PORT.udp : 0);
+      if (isEcho) {
+        memory.view.setUint8(head, ICMP_TYPE[family].request);
+        memory.view.setUint16(head + 4, this.#id);
+        memory.view.setUint32(head + 8, PROBE_MAGIC);
+      } else if (kind === "plain") {
+        memory.view.setUint16(head, this.#id);
+        memory.view.setUint16(head + 2, CLOSED_PORT.plain);
+        // Without a checksum over IPv4 (RFC 768); over IPv6 the kernel does it in software.
+        memory.view.setUint16(head + 4, DATAGRAM_LEN);
+      }
+      memory.writeIovec(iovec, head, kind === "udp" ? DATAGRAM_LEN - UDP_LEN : ECHO_LEN);
+      memory.writeIovec(iovec + IOVEC_LEN, zeros, 0);
+      memory.writeMessage(message, {
+        name,
+        nameLength: SOCKADDR_LEN[family],
+        iovec,
+        iovecCount: isEcho ? 2 : 1,
+        control: 0,
+        controlLength: 0,
+      });
+      return { message, address: this.#addressAt(name), head, rest: iovec + IOVEC_LEN };
+    });
+  }
+
+  #makeIn(): readonly InSlot[] {
+    const memory = this.#memory, family = this.#family;
+    const messages = memory.allocate(BATCH * MMSGHDR_LEN);
+    return Array.from({ length: BATCH }, (_, index) => {
+      const message = messages + index * MMSGHDR_LEN;
       const iovec = memory.allocate(IOVEC_LEN);
-      const one = {
-        message: inMessages + index * MMSGHDR_LEN,
-        name: memory.allocate(SOCKADDR_LEN[family]),
-        head: memory.allocate(RECEIVED_LEN),
-        control: memory.allocate(CONTROL_LEN),
-      };
-      memory.writeIovec(iovec, one.head, RECEIVED_LEN);
-      memory.writeMessage(one.message, {
-        name: one.name,
+      const name = memory.allocate(SOCKADDR_LEN[family]);
+      const head = memory.allocate(RECEIVED_LEN);
+      const control = memory.allocate(CONTROL_LEN);
+      memory.writeIovec(iovec, head, RECEIVED_LEN);
+      memory.writeMessage(message, {
+        name,
         nameLength: SOCKADDR_LEN[family],
         iovec,
         iovecCount: 1,
-        control: one.control,
+        control,
         controlLength: CONTROL_LEN,
       });
-      return one;
+      return { message, address: this.#addressAt(name), head, control };
     });
-    this.#zeros = memory.allocate(MAX_PACKET_BYTES - 64 * 64);
-    this.#open = open.move();
+  }
+
+  /** The address in a socket address. */
+  #addressAt(name: number): Uint8Array {
+    const start = name + SOCKADDR_ADDRESS[this.#family];
+    return this.#memory.bytes.subarray(start, start + (this.#family === 4 ? 4 : 16));
   }
 
   /** Closes them. */
@@ -190,21 +246,26 @@ export class ProbeSocket implements Disposable {
 
   /** Sends probes, without waiting, and notes in each what became of it. */
   send(probes: readonly Probe[]): void {
-    for (const [kind, of] of Map.groupBy(probes, ({ kind }) => kind)) {
-      for (let at = 0; at < of.length; at += BATCH) {
-        this.#sendBatch(this.#sockets[kind], of.slice(at, at + BATCH));
+    for (const probe of probes) this.#waiting[probe.kind].push(probe);
+    for (const kind of KINDS) {
+      const waiting = this.#waiting[kind];
+      for (let at = 0; at < waiting.length; at += BATCH) {
+        this.#sendBatch(kind, waiting, at, Math.min(waiting.length, at + BATCH));
       }
+      waiting.length = 0;
     }
   }
 
-  #sendBatch(fd: FileDescriptor, probes: readonly Probe[]): void {
-    probes.forEach((probe, index) => this.#write(probe, this.#out[index]!));
-    for (let at = 0; at < probes.length;) {
+  /** Sends the probes from `at` to before `end`. */
+  #sendBatch(kind: ProbeKind, probes: readonly Probe[], at: number, end: number): void {
+    const slots = this.#out[kind], start = at;
+    for (let index = at; index < end; index++) this.#write(probes[index]!, slots[index - start]!);
+    while (at < end) {
       const startMs = realTimeMs();
       const sent = sendMessages(
-        fd,
-        this.#memory.pointer(this.#out[at]!.message),
-        probes.length - at,
+        this.#sockets[kind],
+        this.#memory.pointer(slots[at - start]!.message),
+        end - at,
       );
       if (sent <= 0) {
         probes[at++]!.outcome = BUSY.has(-sent) ? "busy" : "refused";
@@ -221,79 +282,58 @@ export class ProbeSocket implements Disposable {
     }
   }
 
-  #write({ kind, to, bytes, sequence, tag }: Probe, { message, name, iovec, head }: OutSlot): void {
-    const { view, bytes: memory } = this.#memory;
-    const isEcho = kind === "echo" || kind === "near";
-    this.#memory.writeSocketAddress(name, this.#family, kind === "udp" ? CLOSED_PORT.udp : 0);
-    memory.set(to.toBytes(), name + SOCKADDR_ADDRESS[this.#family]);
-    memory.fill(0, head, head + ECHO_LEN);
-    let rest = 0;
-    if (isEcho) {
-      rest = bytes - QUOTED_IP_LEN[this.#family] - ECHO_LEN;
-      view.setUint8(head, ICMP_TYPE[this.#family].request);
-      view.setUint16(head + 4, this.#id);
-      view.setUint16(head + 6, sequence);
-      view.setUint32(head + 8, PROBE_MAGIC);
-      view.setUint32(head + 12, tag);
-      // The kernel does ICMPv6's checksum.
-      if (this.#family === 4) view.setUint16(head + 2, checksum(view, head));
-    } else if (kind === "plain") {
-      view.setUint16(head, this.#id);
-      view.setUint16(head + 2, CLOSED_PORT.plain);
-      // Without a checksum over IPv4 (RFC 768); over IPv6 the kernel does it in software.
-      view.setUint16(head + 4, DATAGRAM_LEN);
+  #write({ kind, to, bytes, sequence, tag }: Probe, { address, head, rest }: OutSlot): void {
+    for (let index = 0; index < address.length; index++) address[index] = to[index]!;
+    if (kind !== "echo" && kind !== "near") return;
+    const { view } = this.#memory;
+    view.setUint16(head + 6, sequence);
+    view.setUint32(head + 12, tag);
+    // The kernel does ICMPv6's checksum.
+    if (this.#family === 4) {
+      view.setUint16(head + 2, folded(this.#echoSum + sequence + (tag >>> 16) + (tag & 0xffff)));
     }
-    this.#memory.writeIovec(iovec, head, kind === "udp" ? DATAGRAM_LEN - UDP_LEN : ECHO_LEN);
-    this.#memory.writeIovec(iovec + IOVEC_LEN, this.#zeros, rest);
-    this.#memory.writeMessage(message, {
-      name,
-      nameLength: SOCKADDR_LEN[this.#family],
-      iovec,
-      iovecCount: rest > 0 ? 2 : 1,
-      control: 0,
-      controlLength: 0,
-    });
+    this.#memory.setIovecLength(rest, bytes - QUOTED_IP_LEN[this.#family] - ECHO_LEN);
   }
 
   /** Reads all that came since the last time. Throws a LinuxError. */
   receive(listener: ProbeListener): void {
     for (;;) {
-      for (const { message } of this.#in) {
-        this.#memory.setMessageName(message, SOCKADDR_LEN[this.#family]);
-        this.#memory.setMessageControl(message, CONTROL_LEN);
-      }
       const count = receiveMessages(
         this.#sockets.echo,
         this.#memory.pointer(this.#in[0]!.message),
         BATCH,
       );
-      for (let index = 0; index < count; index++) this.#read(this.#in[index]!, listener);
+      for (let index = 0; index < count; index++) {
+        const slot = this.#in[index]!;
+        this.#read(slot, listener);
+        // The kernel wrote there how much it used.
+        this.#memory.setMessageName(slot.message, SOCKADDR_LEN[this.#family]);
+        this.#memory.setMessageControl(slot.message, CONTROL_LEN);
+      }
       if (count < BATCH) return;
     }
   }
 
-  #read({ name, head, control }: InSlot, listener: ProbeListener): void {
-    const { view, bytes } = this.#memory;
+  #read({ address, head, control }: InSlot, listener: ProbeListener): void {
+    const { view, words } = this.#memory;
     const family = this.#family;
-    const address = name + SOCKADDR_ADDRESS[family];
-    const from = IpAddress.fromBytes(bytes.subarray(address, address + (family === 4 ? 4 : 16)));
-    const timespec = control + CMSGHDR_LEN;
-    const atMs = Number(view.getBigInt64(timespec, true)) * 1e3 +
-      view.getUint32(timespec + 8, true) / 1e6;
     // IPv6's messages come without the IP header.
     const icmp = head + (family === 4 ? (view.getUint8(head) & 15) * 4 : 0);
     const type = view.getUint8(icmp);
     const kinds = ICMP_TYPE[family];
-    if (type === kinds.request) return listener.onRequest(view.getUint32(icmp + 12), from);
-    if (type === kinds.reply) return listener.onAnswer(view.getUint16(icmp + 6), from, atMs);
+    if (type === kinds.request) return listener.onRequest(view.getUint32(icmp + 12), address);
+    const timespec = control + CMSGHDR_LEN >> 2;
+    const seconds = words[timespec + 1]! * 2 ** 32 + (words[timespec]! >>> 0);
+    const atMs = seconds * 1e3 + words[timespec + 2]! / 1e6;
+    if (type === kinds.reply) return listener.onAnswer(view.getUint16(icmp + 6), address, atMs);
     const quoted = icmp + ICMP_LEN + QUOTED_IP_LEN[family];
     if (type === kinds.expired) {
-      return listener.onExpired(view.getUint16(quoted + 6), from, atMs);
+      return listener.onExpired(view.getUint16(quoted + 6), address, atMs);
     }
     if (view.getUint8(icmp + 1) !== PORT_UNREACHABLE[family]) return;
     const port = view.getUint16(quoted + 2);
-    if (port === CLOSED_PORT.udp) listener.onClosed("udp", from, atMs);
-    else if (port === CLOSED_PORT.plain) listener.onClosed("plain", from, atMs);
+    if (port === CLOSED_PORT.udp) listener.onClosed("udp", address, atMs);
+    else if (port === CLOSED_PORT.plain) listener.onClosed("plain", address, atMs);
   }
 }
 
@@ -329,10 +369,8 @@ function localPort(family: Family, fd: FileDescriptor): number {
   return new DataView(any.buffer).getUint16(2);
 }
 
-/** The Internet checksum (RFC 1071) of an echo request whose other bytes are zeros. */
-function checksum(view: DataView, head: number): number {
-  let sum = 0;
-  for (let at = head; at < head + ECHO_LEN; at += 2) sum += view.getUint16(at);
-  sum = (sum & 0xffff) + (sum >>> 16);
-  return ~((sum & 0xffff) + (sum >>> 16)) & 0xffff;
+/** The Internet checksum of which a sum of 16-bit words is known (RFC 1071). */
+function folded(sum: number): number {
+  const once = (sum & 0xffff) + (sum >>> 16);
+  return ~((once & 0xffff) + (once >>> 16)) & 0xffff;
 }

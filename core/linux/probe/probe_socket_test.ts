@@ -37,7 +37,7 @@ function probe(kind: ProbeKind, to: string, changes: Partial<Probe> = {}): Probe
   const address = IpAddress.parse(to);
   return {
     kind,
-    to: address,
+    to: address.toBytes(),
     bytes: MIN_PROBE_BYTES[address.family],
     sequence: 7,
     tag: 5,
@@ -46,6 +46,8 @@ function probe(kind: ProbeKind, to: string, changes: Partial<Probe> = {}): Probe
     ...changes,
   };
 }
+
+const name = (address: Uint8Array) => `${IpAddress.fromBytes(address)}`;
 
 for (const family of FAMILIES) {
   rootTest(
@@ -78,11 +80,11 @@ for (const family of FAMILIES) {
       await eventually("all answers", () => {
         asking.receive({
           onAnswer: (sequence, from, atMs) => {
-            heard.push(`answer ${sequence} ${from}`);
+            heard.push(`answer ${sequence} ${name(from)}`);
             times.push(atMs);
           },
-          onExpired: (sequence, from) => void heard.push(`expired ${sequence} ${from}`),
-          onClosed: (kind, from) => void heard.push(`closed ${kind} ${from}`),
+          onExpired: (sequence, from) => void heard.push(`expired ${sequence} ${name(from)}`),
+          onClosed: (kind, from) => void heard.push(`closed ${kind} ${name(from)}`),
           onRequest: () => void heard.push("request"),
         });
         return heard.length >= wanted.length;
@@ -99,7 +101,7 @@ for (const family of FAMILIES) {
         onAnswer: () => void requests.push("answer"),
         onExpired: () => void requests.push("expired"),
         onClosed: () => void requests.push("closed"),
-        onRequest: (tag, from) => void requests.push(`${tag} ${from}`),
+        onRequest: (tag, from) => void requests.push(`${tag} ${name(from)}`),
       });
       assert.deepEqual(new Set(requests), new Set([`5 ${HERE[family]}`]));
     },

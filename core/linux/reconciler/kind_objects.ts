@@ -4,7 +4,8 @@
  * @module
  */
 
-import { type PackedRow, PackedRows, withRoom } from "../../packed_rows.ts";
+import { type PackedRow, PackedRows } from "../../packed_rows.ts";
+import { withRoom } from "../../row_index.ts";
 import type { KernelItem, Wanted, WantedObjects } from "./kernel_table.ts";
 
 /**

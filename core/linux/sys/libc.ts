@@ -34,6 +34,7 @@ const SIGNATURES = {
     result: "i32",
     nonblocking: true,
   },
+  pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
   readdir: { parameters: ["pointer"], result: "pointer" },
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" },

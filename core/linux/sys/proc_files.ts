@@ -7,7 +7,7 @@
 
 import { throwDefect } from "../../errors.ts";
 import { O_CLOEXEC, O_RDONLY, O_WRONLY } from "../uapi/socket.ts";
-import { checked, cString, errno, libc, open, read, write } from "./libc.ts";
+import { checked, cString, errno, type FileDescriptor, libc, open, read, write } from "./libc.ts";
 import { LinuxError } from "./linux_error.ts";
 
 /** A file's text. Throws a LinuxError that names the path, ENOENT if there is no such file. */
@@ -20,6 +20,34 @@ export function readProcFile(path: string): string {
     const length = read(file, chunk);
     if (length <= 0) return text + decoder.decode();
     text += decoder.decode(chunk.subarray(0, length), { stream: true });
+  }
+}
+
+/**
+ * A short file that stays open, and whose text the kernel writes anew for each reading: in a quarter of the system calls.
+ * Of a file under `/proc/net` that is in the network namespace in which it was opened.
+ */
+export class OpenProcFile implements Disposable {
+  readonly #fd: FileDescriptor;
+  readonly #chunk = new Uint8Array(4096);
+
+  /** Opens it. Throws a LinuxError that names the path, ENOENT if there is no such file. */
+  constructor(path: string) {
+    this.#fd = open(path, O_RDONLY | O_CLOEXEC);
+  }
+
+  /** Its text as it is now, of which what is beyond 4 KB is left out. Throws a LinuxError. */
+  read(): string {
+    const length = checked(
+      libc.pread(this.#fd.fd, this.#chunk, BigInt(this.#chunk.length), 0n),
+      "pread",
+    );
+    return length > 0 ? new TextDecoder().decode(this.#chunk.subarray(0, Number(length))) : "";
+  }
+
+  /** Closes it. */
+  [Symbol.dispose](): void {
+    this.#fd[Symbol.dispose]();
   }
 }
 

@@ -91,6 +91,11 @@ export class PacketMemory {
     this.words[word + 3] = 0;
   }
 
+  /** Sets how many bytes the `struct iovec` at `at` tells of. */
+  setIovecLength(at: number, byteLength: number): void {
+    this.words[(at >> 2) + 2] = byteLength;
+  }
+
   /** Reads a `struct iovec` back. */
   readIovec(at: number): { readonly offset: number; readonly byteLength: number } {
     return {

@@ -24,7 +24,7 @@ export const IFF_UP = 0x1, IFF_LOOPBACK = 0x8, IFF_RUNNING = 0x40, IFF_PROMISC =
 export const IFF_LOWER_UP = 0x10000;
 export const IFLA_ADDRESS = 1, IFLA_IFNAME = 3, IFLA_MTU = 4, IFLA_MASTER = 10;
 export const IFLA_PROTINFO = 12, IFLA_TXQLEN = 13, IFLA_OPERSTATE = 16, IFLA_LINKINFO = 18;
-export const IFLA_IFALIAS = 20;
+export const IFLA_IFALIAS = 20, IFLA_GROUP = 27;
 export const IFLA_NET_NS_FD = 28, IFLA_EXT_MASK = 29;
 export const IFLA_INFO_KIND = 1, IFLA_INFO_DATA = 2;
 export const IFLA_BRPORT_MODE = 4;

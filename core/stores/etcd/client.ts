@@ -9,6 +9,7 @@ import type { Etcd3, IRangeRequest, IWatchResponse } from "etcd3";
 import type { Buffer } from "node:buffer";
 import {
   Backoff,
+  clockAheadMs,
   type Logger,
   MAX_SLEEP_MS,
   messageOf,
@@ -21,7 +22,7 @@ import {
 import { DroppedError, Endpoint, type EndpointOptions, httpStatus } from "./endpoint.ts";
 import { answeredBy, CallError, type CallOptions, GRPC } from "./etcd3.ts";
 import { type RangeAnswer, readRangeAnswer } from "./range_answer.ts";
-import { explainTls, readAlert } from "./tls.ts";
+import { denoTls, explainTls, readAlert, readCredentials } from "./tls.ts";
 
 /** Waits between rounds of attempts: short enough that etcd's return is noticed soon. */
 const RETRY = { minMs: 100, maxMs: 1_000, jitter: 0.5 };
@@ -280,6 +281,26 @@ export class EtcdClient implements AsyncDisposable {
         this.#closed.signal.throwIfAborted();
         throw error;
       }
+    }
+  }
+
+  /**
+   * How far this host's clock is ahead of the server's that answered last, in milliseconds; `undefined` if it does not
+   * tell. gRPC tells no time, but the port speaks HTTP as well, unless `--listen-client-http-urls` names another.
+   */
+  async clockAheadMs(signal: AbortSignal): Promise<number | undefined> {
+    const { url } = this.#endpoints[0]!;
+    using client = Deno.createHttpClient(
+      denoTls(readCredentials(this.#options, this.#options.names)),
+    );
+    try {
+      const response = await fetch(new URL("/version", url), { client, signal });
+      await response.body?.cancel();
+      return response.ok ? clockAheadMs(response.headers) : undefined;
+    } catch (error) {
+      // Whatever keeps fetch from an answer is a TypeError.
+      if (!(error instanceof TypeError)) throwDefect(error);
+      return undefined;
     }
   }
 

@@ -381,6 +381,11 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     return new Map(kvs.map(({ key, value }) => [`${key}`.slice(this.#notes.length), `${value}`]));
   }
 
+  /** See {@link LeaseStore.clockAheadMs}. */
+  async clockAheadMs(signal: AbortSignal): Promise<number | undefined> {
+    return await this.#client.clockAheadMs(signal);
+  }
+
   /** See {@link LeaseStore.reconnect}. */
   reconnect(): void {
     this.#client.reconnect();

@@ -1,5 +1,8 @@
 import { EtcdServer } from "../../../tests/support/etcd_server.ts";
 import { leaseStoreContract } from "../../../tests/contracts/lease_store.ts";
+import assert from "node:assert/strict";
+import { RecordingLog } from "../../../tests/support/recording_log.ts";
+import { NEVER } from "../../../tests/support/wait.ts";
 import { expiryMs, formatLeaseValue, type Lease } from "../../mod.ts";
 import { EtcdStore } from "./mod.ts";
 
@@ -36,4 +39,29 @@ leaseStoreContract("etcd", async () => {
     },
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
+});
+
+Deno.test("etcd tells the time by HTTP; one that does not, or is away, is none that is wrong", async () => {
+  const aheadMs = async (endpoint: string) => {
+    await using store = EtcdStore.open({
+      endpoints: [endpoint],
+      prefix: PREFIX,
+      log: new RecordingLog(),
+    });
+    return await store.clockAheadMs(NEVER);
+  };
+  await using server = await EtcdServer.start();
+  assert.ok(Math.abs((await aheadMs(server.url))!) < 3_000);
+  await server.stop();
+  assert.equal(await aheadMs(server.url), undefined);
+  const date = new Date(Date.now() + 3_600_000).toUTCString();
+  let status = 200;
+  await using other = Deno.serve(
+    { port: 0, hostname: "127.0.0.1", onListen() {} },
+    () => new Response("", { status, headers: { date } }),
+  );
+  const url = `http://127.0.0.1:${other.addr.port}`;
+  assert.ok(Math.abs((await aheadMs(url))! + 3_600_000) < 3_000);
+  status = 404;
+  assert.equal(await aheadMs(url), undefined);
 });

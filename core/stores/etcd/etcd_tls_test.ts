@@ -83,6 +83,8 @@ async function useStore(
     server.ctl("put", `${PREFIX}/subnets/${late.key}`, formatLeaseValue(late));
     await follower.sees(held.key, late.key);
     server.ctl("del", `${PREFIX}/subnets/${late.key}`);
+    const aheadMs = await store.clockAheadMs(NEVER);
+    assert.ok(Math.abs(aheadMs!) < 3_000, `${aheadMs}`);
   } finally {
     ending.abort();
     await follower.done;

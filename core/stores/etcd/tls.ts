@@ -51,6 +51,18 @@ export interface Credentials {
   readonly key?: Buffer;
 }
 
+/** Credentials as Deno's own functions take them. */
+export function denoTls({ ca, cert, key }: Credentials): Deno.TlsCertifiedKeyPem | {
+  caCerts?: string[];
+} {
+  return {
+    ...ca === undefined ? {} : { caCerts: [ca.toString()] },
+    ...cert === undefined || key === undefined
+      ? {}
+      : { cert: cert.toString(), key: key.toString() },
+  };
+}
+
 /**
  * Reads the files. Throws a ConfigError that names the file which can't be used: it can't be read, it is something
  * else, it does not belong to the other, or it has expired.
@@ -140,15 +152,11 @@ export async function readAlert(
   const { hostname, port } = new URL(url);
   const ending = new AbortController();
   try {
-    const { ca, cert, key } = readCredentials(files, names);
     using connection = await Deno.connectTls({
       hostname: hostname.replace(/^\[(.*)\]$/, "$1"),
       port: Number(port),
       alpnProtocols: ["h2"],
-      ...(ca === undefined ? {} : { caCerts: [ca.toString()] }),
-      ...(cert === undefined || key === undefined
-        ? {}
-        : { cert: cert.toString(), key: key.toString() }),
+      ...denoTls(readCredentials(files, names)),
     });
     const alert = connection.handshake().then(() => connection.read(new Uint8Array(1)));
     await Promise.race([alert, sleep(ALERT_TIMEOUT_MS, ending.signal)]);

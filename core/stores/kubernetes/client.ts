@@ -6,6 +6,7 @@
  */
 
 import {
+  clockAheadMs,
   ConfigError,
   type Logger,
   Outage,
@@ -28,6 +29,13 @@ const MAX_RETRY_MS = 1_000;
 const MAX_REFUSED_MS = 5_000;
 /** The longest wait that a server is granted. */
 const MAX_RETRY_AFTER_MS = 60_000;
+
+/** The shortest time in which nothing is heard before a server has to show that it is there … */
+const MIN_QUIET_MS = 4_000;
+/** … the longest … */
+const MAX_QUIET_MS = 10_000;
+/** … and the time between these for a number of nodes, which all ask. Where there are many, news come more often. */
+const QUIET_MS_PER_NODE = 2;
 
 /** How to reach a cluster. */
 export interface ClientOptions {
@@ -74,6 +82,8 @@ export class KubernetesClient implements AsyncDisposable {
   /** Whether the server ever answered. */
   #answered = false;
   #clockAheadMs: number | undefined;
+  /** About how many nodes have watches on the cluster. */
+  nodes = 0;
 
   /** Nothing is read or connected yet. */
   constructor(options: ClientOptions) {
@@ -120,9 +130,7 @@ export class KubernetesClient implements AsyncDisposable {
       this.#options.metrics.requests.add();
       try {
         using answer = await this.#send(call, ending);
-        // HTTP tells the second in which the answer was made (RFC 9110, section 6.6.1).
-        const date = Date.parse(answer.headers.get("date") ?? "");
-        if (!Number.isNaN(date)) this.#clockAheadMs = Date.now() - date;
+        this.#clockAheadMs = clockAheadMs(answer.headers);
         if (answer.status < 300) {
           const result = await read(answer);
           this.#worked(call);
@@ -226,7 +234,11 @@ export class KubernetesClient implements AsyncDisposable {
     this.#renew = false;
     this.#server = access.server;
     const transport = await openTransport(access, this.#turn++, resolve);
-    const connection = new Connection(transport, (signal) => authorization(access, signal));
+    const connection = new Connection(
+      transport,
+      () => Math.min(Math.max(this.nodes * QUIET_MS_PER_NODE, MIN_QUIET_MS), MAX_QUIET_MS),
+      (signal) => authorization(access, signal),
+    );
     return { access, connection };
   }
 

@@ -8,9 +8,7 @@
 import { sleep, throwUnlessAborted } from "../../mod.ts";
 import { type Transport, TransportError, type TransportRequest } from "./transport.ts";
 
-/** How long nothing may be heard, with an answer due, before the server is asked whether it is there … */
-const QUIET_MS = 4_000;
-/** … and within what time it has to say so. */
+/** How long a server that was asked whether it is there has to say so. */
 const PROBE_MS = 4_000;
 
 /** How much is read at once. */
@@ -67,6 +65,7 @@ export class Answer implements Disposable {
 /** A transport under watch. It ends when it is disposed of, or the server falls silent. */
 export class Connection implements Disposable {
   readonly #transport: Transport;
+  readonly #quietMs: () => number;
   readonly #identity: (signal: AbortSignal) => Promise<Readonly<Record<string, string>>>;
   readonly #ending = new AbortController();
   /** How many answers are due, or being read. */
@@ -77,14 +76,17 @@ export class Connection implements Disposable {
   /**
    * Watches over a transport, which it owns.
    *
+   * @param quietMs how long nothing may be heard, with an answer due, before the server is asked whether it is there
    * @param identity the headers that say who asks. After a request of nobody's a server has its client open another
    * connection (Kubernetes' UnauthenticatedHTTP2DOSMitigation): then it would be that one that was asked
    */
   constructor(
     transport: Transport,
+    quietMs: () => number,
     identity: (signal: AbortSignal) => Promise<Readonly<Record<string, string>>>,
   ) {
     this.#transport = transport;
+    this.#quietMs = quietMs;
     this.#identity = identity;
   }
 
@@ -155,8 +157,8 @@ export class Connection implements Disposable {
   async #watchOver(over: AbortSignal): Promise<void> {
     for (;;) {
       const quietMs = performance.now() - this.#heardAtMs;
-      if (!await sleep(QUIET_MS - quietMs, over)) return;
-      if (performance.now() - this.#heardAtMs < QUIET_MS) continue;
+      if (!await sleep(this.#quietMs() - quietMs, over)) return;
+      if (performance.now() - this.#heardAtMs < this.#quietMs()) continue;
       const late = new AbortController();
       const timer = setTimeout(() => late.abort(), PROBE_MS);
       try {
@@ -175,7 +177,7 @@ export class Connection implements Disposable {
         if (over.aborted) return throwUnlessAborted(error, over);
         if (!late.signal.aborted && !(error instanceof TransportError)) throw error;
         // What was due came meanwhile: it is only slow, or this machine is.
-        if (performance.now() - this.#heardAtMs < QUIET_MS) continue;
+        if (performance.now() - this.#heardAtMs < PROBE_MS) continue;
         this.end(new TransportError("it has fallen silent", { cause: error }));
         return;
       } finally {

@@ -281,6 +281,7 @@ export class KubernetesStore implements LeaseStore {
     const table = new LeaseTable(this.#names, this.#log);
     for await (const news of follower.follow(ending)) {
       const event = table.apply(news);
+      this.#client.nodes = table.size;
       if (event !== undefined) yield event;
       const nodes = news.kind === "snapshot" ? news.nodes : news.put;
       for (const node of nodes) if (node.name === this.#own.name) this.#own.saw(node);
@@ -315,7 +316,9 @@ export class KubernetesStore implements LeaseStore {
   }
 
   /** See {@link LeaseStore.clockAheadMs}. */
-  get clockAheadMs(): number | undefined {
+  async clockAheadMs(signal: AbortSignal): Promise<number | undefined> {
+    // Any answer tells.
+    await this.#own.read(signal);
     return this.#client.clockAheadMs;
   }
 

@@ -24,6 +24,11 @@ export class LeaseTable {
     this.#log = log;
   }
 
+  /** How many nodes hold a lease. */
+  get size(): number {
+    return this.#leases.size;
+  }
+
   /** Takes news and tells what it means for the leases; `undefined` if it means nothing. */
   apply(news: NodeNews): LeaseEvent | undefined {
     if (news.kind === "snapshot") {

@@ -19,17 +19,22 @@ const EVENTS = "/api/v1/namespaces/default/events";
 /** Creates what is not there (server-side apply); JSON is YAML. */
 const APPLY = "application/apply-patch+yaml";
 const REASON = { trouble: "PeersInTrouble", none: "PeersAreWell" } as const;
-/** So many notes are read; of more trouble nobody needs to know everything. */
-const MAX_NOTES = 1000;
+/** How many notes are read with one request. */
+const PAGE_NOTES = 200;
+/** Without what is for people. */
+const METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 /** How long a name of an Event may be. */
 const MAX_NAME = 253;
 const SUFFIX = ".denim";
 
-const event = z.object({
-  reason: z.string().optional(),
+const event = z.object({ reason: z.string().optional() });
+const told = z.object({
   metadata: z.object({ annotations: z.record(z.string(), z.string()).optional() }),
 });
-const events = z.object({ items: z.array(event).nullable() });
+const page = z.object({
+  metadata: z.object({ continue: z.string().optional() }).optional(),
+  items: z.array(told).nullable(),
+});
 const stored = z.object({ key: z.string(), until: z.number(), text: z.string() });
 
 /** The notes of a cluster's nodes, of which one is this node's to write. */
@@ -132,34 +137,46 @@ export class NodeNotes {
     }
   }
 
-  /** The notes' texts by the keys of the nodes' leases; `undefined` if denim may not read them. */
+  /**
+   * The notes' texts by the keys of the nodes' leases; `undefined` if denim may not read them. All of them: how many
+   * nodes find the same decides on what follows.
+   */
   async read(signal: AbortSignal): Promise<ReadonlyMap<string, string> | undefined> {
+    const notes = new Map<string, string>();
+    let next = "";
+    do {
+      let found: z.infer<typeof page>;
+      try {
+        found = await this.#page(next, signal);
+      } catch (error) {
+        if (error instanceof RefusedError && error.status === 403) return undefined;
+        throw error;
+      }
+      for (const { metadata: { annotations = {} } } of found.items ?? []) {
+        const note = stored.safeParse(parseJson(annotations[this.#names.note])).data;
+        if (note !== undefined && note.until > Date.now()) notes.set(note.key, note.text);
+      }
+      next = found.metadata?.continue ?? "";
+    } while (next !== "");
+    return notes;
+  }
+
+  async #page(next: string, signal: AbortSignal): Promise<z.infer<typeof page>> {
     const query = new URLSearchParams({
       fieldSelector: `involvedObject.kind=Node,reason=${REASON.trouble}`,
-      limit: `${MAX_NOTES}`,
+      limit: `${PAGE_NOTES}`,
+      continue: next,
     });
-    let found: z.infer<typeof events>;
-    try {
-      found = await this.#client.request(
-        {
-          verb: "list",
-          resource: "events",
-          optional: true,
-          path: `${EVENTS}?${query}`,
-          accept: "application/json",
-        },
-        (answer) => readAs(events, answer),
-        signal,
-      );
-    } catch (error) {
-      if (error instanceof RefusedError && error.status === 403) return undefined;
-      throw error;
-    }
-    return new Map(
-      (found.items ?? []).flatMap(({ metadata: { annotations = {} } }) => {
-        const note = stored.safeParse(parseJson(annotations[this.#names.note])).data;
-        return note === undefined || note.until <= Date.now() ? [] : [[note.key, note.text]];
-      }),
+    return await this.#client.request(
+      {
+        verb: "list",
+        resource: "events",
+        optional: true,
+        path: `${EVENTS}?${query}`,
+        accept: METADATA_LIST,
+      },
+      (answer) => readAs(page, answer),
+      signal,
     );
   }
 }

@@ -74,6 +74,8 @@ import {
 const OPEN_TIMEOUT_MS = 10_000;
 /** How often a watch looks at the file although no process signalled a change. */
 const POLL_MS = 1000;
+/** Looks that are as near as this in time, as those of one tick, are one, in milliseconds. */
+const TOGETHER_MS = 20;
 /** A file that was written so short a time ago may be written again without looking another. */
 const FRESH_MS = 2_000;
 /** How long a use is tried again while another process has the lock. */
@@ -148,6 +150,10 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
   #knownNetConf: string | undefined;
   /** The leases that this store's node acquired through it, by key. */
   readonly #own = new Map<string, Lease>();
+  #looked: { readonly atMs: number; readonly version: FileVersion | undefined } = {
+    atMs: -Infinity,
+    version: undefined,
+  };
   /** The last revision that was read or written. */
   #lastRevision = 0;
 
@@ -217,6 +223,15 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
     return { count: this.#changes.count, version: versionOf(this.#path), atMs: Date.now() };
   }
 
+  /** The file as it is, or as it was a moment ago: watches look at it together. */
+  #lookTogether(): FileVersion | undefined {
+    const nowMs = performance.now();
+    if (nowMs - this.#looked.atMs > TOGETHER_MS) {
+      this.#looked = { atMs: nowMs, version: versionOf(this.#path) };
+    }
+    return this.#looked.version;
+  }
+
   /**
    * Waits until the file may say something else than at a moment, or some time is over. False once the signal is aborted.
    */
@@ -233,7 +248,7 @@ export class SqliteStore implements LeaseStore, LeaseAdmin {
       if (waitMs === leftMs || this.#changes.count !== count) return true;
       // Another write in the same tick of the file system's clock would not show.
       const isFresh = atMs - (version?.writtenAtMs ?? Infinity) < FRESH_MS;
-      if (isFresh || versionOf(this.#path)?.text !== version?.text) return true;
+      if (isFresh || this.#lookTogether()?.text !== version?.text) return true;
     }
   }
 
@@ -730,18 +745,20 @@ interface FileMoment {
   /** How many changes had been signalled. */
   readonly count: number;
   /** The file; `undefined` if it was not there. */
-  readonly version: ReturnType<typeof versionOf>;
+  readonly version: FileVersion | undefined;
   /** The time, in milliseconds since 1970. */
   readonly atMs: number;
 }
 
-/**
- * What tells a file, and which files lie beside it, from itself after another write; and when that was. `undefined` if it is
- * not there.
- */
-function versionOf(
-  path: string,
-): { readonly text: string; readonly writtenAtMs: number } | undefined {
+/** What tells a file, and which files lie beside it, from itself after another write. */
+interface FileVersion {
+  readonly text: string;
+  /** When that was, in milliseconds since 1970. */
+  readonly writtenAtMs: number;
+}
+
+/** `undefined` if it is not there. */
+function versionOf(path: string): FileVersion | undefined {
   try {
     const infos = [path, dirname(path)].map((name) => Deno.statSync(name));
     const parts = infos.map(({ ino, size, mtime, ctime }) =>
