@@ -18,8 +18,12 @@ const MESSAGE_BYTES = 64 * 1024;
 
 /** Takes the events of a {@link Monitor}. */
 export interface MonitorListener {
-  /** One message. The reader is valid until this returns. */
-  onMessage(reader: MessageReader): void;
+  /**
+   * One message. The reader is valid until this returns.
+   *
+   * @param isOld whether it was there before the latest {@link Monitor.hold}
+   */
+  onMessage(reader: MessageReader, isOld: boolean): void;
   /** The kernel dropped events, because the socket's buffer was full (ENOBUFS). */
   onLost(): void;
 }
@@ -29,6 +33,9 @@ export class Monitor implements Disposable {
   readonly #fd: FileDescriptor;
   readonly #buffer = new Uint8Array(new ArrayBuffer(MESSAGE_BYTES));
   #listeners: MonitorListener[] = [];
+  /** What was taken from the socket and is not handed on yet; and whether the kernel had dropped events by then. */
+  #held: Uint8Array<ArrayBuffer>[] = [];
+  #heldLost = false;
   #receiving: Promise<void> | undefined;
 
   /**
@@ -67,13 +74,26 @@ export class Monitor implements Disposable {
   }
 
   async #receive(signal: AbortSignal): Promise<void> {
-    const onMessage = (reader: MessageReader) => {
-      for (const listener of this.#listeners) listener.onMessage(reader);
+    const onMessage = (reader: MessageReader, isOld: boolean) => {
+      for (const listener of this.#listeners) listener.onMessage(reader, isOld);
     };
     const onLost = () => {
       for (const listener of this.#listeners) listener.onLost();
     };
+    // Whoever begins to listen at the same time hears what is held, too.
+    await Promise.resolve();
     while (await this.next(signal, onMessage, onLost));
+  }
+
+  /**
+   * Takes note of what the kernel has reported until now: who listens later is told that it is old. Call it before all is
+   * listed that events are about.
+   */
+  hold(): void {
+    const onLost = () => this.#heldLost = true;
+    for (let length; (length = this.#receiveNow(onLost)) >= 0;) {
+      this.#held.push(this.#buffer.slice(0, length));
+    }
   }
 
   /**
@@ -82,22 +102,34 @@ export class Monitor implements Disposable {
    */
   async next(
     signal: AbortSignal,
-    onMessage: (reader: MessageReader) => void,
+    onMessage: (reader: MessageReader, isOld: boolean) => void,
     onLost: () => void,
   ): Promise<boolean> {
+    const held = this.#held;
+    this.#held = [];
+    if (this.#heldLost) onLost();
+    this.#heldLost = false;
+    for (const bytes of held) {
+      const reader = new MessageReader(bytes, bytes.length);
+      while (reader.next()) onMessage(reader, true);
+    }
     if (!await inputOn(this.#fd, signal)) return false;
+    for (let length; (length = this.#receiveNow(onLost)) >= 0;) {
+      const reader = new MessageReader(this.#buffer, length);
+      while (reader.next()) onMessage(reader, false);
+    }
+    return true;
+  }
+
+  /** Receives what is there, and returns its length; -1 if there is nothing. */
+  #receiveNow(onLost: () => unknown): number {
     for (;;) {
-      let length;
       try {
-        length = receive(this.#fd, this.#buffer, MSG_DONTWAIT);
+        return receive(this.#fd, this.#buffer, MSG_DONTWAIT);
       } catch (error) {
         if (!(error instanceof LinuxError) || error.errno !== ENOBUFS) throw error;
         onLost();
-        continue;
       }
-      if (length < 0) return true;
-      const reader = new MessageReader(this.#buffer, length);
-      while (reader.next()) onMessage(reader);
     }
   }
 }

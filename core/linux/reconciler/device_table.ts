@@ -262,11 +262,14 @@ export class DeviceTable implements KernelTable<Link, Link | FoundLink> {
   /** See {@link KernelTable.listen}. */
   listen(listener: TableListener<Link | FoundLink>, signal: AbortSignal): Promise<void> {
     return this.#options.monitor.listen({
-      onMessage: (reader) => {
+      onMessage: (reader, isOld) => {
         const { type } = reader;
         if (type !== LINK_MESSAGES.new && type !== LINK_MESSAGES.del) return;
         const link = parseLink(reader);
-        if (link !== undefined) this.#onEvent(link, type === LINK_MESSAGES.del, listener);
+        if (link === undefined) return;
+        // What a device had lost by then was found by the comparison of everything.
+        const heard = isOld ? { ...listener, restored: () => {} } : listener;
+        this.#onEvent(link, type === LINK_MESSAGES.del, heard);
       },
       onLost: () => {
         listener.lost();

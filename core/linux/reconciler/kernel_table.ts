@@ -221,6 +221,8 @@ export interface KernelTables extends Disposable {
   readonly derivations?: Readonly<Record<string, Derivation>>;
   /** The cluster's networks, by which tables tell what is denim's. */
   networks?: readonly PodNetwork[];
+  /** Called before all tables are compared for the first time: what is restored until then is compared with all else. */
+  begin?(): void;
   /** Runs a function where the tables' kernel is, such as in their network namespace; in place unless given. */
   inside?<T>(pass: () => T extends Promise<unknown> ? never : T): T;
   /** Told of each event about an object that is neither wanted nor denim's. */

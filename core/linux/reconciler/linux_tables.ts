@@ -102,6 +102,7 @@ export class LinuxTables implements KernelTables {
   /** See {@link KernelTables.networks}. */
   networks: readonly PodNetwork[] = [];
   readonly #open: DisposableStack;
+  readonly #monitor: Monitor;
   readonly #namespace: NetworkNamespace;
   readonly #onUnderlay: (news: UnderlayNews) => void;
 
@@ -117,6 +118,7 @@ export class LinuxTables implements KernelTables {
     const groups = [LINK_MESSAGES, FORWARDING_MESSAGES, ...kinds.map(({ messages }) => messages)]
       .flatMap(({ groups }) => groups);
     const monitor = open.use(new Monitor(socket.portId, NETLINK_ROUTE, new Set(groups)));
+    this.#monitor = monitor;
     const links = new Links();
     const podBridge = new PodBridge({ socket, monitor, links, networks: () => this.networks });
     const context = this.#context(links, podBridge, desired);
@@ -189,6 +191,11 @@ export class LinuxTables implements KernelTables {
         return networks();
       },
     };
+  }
+
+  /** See {@link KernelTables.begin}. The events of devices that this run has just made would have all compared once more. */
+  begin(): void {
+    this.#monitor.hold();
   }
 
   /** See {@link KernelTables.inside}: a TUN device is made, and a setting written, where the thread is. */

@@ -247,6 +247,7 @@ export class Reconciler<Want extends KernelItem = KernelObject> implements Dispo
    * flanneld, left on denim's devices is taken over if it is right, and removed if no owner wants it.
    */
   check(): ReconcileResult {
+    if (!this.#loaded) this.#kernel.begin?.();
     this.#loaded = true;
     return this.#attempt(this.#tables);
   }
