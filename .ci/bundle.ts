@@ -29,7 +29,6 @@ export const MAIN = `${ROOT}/agent/main.ts`;
 const APART = [
   "agent/large_commands.ts",
   "core/stores/etcd/mod.ts",
-  "core/stores/kubernetes/http2_transport.ts",
   "core/stores/kubernetes/kubeconfig.ts",
   "core/stores/kubernetes/mod.ts",
 ].map((path) => `${ROOT}/${path}`);
@@ -62,8 +61,8 @@ const WRITTEN = {
  */
 export async function bundle(folder: string, main: string = MAIN): Promise<void> {
   const build = JSON.stringify({ revision: revision() });
-  const write = (options: esbuild.BuildOptions) =>
-    esbuild.build({
+  const write = async (options: esbuild.BuildOptions) => {
+    const { outputFiles } = await esbuild.build({
       ...WRITTEN,
       // `denim install` reads it.
       banner: { js: `// ${build}` },
@@ -71,8 +70,14 @@ export async function bundle(folder: string, main: string = MAIN): Promise<void>
       define: { "globalThis.denimBuild": build },
       logLevel: "silent",
       outdir: folder,
+      write: false,
       ...options,
     });
+    for (const { path, text } of outputFiles!) {
+      Deno.mkdirSync(dirname(path), { recursive: true });
+      Deno.writeTextFileSync(path, whenUsed(text));
+    }
+  };
   using scratch = new Scratch();
   try {
     const [agent] = scratch.bundle([main, ...APART], "--code-splitting", "--external", PLUGIN);
@@ -180,6 +185,11 @@ function withRequires(text: string): string {
       /^import \{ createRequire as (\w+) \} from "node:module";\nvar __require = \1\(import\.meta\.url\);$/m,
       "var __require = (name) => process.getBuiltinModule(name);",
     );
+}
+
+/** Deno reads at the start, and keeps, what is imported by a name that it can read from the text. */
+function whenUsed(text: string): string {
+  return text.replace(/\bimport\(("\.[^"]*")\)/g, "import(String($1))");
 }
 
 /** Puts workers' texts where their URLs are. */

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { dirname, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { bundle } from "./bundle.ts";
 import { ROOT } from "./source_files.ts";
 import { TempFolder } from "../tests/support/temp_folder.ts";
@@ -75,6 +76,15 @@ Deno.test("a bundle is a folder that needs nothing beside it", async (t) => {
   await t.step("a question to the agent loads some KB", () => {
     const size = loadedBy(agent).reduce((sum, file) => sum + texts.get(file)!.length, 0);
     assert.ok(size < 60_000, `${size}`);
+  });
+  await t.step("Deno itself loads no more of it", () => {
+    const { stdout } = new Deno.Command(Deno.execPath(), { args: ["info", "--json", agent] })
+      .outputSync();
+    const { modules } = JSON.parse(new TextDecoder().decode(stdout));
+    assert.deepEqual(
+      modules.map(({ specifier }: { specifier: string }) => fileURLToPath(specifier)).sort(),
+      loadedBy(agent).toSorted(),
+    );
   });
   await t.step("a store is not in what those load that use another", () => {
     const [commands] = partWith("<title>denim</title>");

@@ -145,6 +145,27 @@ rootTest("an agent that is killed before each step of an ADD: the plugin does it
   }
 });
 
+for (const atOnce of [1, 3]) {
+  rootTest(
+    `an agent that is killed before each step of DELs, ${atOnce} at once: the plugin does them`,
+    async () => {
+      for (let at = 1;;) {
+        using node = new PluginNode({ dualStack: true });
+        const pods = Array.from({ length: atOnce }, () => node.pod());
+        for (const pod of pods) node.succeed("ADD", pod);
+        const log = `${node.directory}/step`, alone = `${node.directory}/alone`;
+        await node.startAgent(programOf("killed_agent.ts", `${at}`, log, node.calls));
+        node.writeLauncher(`sh -c ': >"$0"; exec "$@"' ${alone} ${PLUGIN.join(" ")}`);
+        await all(pods.map(async (pod) => assert.deepEqual(await node.run("DEL", pod), DONE)));
+        assert.deepEqual(node.leftovers(), [], existsSync(log) ? Deno.readTextFileSync(log) : "");
+        if (existsSync(log)) at++;
+        // On a busy machine a script may find the agent late.
+        else if (!existsSync(alone)) return assert.ok(at > 8, `${at} steps`);
+      }
+    },
+  );
+}
+
 rootTest("DELs that wait for an agent at the same time are done together", async () => {
   using node = new PluginNode();
   await node.startAgent();

@@ -5,24 +5,28 @@
  * @module
  */
 
-import http2 from "node:http2";
-import { isIP } from "node:net";
-import tls from "node:tls";
+import type { ClientHttp2Session } from "node:http2";
+import { IpAddress } from "../../mod.ts";
 import type { Access } from "./access.ts";
 import { explain, type Transport, TransportError, type TransportRequest } from "./transport.ts";
 
+/** The stream is not needed any longer (RFC 9113, section 7). */
+const CANCEL = 0x8;
+
 /**
- * Opens a transport with one connection; the server is connected to at once.
+ * Opens a transport with one connection; the server is connected to at once. Node's modules are loaded for those alone
+ * who come here.
  *
  * @param address the address to connect to; what the URL's host leads to unless given
  */
-export function openHttp2Transport(access: Access, address?: string): Transport {
+export async function openHttp2Transport(access: Access, address?: string): Promise<Transport> {
+  const [http2, tls] = [await import("node:http2"), await import("node:tls")];
   const { ca, cert, key, insecure, serverName } = access.tls;
   const { origin, hostname, port, pathname } = new URL(access.server);
   const base = pathname.replace(/\/$/, "");
   const host = hostname.replace(/^\[|\]$/g, "");
   // No IP address may stand there (RFC 6066, section 3), and none is needed: only a name has a choice.
-  const servername = serverName ?? (isIP(host) === 0 ? host : undefined);
+  const servername = serverName ?? (IpAddress.tryParse(host) === undefined ? host : undefined);
   let failure: TransportError | undefined;
   const session = http2.connect(origin, {
     createConnection: () =>
@@ -49,7 +53,7 @@ export function openHttp2Transport(access: Access, address?: string): Transport 
 }
 
 function answer(
-  session: http2.ClientHttp2Session,
+  session: ClientHttp2Session,
   base: string,
   { method, path, headers, body, signal }: TransportRequest,
   hungUp: () => TransportError,
@@ -72,7 +76,7 @@ function answer(
     reject(error);
     controller.error(error);
   };
-  const end = () => stream.close(http2.constants.NGHTTP2_CANCEL);
+  const end = () => stream.close(CANCEL);
   const onAbort = () => {
     finish(signal.reason);
     end();

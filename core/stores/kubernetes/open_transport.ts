@@ -5,9 +5,9 @@
  */
 
 import { lookup } from "node:dns/promises";
-import { isIP } from "node:net";
-import { ConfigError, FAMILIES, messageOf } from "../../mod.ts";
+import { ConfigError, FAMILIES, type Family, IpAddress, messageOf } from "../../mod.ts";
 import type { Access } from "./access.ts";
+import { openHttp2Transport } from "./http2_transport.ts";
 import { explain, type Transport, TransportError } from "./transport.ts";
 
 /** Finds all addresses of a host's name. */
@@ -37,9 +37,7 @@ export async function openTransport(
         "certificate the name that its URL has, and its CA as certificate-authority",
     );
   }
-  // Half as large again as fetch, and loaded only for those who need it.
-  const { openHttp2Transport } = await import("./http2_transport.ts");
-  return openHttp2Transport(access, address);
+  return await openHttp2Transport(access, address);
 }
 
 /**
@@ -51,13 +49,18 @@ async function addressInTurn(
   turn: number,
   resolve: Resolve,
 ): Promise<string | undefined> {
-  if (isIP(host.replace(/^\[|\]$/g, "")) !== 0) return undefined;
+  if (familyOf(host.replace(/^\[|\]$/g, "")) !== undefined) return undefined;
   const addresses = await resolve(host);
   // One of each family is no matter: fetch tries both at a time.
   const several = FAMILIES.some((family) =>
-    addresses.filter((one) => isIP(one) === family).length > 1
+    addresses.filter((one) => familyOf(one) === family).length > 1
   );
   return several ? addresses[turn % addresses.length] : undefined;
+}
+
+/** `undefined` for a name. */
+function familyOf(host: string): Family | undefined {
+  return IpAddress.tryParse(host)?.family;
 }
 
 async function resolveHost(host: string): Promise<readonly string[]> {

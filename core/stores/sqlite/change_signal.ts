@@ -12,7 +12,6 @@
  * @module
  */
 
-import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { EventCounter, type Logger, messageOf, throwDefect } from "../../mod.ts";
 
@@ -101,7 +100,7 @@ export class ChangeSignal implements Disposable {
   watch(): void {
     if (this.#watcher !== undefined || this.#disposed) return;
     try {
-      if (!existsSync(this.#path)) this.#open().close();
+      if (!this.#exists()) this.#open().close();
       this.#watcher = this.#watchFile(this.#path);
     } catch (error) {
       // Of what the kernel refuses Deno makes plain Errors.
@@ -133,6 +132,17 @@ export class ChangeSignal implements Disposable {
   }
 
   /** Does not truncate the file: a process that reads meanwhile finds the content of before. */
+  /** As node:fs tells it, too, whose loading takes a start 15 ms. */
+  #exists(): boolean {
+    try {
+      Deno.statSync(this.#path);
+      return true;
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return false;
+      throw error;
+    }
+  }
+
   #open(): Deno.FsFile {
     const options = { create: true, write: true, mode: 0o600 } as const;
     try {
