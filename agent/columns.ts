@@ -22,13 +22,19 @@ export function formatColumns(
   options: { readonly firstNumber?: number; readonly indent?: string } = {},
 ): string {
   const { firstNumber = Infinity, indent = "" } = options;
-  const widths = (rows[0] ?? []).map((_, column) =>
-    Math.max(...rows.map((row) => row[column]!.length))
-  );
+  const widths: number[] = [];
+  for (const row of rows) {
+    for (let column = 0; column < row.length; column++) {
+      widths[column] = Math.max(widths[column] ?? 0, row[column]!.length);
+    }
+  }
   return rows.map((row) => {
-    const cells = row.map((cell, column) =>
-      column < firstNumber ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!)
-    );
-    return `${indent}${cells.join("  ")}`.trimEnd();
+    let line = indent;
+    for (let column = 0; column < row.length; column++) {
+      const cell = row[column]!, width = widths[column]!;
+      if (column > 0) line += "  ";
+      line += column < firstNumber ? cell.padEnd(width) : cell.padStart(width);
+    }
+    return line.trimEnd();
   }).join("\n");
 }

@@ -20,10 +20,10 @@ over the data path that pods use, and since when that is so. Those in trouble co
   blocked    its address on the underlay answers, its subnet does not
   one-way    its packets come in, this node's do not reach it
   no-answer  it is down, or the underlay between is cut
+  no-agent   it carries pods' packets, and its agent probes no more: it has ended, or hangs
 
 Of peers that WireGuard reaches it tells where packets to them go, how long ago the two agreed on keys,
 and how much came and went.
-  no-agent   it carries pods' packets, and its agent probes no more: it has ended, or hangs
 `;
 
 /** Runs `denim peers`, and resolves to the exit code: 0 fine, 1 if no agent answers, 2 wrong usage. */
