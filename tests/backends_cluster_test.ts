@@ -150,6 +150,14 @@ function lookOn(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
+/**
+ * How many pings at 10 ms a change may cost that is as long as other programs take: an extension's commands, or the
+ * threads of a data path that starts again. A slow machine's take longer.
+ */
+function mostLostIn(tookMs: number): number {
+  return Math.max(MAX_LOST, tookMs / 10);
+}
+
 function mtu(node: LabNode): string {
   return /FLANNEL_MTU=(\d+)/.exec(Deno.readTextFileSync(node.subnetFile))![1]!;
 }
@@ -189,7 +197,8 @@ async function changeBackends(
       });
       console.log(`to ${type} in ${tookMs.toFixed()} ms; at most ${lost} pings lost on a pair`);
       // alloc carries nothing: what goes before it, and what comes after it, is missed.
-      if (carried && carries) assert.ok(lost <= MAX_LOST, `${lost} lost`);
+      const most = type === "extension" ? mostLostIn(tookMs) : MAX_LOST;
+      if (carried && carries) assert.ok(lost <= most, `${lost} lost`);
       if (carries) await allReach(lab, pods);
       carried = carries;
     });
@@ -266,9 +275,10 @@ for (
     const pods = await addPods(lab);
     await allReach(lab, pods);
     await using store = openStore(lab);
+    let tookMs = 0;
     const lost = await worstLoss(pods, async () => {
       await setNetConf(store, netConf(after));
-      await eventually(
+      tookMs = await eventually(
         "the change",
         () => lab.nodes.every(({ logFile }) => says.test(Deno.readTextFileSync(logFile))),
       );
@@ -276,7 +286,8 @@ for (
     });
     console.log(`${before.Type}: at most ${lost} pings lost on a pair`);
     // A connection that comes before the other node has changed is tried again after 200 ms.
-    assert.ok(lost <= (before.Type === "tcp" ? 50 : MAX_LOST), `${lost} lost`);
+    const most = before.Type === "tcp" ? 50 : mostLostIn(tookMs);
+    assert.ok(lost <= most, `${lost} lost in ${tookMs.toFixed()} ms`);
     await allReach(lab, pods);
   });
 }
