@@ -25,7 +25,7 @@ import type { BaseChain } from "./nft_connection.ts";
 import type { LegacyTables } from "./legacy_tables.ts";
 
 /** How often the kernel is asked whether the tables have changed, and whether there are any by now, in milliseconds. */
-const LOOK_MS = 400, LOOK_FOR_FIRST_MS = 1000;
+const LOOK_MS = 400, LOOK_FOR_FIRST_MS = 500;
 /** How long a program waits for the lock that all programs share, in seconds: the agent does nothing meanwhile. */
 const LOCK_PATIENCE_S = "2";
 
