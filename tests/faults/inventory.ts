@@ -72,12 +72,13 @@ function filesUnder(directory: string): File[] {
   }).sort((a, b) => a.path < b.path ? -1 : 1);
 }
 
-/** The files that a process has open: numbers that tell one socket or pipe from another left out. */
+/** The files that a process has open, without numbers that tell one socket, pipe or process from another. */
 function openFiles(pid: number): string[] {
   const directory = `/proc/${pid}/fd`;
   return [...Deno.readDirSync(directory)].flatMap(({ name }) => {
     try {
-      return [`open ${Deno.readLinkSync(`${directory}/${name}`).replace(/\[\d+\]$/, "")}`];
+      const file = Deno.readLinkSync(`${directory}/${name}`);
+      return [`open ${file.replace(/\[\d+\]$|\d+\/task\/\d+(?=\/net\/)/, "")}`];
     } catch {
       // It was closed meanwhile.
       return [];
