@@ -7,6 +7,7 @@
  */
 
 import * as esbuild from "esbuild";
+import type { NamespaceBase, ReflectionObject, Root } from "protobufjs";
 import { existsSync } from "node:fs";
 import { basename, dirname, relative, resolve } from "node:path";
 import { filesUnder, ROOT } from "./source_files.ts";
@@ -251,9 +252,44 @@ async function withSchemas(text: string): Promise<string> {
     // The bundler names each module's file above its code.
     const module = text.slice(0, text.indexOf(code)).match(/\n\/\/ \S+(?=\n)/g)!.at(-1)!.slice(4);
     const schema = new Root().loadSync(resolve(ROOT, dirname(module), path!), { keepCase: true });
+    await keepUsed(schema);
     text = text.replace(code, () => `.fromJSON)(${JSON.stringify(schema)}`);
   }
   return text;
+}
+
+/** Of etcd's services that denim does not use whole, the calls that it makes. */
+const CALLS: Readonly<Record<string, readonly string[]>> = {
+  Auth: ["Authenticate"],
+  Cluster: [],
+  Maintenance: ["Status"],
+};
+
+/** Leaves out of a schema what denim does not call, and the messages of those calls: two thirds of etcd's. */
+async function keepUsed(schema: Root): Promise<void> {
+  const { default: { Namespace, Service, Type } } = await import("protobufjs");
+  const used = new Set<unknown>();
+  const use = (one: ReflectionObject | null) => {
+    if (one === null || used.has(one)) return;
+    used.add(one);
+    if (one.parent instanceof Type) use(one.parent);
+    if (one instanceof Type) { for (const field of one.fieldsArray) use(field.resolvedType); }
+  };
+  const all = (space: NamespaceBase): ReflectionObject[] =>
+    space.nestedArray.flatMap((one) => [one, ...one instanceof Namespace ? all(one) : []]);
+  schema.resolveAll();
+  for (const service of all(schema)) {
+    if (!(service instanceof Service)) continue;
+    for (const method of service.methodsArray) {
+      if (CALLS[service.name]?.includes(method.name) === false) service.remove(method);
+      else for (const type of [method.resolvedRequestType, method.resolvedResponseType]) use(type);
+    }
+    if (service.methodsArray.length > 0) use(service);
+  }
+  for (const one of all(schema)) {
+    const isSpace = one instanceof Namespace && !(one instanceof Type || one instanceof Service);
+    if (!isSpace && !used.has(one) && !(one.parent instanceof Type)) one.parent!.remove(one);
+  }
 }
 
 if (import.meta.main) {
