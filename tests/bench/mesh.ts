@@ -5,7 +5,7 @@
  * @module
  */
 
-import { denimProgram } from "../../agent/program.ts";
+import { bundle } from "../../.ci/bundle.ts";
 import { Lab, type LabNode } from "@denim/agent/lab";
 import { sleep } from "@denim/core";
 import type { PeersReport } from "../../agent/status_report.ts";
@@ -13,6 +13,8 @@ import { ip, ipJson } from "../support/ip.ts";
 import { iproute } from "../support/iproute.ts";
 import { sh, shIn } from "../support/sh.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
+import { TempFolder } from "../support/temp_folder.ts";
+import { deployed } from "./contestants.ts";
 import { DEVICE, makeLeases, NET_CONF } from "./converge.ts";
 import { processorInSecond } from "./processor.ts";
 import { type Measure, Samples } from "./stats.ts";
@@ -40,10 +42,13 @@ export async function mesh(
   signal: AbortSignal,
 ): Promise<readonly Measure[]> {
   const samples = new Samples();
+  using folder = new TempFolder();
+  await bundle(folder.path);
+  const denim = deployed("agent", folder.path);
   for (let run = 1; run <= options.runs; run++) {
     for (const count of options.peers) {
       for (const mode of MODES) {
-        await runOnce(count, mode, options, samples, signal);
+        await runOnce(denim, count, mode, options, samples, signal);
         say(`run ${run} of ${options.runs}, ${count} peers, ${mode}`);
       }
     }
@@ -52,6 +57,7 @@ export async function mesh(
 }
 
 async function runOnce(
+  denim: Program,
   count: number,
   mode: typeof MODES[number],
   { seconds }: MeshOptions,
@@ -60,7 +66,7 @@ async function runOnce(
 ): Promise<void> {
   const probe = mode !== "left alone";
   const what = `${count} peers, ${mode}`;
-  await using lab = await Lab.create({ nodes: 2, netConf: NET_CONF });
+  await using lab = await meshLab(denim);
   const [node, peers] = lab.nodes as [LabNode, LabNode];
   await node.startAgent(signal, probe ? [] : ["--probe-peers=false"]);
   if (mode === "probed") playPeers(lab, node, peers);
@@ -72,7 +78,7 @@ async function runOnce(
   samples.add(`${what}: agent's processor in a second, of this in user mode`, "µs", used.user);
   for (let time = 0; time < ASKED; time++) {
     const askedMs = performance.now();
-    const { peers: reports } = await denimPeers(node);
+    const { peers: reports } = await denimPeers(denim, node);
     samples.add(`${what}: denim peers`, "ms", performance.now() - askedMs);
     const ok = reports.filter(({ health }) => health === "ok").length;
     if (mode === "probed" && time === 0) samples.add(`${what}: found well`, "%", 100 * ok / count);
@@ -120,10 +126,20 @@ nft add rule netdev peers in meta pkttype set host`,
   );
 }
 
+/** What starts denim as it is installed. */
+export type Program = readonly [string, ...string[]];
+
+/** A laboratory for a node and one that plays its peers. */
+export function meshLab(denim: Program): Promise<Lab> {
+  return Lab.create({ nodes: 2, netConf: NET_CONF, agentProgram: [...denim, "agent"] });
+}
+
 /** Runs `denim peers --json`. */
-export async function denimPeers(node: LabNode): Promise<PeersReport> {
-  const [command, ...words] = denimProgram("agent").slice(0, -1);
+export async function denimPeers(
+  [command, ...words]: Program,
+  node: LabNode,
+): Promise<PeersReport> {
   const args = [...words, "peers", "--json", "--api-socket", node.apiSocket];
-  const { stdout } = await new Deno.Command(command!, { args, stdin: "null" }).output();
+  const { stdout } = await new Deno.Command(command, { args, stdin: "null" }).output();
   return JSON.parse(new TextDecoder().decode(stdout));
 }

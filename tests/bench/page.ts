@@ -5,16 +5,18 @@
  * @module
  */
 
-import { Lab, type LabNode } from "@denim/agent/lab";
+import type { LabNode } from "@denim/agent/lab";
+import { bundle } from "../../.ci/bundle.ts";
 import { AGENT_ORIGIN } from "../../agent/agent_client.ts";
 import { PageGate } from "../../agent/page/page_gate.ts";
-import { denimProgram } from "../../agent/program.ts";
 import type { StatusReport } from "../../agent/status_report.ts";
 import { Browser } from "../support/browser.ts";
 import { eventually } from "../support/wait.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
-import { makeLeases, NET_CONF } from "./converge.ts";
-import { denimPeers, type MeshOptions, playPeers } from "./mesh.ts";
+import { TempFolder } from "../support/temp_folder.ts";
+import { deployed } from "./contestants.ts";
+import { makeLeases } from "./converge.ts";
+import { denimPeers, meshLab, type MeshOptions, playPeers, type Program } from "./mesh.ts";
 import { processorInSecond } from "./processor.ts";
 import { type Measure, Samples } from "./stats.ts";
 
@@ -30,9 +32,12 @@ export async function page(
   signal: AbortSignal,
 ): Promise<readonly Measure[]> {
   const samples = new Samples();
+  using folder = new TempFolder();
+  await bundle(folder.path);
+  const denim = deployed("agent", folder.path);
   for (let run = 1; run <= options.runs; run++) {
     for (const count of options.peers) {
-      await runOnce(count, options, samples, signal);
+      await runOnce(denim, count, options, samples, signal);
       say(`run ${run} of ${options.runs}, ${count} peers`);
     }
   }
@@ -40,12 +45,13 @@ export async function page(
 }
 
 async function runOnce(
+  denim: Program,
   count: number,
   { seconds }: MeshOptions,
   samples: Samples,
   signal: AbortSignal,
 ): Promise<void> {
-  await using lab = await Lab.create({ nodes: 2, netConf: NET_CONF });
+  await using lab = await meshLab(denim);
   const [node, peers] = lab.nodes as [LabNode, LabNode];
   await node.startAgent(signal);
   playPeers(lab, node, peers);
@@ -59,7 +65,7 @@ async function runOnce(
     samples.add(`${count} peers: ${what}`, unit, sample);
   for (let time = 0; time < ASKED; time++) {
     add("a program that does nothing", "ms", await timeOf(() => idleProgram(node)));
-    add("denim peers --json", "ms", await timeOf(() => denimPeers(node)));
+    add("denim peers --json", "ms", await timeOf(() => denimPeers(denim, node)));
   }
   await using gate = new PageGate(node.apiSocket);
   await using browser = await Browser.start();
@@ -89,8 +95,7 @@ async function timeOf(work: () => Promise<unknown>): Promise<number> {
 
 /** What it costs to start Deno here, which no command of denim's can go below. */
 async function idleProgram(node: LabNode): Promise<void> {
-  const [command] = denimProgram("agent");
   const main = `${node.directory}/idle.js`;
   Deno.writeTextFileSync(main, "");
-  await new Deno.Command(command, { args: ["run", main], stdin: "null" }).output();
+  await new Deno.Command(Deno.execPath(), { args: ["run", main], stdin: "null" }).output();
 }
