@@ -7,6 +7,7 @@
 
 import { FAMILIES } from "@denim/core/ip";
 import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
+import { readProcFile } from "@denim/core/linux/proc-files";
 import { AddressStore, type Holder } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
 import { CNI_CODE, CniError, Failures } from "./cni_error.ts";
@@ -43,11 +44,11 @@ const FILE_CLOCK_MS = 10;
  * a step fails it goes on with the others, and then throws a CniError that names every failure.
  *
  * A runtime must not run it beside an ADD (section 3). If one does, the new pod is safe: GC waits for ADDs under way,
- * and does not touch what is younger than itself, which the runtime's list can't have.
+ * and does not touch what is younger than its process, which the runtime's list can't have.
  */
 export async function gc(conf: NetworkConf, variables: CniVariables): Promise<string> {
   requireVersion(conf, "GC", "1.1.0");
-  const startMs = Date.now() - FILE_CLOCK_MS;
+  const startMs = processStartMs() - FILE_CLOCK_MS;
   const valid = readAttachments(conf.json);
   using _lock = lockRecords(conf.dataDir, "alone");
   const records = listSavedConfs(conf.dataDir).filter((it) => it.conf.get("name") === conf.name);
@@ -98,6 +99,15 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   });
   failures.rethrow();
   return "";
+}
+
+/** When the runtime started this process, in ms since 1970, to a tick of 10 ms at the latest (proc(5)). */
+function processStartMs(): number {
+  const stat = readProcFile("/proc/self/stat");
+  // The name before it, in parentheses, may have anything in it.
+  const startTicks = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]);
+  const uptimeMs = Number(readProcFile("/proc/uptime").split(" ")[0]) * 1000;
+  return Date.now() - uptimeMs + startTicks * 10;
 }
 
 /** Tells stale holders and records from those of valid attachments. */

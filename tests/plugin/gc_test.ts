@@ -3,7 +3,15 @@ import { hostInterfaceName } from "../../plugin/bridge.ts";
 import { rootTest } from "../support/root_test.ts";
 import type { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { eventually } from "../support/wait.ts";
-import { answersPing, attachment, DONE, GATEWAY, PluginNode, waiting } from "./plugin_node.ts";
+import {
+  answersPing,
+  attachment,
+  DONE,
+  GATEWAY,
+  PLUGIN,
+  PluginNode,
+  waiting,
+} from "./plugin_node.ts";
 
 rootTest("GC frees what vanished containers held, and touches nothing else", async () => {
   using node = new PluginNode({ dualStack: true });
@@ -112,4 +120,18 @@ rootTest("an ADD beside a GC keeps what it makes", async () => {
   assert.equal(node.addressFiles().length, 4);
   assert.equal(node.records().length, 4);
   for (const pod of pods) assert.ok(answersPing(pod, GATEWAY));
+});
+
+rootTest("a GC that takes long to begin keeps what came after its runtime's list", async () => {
+  using node = new PluginNode();
+  const pod = node.pod();
+  const go = `${node.directory}/go`;
+  const conf = { ...node.conf(), "cni.dev/valid-attachments": [] };
+  const slow = ["sh", "-c", `until [ -e ${go} ]; do sleep 0.01; done; exec "$@"`, "sh"] as const;
+  const collecting = await node.start("GC", node.namespace, { conf }, [...slow, ...PLUGIN]);
+  await node.succeedAsProcess("ADD", pod);
+  Deno.writeTextFileSync(go, "");
+  assert.equal((await collecting.output()).code, 0);
+  assert.equal(node.addressFiles().length, 1);
+  assert.ok(answersPing(pod, GATEWAY));
 });

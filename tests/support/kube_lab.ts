@@ -128,7 +128,10 @@ export class KubeLab implements AsyncDisposable {
 
   /** The cluster's net-conf is another now. */
   async setNetConf(netConf: unknown): Promise<void> {
-    await Deno.writeTextFile(`${this.lab.directory}/net-conf.json`, JSON.stringify(netConf));
+    // Renamed: an agent that reads it meanwhile finds no half of it.
+    const path = `${this.lab.directory}/net-conf.json`;
+    await Deno.writeTextFile(`${path}.new`, JSON.stringify(netConf));
+    await Deno.rename(`${path}.new`, path);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
