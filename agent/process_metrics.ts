@@ -5,11 +5,11 @@
  */
 
 import type { Metrics } from "@denim/core";
-import { listProcFolder, readProcFile } from "@denim/core/linux";
+import { listProcFolder, readProcFile, readProcStat } from "@denim/core/linux";
 
 /** The unit of processor times in /proc, of which there are 100 a second on every machine that Linux runs on. */
 const TICKS_PER_SECOND = 100;
-/** Where the times in user and in kernel mode are in /proc/self/stat, behind the name in parentheses (proc(5)). */
+/** Where the times in user and in kernel mode are in {@link readProcStat}. */
 const UTIME = 11, STIME = 12;
 
 /** Has this process's numbers read when somebody asks. */
@@ -19,8 +19,7 @@ export function observeProcess(metrics: Metrics): void {
     "process_cpu_seconds_total",
     "Processor time that the agent has used, in seconds.",
     () => {
-      const stat = readProcFile("/proc/self/stat");
-      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+      const fields = readProcStat("self");
       return (Number(fields[UTIME]) + Number(fields[STIME])) / TICKS_PER_SECOND;
     },
   );

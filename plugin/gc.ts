@@ -7,7 +7,7 @@
 
 import { FAMILIES } from "@denim/core/ip";
 import { findLink, NetlinkSocket } from "@denim/core/linux/attach";
-import { readProcFile } from "@denim/core/linux/proc-files";
+import { readProcFile, readProcStat } from "@denim/core/linux/proc-files";
 import { AddressStore, type Holder } from "./address_store.ts";
 import { hostInterfaceName, removeLink } from "./bridge.ts";
 import { CNI_CODE, CniError, Failures } from "./cni_error.ts";
@@ -101,11 +101,12 @@ export async function gc(conf: NetworkConf, variables: CniVariables): Promise<st
   return "";
 }
 
+/** Where the time of a process's start is in {@link readProcStat}. */
+const STARTTIME = 19;
+
 /** When the runtime started this process, in ms since 1970, to a tick of 10 ms at the latest (proc(5)). */
 function processStartMs(): number {
-  const stat = readProcFile("/proc/self/stat");
-  // The name before it, in parentheses, may have anything in it.
-  const startTicks = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]);
+  const startTicks = Number(readProcStat("self")[STARTTIME]);
   const uptimeMs = Number(readProcFile("/proc/uptime").split(" ")[0]) * 1000;
   return Date.now() - uptimeMs + startTicks * 10;
 }

@@ -115,7 +115,8 @@ export class HalfRows {
   }
 }
 
-function startsAt(bytes: Uint8Array, start: number, part: Uint8Array): boolean {
+/** Whether bytes have a part at a place. */
+export function startsAt(bytes: Uint8Array, start: number, part: Uint8Array): boolean {
   for (let index = 0; index < part.length; index++) {
     if (bytes[start + index] !== part[index]) return false;
   }

@@ -31,7 +31,7 @@ import {
   ProbeSocket,
 } from "@denim/core/linux/probe-socket";
 import type { ListedPeer, PeerListener } from "../peer_list.ts";
-import { ADDRESS_BYTES, HalfRows } from "./half_rows.ts";
+import { ADDRESS_BYTES, HalfRows, startsAt } from "./half_rows.ts";
 import type { Trouble } from "./mesh_report.ts";
 import {
   type Health,
@@ -339,7 +339,7 @@ export class Prober implements PeerListener {
   readonly #listener: ProbeListener = {
     onAnswer: (sequence, from, atMs) => {
       const asked = this.#find(sequence);
-      if (asked !== undefined && isSame(from, asked.probe.to)) asked.answeredAtMs = atMs;
+      if (asked !== undefined && startsAt(asked.probe.to, 0, from)) asked.answeredAtMs = atMs;
     },
     onExpired: (sequence, _from, atMs) => {
       const asked = this.#find(sequence);
@@ -571,10 +571,4 @@ function newProbe(): Probe {
     sentAtMs: 0,
     outcome: "waiting",
   };
-}
-
-/** Whether an address is what some bytes begin with. */
-function isSame(address: Uint8Array, bytes: Uint8Array): boolean {
-  for (let at = 0; at < address.length; at++) if (address[at] !== bytes[at]) return false;
-  return true;
 }

@@ -33,7 +33,7 @@ export { udpPortHolder } from "./reconciler/udp_port_holder.ts";
 export { requireSwitchable } from "./objects/forwarding.ts";
 export { requireWritable } from "./sys/sysctl.ts";
 export { RTPROT_DENIM } from "./objects/object_kind.ts";
-export { listProcFolder, readProcFile, readProcLink } from "./sys/proc_files.ts";
+export { listProcFolder, readProcFile, readProcLink, readProcStat } from "./sys/proc_files.ts";
 export { allowNoFreeMemory, giveBackFreeMemory } from "./sys/free_memory.ts";
 export { withUmask } from "./sys/umask.ts";
 export { replaceFile, type ReplaceFileOptions } from "./sys/replace_file.ts";

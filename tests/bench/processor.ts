@@ -5,6 +5,7 @@
  */
 
 import { RuntimeError, sleep } from "@denim/core";
+import { readProcStat } from "@denim/core/linux/proc-files";
 import type { LabNode } from "@denim/agent/lab";
 
 /** The kernel counts processor time in hundredths of a second (proc_pid_stat(5)). */
@@ -47,10 +48,9 @@ export function childrenUs(): ProcessorTime {
   return used(Deno.pid, 13);
 }
 
-/** Two fields of a process's state, counted from the one behind its name. */
+/** Two fields of a process's state, by the place of the first in {@link readProcStat}. */
 function used(pid: number, first: number): ProcessorTime {
-  const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const fields = readProcStat(pid);
   const [user, system] = [TICK_US * Number(fields[first]), TICK_US * Number(fields[first + 1])];
   return { all: user + system, user };
 }

@@ -24,6 +24,15 @@ export function readProcFile(path: string): string {
 }
 
 /**
+ * The fields of a process's state behind its name, the third of proc(5) first (`/proc/PID/stat`): the name before, in
+ * parentheses, may have anything in it. Throws a LinuxError, ENOENT if there is no such process.
+ */
+export function readProcStat(pid: number | "self"): string[] {
+  const stat = readProcFile(`/proc/${pid}/stat`);
+  return stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+}
+
+/**
  * A short file that stays open, and whose text the kernel writes anew for each reading: in a quarter of the system calls.
  * Of a file under `/proc/net` that is in the network namespace in which it was opened.
  */

@@ -131,7 +131,6 @@ export class ChangeSignal implements Disposable {
     this.watch();
   }
 
-  /** Does not truncate the file: a process that reads meanwhile finds the content of before. */
   /** As node:fs tells it, too, whose loading takes a start 15 ms. */
   #exists(): boolean {
     try {
@@ -143,6 +142,7 @@ export class ChangeSignal implements Disposable {
     }
   }
 
+  /** Does not truncate the file: a process that reads meanwhile finds the content of before. */
   #open(): Deno.FsFile {
     const options = { create: true, write: true, mode: 0o600 } as const;
     try {
