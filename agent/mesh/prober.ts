@@ -510,11 +510,16 @@ export class Prober implements PeerListener {
     return wire;
   }
 
-  /** Asks one thing, which costs as much whether the peer answers or not. */
+  /** Asks one thing, or two of a peer that is about to be in trouble. */
   #askInTurn(target: Target): void {
     const { row, health } = target;
     const turn = this.#turns[row]!++;
-    if (health.needsAttention) return this.#askOne(target, "small");
+    if (health.needsAttention) {
+      this.#askOne(target, "small");
+      // Of many that fall silent together few get attention, and none is judged without this.
+      if (health.health === "ok") this.#askOne(target, "outer");
+      return;
+    }
     if (turn % OUTER_TURNS === 0) this.#askOne(target, "outer");
     // What answers to either of these also shows that small packets pass.
     const isDatagram = !this.#halves.isNear(row) && turn % 2 === 1;
