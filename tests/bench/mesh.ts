@@ -14,6 +14,7 @@ import { iproute } from "../support/iproute.ts";
 import { sh, shIn } from "../support/sh.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
 import { TempFolder } from "../support/temp_folder.ts";
+import { AskingPeers } from "./asking_peers.ts";
 import { deployed } from "./contestants.ts";
 import { DEVICE, makeLeases, NET_CONF } from "./converge.ts";
 import { processorInSecond } from "./processor.ts";
@@ -32,8 +33,8 @@ export interface MeshOptions {
 /** Every peer has had its turns by then, and the first full check is over. */
 const SETTLE_MS = 120_000, SETTLE_ALONE_MS = 75_000;
 const ASKED = 5;
-/** Peers that answer, peers that do not, and an agent that does not ask. */
-const MODES = ["probed", "probed and silent", "left alone"] as const;
+/** Peers whose agents ask as well, peers that only answer, as flannel's, peers that do not, and an agent that does not ask. */
+const MODES = ["probed and probing", "probed", "probed and silent", "left alone"] as const;
 
 /** Measures, and says on the way how it goes. */
 export async function mesh(
@@ -69,9 +70,23 @@ async function runOnce(
   await using lab = await meshLab(denim);
   const [node, peers] = lab.nodes as [LabNode, LabNode];
   await node.startAgent(signal, probe ? [] : ["--probe-peers=false"]);
-  if (mode === "probed") playPeers(lab, node, peers);
+  const answers = mode === "probed" || mode === "probed and probing";
+  if (answers) playPeers(lab, node, peers);
   keepApart(lab, node, peers);
-  new SqliteLeases(`${lab.directory}/denim.db`).put(makeLeases(count).leases);
+  const { leases } = makeLeases(count);
+  new SqliteLeases(`${lab.directory}/denim.db`).put(leases);
+  await using asking = new AsyncDisposableStack();
+  if (mode === "probed and probing") {
+    using namespace = peers.open();
+    const subnets = leases.map(({ halves: [half] }) => half!.subnet);
+    const agents = asking.use(new AskingPeers(namespace, node.subnet().address, subnets));
+    const stop = new AbortController();
+    const running = agents.run(AbortSignal.any([signal, stop.signal]));
+    asking.defer(async () => {
+      stop.abort();
+      await running;
+    });
+  }
   await sleep(probe ? SETTLE_MS : SETTLE_ALONE_MS, signal);
   const used = await processorInSecond(node, seconds, signal);
   samples.add(`${what}: agent's processor in a second`, "µs", used.all);
@@ -81,7 +96,7 @@ async function runOnce(
     const { peers: reports } = await denimPeers(denim, node);
     samples.add(`${what}: denim peers`, "ms", performance.now() - askedMs);
     const ok = reports.filter(({ health }) => health === "ok").length;
-    if (mode === "probed" && time === 0) samples.add(`${what}: found well`, "%", 100 * ok / count);
+    if (answers && time === 0) samples.add(`${what}: found well`, "%", 100 * ok / count);
   }
 }
 
@@ -93,6 +108,7 @@ function keepApart(lab: Lab, node: LabNode, peers: LabNode): void {
   const others = (2 ** navigator.hardwareConcurrency - 2).toString(16);
   if (others === "0") return;
   sh(`taskset -a -p 1 ${node.agentPid}`);
+  sh(`taskset -a -p ${others} ${Deno.pid}`);
   for (const name of [`${lab.prefix}-net`, node.namespaceName, peers.namespaceName]) {
     sh(
       `ip netns exec ${name} sh -c ` +
