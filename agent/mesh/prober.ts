@@ -545,12 +545,17 @@ export class Prober implements PeerListener {
     return goesBy;
   }
 
-  /** Asks one thing, which costs as much whether the peer answers or not. */
+  /** Asks one thing, or two of a peer that is about to be in trouble. */
   #askInTurn(target: Target): void {
     const { row, health } = target;
     const turn = this.#turns[row]!++, hasRested = this.#rests[row]! > 0;
     this.#rests[row] = 0;
-    if (health.needsAttention) return this.#askOne(target, "small");
+    if (health.needsAttention) {
+      this.#askOne(target, "small");
+      // Of many that fall silent together few get attention, and none is judged without this.
+      if (health.health === "ok") this.#askOne(target, "outer");
+      return;
+    }
     // The peer's agent hears the largest packet, and is not to wait for it for long. What answers to either also shows
     // that small packets pass.
     const isHeard = turn % 2 === 0 || hasRested || this.#halves.isNear(row);

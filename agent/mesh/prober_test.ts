@@ -217,6 +217,23 @@ for (const [who, first, later] of [["fall silent", 60, 600], ["never answered", 
   });
 }
 
+Deno.test("prober: thousands that fall silent together are found in trouble within minutes, and well as soon", () => {
+  const { wire, metrics, ticks } = proberOf(5000);
+  ticks(240);
+  const secondsUntil = (health: string) => {
+    let seconds = 0;
+    for (; metrics.value("denim_probed_peers", { health }) !== 5000 && seconds < 3600; seconds++) {
+      ticks(1);
+    }
+    return seconds;
+  };
+  wire.drops = () => true;
+  const found = secondsUntil("no-answer");
+  wire.drops = () => false;
+  const well = secondsUntil("ok");
+  assert.ok(found <= 250 && well <= 250, `found after ${found} s, well after ${well} s`);
+});
+
 Deno.test("prober: who leaves is asked no more, who comes anew keeps its health", () => {
   const { prober, wire, metrics, ticks } = proberOf(3);
   ticks(5);
