@@ -204,3 +204,15 @@ Deno.test("peers: who has what this node must have alone is no peer, and is name
   assert.deepEqual(brief(table.apply(put(clone))), [`-${KEY_B}`]);
   assert.deepEqual([...table.conflicts], conflicts);
 });
+
+Deno.test("PeerTable: a reservation whose node has not run yet is no reason for a warning", () => {
+  const log = new RecordingLog();
+  const table = new PeerTable(BACKEND, CONFIG, log);
+  const reserved: Lease = { ...lease(A, { type: "", data: null }), expiry: "never" };
+  assert.deepEqual(brief(table.apply(snapshot(reserved, lease(B, { type: "" })))), []);
+  assert.deepEqual(log.events, ["info peer-refused", "warn peer-refused"]);
+  assert.match(log.of("peer-refused")[0]!.message, /it is reserved, and no agent of its node/);
+  assert.deepEqual(brief(table.apply(put({ ...lease(A), expiry: "never" }))), [
+    `+${KEY_A} 10.99.0.1 1`,
+  ]);
+});
