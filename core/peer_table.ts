@@ -162,6 +162,7 @@ export class PeerTable<PeerData> {
       const network = this.#config.families.find(({ family }) => family === subnet.family)?.network;
       if (network === undefined) continue;
       if (!network.contains(subnet)) return skip(`${subnet} is outside the network ${network}`);
+      if (!publicIp.isReachable) return skip(`its public IP ${publicIp} is no host's for others`);
       const data = this.#backend.peerData.safeParse(backendData);
       if (!data.success) {
         const [issue] = data.error.issues;

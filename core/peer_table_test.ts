@@ -115,6 +115,7 @@ Deno.test("peers: who is not followed is said once, with the reason", () => {
       [lease(A, { type: "" }), "its node runs another backend (no type, here vxlan)"],
       [lease("10.6.1.0/24"), "10.6.1.0/24 is outside the network 10.5.0.0/16"],
       [lease("fc00:5:0:1::/64"), "it has no family in common"],
+      [lease(A, { ip: "127.0.0.1" }), "its public IP 127.0.0.1 is no host's for others"],
       [
         lease(A, { data: { VNI: "one" } }),
         "its backend data: VNI: Invalid input: expected number, received string",
