@@ -5,7 +5,7 @@
  * @module
  */
 
-import { isDefect, type Logger, messageOf, RuntimeError, throwDefect } from "@denim/core";
+import { isDefect, type Logger, messageOf, RuntimeError, sleep, throwDefect } from "@denim/core";
 import { listenLocally, removeSocket } from "./local_socket.ts";
 
 /** Answers requests for one path, from who asks. */
@@ -22,6 +22,19 @@ export interface ServeOptions {
   readonly log: Logger;
   /** Takes a defect of a route; unless given it is left uncaught, which ends the process. */
   readonly onDefect?: (error: unknown) => void;
+}
+
+/** How long answers that are under way may take when a server ends, in milliseconds. */
+const END_PATIENCE_MS = 1_000;
+
+/**
+ * Ends a server. It waits a little for answers that are under way, but for no client that neither sends the rest of its
+ * request nor reads its answer, as a browser on a machine that sleeps.
+ */
+export async function endServer(server: Deno.HttpServer): Promise<void> {
+  const ended = new AbortController();
+  const end = server.shutdown().finally(() => ended.abort());
+  await Promise.race([end, sleep(END_PATIENCE_MS, ended.signal)]);
 }
 
 /** Serves routes until it is disposed of. */
@@ -97,7 +110,7 @@ export class StatusServer implements AsyncDisposable {
 
   /** Stops serving. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#server.shutdown();
+    await endServer(this.#server);
     if (this.#path !== undefined) await removeSocket(this.#path);
   }
 }

@@ -38,7 +38,7 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [
             needs iperf3
   wireguard the WireGuard backend's throughput and round trips, in turns with wireguard-go set up by
             hand; needs iperf3, wireguard-go and wg
-  mesh      what an agent needs to probe its peers, which all answer or are all silent, and how fast
+  mesh      what an agent needs to probe its peers, which ask as well, only answer, or are silent, and how fast
             denim peers is
   idle      what an agent needs while nothing happens, with its peers' leases in SQLite, etcd and Kubernetes
             (KUBE_APISERVER, or a stand-in); --seconds 600 --peers 5000 sees every timer
