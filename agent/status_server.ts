@@ -8,8 +8,8 @@
 import { isDefect, type Logger, messageOf, RuntimeError, sleep, throwDefect } from "@denim/core";
 import { listenLocally, removeSocket } from "./local_socket.ts";
 
-/** Answers requests for one path. */
-export type Route = (request: Request) => Response | Promise<Response>;
+/** Answers requests for one path, from who asks. */
+export type Route = (request: Request, from?: Deno.Addr) => Response | Promise<Response>;
 
 /** Routes by their paths: `/healthz`. */
 export type Routes = Readonly<Record<string, Route>>;
@@ -47,10 +47,10 @@ export class StatusServer implements AsyncDisposable {
     { routes, log, onDefect = reportError }: ServeOptions,
   ) {
     const paths = Object.keys(routes).join(" ");
-    const answer = (request: Request) => {
+    const answer = (request: Request, { remoteAddr }: Deno.ServeHandlerInfo) => {
       const { pathname } = new URL(request.url);
       return Object.hasOwn(routes, pathname)
-        ? routes[pathname]!(request)
+        ? routes[pathname]!(request, remoteAddr)
         : new Response("not found", { status: 404 });
     };
     const onError = (error: unknown) => {
