@@ -19,8 +19,10 @@ import {
 } from "@denim/core";
 import { formatReport, type Trouble } from "./mesh_report.ts";
 
-/** The wait for the rest of news that belongs together, in milliseconds. */
+/** The wait for the rest of news that belongs together, in milliseconds … */
 const SETTLE_MS = 500;
+/** … and by chance up to so much more for each node, so that what all find at once is not written at once. */
+const SPREAD_MS_PER_NODE = 2;
 /**
  * As long as news go on the rest after a note is so many times as long as the one before: of a cluster that falls apart,
  * or comes together again, each node would have news for minutes …
@@ -101,9 +103,10 @@ export class BadNews {
       const quietMs = clock.nowMs() - toldAtMs;
       const longestMs = Math.max(SETTLE_MS, nodes() * REST_MS_PER_NODE);
       restMs = quietMs < longestMs ? Math.min(restMs * REST_GROWTH, longestMs) : SETTLE_MS;
+      const soonMs = SETTLE_MS + Math.random() * nodes() * SPREAD_MS_PER_NODE;
       // Less by up to a half, by chance, so that nodes which began together do not go on so.
       const leftMs = restMs * (1 - Math.random() / 2) - quietMs;
-      if (!await clock.sleep(Math.max(SETTLE_MS, leftMs), signal)) return;
+      if (!await clock.sleep(Math.max(soonMs, leftMs), signal)) return;
     }
   }
 }

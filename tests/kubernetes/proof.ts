@@ -263,7 +263,7 @@ async function seen(cluster: Cluster): Promise<void> {
       `here=$(readlink /proc/self/ns/net)
       for process in /proc/[0-9]*; do
         [ "$(readlink $process/ns/net)" = "$here" ] || continue
-        if grep -q kube-subnet-mgr $process/cmdline; then kill -${signal} \${process#/proc/}; fi
+        if grep -q "[k]ube-subnet-mgr" $process/cmdline; then kill -${signal} \${process#/proc/}; fi
       done`,
     );
   const strickenMs = performance.now();
