@@ -46,7 +46,13 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "print the version; with --json also Deno's, and the commit that denim was built from",
     run: async (args) => (await import("./version_command.ts")).runVersion(args),
   },
-  help: { summary: "print this", run: () => print(help()) },
+  help: {
+    summary: "print this; with a command's name, what its --help says",
+    run: ([name], choose) =>
+      name === undefined || name === "help" || name.startsWith("-")
+        ? print(help())
+        : runCommandLine([name, "--help"], choose),
+  },
 };
 
 function large(name: keyof typeof LARGE_COMMANDS, summary: string): CommandEntry {

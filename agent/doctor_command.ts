@@ -11,6 +11,7 @@ import { ThisHost } from "./doctor/host.ts";
 import { CHECKS } from "./doctor/mod.ts";
 import { flag } from "./flag_table.ts";
 import { text, toggle } from "./flag_types.ts";
+import { readProcLink } from "@denim/core/linux/proc-files";
 import { requireRoot } from "./privileges.ts";
 import { runCommand } from "./run_command.ts";
 import { Screen } from "./screen.ts";
@@ -21,6 +22,12 @@ Looks at this host for what keeps pods' packets from travelling: the kernel, fir
 manage networks, the CNI configuration, the agent and its peers. Says of each finding what was seen and
 what to do, and ends with exit code 1 if there is any. Changes nothing, and needs no agent.
 `;
+
+/** The namespace of a host's own processes (PROC_PID_INIT_INO of linux/proc_ns.h). */
+const HOST_PROCESSES = "pid:[4026531836]";
+const FROM_A_CONTAINER =
+  "looked at from a container: the host's processes, packages, firewalls and files in /etc cannot be seen; " +
+  "denim doctor on the host itself sees them";
 
 const FLAGS = [
   API_SOCKET_FLAG,
@@ -50,6 +57,8 @@ export function runDoctor(args: readonly string[]): Promise<number> {
       for (const check of CHECKS) findings.push(...await check(host));
       const screen = new Screen(Deno.stdout, Deno.env.get("NO_COLOR") ?? "");
       screen.print(values.json ? JSON.stringify(findings) : formatFindings(findings, screen));
+      const isContained = readProcLink("/proc/self/ns/pid") !== HOST_PROCESSES;
+      if (isContained && !values.json) screen.print(FROM_A_CONTAINER);
       return findings.length === 0 ? 0 : 1;
     },
   }, args);

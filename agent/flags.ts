@@ -115,15 +115,15 @@ export const SETTINGS = [
   flag(
     "healthz-ip",
     ipAddress(),
-    "address to serve /healthz, /readyz and /metrics on",
+    "address to serve /healthz, /readyz and /metrics on; 0.0.0.0, or :: for both families, is all of them",
     "127.0.0.1",
   ),
   flag("healthz-port", wholeNumber(0, 65_535, "PORT"), "port to serve them on; 0: none", "0"),
   flag(
     "page",
     oneOf(["loopback", "always", "never"]),
-    "whether to serve the page of the mesh there too, at /: where --healthz-ip is a loopback address, always " +
-      "(whoever reaches the port may then read it), or never",
+    "whom to serve the page of the mesh there too, at /: who connects from a loopback address, always everybody " +
+      "who reaches the port, never nobody",
     "loopback",
   ),
   API_SOCKET_FLAG,

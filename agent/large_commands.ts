@@ -22,9 +22,9 @@ export const LARGE_COMMANDS = {
     const [{ runAgent }, backends] = [await import("./run_agent.ts"), await loadBackends(choose)];
     return await runAgent({ backends, args });
   },
-  demo: async (args) => {
-    const { runDemo } = await import("./demo/demo.ts");
-    return await runDemo(args, denimProgram("agent", Deno.mainModule));
+  demo: async (args, choose) => {
+    const [{ runDemo }, backends] = [await import("./demo/demo.ts"), await loadBackends(choose)];
+    return await runDemo(args, denimProgram("agent", Deno.mainModule), backends);
   },
   config: async (args, choose) =>
     (await import("./config_command.ts")).runConfig(await loadBackends(choose), args),

@@ -335,7 +335,7 @@ export class LeaseKeeper {
       "lease-contested",
       `another program wrote this node's lease ${key}: look for another machine with the public IP ` +
         `${address}, for example a clone; writing the lease again`,
-      { waitMs },
+      { waitMs: Math.round(waitMs) },
     );
     this.#writeAtMs = performance.now() + waitMs;
     if (claims) {

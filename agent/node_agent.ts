@@ -312,6 +312,7 @@ class NodeAgent implements AsyncDisposable, NodeView {
       store,
       key: () => this.#keeper.lease.key,
       troubles: () => this.#troubles(),
+      nodes: () => this.#nodes,
       clock: SYSTEM_CLOCK,
       log,
     });
@@ -427,6 +428,11 @@ class NodeAgent implements AsyncDisposable, NodeView {
     );
   }
 
+  /** How many nodes there are, as far as this one knows. */
+  get #nodes(): number {
+    return this.peers.size + 1;
+  }
+
   #troubles(): readonly Trouble[] {
     return [...this.#prober?.troubles() ?? [], ...this.#clones.troubles()];
   }
@@ -436,9 +442,9 @@ class NodeAgent implements AsyncDisposable, NodeView {
     const troubles = this.#troubles();
     const own = troubles.length === 0
       ? []
-      : [[this.#keeper.lease.key, formatReport(troubles, Date.now())] as const];
+      : [[this.#keeper.lease.key, formatReport(troubles, this.#nodes, Date.now())] as const];
     const notes = await store.notes?.(signal);
-    return meshReport(notes ?? new Map(own), this.peers.size + 1, notes !== undefined);
+    return meshReport(notes ?? new Map(own), this.#nodes, notes !== undefined);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -36,6 +36,7 @@ import { RecentLog } from "./recent_log.ts";
 import { ServiceManager } from "./service_manager.ts";
 import { type AgentState, apiRoutes, healthRoutes } from "./status_routes.ts";
 import { StatusServer } from "./status_server.ts";
+import { SubnetFile } from "./subnet_file.ts";
 import { chooseStore } from "./stores/mod.ts";
 import { exitCode, untilStopped } from "./until_stopped.ts";
 
@@ -99,6 +100,7 @@ async function serve(
     log.debug("flags-ignored", `flags without effect: ${ignored.join(", ")}`);
   }
   requireRoot("denim agent");
+  using _claim = new SubnetFile(values["subnet-file"], log).claim();
   allowNoFreeMemory();
   const { kind, spec } = chooseStore(flags);
   const metrics = new MetricsRegistry();

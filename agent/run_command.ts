@@ -27,6 +27,8 @@ export interface Command<F extends Flag> {
   readonly takesOperands?: boolean;
   /** What is said if SIGTERM or SIGINT stops it. */
   readonly stopped: string;
+  /** Which signals stop it, too; none unless given. */
+  readonly stopSignals?: readonly Deno.Signal[];
   /** Does it, and resolves to the exit code. Rejects with an ExpectedError. */
   run(flags: ParsedFlags<F | CommonFlag>, signal: AbortSignal): Promise<number>;
 }
@@ -52,7 +54,8 @@ export async function runCommand<F extends Flag>(
       return 0;
     }
     causes = flags.values.debug;
-    return await untilStopped(command.stopped, (signal) => command.run(flags, signal));
+    const run = (signal: AbortSignal) => command.run(flags, signal);
+    return await untilStopped(command.stopped, run, command.stopSignals);
   } catch (error) {
     console.error(`${command.name}: ${errorReport(error, { causes })}`);
     return exitCode(error);

@@ -5,11 +5,11 @@
  * @module
  */
 
-import { isDefect, type Logger, messageOf, RuntimeError, throwDefect } from "@denim/core";
+import { isDefect, type Logger, messageOf, RuntimeError, sleep, throwDefect } from "@denim/core";
 import { listenLocally, removeSocket } from "./local_socket.ts";
 
-/** Answers requests for one path. */
-export type Route = (request: Request) => Response | Promise<Response>;
+/** Answers requests for one path, from who asks. */
+export type Route = (request: Request, from?: Deno.Addr) => Response | Promise<Response>;
 
 /** Routes by their paths: `/healthz`. */
 export type Routes = Readonly<Record<string, Route>>;
@@ -24,6 +24,19 @@ export interface ServeOptions {
   readonly onDefect?: (error: unknown) => void;
 }
 
+/** How long answers that are under way may take when a server ends, in milliseconds. */
+const END_PATIENCE_MS = 1_000;
+
+/**
+ * Ends a server. It waits a little for answers that are under way, but for no client that neither sends the rest of its
+ * request nor reads its answer, as a browser on a machine that sleeps.
+ */
+export async function endServer(server: Deno.HttpServer): Promise<void> {
+  const ended = new AbortController();
+  const end = server.shutdown().finally(() => ended.abort());
+  await Promise.race([end, sleep(END_PATIENCE_MS, ended.signal)]);
+}
+
 /** Serves routes until it is disposed of. */
 export class StatusServer implements AsyncDisposable {
   readonly #server: Deno.HttpServer;
@@ -34,10 +47,10 @@ export class StatusServer implements AsyncDisposable {
     { routes, log, onDefect = reportError }: ServeOptions,
   ) {
     const paths = Object.keys(routes).join(" ");
-    const answer = (request: Request) => {
+    const answer = (request: Request, { remoteAddr }: Deno.ServeHandlerInfo) => {
       const { pathname } = new URL(request.url);
       return Object.hasOwn(routes, pathname)
-        ? routes[pathname]!(request)
+        ? routes[pathname]!(request, remoteAddr)
         : new Response("not found", { status: 404 });
     };
     const onError = (error: unknown) => {
@@ -97,7 +110,7 @@ export class StatusServer implements AsyncDisposable {
 
   /** Stops serving. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#server.shutdown();
+    await endServer(this.#server);
     if (this.#path !== undefined) await removeSocket(this.#path);
   }
 }

@@ -109,3 +109,24 @@ Deno.test("StatusServer takes the place of a dead socket, not of a living one or
   assert.equal(await StatusServer.serveLocally(path, { routes: {}, log }), undefined);
   assert.equal(Deno.readTextFileSync(path), "somebody's");
 });
+
+Deno.test("StatusServer ends soon, whatever a client leaves undone", async () => {
+  using place = local();
+  const { path, log } = place;
+  const large = () => new Response(new Uint8Array(10_000_000));
+  const server = await StatusServer.serveLocally(path, { routes: { "/status": large }, log });
+  const line = "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  const post = line.replace("GET", "POST").replace("\r\n\r\n", "\r\nContent-Length: 9\r\n\r\nx");
+  const clients = await Promise.all([post, line].map(async (text) => {
+    const client = await Deno.connect({ transport: "unix", path });
+    await client.write(new TextEncoder().encode(text));
+    // The answer has begun; its rest is left where it is.
+    await client.read(new Uint8Array(1));
+    return client;
+  }));
+  const startMs = performance.now();
+  await server![Symbol.asyncDispose]();
+  assert.ok(performance.now() - startMs < 5_000);
+  assert.throws(() => Deno.statSync(path), Deno.errors.NotFound);
+  for (const client of clients) client.close();
+});

@@ -62,6 +62,22 @@ export class SubnetFile {
   }
 
   /**
+   * Keeps other agents from this node until it is disposed of or the process ends: two would write one lease in turns,
+   * and neither could tell the other from itself. Throws a RuntimeError if another agent runs here.
+   */
+  claim(): Disposable {
+    const path = `${this.#path}.lock`;
+    const options = { write: true, create: true, mode: 0o600 };
+    const file = write(path, () => Deno.openSync(path, options));
+    if (file.tryLockSync(true)) return file;
+    file.close();
+    throw new RuntimeError(
+      `another agent runs on this node: it holds ${path}; stop it first, or give each agent a --subnet-file and a ` +
+        "network namespace of its own",
+    );
+  }
+
+  /**
    * What the last run left. A file that is missing or cannot be read counts as empty; the log says the latter. Throws a
    * RuntimeError if a directory has the file's name: it could not be written.
    */
@@ -280,13 +296,18 @@ function versionOf(path: string): string | undefined {
 }
 
 function writeWhole(path: string, text: string, mode: number): void {
+  write(path, () => replaceFile(path, text, { mode }));
+}
+
+/** Writes a file in a folder that is made if it is missing. Throws a RuntimeError that names the file. */
+function write<T>(path: string, how: () => T): T {
   try {
     Deno.mkdirSync(dirname(path), { recursive: true });
-    replaceFile(path, text, { mode });
+    return how();
   } catch (error) {
     throwDefect(error);
     throw new RuntimeError(
-      `${path} cannot be written: ${messageOf(error)}; make room, or choose another --subnet-file`,
+      `${path} cannot be written: ${messageOf(error)}; mend that, or choose another --subnet-file`,
       { cause: error },
     );
   }

@@ -165,3 +165,14 @@ fileTest("it is written again while it is to be there, and only then", async (pa
   await keeping;
   assert.ok(is("a stranger's")());
 });
+
+fileTest("one agent has it at a time", (path, log) => {
+  {
+    using _claim = new SubnetFile(path, log).claim();
+    assert.throws(() => new SubnetFile(path, log).claim(), {
+      name: "RuntimeError",
+      message: /^another agent runs on this node: it holds .*subnet\.env\.lock; stop it first/,
+    });
+  }
+  new SubnetFile(path, log).claim()[Symbol.dispose]();
+});

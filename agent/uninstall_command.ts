@@ -242,7 +242,8 @@ class Uninstall {
     const subnetFile = this.#values["subnet-file"];
     // An agent that was killed left its socket, and each that served the plugin its locks.
     const ways = [DEFAULT_API_SOCKET, DEFAULT_CALLS_FOLDER];
-    for (const path of [subnetFile, `${subnetFile}.last`, wireguardKeyPath(), ...ways]) {
+    const own = ["", ".last", ".lock"].map((suffix) => `${subnetFile}${suffix}`);
+    for (const path of [...own, wireguardKeyPath(), ...ways]) {
       this.#files.remove(path);
     }
     const [next] = otherConfs(this.#values["cni-conf-dir"]);

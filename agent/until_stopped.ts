@@ -9,14 +9,16 @@ import { ConfigError, RuntimeError } from "@denim/core/errors";
 const STOP_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
 /**
- * Runs `body` with a signal that SIGTERM and SIGINT abort, with a RuntimeError that says `stopped`. Rejects also
+ * Runs `body` with a signal that SIGTERM, SIGINT and `moreSignals` abort, with a RuntimeError that says `stopped`. Rejects also
  * with an error that nothing else catches: a promise's rejection, an exception in a callback or in a worker.
  * `body` may be running on then, so the caller should end the process.
  */
 export async function untilStopped<T>(
   stopped: string,
   body: (signal: AbortSignal) => Promise<T>,
+  moreSignals: readonly Deno.Signal[] = [],
 ): Promise<T> {
+  const signals = [...STOP_SIGNALS, ...moreSignals];
   const stopping = new AbortController();
   const uncaught = Promise.withResolvers<never>();
   const stop = () => stopping.abort(new RuntimeError(stopped));
@@ -32,11 +34,11 @@ export async function untilStopped<T>(
   };
   globalThis.addEventListener("unhandledrejection", onRejection);
   globalThis.addEventListener("error", onError);
-  for (const name of STOP_SIGNALS) Deno.addSignalListener(name, stop);
+  for (const name of signals) Deno.addSignalListener(name, stop);
   try {
     return await Promise.race([body(stopping.signal), uncaught.promise]);
   } finally {
-    for (const name of STOP_SIGNALS) Deno.removeSignalListener(name, stop);
+    for (const name of signals) Deno.removeSignalListener(name, stop);
     globalThis.removeEventListener("error", onError);
     globalThis.removeEventListener("unhandledrejection", onRejection);
   }

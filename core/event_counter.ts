@@ -4,7 +4,7 @@
  * @module
  */
 
-import { MAX_SLEEP_MS } from "./sleep.ts";
+import { timerMs } from "./sleep.ts";
 
 /** Counts events of one sort. A wait leaves nothing behind in the counter or the signal, however many there are. */
 export class EventCounter {
@@ -31,7 +31,7 @@ export class EventCounter {
     if (this.#count !== count || signal.aborted) return !signal.aborted;
     const { promise, resolve } = Promise.withResolvers<void>();
     const wake = () => resolve();
-    const timer = setTimeout(wake, Math.min(timeoutMs, MAX_SLEEP_MS));
+    const timer = setTimeout(wake, timerMs(timeoutMs));
     this.#waiting.add(wake);
     signal.addEventListener("abort", wake, { once: true });
     await promise;

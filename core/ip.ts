@@ -123,6 +123,16 @@ export class IpAddress {
     return this.bits >>> 24 === 10 || this.bits >>> 20 === 0xac1 || this.bits >>> 16 === 0xc0a8;
   }
 
+  /**
+   * Whether other hosts can reach one host by the address: it is neither unspecified nor loopback's nor multicast's nor
+   * IPv4's broadcast address (RFC 6890, RFC 4291 section 2).
+   */
+  get isReachable(): boolean {
+    if (typeof this.bits === "bigint") return this.bits > 1n && this.bits >> 120n !== 0xffn;
+    const first = this.bits >>> 24;
+    return this.bits !== 0 && first !== 127 && first >>> 4 !== 0xe && this.bits !== -1;
+  }
+
   /** Whether both are the same address. */
   equals(other: IpAddress): boolean {
     return this.bits === other.bits;

@@ -148,3 +148,12 @@ Deno.test("isLinkLocal: addresses that are good on their link alone, to the last
   for (const text of local) assert.ok(IpAddress.parse(text).isLinkLocal, text);
   for (const text of others) assert.ok(!IpAddress.parse(text).isLinkLocal, text);
 });
+
+Deno.test("isReachable: addresses of one host that others reach", () => {
+  const none =
+    "0.0.0.0 127.0.0.1 127.255.255.255 224.0.0.1 239.255.255.255 255.255.255.255 :: ::1 ff02::1";
+  const some =
+    "0.0.0.1 126.0.0.1 128.0.0.1 223.255.255.255 240.0.0.1 10.0.0.255 ::2 fe80::1 fe00::";
+  for (const text of none.split(" ")) assert.ok(!IpAddress.parse(text).isReachable, text);
+  for (const text of some.split(" ")) assert.ok(IpAddress.parse(text).isReachable, text);
+});

@@ -69,6 +69,11 @@ export class MacAddress {
     return 6;
   }
 
+  /** Whether one device can have the address: it is no group's, and not zero. */
+  get isUnicast(): boolean {
+    return !(this.high >>> 16 & 1) && (this.high | this.low) !== 0;
+  }
+
   /** Whether both are the same address. */
   equals(other: MacAddress): boolean {
     return this.low === other.low && this.high === other.high;

@@ -148,8 +148,13 @@ const netConf = anyCase(schema);
 export const NET_CONF_KEYS: readonly (readonly [key: string, description: string])[] = Object
   .entries(schema.shape).map(([key, { description }]) => [key, description ?? ""] as const);
 
-const backendObject = z.record(z.string(), z.unknown());
-const backendType = anyCase(z.object({ Type: z.string().min(1, "expected a backend's name") }));
+const backendObject = z.record(
+  z.string(),
+  z.unknown(),
+  'expected an object such as { "Type": "vxlan" }',
+);
+const BACKEND_NAME = "expected a backend's name";
+const backendType = anyCase(z.object({ Type: z.string(BACKEND_NAME).min(1, BACKEND_NAME) }));
 
 /**
  * Reads net-conf, with the defaults and checks that flannel has for it (pkg/subnet/config.go); keys

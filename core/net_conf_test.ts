@@ -168,14 +168,14 @@ const BAD: readonly (readonly [netConf: string, message: string | RegExp])[] = [
   ],
   [
     '{"Network":"10.5.0.0/16","Backend":"vxlan"}',
-    'net-conf: Backend is "vxlan": expected record, received string',
+    'net-conf: Backend is "vxlan": expected an object such as { "Type": "vxlan" }',
   ],
   ['{"Network":"10.5.0.0/16","Backend":null}', /^net-conf: Backend is null/],
   ['{"Network":"10.5.0.0/16","Backend":{"VNI":1}}', /^net-conf: Backend\.Type is missing/],
   ['{"Network":"10.5.0.0/16","Backend":{"Type":""}}', /^net-conf: Backend\.Type is ""/],
   [
     '{"Network":"10.5.0.0/16","Backend":{"Type":1}}',
-    /^net-conf: Backend\.Type is 1: expected string/,
+    /^net-conf: Backend\.Type is 1: expected a backend's name/,
   ],
 ];
 

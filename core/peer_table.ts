@@ -141,13 +141,16 @@ export class PeerTable<PeerData> {
 
   /** The peer; or why it is none. */
   #read(lease: Lease): Peer<PeerData> | string {
-    const skip = (reason: string) => {
-      this.#log.warn("peer-refused", `lease ${lease.key} is not followed: ${reason}`, {
+    const skip = (reason: string, level: "info" | "warn" = "warn") => {
+      this.#log[level]("peer-refused", `lease ${lease.key} is not followed: ${reason}`, {
         lease: lease.key,
       });
       return reason;
     };
     if (lease.backendType !== this.#backend.leaseType) {
+      if (lease.backendType === "" && lease.expiry === "never") {
+        return skip("it is reserved, and no agent of its node has published anything yet", "info");
+      }
       const say = (type: string) => type === "" ? "no type" : type;
       return skip(
         `its node runs another backend (${say(lease.backendType)}, ` +
@@ -159,6 +162,7 @@ export class PeerTable<PeerData> {
       const network = this.#config.families.find(({ family }) => family === subnet.family)?.network;
       if (network === undefined) continue;
       if (!network.contains(subnet)) return skip(`${subnet} is outside the network ${network}`);
+      if (!publicIp.isReachable) return skip(`its public IP ${publicIp} is no host's for others`);
       const data = this.#backend.peerData.safeParse(backendData);
       if (!data.success) {
         const [issue] = data.error.issues;

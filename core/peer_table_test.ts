@@ -115,6 +115,7 @@ Deno.test("peers: who is not followed is said once, with the reason", () => {
       [lease(A, { type: "" }), "its node runs another backend (no type, here vxlan)"],
       [lease("10.6.1.0/24"), "10.6.1.0/24 is outside the network 10.5.0.0/16"],
       [lease("fc00:5:0:1::/64"), "it has no family in common"],
+      [lease(A, { ip: "127.0.0.1" }), "its public IP 127.0.0.1 is no host's for others"],
       [
         lease(A, { data: { VNI: "one" } }),
         "its backend data: VNI: Invalid input: expected number, received string",
@@ -203,4 +204,16 @@ Deno.test("peers: who has what this node must have alone is no peer, and is name
   assert.equal(table.conflicts.size, 0);
   assert.deepEqual(brief(table.apply(put(clone))), [`-${KEY_B}`]);
   assert.deepEqual([...table.conflicts], conflicts);
+});
+
+Deno.test("PeerTable: a reservation whose node has not run yet is no reason for a warning", () => {
+  const log = new RecordingLog();
+  const table = new PeerTable(BACKEND, CONFIG, log);
+  const reserved: Lease = { ...lease(A, { type: "", data: null }), expiry: "never" };
+  assert.deepEqual(brief(table.apply(snapshot(reserved, lease(B, { type: "" })))), []);
+  assert.deepEqual(log.events, ["info peer-refused", "warn peer-refused"]);
+  assert.match(log.of("peer-refused")[0]!.message, /it is reserved, and no agent of its node/);
+  assert.deepEqual(brief(table.apply(put({ ...lease(A), expiry: "never" }))), [
+    `+${KEY_A} 10.99.0.1 1`,
+  ]);
 });

@@ -7,6 +7,11 @@
 /** setTimeout's limit: 2³¹ − 1 milliseconds, some 25 days. */
 export const MAX_SLEEP_MS = 0x7fff_ffff;
 
+/** What setTimeout takes for a wait: of one that is over already it writes a warning among the lines of the log. */
+export function timerMs(ms: number): number {
+  return Math.min(Math.max(ms, 0), MAX_SLEEP_MS);
+}
+
 /**
  * Waits, at most {@link MAX_SLEEP_MS}.
  *
@@ -22,7 +27,7 @@ export function sleep(ms: number, signal: AbortSignal): Promise<boolean> {
   const timer = setTimeout(() => {
     signal.removeEventListener("abort", onAbort);
     resolve(true);
-  }, Math.min(ms, MAX_SLEEP_MS));
+  }, timerMs(ms));
   signal.addEventListener("abort", onAbort, { once: true });
   return promise;
 }

@@ -110,6 +110,20 @@ rootTest(
   },
 );
 
+rootTest("a second agent of a node ends, and the first one hears nothing of it", async () => {
+  await using lab = await Lab.create({
+    nodes: 1,
+    netConf: { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } },
+  });
+  await lab.startAgents(NEVER);
+  const [node] = lab.nodes;
+  const before = Deno.readTextFileSync(node!.logFile);
+  const { code, log } = await runAgent(node!, node!.agentArguments);
+  assert.match(log, / ERROR another agent runs on this node: .* event=failed\n$/);
+  assert.equal(code, 1);
+  assert.equal(Deno.readTextFileSync(node!.logFile), before);
+});
+
 rootTest("a full network is said, and costs no device", async () => {
   // /28 in /30s: four subnets, of which the first is never leased.
   await using lab = await Lab.create({

@@ -53,22 +53,24 @@ rootTest("the demo with host-gw: the same pods, and no encapsulation on the way"
   assert.deepEqual(leftovers(prefixOf(output)), []);
 });
 
-rootTest("Ctrl-C in the middle leaves nothing behind", async () => {
-  const child = demo("--nodes", "3").spawn();
-  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
-  let output = "";
-  while (!output.includes("an agent on each")) {
-    const { value, done } = await reader.read();
-    assert.ok(!done, output);
-    output += value;
-  }
-  child.kill("SIGINT");
-  reader.releaseLock();
-  await Promise.all([child.stdout.cancel().catch(() => {}), child.stderr.cancel()]);
-  const { code } = await child.status;
-  assert.equal(code, 1);
-  assert.deepEqual(leftovers(prefixOf(output)), []);
-});
+for (const [what, signal] of [["Ctrl-C", "SIGINT"], ["a closed terminal", "SIGHUP"]] as const) {
+  rootTest(`${what} in the middle leaves nothing behind`, async () => {
+    const child = demo("--nodes", "3").spawn();
+    const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+    let output = "";
+    while (!output.includes("an agent on each")) {
+      const { value, done } = await reader.read();
+      assert.ok(!done, output);
+      output += value;
+    }
+    child.kill(signal);
+    reader.releaseLock();
+    await Promise.all([child.stdout.cancel().catch(() => {}), child.stderr.cancel()]);
+    const { code } = await child.status;
+    assert.equal(code, 1);
+    assert.deepEqual(leftovers(prefixOf(output)), []);
+  });
+}
 
 rootTest("--keep leaves it up, --remove takes it away", async () => {
   const output = text(await demo("--nodes", "2", "--keep").output());
@@ -124,6 +126,9 @@ rootTest(
 Deno.test("a wrong flag of the demo is named, with exit code 2", async () => {
   for (
     const args of [["--nodez", "3"], ["--nodes", "1"], ["--nodes", "x"], ["--break", "x"], [
+      "--backend",
+      "x",
+    ], [
       "--open",
       "--keep",
     ], [
@@ -133,6 +138,7 @@ Deno.test("a wrong flag of the demo is named, with exit code 2", async () => {
     const result = await demo(...args).output();
     assert.equal(result.code, 2);
     assert.match(text(result), new RegExp(args[0]!));
+    assert.doesNotMatch(text(result), /namespaces/, "nothing was made");
   }
 });
 

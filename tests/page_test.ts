@@ -125,6 +125,17 @@ labTest("the page shows the mesh, by keys too, asks for nothing elsewhere, and f
     "a node that is cut off is shown on another's page, and its return too",
     async () => {
       const other = await openPage(browser, thirdUrl!);
+      const way = (says: string) =>
+        `document.getElementById("ways").textContent.includes("${says}")`;
+      await other.read(`(() => {
+        const select = document.getElementById("way-peer");
+        select.value = [...select.options].find(({ textContent }) =>
+          textContent.startsWith("${second.subnet()}")).value;
+        select.dispatchEvent(new Event("change"));
+      })()`);
+      await other.until("the way of the second", way(`in ${second.subnet()}`));
+      // Every 5 s the way is asked for anyway: not here.
+      await other.read("for (let timer = 1; timer < 100; timer++) clearInterval(timer)");
       const net = `${lab.prefix}-net`;
       iproute("ip", net, "link set node2 down");
       const shown = await other.until(
@@ -134,6 +145,7 @@ labTest("the page shows the mesh, by keys too, asks for nothing elsewhere, and f
         20_000,
       );
       assert.match(await other.read(textOf("verdict")), /^1 of 2 peers is in trouble\.$/);
+      await other.until("the way says the same", way("does not answer"));
       iproute("ip", net, "link set node2 up");
       const quiet = await other.until(
         "all quiet",

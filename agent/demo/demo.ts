@@ -12,6 +12,7 @@ import { formatColumns } from "../columns.ts";
 import { flag, type FlagValues } from "../flag_table.ts";
 import { list, oneOf, text, toggle, wholeNumber } from "../flag_types.ts";
 import { createLogger } from "../log.ts";
+import { type AnyBackend, checkNetConf } from "../net_conf.ts";
 import { PageGate } from "../page/page_gate.ts";
 import { requireRoot } from "../privileges.ts";
 import { runCommand } from "../run_command.ts";
@@ -57,22 +58,27 @@ type DemoFlags = FlagValues<typeof FLAGS[number]>;
  * Runs the demo and resolves to the exit code: 0 every pod reached every other, 1 not, 2 wrong usage.
  *
  * @param agentProgram the words that start an agent
+ * @param backends those that this program knows
  */
 export function runDemo(
   args: readonly string[],
   agentProgram: readonly [string, ...string[]],
+  backends: readonly AnyBackend[],
 ): Promise<number> {
   return runCommand({
     name: "denim demo",
     help: HELP,
     flags: FLAGS,
     stopped: "stopped; everything is removed",
+    // The terminal was closed.
+    stopSignals: ["SIGHUP"],
     async run({ values }, signal) {
       if (values.open && values.keep) {
         throw new ConfigError(
           "--open and --keep: the pages end with the demo, so take one of the two",
         );
       }
+      requireBackend(values, backends);
       requireRoot("denim demo", { namespaces: true });
       if (values.remove === undefined) return await show(values, agentProgram, signal);
       await Lab.remove(values.remove);
@@ -80,6 +86,20 @@ export function runDemo(
       return 0;
     },
   }, args);
+}
+
+function netConf({ backend }: DemoFlags): unknown {
+  return { Network: NETWORK, Backend: { Type: backend } };
+}
+
+/** Throws a ConfigError if no agent would take the backend. */
+function requireBackend(flags: DemoFlags, backends: readonly AnyBackend[]): void {
+  try {
+    checkNetConf(JSON.stringify(netConf(flags)), { backends });
+  } catch (error) {
+    throwDefect(error);
+    throw new ConfigError(`--backend ${flags.backend}: ${messageOf(error)}`, { cause: error });
+  }
 }
 
 /** Prints what the demo does next. */
@@ -96,7 +116,7 @@ async function show(
   step(`${flags.nodes} nodes as network namespaces, joined by a bridge`);
   await using lab = await Lab.create({
     nodes: flags.nodes,
-    netConf: { Network: NETWORK, Backend: { Type: flags.backend } },
+    netConf: netConf(flags),
     agentProgram,
   });
   step(`an agent on each, leases in ${lab.directory}/denim.db`);

@@ -21,6 +21,13 @@ import { formatReport, type Trouble } from "./mesh_report.ts";
 
 /** The wait for the rest of news that belongs together, in milliseconds. */
 const SETTLE_MS = 500;
+/**
+ * As long as news go on the rest after a note is so many times as long as the one before: of a cluster that falls apart,
+ * or comes together again, each node would have news for minutes …
+ */
+const REST_GROWTH = 4;
+/** … and at most so long for each node, in milliseconds, so that all nodes write 100 to 200 notes a second together. */
+const REST_MS_PER_NODE = 10;
 /** Waits before a store that did not take a note is asked again, in milliseconds. */
 const RETRY = { minMs: 1_000, maxMs: 60_000, jitter: 0.5 };
 
@@ -35,6 +42,8 @@ export interface BadNewsOptions {
   readonly key: () => string;
   /** The peers in trouble, as they are now. */
   readonly troubles: () => readonly Trouble[];
+  /** How many nodes there are, each of which may have as many news. */
+  readonly nodes: () => number;
   /** By which it waits. */
   readonly clock: Clock;
   /** Takes a warning if the store does not take a note. */
@@ -57,17 +66,18 @@ export class BadNews {
 
   /** Tells until the signal is aborted; the note stays then until it ends. */
   async run(signal: AbortSignal): Promise<void> {
-    const { store, key, troubles, clock, log } = this.#options;
+    const { store, key, troubles, nodes, clock, log } = this.#options;
     if (store.writeNote === undefined) return;
     const backoff = new Backoff(RETRY);
     /** What the last run told is not known. */
     let told: string | undefined = "";
+    let restMs = SETTLE_MS;
     for (;;) {
       const { count } = this.#changes;
       const now = troubles();
       const note = now.length === 0
         ? undefined
-        : { text: formatReport(now, Date.now()), summary: summary(now) };
+        : { text: formatReport(now, nodes(), Date.now()), summary: summary(now) };
       let waitMs = note === undefined ? MAX_SLEEP_MS : NOTE_TTL_MS / 2;
       try {
         if (note !== undefined || told !== undefined) await store.writeNote(key(), note, signal);
@@ -86,8 +96,14 @@ export class BadNews {
           );
         }
       }
+      const toldAtMs = clock.nowMs();
       if (!await this.#changes.after(count, waitMs, signal)) return;
-      if (!await clock.sleep(SETTLE_MS, signal)) return;
+      const quietMs = clock.nowMs() - toldAtMs;
+      const longestMs = Math.max(SETTLE_MS, nodes() * REST_MS_PER_NODE);
+      restMs = quietMs < longestMs ? Math.min(restMs * REST_GROWTH, longestMs) : SETTLE_MS;
+      // Less by up to a half, by chance, so that nodes which began together do not go on so.
+      const leftMs = restMs * (1 - Math.random() / 2) - quietMs;
+      if (!await clock.sleep(Math.max(SETTLE_MS, leftMs), signal)) return;
     }
   }
 }

@@ -26,6 +26,7 @@ Deno.test("bad news are told when they change, taken away when over, and told ag
     },
     key: () => "10.5.1.0-24",
     troubles: () => troubles,
+    nodes: () => 3,
     clock,
     log,
   });
@@ -52,6 +53,55 @@ Deno.test("bad news are told when they change, taken away when over, and told ag
     await clock.advance(500);
     return notes.length === 4;
   });
+  stop.abort();
+  await running;
+});
+
+Deno.test("in a large cluster news that go on and on make few notes, the last of them too, and later ones are soon told", async () => {
+  const [clock, stop] = [new FakeClock(), new AbortController()];
+  let troubles: Trouble[] = [];
+  /** How many each note tells of. */
+  const notes: number[] = [];
+  const news = new BadNews({
+    store: {
+      writeNote: (_key, note) => {
+        notes.push(note === undefined ? 0 : JSON.parse(note.text).count);
+        return Promise.resolve();
+      },
+    },
+    key: () => "10.5.1.0-24",
+    troubles: () => troubles,
+    nodes: () => 5_000,
+    clock,
+    log: new RecordingLog(),
+  });
+  const running = news.run(stop.signal);
+  const pass = async (seconds: number, change: () => void = () => {}) => {
+    for (let second = 0; second < seconds; second++) {
+      change();
+      await clock.advance(1_000);
+    }
+  };
+  await settled();
+  await pass(60);
+  notes.length = 0;
+  const one = () => {
+    troubles = [...troubles, TROUBLE];
+    news.changed();
+  };
+  await pass(1, one);
+  assert.deepEqual(notes, [1], "the first is told at once");
+  await pass(119, one);
+  assert.ok(notes.length >= 4 && notes.length <= 9, `${notes.length} notes of 120 news`);
+  await pass(50);
+  assert.equal(notes.at(-1), 120);
+  const { length } = notes;
+  await pass(50);
+  assert.equal(notes.length, length);
+  troubles = [];
+  news.changed();
+  await pass(1);
+  assert.equal(notes.at(-1), 0);
   stop.abort();
   await running;
 });

@@ -7,8 +7,12 @@
 import * as z from "zod";
 import type { Health } from "./peer_health.ts";
 
-/** So many peers are named in one note; of more, the number is told. */
+/** So many peers are named in one note; of more, the number is told, and some are named. */
 const MAX_NAMED = 50;
+/** Of more, so many are named in all notes together, if every node has as much to tell: who reads them reads 85 bytes for each … */
+const MAX_NAMED_IN_ALL = 50_000;
+/** … but in each note this many. */
+const MIN_NAMED = 10;
 
 /** A peer that a node finds in trouble. */
 export interface Trouble {
@@ -26,9 +30,15 @@ const note = z.object({
   peers: z.array(z.object({ subnet: z.string(), health: z.string(), since: z.iso.datetime() })),
 });
 
-/** A node's note for the others, as JSON: the worst that there is of it is 50 peers and a number. */
-export function formatReport(troubles: readonly Trouble[], nowMs: number): string {
-  const peers = troubles.slice(0, MAX_NAMED).map(({ subnet, health, sinceMs }) => (
+/**
+ * A node's note for the others, as JSON: the worst that there is of it is 50 peers and a number.
+ *
+ * @param nodes how many nodes there are
+ */
+export function formatReport(troubles: readonly Trouble[], nodes: number, nowMs: number): string {
+  const some = Math.max(MIN_NAMED, Math.min(Math.floor(MAX_NAMED_IN_ALL / nodes), MAX_NAMED));
+  const named = troubles.length <= MAX_NAMED ? MAX_NAMED : some;
+  const peers = troubles.slice(0, named).map(({ subnet, health, sinceMs }) => (
     { subnet, health, since: new Date(sinceMs).toISOString() }
   ));
   const report: z.infer<typeof note> = {

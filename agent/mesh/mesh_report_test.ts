@@ -6,13 +6,16 @@ const key = (number: number) => `10.5.${number}.0-24`;
 const subnet = (number: number) => `10.5.${number}.0/24`;
 
 /** Notes of nodes by number, each with the peers that it finds so, since a second of 1970. */
-function notes(told: Readonly<Record<number, readonly (readonly [number, Health, number])[]>>) {
+function notes(
+  told: Readonly<Record<number, readonly (readonly [number, Health, number])[]>>,
+  nodes = 6,
+) {
   return new Map(
     Object.entries(told).map(([from, found]) => {
       const troubles = found.map(([number, health, since]) => (
         { subnet: subnet(number), health, sinceMs: since * 1000 }
       ));
-      return [key(Number(from)), formatReport(troubles, 9000)];
+      return [key(Number(from)), formatReport(troubles, nodes, 9000)];
     }),
   );
 }
@@ -43,8 +46,13 @@ Deno.test("mesh report: who answers nobody and is silent is down; else the under
 
 Deno.test("mesh report: a note names some of many peers; one that makes no sense is left out", () => {
   const many = Array.from({ length: 200 }, (_, number) => [number, "blocked", 1] as const);
-  const told = new Map([...notes({ 1: many }), [key(2), "{"], [key(3), '{"at":"now"}']]);
+  const told = new Map([...notes({ 1: many }, 201), [key(2), "{"], [key(3), '{"at":"now"}']]);
   const { troubles, overflowing } = meshReport(told, 201, true);
   assert.equal(troubles.length, 50);
   assert.deepEqual(overflowing, [{ from: key(1), peers: 200 }]);
+  const named = (peers: number, nodes: number) =>
+    meshReport(notes({ 1: many.slice(0, peers) }, nodes), nodes, true).troubles.length;
+  assert.equal(named(200, 2_000), 25, "where many may have as much to tell each tells less");
+  assert.equal(named(200, 20_000), 10);
+  assert.equal(named(50, 20_000), 50, "as long as it is not too much, all");
 });

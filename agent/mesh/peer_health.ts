@@ -82,11 +82,6 @@ const MORE = 4;
 const HEARD_MS = 5_000;
 /** For so long after answers began to be missing, what comes in may have been sent before, in milliseconds. */
 const LAST_WORDS_MS = 1_500;
-/**
- * A peer's agent that is not heard for so long, in milliseconds, and for so many of the times in which it asks each peer
- * once, has ended: one that is started again is back before.
- */
-const SILENT_MS = 4_000, SILENT_TURNS = 3;
 /** For so long one that answers nothing is listened to before it is said not to answer, in milliseconds. */
 const LISTEN_MS = 3_500;
 /** As a cut ends, one side may be so far ahead of the other, in milliseconds. */
@@ -225,10 +220,14 @@ export class PeerHealth {
     return (this.#missing(question) ?? 0) > 0;
   }
 
+  /** Whether it left echo requests over the data path unanswered lately. */
+  get isMissed(): boolean {
+    return this.#missed("small") || this.#missed("large");
+  }
+
   /** Whether it has to be asked everything, often: it is in trouble, or may be. */
   get needsAttention(): boolean {
-    return this.#missed("small") || this.#missed("large") || this.#mayRefuseChecksums ||
-      isTrouble(this.health);
+    return this.isMissed || this.#mayRefuseChecksums || isTrouble(this.health);
   }
 
   /** What to ask one that needs attention. */
@@ -279,14 +278,20 @@ export class PeerHealth {
     this.#setTime(HEARD_AT, nowMs);
   }
 
+  /** Whether nothing is wrong with it, and its agent was heard after a time as {@link PeerHealth.judge} has it. */
+  isWellAndHeardSince(timeMs: number): boolean {
+    return this.health === "ok" && !this.needsAttention &&
+      (this.#time(HEARD_AT) ?? -Infinity) > timeMs;
+  }
+
   /**
    * Judges by all that is known now. Returns whether the health is another.
    *
    * @param nowMs the time, by a clock that stands still while nobody reads what comes in
    * @param dateMs the time by the clock of {@link PeerHealth.sinceMs}
-   * @param turnsMs the time in which peers' agents ask each of theirs once
+   * @param silentMs after so long without a packet from it a peer's agent that was heard has ended, in milliseconds
    */
-  judge(nowMs: number, dateMs: number = nowMs, turnsMs: number = Infinity): boolean {
+  judge(nowMs: number, dateMs: number = nowMs, silentMs: number = Infinity): boolean {
     const missingSinceMs = this.#time(MISSING_SINCE);
     if (this.#missed("small")) {
       this.#setTime(MISSING_SINCE, missingSinceMs ?? nowMs);
@@ -298,7 +303,7 @@ export class PeerHealth {
       this.#setTime(MISSING_SINCE, undefined);
       this.#setTime(ANSWERS_SINCE, nowMs);
     }
-    const next = this.#judgement(nowMs, turnsMs);
+    const next = this.#judgement(nowMs, silentMs);
     if (next === undefined) return false;
     const calm = next === "ok" ? Math.min(this.#byte(CALM_ROUNDS) + 1, CALM) : 0;
     this.#setByte(CALM_ROUNDS, calm);
@@ -320,7 +325,7 @@ export class PeerHealth {
   }
 
   /** `undefined` while it may be chance. */
-  #judgement(nowMs: number, turnsMs: number): Health | undefined {
+  #judgement(nowMs: number, silentMs: number): Health | undefined {
     const [small, plain, outer] = [
       this.#missing("small"),
       this.#missing("plain"),
@@ -342,7 +347,7 @@ export class PeerHealth {
     const heardAtMs = this.#time(HEARD_AT);
     if (heardAtMs === undefined) return "ok";
     const lastMs = Math.max(heardAtMs, this.#time(ANSWERS_SINCE) ?? -Infinity);
-    return nowMs - lastMs > SILENT_MS + SILENT_TURNS * turnsMs ? "no-agent" : "ok";
+    return nowMs - lastMs > silentMs ? "no-agent" : "ok";
   }
 }
 

@@ -6,6 +6,9 @@
  * system calls for all. In turn each peer is asked one thing: for its largest packet, or to refuse a datagram. One that
  * does not answer is asked everything, every second, until it is clear how it is.
  *
+ * With many peers, two agents share the work: one that has just been asked by its peer lets a turn go by. It knows that
+ * the peer's packets come in, and the peer knows whether the answer came back; if not, it says so when it asks again.
+ *
  * @module
  */
 
@@ -51,16 +54,26 @@ const LATE_MS = 2 * TICK_MS;
 const ROUNDS = 60;
 /** So many turns a round at the most: beyond that, all peers take longer than {@link ROUNDS}. */
 const MAX_TURNS = 100;
-/** Among so many turns of a well peer is one in which its address on the underlay is asked too. */
-const OUTER_TURNS = 16;
+/** Turns are shared with peers where they come as seldom as this, in milliseconds: with fewer peers it would save little. */
+const SHARED_FROM_MS = 30_000;
+/** So many turns in a row go by at the most: then a peer is asked although it was heard. */
+const MAX_RESTS = 1;
+/**
+ * A peer's agent that is not heard for so long, in milliseconds, and for so many turns more than it may let go by, has
+ * ended: one that is started again is back before.
+ */
+const SILENT_MS = 4_000, SILENT_TURNS = 3;
 /** Changes of one round that are logged one by one; more are summed up. */
 const MAX_LINES = 5;
 /** So many sizes are tried at once while the largest packet that gets through is looked for. */
 const SEARCHED_SIZES = 8;
 /** Bits of a sequence number that tell a round's probes apart; those above tell the rounds apart. */
 const INDEX_BITS = 13;
-/** What an echo request says of itself: whether it came over the data path. */
-const TAG = { inner: 1, outer: 2 } as const;
+/**
+ * What an echo request says of itself: whether it came over the data path, and there, whether its sender misses answers
+ * and the receiver had better look itself.
+ */
+const TAG = { inner: 1, outer: 2, doubtful: 3 } as const;
 /** Bounds for round trips, in seconds. */
 const ROUND_TRIP_SECONDS = [
   0.0001,
@@ -146,10 +159,12 @@ export class Prober implements PeerListener {
   readonly #options: ProberOptions;
   readonly #wires = new Map<Family, ProbeWire>();
   readonly #halves = new HalfRows();
-  /** For each row the next half of the same peer, its place in the order of turns, and how many turns it had. */
+  /** For each row the next half of the same peer, and its place in the order of turns. */
   #nextHalves = new Int32Array(0);
   #places = new Int32Array(0);
+  /** In how many turns it was asked, and how many went by since then. */
   #turns = new Int32Array(0);
+  #rests = new Uint8Array(0);
   readonly #healths = new PeerHealths();
   /** The row of each peer's first half, by the key of its lease. */
   readonly #peers = new Map<string, number>();
@@ -237,10 +252,12 @@ export class Prober implements PeerListener {
   #add(row: number): void {
     this.#places = withRoom(this.#places, row);
     this.#turns = withRoom(this.#turns, row);
+    this.#rests = withRoom(this.#rests, row);
     this.#targetOf = withRoom(this.#targetOf, row);
     this.#places[row] = NO_ROW;
     this.#targetOf[row] = NO_ROW;
     this.#turns[row] = 0;
+    this.#rests[row] = 0;
     if (!this.#isProbed(row)) return;
     this.#places[row] = this.#order.push(row) - 1;
     this.#count(this.#healths.at(row).health, 1);
@@ -350,9 +367,11 @@ export class Prober implements PeerListener {
       if (asked !== undefined) asked.answeredAtMs = atMs;
     },
     onRequest: (tag, from) => {
-      if (tag !== TAG.inner) return;
+      if (tag === TAG.outer) return;
       const row = this.#halves.from(from);
-      if (row !== NO_ROW) this.#healths.at(row).heard(this.#awakeMs);
+      if (row === NO_ROW) return;
+      this.#healths.at(row).heard(this.#awakeMs);
+      if (tag === TAG.doubtful && this.#isProbed(row)) this.#attention.add(row);
     },
   };
 
@@ -373,14 +392,16 @@ export class Prober implements PeerListener {
     this.#askedCount = 0;
     const dateMs = this.#now();
     // Peers have as many peers, and ask them as often.
-    const turnsMs = TICK_MS * this.#order.length / Math.max(this.#turnsARound, 1);
+    const turnsMs = this.#turnsMs;
+    const silentMs = SILENT_MS +
+      turnsMs * (isShared(turnsMs) ? SILENT_TURNS + MAX_RESTS : SILENT_TURNS);
     for (let index = 0; index < this.#targetCount; index++) {
       const target = this.#targets[index]!;
       const { row, health } = target;
       if (row === NO_ROW) continue;
       this.#targetOf[row] = NO_ROW;
       const before = health.health;
-      if (health.judge(this.#awakeMs, dateMs, turnsMs)) {
+      if (health.judge(this.#awakeMs, dateMs, silentMs)) {
         this.#count(before, -1);
         this.#count(health.health, 1);
         if (health.health === "mtu") {
@@ -457,11 +478,12 @@ export class Prober implements PeerListener {
       this.#askAll(this.#target(row));
     }
     const { length: count } = this.#order;
-    const turns = this.#turnsARound;
+    const turns = this.#turnsARound, turnsMs = this.#turnsMs;
     for (let turn = 0; turn < turns; turn++) {
       this.#next = (this.#next + 1) % count;
       const row = this.#order[this.#next]!;
-      if (this.#targetAt(row) === undefined) this.#askInTurn(this.#target(row));
+      if (this.#targetAt(row) !== undefined || this.#letsGoBy(row, turnsMs)) continue;
+      this.#askInTurn(this.#target(row));
     }
     for (const family of FAMILIES) {
       const probes = this.#probes[family];
@@ -499,6 +521,11 @@ export class Prober implements PeerListener {
     return Math.min(length, Math.max(this.#few, Math.min(Math.ceil(length / ROUNDS), MAX_TURNS)));
   }
 
+  /** So long it takes until all peers had a turn, in milliseconds. */
+  get #turnsMs(): number {
+    return TICK_MS * this.#order.length / Math.max(this.#turnsARound, 1);
+  }
+
   #now(): number {
     return this.#options.now?.() ?? Date.now();
   }
@@ -510,15 +537,29 @@ export class Prober implements PeerListener {
     return wire;
   }
 
-  /** Asks one thing, which costs as much whether the peer answers or not. */
+  /** Whether a peer's turn goes by, since it has asked this node after the turn before. */
+  #letsGoBy(row: number, turnsMs: number): boolean {
+    const goesBy = isShared(turnsMs) && this.#rests[row]! < MAX_RESTS &&
+      this.#healths.at(row).isWellAndHeardSince(this.#awakeMs - turnsMs);
+    if (goesBy) this.#rests[row]!++;
+    return goesBy;
+  }
+
+  /** Asks one thing, or two of a peer that is about to be in trouble. */
   #askInTurn(target: Target): void {
     const { row, health } = target;
-    const turn = this.#turns[row]!++;
-    if (health.needsAttention) return this.#askOne(target, "small");
-    if (turn % OUTER_TURNS === 0) this.#askOne(target, "outer");
-    // What answers to either of these also shows that small packets pass.
-    const isDatagram = !this.#halves.isNear(row) && turn % 2 === 1;
-    this.#askOne(target, isDatagram ? health.isMute ? "plain" : "udp" : "large");
+    const turn = this.#turns[row]!++, hasRested = this.#rests[row]! > 0;
+    this.#rests[row] = 0;
+    if (health.needsAttention) {
+      this.#askOne(target, "small");
+      // Of many that fall silent together few get attention, and none is judged without this.
+      if (health.health === "ok") this.#askOne(target, "outer");
+      return;
+    }
+    // The peer's agent hears the largest packet, and is not to wait for it for long. What answers to either also shows
+    // that small packets pass.
+    const isHeard = turn % 2 === 0 || hasRested || this.#halves.isNear(row);
+    this.#askOne(target, isHeard ? "large" : health.isMute ? "plain" : "udp");
   }
 
   /** Asks everything that there is to find out. */
@@ -554,11 +595,16 @@ export class Prober implements PeerListener {
     probe.bytes = bytes ??
       (question === "large" ? halves.mtuBytes(row) : MIN_PROBE_BYTES[family]);
     probe.sequence = (this.#round & 7) << INDEX_BITS | index;
-    probe.tag = isOuter ? TAG.outer : TAG.inner;
+    probe.tag = isOuter ? TAG.outer : target.health.isMissed ? TAG.doubtful : TAG.inner;
     probe.outcome = "waiting";
     this.#probes[family].push(probe);
     if (isDatagram) target[question] = asked;
   }
+}
+
+/** Whether agents share their turns, of which so long passes until all peers had one, in milliseconds. */
+function isShared(turnsMs: number): boolean {
+  return turnsMs >= SHARED_FROM_MS;
 }
 
 function newProbe(): Probe {

@@ -14,8 +14,11 @@ interface SeenProbe extends Omit<Probe, "to"> {
 /** A fake of a network: it answers each probe in the next round, unless `drops` says that it is lost. */
 class FakeWire implements ProbeWire {
   drops: (probe: SeenProbe) => boolean = () => false;
-  /** Whose agents probe, too. */
+  /** Whose agents probe, too; and how they tag that. */
   probing: readonly IpAddress[] = [];
+  tag = 1;
+  /** Takes what is sent. */
+  onSend: (probe: SeenProbe) => void = () => {};
   readonly sent: SeenProbe[] = [];
   #waiting: readonly SeenProbe[] = [];
 
@@ -29,11 +32,12 @@ class FakeWire implements ProbeWire {
       to: IpAddress.fromBytes(probe.to.subarray(0, 4)),
     }));
     this.sent.push(...seen);
+    seen.forEach(this.onSend);
     this.#waiting = seen.filter((probe) => !this.drops(probe));
   }
 
   receive(listener: ProbeListener): void {
-    for (const from of this.probing) listener.onRequest(1, from.toBytes());
+    for (const from of this.probing) listener.onRequest(this.tag, from.toBytes());
     for (const { kind, to: address, sequence } of this.#waiting) {
       const to = address.toBytes();
       if (kind === "udp" || kind === "plain") listener.onClosed(kind, to, 1003);
@@ -106,6 +110,63 @@ Deno.test("prober: every peer has its turn within a minute, with one packet each
   });
 });
 
+Deno.test("prober: agents of many peers share the turns, and one that misses answers is heeded at once", () => {
+  const count = 5000;
+  const { prober, wire, ticks } = proberOf(count);
+  ticks(240);
+  wire.sent.length = 0;
+  const inner = (number: number) => peer(number).halves[0]!.subnet.address;
+  const asked = () => wire.sent.map(({ to }) => `${to}`).filter((to) => to.startsWith("10."));
+  // All have four turns in that time.
+  for (let round = 0; round < 4 * 60 - 2; round++) {
+    // Every other peer asks this node, too, once in less than a minute.
+    wire.probing = Array.from({ length: count / 2 }, (_, index) => 2 * index + 1)
+      .filter((number) => (number >> 1) % 59 === round % 59).map(inner);
+    ticks(1);
+  }
+  const times = Map.groupBy(asked(), (to) => to);
+  const timesOf = (number: number) => times.get(`${inner(number)}`)?.length;
+  assert.deepEqual([1, 3, 4999].map(timesOf), [2, 2, 2]);
+  assert.deepEqual([2, 4, 5000].map(timesOf), [4, 4, 4]);
+  // Those of half of them are shared.
+  assert.ok(asked().length < 1.01 * (2 * 2500 + 4 * 2500), `${asked().length} packets`);
+  wire.probing = [inner(7)];
+  wire.tag = 3;
+  wire.sent.length = 0;
+  ticks(1);
+  assert.ok(asked().includes(`${inner(7)}`));
+  assert.equal(healthOf(prober, 7), "ok");
+});
+
+Deno.test("prober: two agents of many peers hear each other often enough, and one of them asks each minute", () => {
+  const count = 1500, minutes = 40;
+  const [a, b] = [proberOf(count), proberOf(count)];
+  const [one, other] = [1, 2].map((number) => peer(number).halves[0]!.subnet.address);
+  const asked: number[] = [];
+  let second = 0;
+  // To the one's agent the other is this address, and the other way round.
+  for (const [from, source, to, destination] of [[a, one, b, other], [b, other, a, one]] as const) {
+    from.wire.onSend = ({ to: address, kind }) => {
+      if (!address.equals(destination!)) return;
+      asked.push(second);
+      if (kind === "echo") to.wire.probing = [...to.wire.probing, source!];
+    };
+  }
+  const turn = ({ wire, ticks }: ReturnType<typeof proberOf>) => {
+    ticks(1);
+    wire.probing = [];
+  };
+  for (; second < minutes * 60; second++) {
+    turn(a);
+    // Its turns are at other times.
+    if (second >= 17) turn(b);
+  }
+  assert.deepEqual([a.log.events, b.log.events], [[], []]);
+  const late = asked.filter((second) => second >= 300);
+  assert.ok(late.length <= 1.4 * (minutes - 5), `${late.length} packets`);
+  late.slice(1).forEach((second, index) => assert.ok(second - late[index]! <= 62));
+});
+
 Deno.test("prober: a narrow path is measured to the byte, and the peer is told of once", () => {
   const { prober, wire, log, ticks } = proberOf(5);
   ticks(5);
@@ -155,6 +216,23 @@ for (const [who, first, later] of [["fall silent", 60, 600], ["never answered", 
     assert.ok(wire.sent.length <= 60 * (2 * 24 + 50), `${wire.sent.length} packets`);
   });
 }
+
+Deno.test("prober: thousands that fall silent together are found in trouble within minutes, and well as soon", () => {
+  const { wire, metrics, ticks } = proberOf(5000);
+  ticks(240);
+  const secondsUntil = (health: string) => {
+    let seconds = 0;
+    for (; metrics.value("denim_probed_peers", { health }) !== 5000 && seconds < 3600; seconds++) {
+      ticks(1);
+    }
+    return seconds;
+  };
+  wire.drops = () => true;
+  const found = secondsUntil("no-answer");
+  wire.drops = () => false;
+  const well = secondsUntil("ok");
+  assert.ok(found <= 250 && well <= 250, `found after ${found} s, well after ${well} s`);
+});
 
 Deno.test("prober: who leaves is asked no more, who comes anew keeps its health", () => {
   const { prober, wire, metrics, ticks } = proberOf(3);

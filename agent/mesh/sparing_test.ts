@@ -1,3 +1,4 @@
+import { RuntimeError } from "@denim/core";
 import assert from "node:assert/strict";
 import { NEVER } from "../../tests/support/wait.ts";
 import { sparing } from "./sparing.ts";
@@ -20,4 +21,22 @@ Deno.test("a question is asked each time if it costs little, and seldom if it co
   assert.equal(await asked(10), 60);
   assert.equal(await asked(100), 20);
   assert.equal(await asked(1000), 10);
+});
+
+Deno.test("a question without an answer rests as well, unless it was not waited for", async () => {
+  let nowMs = 0, count = 0;
+  const ask = sparing((signal) => {
+    nowMs += 4_000;
+    count++;
+    return Promise.reject(signal.reason ?? new RuntimeError("busy"));
+  }, { nowMs: () => nowMs });
+  await assert.rejects(ask(AbortSignal.abort()), { name: "AbortError" });
+  await assert.rejects(ask(NEVER), /busy/);
+  await assert.rejects(ask(NEVER), /busy/);
+  assert.equal(count, 2);
+  nowMs += 5_000;
+  const late = AbortSignal.abort(new DOMException("too late", "TimeoutError"));
+  await assert.rejects(ask(late), /too late/);
+  await assert.rejects(ask(NEVER), /too late/);
+  assert.equal(count, 3);
 });

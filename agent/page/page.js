@@ -1141,6 +1141,8 @@ function subnetOf(key) {
 
 let offered = "";
 let wayAsked = 0;
+/** How the peer was when its way was asked for. */
+let wayHealth;
 
 /** Shows the way to a node by its place in the matrix. */
 function choose(place) {
@@ -1181,13 +1183,16 @@ function showChoice() {
     );
   }
   select.value = chosen;
+  // What the way says of the peer is not to differ from what the rest of the page says.
+  if (healthOf(nodes[placeOf.get(chosen)].peer) !== wayHealth) askWay();
 }
 
 /** Asks the agent, which asks the kernel. */
 async function askWay() {
   const own = ++wayAsked;
-  if (chosen === null) return;
-  const key = chosen;
+  const key = chosen, peer = known.peers.get(key);
+  if (peer === undefined) return;
+  wayHealth = healthOf(peer);
   let ways;
   try {
     const response = await fetch(`/way?peer=${encodeURIComponent(key)}`);

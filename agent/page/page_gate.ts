@@ -6,6 +6,7 @@
 
 import { messageOf } from "@denim/core";
 import { AGENT_ORIGIN } from "../agent_client.ts";
+import { endServer } from "../status_server.ts";
 import { isAskedLocally } from "./same_site.ts";
 
 /** Hands requests that come to a port of loopback on to an agent's socket, until it is disposed of. */
@@ -49,7 +50,7 @@ export class PageGate implements AsyncDisposable {
   /** Closes the port, and ends what goes by it. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
-    await this.#server.shutdown();
+    await endServer(this.#server);
     this.#client.close();
   }
 }

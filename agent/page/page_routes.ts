@@ -16,7 +16,7 @@ import style from "./page.css" with { type: "text" };
 import page from "./page.html" with { type: "text" };
 import script from "./page.js" with { type: "text" };
 import { PageFeed } from "./page_feed.ts";
-import { isAskedLocally, isLocalName, isSameOrigin } from "./same_site.ts";
+import { isAskedLocally, isFromLoopback, isLocalName, isSameOrigin } from "./same_site.ts";
 
 /** What the browser lets the page do: what it has of its own origin, and nothing else. */
 const CONTENT_SECURITY_POLICY = [
@@ -110,12 +110,20 @@ export class Page implements Disposable {
   /**
    * What is answered at an address of TCP; nothing if the page is not to be served there.
    *
-   * @param where `loopback` serves it on this machine's own addresses alone, `always` everywhere, under any name
+   * @param where `loopback` serves it to who connects from a loopback address, `always` to everybody, under any name
    */
   routesAt(ip: IpAddress, where: "loopback" | "always" | "never"): Routes {
+    if (where === "never") return {};
     const isLoopback = isLocalName(ip.family === 6 ? `[${ip}]` : `${ip}`);
-    if (where === "never" || where === "loopback" && !isLoopback) return {};
-    return this.routes({ anyName: !isLoopback });
+    const routes = this.routes({ anyName: where === "always" && !isLoopback });
+    if (where === "always") return routes;
+    return Object.fromEntries(
+      Object.entries(routes).map(([path, route]): [string, Route] => [
+        path,
+        (request, from) =>
+          isFromLoopback(from) ? route(request) : refused("this page is for this machine alone"),
+      ]),
+    );
   }
 
   #way(key: string): Response {
@@ -134,13 +142,16 @@ export class Page implements Disposable {
 /** A route that a web site's own name does not lead to, and whose answers a browser keeps to the page. */
 function guarded(route: Route, anyName: boolean): Route {
   return async (request) => {
-    const response = anyName || isAskedLocally(request) ? await route(request) : new Response(
-      "ask for this page as localhost or 127.0.0.1; see --page in docs/configuration.md",
-      { status: 403 },
-    );
+    const response = anyName || isAskedLocally(request)
+      ? await route(request)
+      : refused("ask for this page as localhost or 127.0.0.1");
     for (const [name, value] of Object.entries(HEADERS)) response.headers.set(name, value);
     return response;
   };
+}
+
+function refused(why: string): Response {
+  return new Response(`${why}; see --page in docs/configuration.md`, { status: 403 });
 }
 
 function text(body: string, type: string): Response {

@@ -15,16 +15,23 @@ function openPage(): Page {
   }, { apiSocket: "/nowhere/agent.sock", subnetFile: "/nowhere/subnet.env" });
 }
 
-Deno.test("page: on loopback unless asked, and then wherever the address is", () => {
+Deno.test("page: to this machine alone unless asked, wherever the address is", async () => {
   using page = openPage();
-  const served = (ip: string, where: "loopback" | "always" | "never") =>
-    "/" in page.routesAt(IpAddress.parse(ip), where);
-  assert.deepEqual(
-    ["127.0.0.1", "::1", "10.0.0.1", "0.0.0.0", "::"].map((ip) => served(ip, "loopback")),
-    [true, true, false, false, false],
-  );
-  assert.equal(served("10.0.0.1", "always"), true);
-  assert.equal(served("127.0.0.1", "never"), false);
+  const status = async (ip: string, where: "loopback" | "always" | "never", from: string) => {
+    const route = page.routesAt(IpAddress.parse(ip), where)["/"];
+    const addr = { transport: "tcp", hostname: from, port: 4711 } as const;
+    return (await route?.(new Request("http://localhost:8081/"), addr))?.status;
+  };
+  for (const [ip, from] of [["127.0.0.1", "127.0.0.1"], ["0.0.0.0", "127.0.0.1"], ["::", "::1"]]) {
+    assert.equal(await status(ip!, "loopback", from!), 200);
+  }
+  // As the kernel tells a socket of both families.
+  assert.equal(await status("::", "loopback", "::ffff:127.0.0.1"), 200);
+  for (const from of ["10.0.0.7", "::ffff:10.0.0.7", "fd00::7"]) {
+    assert.equal(await status("::", "loopback", from), 403);
+    assert.equal(await status("::", "always", from), 200);
+  }
+  assert.equal(await status("127.0.0.1", "never", "127.0.0.1"), undefined);
 });
 
 Deno.test("page: nothing is answered under a web site's name, unless all may ask", async () => {

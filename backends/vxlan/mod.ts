@@ -17,7 +17,6 @@ import {
   leaseHalf,
   MacAddress,
   MAX_PACKET_BYTES,
-  messageOf,
   type NodeContext,
   outerMtuBytes,
   type Peer,
@@ -77,7 +76,7 @@ function readUsual(value: unknown): VxlanPeerData | undefined {
   }
   const { VNI, VtepMAC } = value as { readonly [Key in keyof VxlanPeerData]: unknown };
   const mac = typeof VtepMAC === "string" ? MacAddress.tryParse(VtepMAC) : undefined;
-  return typeof VNI === "number" && Number.isSafeInteger(VNI) && mac !== undefined
+  return typeof VNI === "number" && Number.isSafeInteger(VNI) && mac?.isUnicast
     ? { VNI, VtepMAC: mac }
     : undefined;
 }
@@ -87,12 +86,11 @@ const peerData = usually(
   anyCase(z.object({
     VNI: z.int().optional().catch(undefined),
     VtepMAC: z.string().transform((text, context) => {
-      try {
-        return MacAddress.parse(text);
-      } catch (error) {
-        context.addIssue({ code: "custom", message: messageOf(error) });
-        return z.NEVER;
-      }
+      const mac = MacAddress.tryParse(text);
+      if (mac?.isUnicast) return mac;
+      const message = `${JSON.stringify(text)} is not one device's Ethernet address`;
+      context.addIssue({ code: "custom", message });
+      return z.NEVER;
     }),
   })),
 );

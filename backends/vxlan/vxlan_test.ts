@@ -184,7 +184,17 @@ Deno.test("a lease without a VNI is followed, its keys in any case, but none wit
     assert.equal(`${VtepMAC}`, "22:6d:5f:d3:2a:83", JSON.stringify(data));
   }
   for (
-    const data of [undefined, null, {}, { VNI: 1 }, { VtepMAC: "nonsense" }, { VtepMAC: null }]
+    const data of [
+      undefined,
+      null,
+      {},
+      { VNI: 1 },
+      { VtepMAC: "nonsense" },
+      { VtepMAC: null },
+      { VNI: 1, VtepMAC: "00:00:00:00:00:00" },
+      { VNI: 1, VtepMAC: "ff:ff:ff:ff:ff:ff" },
+      { VNI: 1, VtepMAC: "01:00:5e:00:00:01" },
+    ]
   ) {
     assert.ok(!vxlan.peerData.safeParse(data).success, JSON.stringify(data));
   }

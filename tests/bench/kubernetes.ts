@@ -8,6 +8,7 @@
 
 import { IpAddress, RuntimeError, sleep } from "@denim/core";
 import type { LabNode } from "@denim/agent/lab";
+import { KubeApiServer } from "../support/kube_api_server.ts";
 import { KubeLab, NODES, PREFIX } from "../support/kube_lab.ts";
 import { sh } from "../support/sh.ts";
 import { processUs } from "./processor.ts";
@@ -40,12 +41,7 @@ export async function kubernetes(
   say: (line: string) => void,
   signal: AbortSignal,
 ): Promise<readonly Measure[]> {
-  await using cluster = await KubeLab.create({ nodes: 2, netConf: NET_CONF });
-  if (cluster.server.kind !== "kube-apiserver") {
-    throw new RuntimeError(
-      "this takes a real kube-apiserver: put it on PATH, or name it with KUBE_APISERVER",
-    );
-  }
+  await using cluster = await largeLab();
   const [own, flannels] = cluster.nodes as [LabNode, LabNode];
   for (const [index, { name }] of [own, flannels].entries()) {
     // flanneld ends at a node without any annotation.
@@ -84,6 +80,16 @@ export async function kubernetes(
   return samples.measures;
 }
 
+/** A laboratory of two nodes for a cluster of {@link largeNode}. Rejects with a RuntimeError without a kube-apiserver. */
+export async function largeLab(): Promise<KubeLab> {
+  if (KubeApiServer.program() === undefined) {
+    throw new RuntimeError(
+      "this takes a real kube-apiserver: put it on PATH, or name it with KUBE_APISERVER",
+    );
+  }
+  return await KubeLab.create({ nodes: 2, netConf: NET_CONF });
+}
+
 async function measure(
   who: string,
   node: LabNode,
@@ -119,8 +125,8 @@ async function measure(
   add("memory of its own at the end", "MB", memoryMB(pid, "RssAnon"));
 }
 
-/** 19 KB of JSON, as of a node with 50 images. */
-function largeNode(index: number): unknown {
+/** A node of a large cluster by its number: 19 KB of JSON, as of a node with 50 images. */
+export function largeNode(index: number): unknown {
   const subnet = `${new IpAddress(4, FIRST_SUBNET + BigInt(index * 256))}/24`;
   const octets = [index >> 8 & 255, index & 255].map((octet) =>
     octet.toString(16).padStart(2, "0")
@@ -190,7 +196,7 @@ async function writeStatus(
 }
 
 /** A field of proc_pid_status(5), in MB. */
-function memoryMB(pid: number, field: string): number {
+export function memoryMB(pid: number, field: string): number {
   const status = Deno.readTextFileSync(`/proc/${pid}/status`);
   return Number(new RegExp(`^${field}:\\s*(\\d+) kB$`, "m").exec(status)![1]) * 1024 / 1e6;
 }

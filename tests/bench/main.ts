@@ -18,6 +18,7 @@ import { mesh } from "./mesh.ts";
 import { draw, type Figure } from "./plot.ts";
 import { page } from "./page.ts";
 import { formatTable, type Machine, machine, type Measure, writeReport } from "./stats.ts";
+import { trouble } from "./trouble.ts";
 import { udp } from "./udp.ts";
 import { wireguard } from "./wireguard.ts";
 
@@ -25,7 +26,7 @@ const MAX_SECONDS = 600;
 /** How long kubernetes' nodes write their status. */
 const WRITING_S = 60;
 const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [idle]
-                       [page] [kubernetes] [flags]
+                       [page] [kubernetes] [trouble] [flags]
 
   converge  from the start of the agent's process, with leases of many peers in etcd or the embedded
             store, until every neighbour, FDB entry, nexthop and route is in the kernel: time, processor,
@@ -37,7 +38,7 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [
             needs iperf3
   wireguard the WireGuard backend's throughput and round trips, in turns with wireguard-go set up by
             hand; needs iperf3, wireguard-go and wg
-  mesh      what an agent needs to probe its peers, which all answer or are all silent, and how fast
+  mesh      what an agent needs to probe its peers, which ask as well, only answer, or are silent, and how fast
             denim peers is
   idle      what an agent needs while nothing happens, with its peers' leases in SQLite, etcd and Kubernetes
             (KUBE_APISERVER, or a stand-in); --seconds 600 --peers 5000 sees every timer
@@ -46,6 +47,8 @@ const HELP = `Usage: deno task bench [converge] [cni] [udp] [wireguard] [mesh] [
   kubernetes  a cluster of 5,000 nodes on a real kube-apiserver (KUBE_APISERVER): from the agent's start to
             all routes, then 50 writes of nodes' status a second; flanneld's too, if FLANNEL_BIN names its
             folder
+  trouble   in such a cluster all nodes but one fall silent together and come back: when the agent of that
+            one has found it and told it, what that takes, and how long it reads what all would tell
 
 converge and cni run unless one is named. Prints tables, and writes every sample to
 tests/bench/results/NAME.json. Works in network namespaces of its own, and removes everything at the
@@ -61,6 +64,7 @@ const BENCHES = [
   "idle",
   "page",
   "kubernetes",
+  "trouble",
 ] as const;
 /** What runs if none is named. */
 const USUAL: readonly typeof BENCHES[number][] = ["converge", "cni"];
@@ -101,7 +105,7 @@ const FLAGS = [
   flag(
     "nodes",
     wholeNumber(1, MAX_PEERS),
-    `kubernetes: the number of nodes, at most ${MAX_PEERS}`,
+    `kubernetes, trouble: the number of nodes, at most ${MAX_PEERS}`,
     "5000",
   ),
 ] as const;
@@ -198,6 +202,9 @@ async function runOne(
   } else if (bench === "kubernetes") {
     settings = { runs, nodes };
     measures = await kubernetes({ runs, nodes, seconds: WRITING_S }, say, signal);
+  } else if (bench === "trouble") {
+    settings = { runs, nodes };
+    measures = await trouble({ runs, nodes }, say, signal);
   } else {
     const result = await cni({ runs, pods, atOnce }, say, signal);
     settings = { runs, pods, atOnce, programs: result.programs };

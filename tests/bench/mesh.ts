@@ -1,6 +1,6 @@
 /**
- * What it costs to watch over a large mesh: one node of a laboratory, with the real agent, and another whose kernel plays
- * all peers and answers every probe.
+ * What it costs to watch over a large mesh: nodes with the real agent, and for each another one whose kernel plays all
+ * peers.
  *
  * @module
  */
@@ -14,6 +14,8 @@ import { iproute } from "../support/iproute.ts";
 import { sh, shIn } from "../support/sh.ts";
 import { SqliteLeases } from "../support/sqlite_leases.ts";
 import { TempFolder } from "../support/temp_folder.ts";
+import { all } from "../support/wait.ts";
+import { AskingPeers } from "./asking_peers.ts";
 import { deployed } from "./contestants.ts";
 import { DEVICE, makeLeases, NET_CONF } from "./converge.ts";
 import { processorInSecond } from "./processor.ts";
@@ -30,10 +32,11 @@ export interface MeshOptions {
 }
 
 /** Every peer has had its turns by then, and the first full check is over. */
-const SETTLE_MS = 120_000, SETTLE_ALONE_MS = 75_000;
+const SETTLE_MS = 120_000;
 const ASKED = 5;
-/** Peers that answer, peers that do not, and an agent that does not ask. */
-const MODES = ["probed", "probed and silent", "left alone"] as const;
+/** Peers whose agents ask as well, peers that only answer, as flannel's, peers that do not, and an agent that does not ask. */
+const MODES = ["probed and probing", "probed", "probed and silent", "left alone"] as const;
+type Mode = typeof MODES[number];
 
 /** Measures, and says on the way how it goes. */
 export async function mesh(
@@ -47,42 +50,68 @@ export async function mesh(
   const denim = deployed("agent", folder.path);
   for (let run = 1; run <= options.runs; run++) {
     for (const count of options.peers) {
-      for (const mode of MODES) {
-        await runOnce(denim, count, mode, options, samples, signal);
-        say(`run ${run} of ${options.runs}, ${count} peers, ${mode}`);
-      }
+      await runOnce(denim, count, options, samples, signal);
+      say(`run ${run} of ${options.runs}, ${count} peers`);
     }
   }
   return samples.measures;
 }
 
+/** Measures all modes side by side: they are compared within the same time, and time is what this takes. */
 async function runOnce(
   denim: Program,
   count: number,
-  mode: typeof MODES[number],
   { seconds }: MeshOptions,
   samples: Samples,
   signal: AbortSignal,
 ): Promise<void> {
-  const probe = mode !== "left alone";
-  const what = `${count} peers, ${mode}`;
-  await using lab = await meshLab(denim);
-  const [node, peers] = lab.nodes as [LabNode, LabNode];
-  await node.startAgent(signal, probe ? [] : ["--probe-peers=false"]);
-  if (mode === "probed") playPeers(lab, node, peers);
-  keepApart(lab, node, peers);
-  new SqliteLeases(`${lab.directory}/denim.db`).put(makeLeases(count).leases);
-  await sleep(probe ? SETTLE_MS : SETTLE_ALONE_MS, signal);
-  const used = await processorInSecond(node, seconds, signal);
-  samples.add(`${what}: agent's processor in a second`, "µs", used.all);
-  samples.add(`${what}: agent's processor in a second, of this in user mode`, "µs", used.user);
-  for (let time = 0; time < ASKED; time++) {
-    const askedMs = performance.now();
-    const { peers: reports } = await denimPeers(denim, node);
-    samples.add(`${what}: denim peers`, "ms", performance.now() - askedMs);
-    const ok = reports.filter(({ health }) => health === "ok").length;
-    if (mode === "probed" && time === 0) samples.add(`${what}: found well`, "%", 100 * ok / count);
+  await using parts = new AsyncDisposableStack();
+  const nodes: (readonly [Mode, LabNode])[] = [];
+  for (const mode of MODES) nodes.push([mode, await startNode(denim, count, mode, parts, signal)]);
+  await sleep(SETTLE_MS, signal);
+  const whatOf = (mode: Mode) => `${count} peers, ${mode}`;
+  await all(nodes.map(async ([mode, node]) => {
+    const used = await processorInSecond(node, seconds, signal);
+    samples.add(`${whatOf(mode)}: agent's processor in a second`, "µs", used.all);
+  }));
+  for (const [mode, node] of nodes) {
+    for (let time = 0; time < ASKED; time++) {
+      const askedMs = performance.now();
+      const { peers } = await denimPeers(denim, node);
+      samples.add(`${whatOf(mode)}: denim peers`, "ms", performance.now() - askedMs);
+      const ok = peers.filter(({ health }) => health === "ok").length;
+      if (time === 0) samples.add(`${whatOf(mode)}: found well`, "%", 100 * ok / count);
+    }
   }
+}
+
+/** A node with its peers in a laboratory of its own, which goes with `parts`. */
+async function startNode(
+  denim: Program,
+  count: number,
+  mode: Mode,
+  parts: AsyncDisposableStack,
+  signal: AbortSignal,
+): Promise<LabNode> {
+  const lab = parts.use(await meshLab(denim));
+  const [node, peers] = lab.nodes as [LabNode, LabNode];
+  await node.startAgent(signal, mode === "left alone" ? ["--probe-peers=false"] : []);
+  const { leases } = makeLeases(count);
+  new SqliteLeases(`${lab.directory}/denim.db`).put(leases);
+  if (mode === "probed" || mode === "probed and probing") playPeers(lab, node, peers);
+  if (mode === "probed and probing") {
+    using namespace = peers.open();
+    const subnets = leases.map(({ halves: [half] }) => half!.subnet);
+    const agents = parts.use(new AskingPeers(namespace, node.subnet().address, subnets));
+    const stop = new AbortController();
+    const running = agents.run(AbortSignal.any([signal, stop.signal]));
+    parts.defer(async () => {
+      stop.abort();
+      await running;
+    });
+  }
+  keepApart(lab, node, peers);
+  return node;
 }
 
 /**
@@ -93,6 +122,7 @@ function keepApart(lab: Lab, node: LabNode, peers: LabNode): void {
   const others = (2 ** navigator.hardwareConcurrency - 2).toString(16);
   if (others === "0") return;
   sh(`taskset -a -p 1 ${node.agentPid}`);
+  sh(`taskset -a -p ${others} ${Deno.pid}`);
   for (const name of [`${lab.prefix}-net`, node.namespaceName, peers.namespaceName]) {
     sh(
       `ip netns exec ${name} sh -c ` +

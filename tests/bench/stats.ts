@@ -10,8 +10,8 @@ import { formatColumns } from "@denim/agent/columns";
 export interface Measure {
   /** What it is, as the table says it. */
   readonly name: string;
-  /** What the samples count: milli- or microseconds, megabytes of 10⁶ bytes, 10⁶ bits a second, a share. */
-  readonly unit: "ms" | "µs" | "MB" | "Mbit/s" | "%";
+  /** What the samples count: a time, 10³ or 10⁶ bytes, 10⁶ bits a second, a share, or things. */
+  readonly unit: "s" | "ms" | "µs" | "kB" | "MB" | "Mbit/s" | "%" | "";
   /** The samples, in the order in which they were taken. */
   readonly samples: readonly number[];
 }

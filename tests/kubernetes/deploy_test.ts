@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { parseNetworkConfig } from "@denim/core";
 import { parse } from "yaml";
 import agent from "../../agent/deno.json" with { type: "json" };
-import { parseAgentFlags } from "../../agent/flags.ts";
+import type { ParsedFlags } from "../../agent/flag_table.ts";
+import { type AgentFlag, parseAgentFlags } from "../../agent/flags.ts";
 import { runsDenim } from "../../agent/install/cni_conf.ts";
 import { CHART, helmProgram, renderChart } from "./helm.ts";
 import { DENIM_IMAGE } from "./image.ts";
@@ -181,6 +182,23 @@ helmTest("the chart's values become net-conf", async () => {
     },
   );
 });
+
+helmTest(
+  "the chart's agents serve metrics beyond loopback if asked, and are probed on loopback",
+  async () => {
+    const { containers } = podOf(
+      objectsOf(await renderChart({ denim: { healthz: { ip: "::" } } })),
+    );
+    const [agent] = containers as readonly (Container & { livenessProbe: { httpGet: object } })[];
+    const { values } = parseAgentFlags(agent!.args!.slice(1), {}) as ParsedFlags<AgentFlag>;
+    assert.equal(`${values["healthz-ip"]}`, "::");
+    assert.deepEqual(agent!.livenessProbe.httpGet, {
+      host: "127.0.0.1",
+      port: 8081,
+      path: "/healthz",
+    });
+  },
+);
 
 helmTest(
   "the chart without probes, with udp's device, with the configuration left to others",

@@ -80,6 +80,7 @@ async function proof(way: Way, proxyMode: string): Promise<void> {
   const pods = await startPods(cluster);
   await pairs(cluster, pods);
   await services(cluster, pods);
+  await seen(cluster);
   const [a, , c] = pods as [ClusterPod, ClusterPod, ClusterPod];
   await cluster.underPing(a, c, "rolling update", async () => {
     await cluster.kubectl("-n", NAMESPACE, "rollout", "restart", "ds/denim");
@@ -243,6 +244,39 @@ async function services(cluster: Cluster, pods: readonly ClusterPod[]): Promise<
     /10\.99\.0\.100\]?$/,
   );
   console.log("a node port with externalTrafficPolicy Local keeps the client's address");
+}
+
+/** What an operator sees: by commands in an agent's pod, on the page, and by Events while an agent hangs. */
+async function seen(cluster: Cluster): Promise<void> {
+  for (const command of ["status", "peers", "mesh", "doctor"]) {
+    await cluster.kubectl("-n", NAMESPACE, "exec", "ds/denim", "--", "denim", command);
+  }
+  assert.match(await cluster.on(1, "curl -fsS http://127.0.0.1:8081/"), /<title>denim/);
+  const found = async () =>
+    await cluster.kubectl(
+      ...["get", "events", "--field-selector=reason=PeersInTrouble", "-o"],
+      "jsonpath={range .items[*]}{.involvedObject.name} {.message}{end}",
+    );
+  const agent = (signal: string) =>
+    cluster.on(
+      2,
+      `here=$(readlink /proc/self/ns/net)
+      for process in /proc/[0-9]*; do
+        [ "$(readlink $process/ns/net)" = "$here" ] || continue
+        if grep -q kube-subnet-mgr $process/cmdline; then kill -${signal} \${process#/proc/}; fi
+      done`,
+    );
+  const strickenMs = performance.now();
+  await agent("STOP");
+  await eventually("Events of the others", async () => {
+    const told = await found();
+    return /\bn1 .*no-agent/.test(told) && /\bn3 .*no-agent/.test(told);
+  }, 30_000);
+  say("the other nodes' Events tell of an agent that hangs", strickenMs);
+  const mendedMs = performance.now();
+  await agent("CONT");
+  await eventually("no such Events", async () => await found() === "", 30_000);
+  say("and that all is well", mendedMs);
 }
 
 function say(what: string, startMs: number): void {

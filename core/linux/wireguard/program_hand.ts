@@ -31,16 +31,18 @@ export const programHand: WireguardHand = {
   greet: (device, put) => askEach(device, put, ({ object }) => greetingRequestsOf(object)),
 };
 
-/** Makes each step's requests, and returns the steps that failed. */
+/** Makes each step's requests, and returns the steps that failed. Throws a LinuxError if the program does not answer. */
 function askEach<Each extends WireguardStep>(
   device: string,
   steps: readonly Each[],
   requestsOf: (step: Each) => readonly string[],
 ): WireguardFailure[] {
   using socket = new UapiSocket(device);
-  return applyEach(steps, (step) => {
+  const failures = applyEach(steps, (step) => {
     for (const request of requestsOf(step)) socket.ask(`set=1\n${request}`);
   });
+  if (socket.failure !== undefined) throw socket.failure;
+  return failures;
 }
 
 /** The requests of a step, as lines. A peer that is put has no keepalive yet; see {@link greetingRequestsOf}. */

@@ -6,7 +6,9 @@ import {
 } from "../../../tests/support/wireguard_objects.ts";
 import { Cidr, IpAddress } from "../../ip.ts";
 import { WireguardSecret } from "../../wireguard_key.ts";
-import { greetingRequestsOf, parseDevice, requestsOf } from "./program_hand.ts";
+import { rootTest } from "../../../tests/support/root_test.ts";
+import { eventually } from "../../../tests/support/wait.ts";
+import { greetingRequestsOf, parseDevice, programHand, requestsOf } from "./program_hand.ts";
 import type { FoundPeer, WireguardObject } from "./wireguard_hand.ts";
 
 const NOW_MS = 1_800_000_000_000;
@@ -80,3 +82,47 @@ Deno.test("program hand: an answer is a device and its peers", () => {
   assert.ok(WireguardSecret.equal(presharedKey, new WireguardSecret(octets(7))));
   assert.deepEqual(more, []);
 });
+
+/** A fake of a WireGuard program, which answers its first request too late, and refuses the others. */
+const SLOW_PROGRAM = `
+  const listener = Deno.listen({ transport: "unix", path: Deno.args[0] });
+  for await (const connection of listener) {
+    await new Promise((done) => setTimeout(done, 5_500));
+    const request = new Uint8Array(65_536);
+    for (let errno = 0; await connection.read(request) !== null; errno = -22) {
+      await connection.write(new TextEncoder().encode("errno=" + errno + "\\n\\n"));
+    }
+  }
+`;
+
+rootTest(
+  "program hand: a program that does not answer is asked once, not for each peer",
+  async () => {
+    const device = `denim-${Deno.pid}`;
+    const folder = "/var/run/wireguard";
+    const path = `${folder}/${device}.sock`;
+    Deno.mkdirSync(folder, { recursive: true });
+    const program = new Deno.Command(Deno.execPath(), {
+      args: ["eval", SLOW_PROGRAM, path],
+    }).spawn();
+    try {
+      await eventually(
+        "it listens",
+        () => [...Deno.readDirSync(folder)].some(({ name }) => path.endsWith(name)),
+      );
+      const startMs = performance.now();
+      const steps = [2, 3, 4].map((n) => ({
+        action: "put" as const,
+        object: wireguardPeer(n),
+        key: `${n}`,
+        mayReplace: true,
+      }));
+      assert.throws(() => programHand.apply(device, steps), /it gave no answer/);
+      assert.ok(performance.now() - startMs < 9_000);
+    } finally {
+      program.kill();
+      await program.status;
+      Deno.removeSync(path);
+    }
+  },
+);

@@ -28,6 +28,7 @@ export class UapiSocket implements Disposable {
   readonly #fd: FileDescriptor;
   readonly #device: string;
   readonly #buffer = new Uint8Array(new ArrayBuffer(RECEIVE_BYTES));
+  #failure: LinuxError | undefined;
 
   /** Connects. Throws a LinuxError: ENOENT or ECONNREFUSED if no program has a device of this name. */
   constructor(device: string) {
@@ -51,22 +52,19 @@ export class UapiSocket implements Disposable {
     this.#fd[Symbol.dispose]();
   }
 
+  /** Why the program is not asked any more: an answer that comes late would be taken for another request's. */
+  get failure(): LinuxError | undefined {
+    return this.#failure;
+  }
+
   /**
    * Makes a request and returns the lines of the answer as keys and values. Throws a LinuxError with what the program
-   * says, or if it does not answer; none has the request's text, which may hold secrets.
+   * says, or if it does not answer, and then at each request; none has the request's text, which may hold secrets.
    */
   ask(request: string): (readonly [key: string, value: string])[] {
+    if (this.#failure !== undefined) throw this.#failure;
     const what = `ask the WireGuard program of ${this.#device}`;
-    const bytes = new TextEncoder().encode(`${request}\n`);
-    for (let sent = 0; sent < bytes.length;) sent += send(this.#fd, bytes.slice(sent));
-    const decoder = new TextDecoder();
-    let text = "";
-    while (!text.endsWith("\n\n")) {
-      const length = receive(this.#fd, this.#buffer);
-      if (length < 0) throw new LinuxError(EAGAIN, what, "it gave no answer");
-      if (length === 0) throw new LinuxError(ECONNREFUSED, what, "it ended");
-      text += decoder.decode(this.#buffer.subarray(0, length), { stream: true });
-    }
+    const text = this.#exchange(request, what);
     const lines = text.trimEnd().split("\n").map((line) => {
       const at = line.indexOf("=");
       return [line.slice(0, at), line.slice(at + 1)] as const;
@@ -75,6 +73,23 @@ export class UapiSocket implements Disposable {
     const errno = key === "errno" ? Math.abs(Number(value)) : EINVAL;
     if (errno !== 0) throw new LinuxError(errno || EIO, what);
     return lines;
+  }
+
+  #exchange(request: string, what: string): string {
+    const bytes = new TextEncoder().encode(`${request}\n`);
+    for (let sent = 0; sent < bytes.length;) sent += send(this.#fd, bytes.slice(sent));
+    const decoder = new TextDecoder();
+    let text = "";
+    while (!text.endsWith("\n\n")) {
+      const length = receive(this.#fd, this.#buffer);
+      if (length <= 0) {
+        throw this.#failure = length < 0
+          ? new LinuxError(EAGAIN, what, "it gave no answer")
+          : new LinuxError(ECONNREFUSED, what, "it ended");
+      }
+      text += decoder.decode(this.#buffer.subarray(0, length), { stream: true });
+    }
+    return text;
   }
 }
 

@@ -310,7 +310,7 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
     return deleted !== "0";
   }
 
-  /** See {@link LeaseStore.watch}; every lease's expiry is "unknown". */
+  /** See {@link LeaseStore.watch}; when a lease ends that is no reservation is "unknown". */
   async *watch(signal: AbortSignal): AsyncGenerator<LeaseEvent, void, void> {
     /** The keys of the leases that the caller knows. */
     const told = new Set<string>();
@@ -685,7 +685,8 @@ export class EtcdStore implements LeaseStore, LeaseAdmin {
   /** The lease in a row; `undefined` if it can't be read. */
   readonly #leaseOf = (row: Row): Lease | undefined => {
     if (!("lease" in row)) {
-      row.lease = this.#reader.read(row.key, row.value, "unknown", row.modRevision);
+      const expiry = row.etcdLease === NO_LEASE ? "never" : "unknown";
+      row.lease = this.#reader.read(row.key, row.value, expiry, row.modRevision);
     }
     return row.lease;
   };

@@ -37,6 +37,8 @@ export interface RangeAnswer {
 }
 
 const VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5;
+/** A number of 64 bits takes no more bytes. */
+const MAX_VARINT_BYTES = 10;
 
 /**
  * Reads an answer. Throws a RangeError if it is none, or cut short.
@@ -128,11 +130,12 @@ class Reader {
   /** The field's number; exact below 2⁵³. */
   number(): number {
     let value = 0;
-    for (let scale = 1;; scale *= 128) {
+    for (let scale = 1, left = MAX_VARINT_BYTES; left > 0; scale *= 128, left--) {
       const byte = this.#byte();
       value += (byte & 0x7f) * scale;
       if (byte < 0x80) return value;
     }
+    throw broken();
   }
 
   /** The field's unsigned number, of 64 bits, as text. */

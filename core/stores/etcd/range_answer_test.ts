@@ -81,3 +81,11 @@ Deno.test("readRangeAnswer: an answer that was cut short in a field is refused",
   assert.throws(() => readRangeAnswer(new Uint8Array([1 << 3 | 3]), 0), RangeError);
   assert.throws(() => readRangeAnswer(new Uint8Array(bytes(2, bytes(5, ROW).slice(0, 9))), 0));
 });
+
+Deno.test("readRangeAnswer: a number that has no end is refused", () => {
+  const endless = Array(200).fill(0x80);
+  for (const head of [[], [2 << 3 | BYTES], [3 << 3 | VARINT], [1 << 3 | BYTES, 204, 1, 1 << 3]]) {
+    const message = new Uint8Array([...head, ...endless, 0, 1, 2, 3]);
+    assert.throws(() => readRangeAnswer(message, 0), RangeError);
+  }
+});

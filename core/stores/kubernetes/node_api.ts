@@ -96,11 +96,12 @@ const metadata = z.object({
 });
 const bookmark = z.object({ metadata: metadata.pick({ resourceVersion: true }) });
 const partial = z.object({ metadata });
-const watchLine = z.object({
-  type: z.enum(["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]),
-  object: z.unknown(),
-});
 const failure = z.object({ code: z.number().optional(), message: z.string().optional() });
+const watchLine = z.discriminatedUnion("type", [
+  z.object({ type: z.enum(["ADDED", "MODIFIED", "DELETED"]), object: partial }),
+  z.object({ type: z.literal("BOOKMARK"), object: bookmark }),
+  z.object({ type: z.literal("ERROR"), object: failure }),
+]);
 const condition = z.object({
   type: z.string(),
   status: z.enum(["True", "False", "Unknown"]),
@@ -241,16 +242,16 @@ export class NodeApi {
     for (const line of lines) {
       const { type, object } = parseAs(watchLine, line);
       if (type === "ERROR") {
-        const { code, message } = failure.parse(object);
+        const { code, message } = object;
         // In the stream, behind an HTTP status of 200.
         if (code === 410) throw new HistoryGoneError(`${message}`);
         throw new TransportError(`it ends the watch: ${message}`);
       }
       if (type === "BOOKMARK") {
-        resourceVersion = bookmark.parse(object).metadata.resourceVersion;
+        resourceVersion = object.metadata.resourceVersion;
         continue;
       }
-      const { metadata: { name, uid, annotations = {}, ...meta } } = partial.parse(object);
+      const { metadata: { name, uid, annotations = {}, ...meta } } = object;
       resourceVersion = meta.resourceVersion;
       const node = { name, uid, podCidrs: [], annotations: this.#pick(annotations) };
       events.push({ present: type !== "DELETED", node });

@@ -42,9 +42,8 @@ export class NodeNotes {
   readonly #own: Pick<OwnNode, "name" | "read">;
   readonly #client: KubernetesClient;
   readonly #names: AnnotationNames;
-  /** When what is told now was told for the first time, and how often it was told. */
-  #since: string | undefined;
-  #count = 0;
+  /** The node when what is told now was told for the first time, when that was, and how often it was told. */
+  #telling: { readonly uid: string; readonly since: string; count: number } | undefined;
 
   /** Nothing is asked yet. */
   constructor(
@@ -68,13 +67,15 @@ export class NodeNotes {
   /** Writes this node's note, or says that there is nothing to tell any more. Rejects with a RefusedError. */
   async write(key: string, note: Note | undefined, signal: AbortSignal): Promise<void> {
     if (note === undefined && !await this.#isTelling(signal)) return;
-    const node = await this.#own.read(signal);
-    if (node === undefined) return;
-    const { name, uid } = node;
     const now = new Date();
     const at = now.toISOString().replace(/\.\d+Z$/, "Z");
-    this.#since ??= at;
-    this.#count++;
+    if (this.#telling === undefined) {
+      const node = await this.#own.read(signal);
+      if (node === undefined) return;
+      this.#telling = { uid: node.uid, since: at, count: 0 };
+    }
+    const { name } = this.#own, { uid, since } = this.#telling;
+    this.#telling.count++;
     const body = {
       apiVersion: "v1",
       kind: "Event",
@@ -94,9 +95,9 @@ export class NodeNotes {
       reason: note === undefined ? REASON.none : REASON.trouble,
       message: note?.summary ?? "the other nodes are well, as far as this one sees",
       source: { component: "denim", host: name },
-      firstTimestamp: this.#since,
+      firstTimestamp: since,
       lastTimestamp: at,
-      count: this.#count,
+      count: this.#telling.count,
     };
     await this.#client.request(
       {
@@ -110,14 +111,12 @@ export class NodeNotes {
       async (answer) => void await answer.bytes(),
       signal,
     );
-    if (note !== undefined) return;
-    this.#since = undefined;
-    this.#count = 0;
+    if (note === undefined) this.#telling = undefined;
   }
 
   /** Whether this node told something, in this run or the one before. */
   async #isTelling(signal: AbortSignal): Promise<boolean> {
-    if (this.#since !== undefined) return true;
+    if (this.#telling !== undefined) return true;
     try {
       const { reason } = await this.#client.request(
         {
