@@ -33,20 +33,16 @@ interface WorkerScope {
 const scope = globalThis as unknown as WorkerScope;
 
 scope.onmessage = ({ data: { path, build } }) => {
-  let opened: PluginServer;
   try {
     // Runtimes mean by a path what the node does, and the agent may be a service with another view.
     enterNodeMounts();
-    opened = PluginServer.open(path, build?.revision);
+    using server = PluginServer.open(path, build?.revision);
+    scope.postMessage({ kind: "serving" });
+    server.serve((call) => scope.postMessage({ kind: "call", call }));
   } catch (error) {
     if (isDefect(error)) throw error;
     scope.postMessage({ kind: "refused", reason: messageOf(error) });
     return;
-  }
-  {
-    using server = opened;
-    scope.postMessage({ kind: "serving" });
-    server.serve((call) => scope.postMessage({ kind: "call", call }));
   }
   scope.postMessage({ kind: "stopped" });
 };

@@ -66,7 +66,7 @@ export class SubnetFile {
    * and neither could tell the other from itself. Throws a RuntimeError if another agent runs here.
    */
   claim(): Disposable {
-    const path = `${this.#path}.lock`;
+    const path = this.#lockPath;
     const options = { write: true, create: true, mode: 0o600 };
     const file = write(path, () => Deno.openSync(path, options));
     if (file.tryLockSync(true)) return file;
@@ -75,6 +75,17 @@ export class SubnetFile {
       `another agent runs on this node: it holds ${path}; stop it first, or give each agent a --subnet-file and a ` +
         "network namespace of its own",
     );
+  }
+
+  /** Whether an agent has it, and so runs on this node. */
+  get isClaimed(): boolean {
+    try {
+      using file = Deno.openSync(this.#lockPath);
+      return !file.tryLockSync(true);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return false;
+      throw error;
+    }
   }
 
   /**
@@ -207,6 +218,10 @@ export class SubnetFile {
 
   get #recordPath(): string {
     return `${this.#path}.last`;
+  }
+
+  get #lockPath(): string {
+    return `${this.#path}.lock`;
   }
 
   #read<T>(path: string, parse: (text: string) => T): T | undefined {

@@ -167,12 +167,15 @@ fileTest("it is written again while it is to be there, and only then", async (pa
 });
 
 fileTest("one agent has it at a time", (path, log) => {
+  assert.equal(new SubnetFile(path, log).isClaimed, false);
   {
     using _claim = new SubnetFile(path, log).claim();
+    assert.equal(new SubnetFile(path, log).isClaimed, true);
     assert.throws(() => new SubnetFile(path, log).claim(), {
       name: "RuntimeError",
       message: /^another agent runs on this node: it holds .*subnet\.env\.lock; stop it first/,
     });
   }
   new SubnetFile(path, log).claim()[Symbol.dispose]();
+  assert.equal(new SubnetFile(path, log).isClaimed, false);
 });

@@ -103,11 +103,12 @@ class Uninstall {
       return;
     }
     requireRoot("denim uninstall");
-    const left = new SubnetFile(this.#values["subnet-file"], this.#log).leftovers();
+    const subnetFile = new SubnetFile(this.#values["subnet-file"], this.#log);
+    const left = subnetFile.leftovers();
     const folders = pluginFolders(textIfThere(this.#conf) ?? "");
     this.#askAboutPods(left, folders);
     this.#stopService();
-    if (!this.#values["dry-run"]) await refuseRunningAgent();
+    if (!this.#values["dry-run"]) await this.#refuseRunningAgent(subnetFile);
     // First the configuration: without it the runtime attaches no pod any more.
     this.#removeConf();
     if (this.#values.purge) await this.#releaseLease(left, signal);
@@ -115,6 +116,20 @@ class Uninstall {
     this.#restoreSettings(record);
     this.#removeFiles(folders);
     this.#removeProgram(record);
+  }
+
+  /** An agent that goes on would make again what is taken away. Rejects with a RuntimeError if there is one. */
+  async #refuseRunningAgent(subnetFile: SubnetFile): Promise<void> {
+    if (subnetFile.isClaimed) {
+      throw new RuntimeError(`an agent runs with ${this.#values["subnet-file"]}: stop it first`);
+    }
+    try {
+      using _connection = await Deno.connect({ transport: "unix", path: DEFAULT_API_SOCKET });
+    } catch (error) {
+      throwDefect(error);
+      return;
+    }
+    throw new RuntimeError(`an agent answers at ${DEFAULT_API_SOCKET}: stop it first`);
   }
 
   /** Throws a RuntimeError if pods still run and nobody says that they may lose their network. */
@@ -265,15 +280,4 @@ class Uninstall {
       this.#say(`the container runtime takes ${confDir}/${next} from now on`);
     }
   }
-}
-
-/** An agent that goes on would make again what is taken away. Rejects with a RuntimeError if there is one. */
-async function refuseRunningAgent(): Promise<void> {
-  try {
-    using _connection = await Deno.connect({ transport: "unix", path: DEFAULT_API_SOCKET });
-  } catch (error) {
-    throwDefect(error);
-    return;
-  }
-  throw new RuntimeError(`an agent answers at ${DEFAULT_API_SOCKET}: stop it first`);
 }

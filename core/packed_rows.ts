@@ -20,7 +20,8 @@ export interface PackedRow<Value> {
 /**
  * Values by key. A value of plain objects, arrays, texts, numbers, booleans, addresses and networks takes some 30 bytes:
  * its numbers and addresses. What it has in common with others (names of fields, texts, how many elements an array has)
- * is kept once, as their {@link Shape}; so texts are few, such as names of devices, but in fields that are said to differ.
+ * is kept once, as their {@link Shape}; so texts are few, such as names of devices, but in fields that are said to differ,
+ * each of whose texts is kept.
  * Values of other classes are kept as they are. Keys are not kept: they are made from values again.
  */
 export class PackedRows<Value extends object> {
@@ -35,6 +36,9 @@ export class PackedRows<Value extends object> {
   readonly #shapeList: Shape[] = [];
   /** The shape of the value that was written last: the next one is likely to have it, too. */
   #lastShape = 0;
+  /** The key that was hashed last, and its hash. */
+  #hashedKey = "";
+  #hash = hashOf("");
   /** Values that can't be packed, by row. */
   readonly #whole = new Map<number, Value>();
 
@@ -58,7 +62,7 @@ export class PackedRows<Value extends object> {
   find(key: string): PackedRow<Value> | undefined {
     let value: Value | undefined;
     const row = this.#index.find(
-      hashOf(key),
+      this.#hashOf(key),
       (row) => this.#keyOf(value = this.at(row)) === key,
     );
     return row === NO_ROW ? undefined : { row, value: value! };
@@ -76,7 +80,7 @@ export class PackedRows<Value extends object> {
     const row = this.#unused.pop() ?? this.#length++;
     this.#shapes = withRoom(this.#shapes, row);
     this.#places = withRoom(this.#places, row);
-    this.#index.add(hashOf(key), row);
+    this.#index.add(this.#hashOf(key), row);
     this.#write(row, value);
     return row;
   }
@@ -104,6 +108,15 @@ export class PackedRows<Value extends object> {
   next(row: number): number {
     while (++row < this.#length) if (this.#shapes[row] !== UNUSED) return row;
     return -1;
+  }
+
+  /** What is added was looked for before. */
+  #hashOf(key: string): number {
+    if (key !== this.#hashedKey) {
+      this.#hashedKey = key;
+      this.#hash = hashOf(key);
+    }
+    return this.#hash;
   }
 
   #write(row: number, value: Value): void {
@@ -157,12 +170,17 @@ function hashOf(text: string): number {
 interface Cursor {
   view: DataView<ArrayBuffer>;
   at: number;
+  /** Texts that differ from value to value, and the place of the next one. */
+  readonly texts: string[];
+  text: number;
 }
 
 /** One part of values of one shape: how it is written, and read. Both move the cursor on behind it. */
 interface Part {
   /** How many bytes it takes. */
   readonly bytes: number;
+  /** How many texts that differ. */
+  readonly texts: number;
   /** Writes a value; returns false, after any number of bytes, if the value is of another shape. */
   write(value: unknown, cursor: Cursor): boolean;
   /** Reads what was written. */
@@ -174,7 +192,7 @@ class Shape {
   readonly #part: Part;
   #used = 0;
   readonly #erased: number[] = [];
-  readonly #cursor: Cursor = { view: new DataView(new ArrayBuffer(0)), at: 0 };
+  readonly #cursor: Cursor = { view: new DataView(new ArrayBuffer(0)), at: 0, texts: [], text: 0 };
 
   /** A shape without values. */
   constructor(part: Part) {
@@ -184,13 +202,17 @@ class Shape {
   /** Keeps a value. Returns its place; `undefined` if it is of another shape. */
   write(value: unknown): number | undefined {
     const place = this.#erased.at(-1) ?? this.#used;
-    const { bytes } = this.#part;
-    this.#makeRoom((place + 1) * bytes);
-    this.#cursor.at = place * bytes;
+    this.#makeRoom((place + 1) * this.#part.bytes);
+    this.#moveTo(place);
     if (!this.#part.write(value, this.#cursor)) return undefined;
     if (this.#erased.length > 0) this.#erased.pop();
     else this.#used++;
     return place;
+  }
+
+  #moveTo(place: number): void {
+    this.#cursor.at = place * this.#part.bytes;
+    this.#cursor.text = place * this.#part.texts;
   }
 
   #makeRoom(bytes: number): void {
@@ -201,7 +223,7 @@ class Shape {
 
   /** The value in a place. */
   read(place: number): unknown {
-    this.#cursor.at = place * this.#part.bytes;
+    this.#moveTo(place);
     return this.#part.read(this.#cursor);
   }
 
@@ -222,9 +244,7 @@ function partOf(
   differs: boolean,
 ): Part | undefined {
   if (typeof sample === "number") return isUint32(sample) ? UINT32 : FLOAT64;
-  if (typeof sample === "string" && differs) {
-    return TEXT.test(sample) ? textPart(sample.length) : undefined;
-  }
+  if (typeof sample === "string" && differs) return TEXT;
   if (sample instanceof IpAddress) return sample.family === 4 ? IPV4 : IPV6;
   if (sample instanceof Cidr) return cidrPart(sample.family === 4 ? IPV4 : IPV6);
   if (sample instanceof MacAddress) return MAC;
@@ -242,7 +262,7 @@ function partOf(
       : undefined;
   }
   if (!["string", "boolean", "undefined", "object"].includes(typeof sample)) return undefined;
-  return { bytes: 0, write: (value) => value === sample, read: () => sample };
+  return { bytes: 0, texts: 0, write: (value) => value === sample, read: () => sample };
 }
 
 function objectPart(
@@ -250,9 +270,9 @@ function objectPart(
   fields: readonly (readonly [name: string, part: Part])[],
 ): Part {
   const names = fields.map(([name]) => name), parts = fields.map(([, part]) => part);
-  const differing = fields.filter(([, { bytes }]) => bytes > 0);
+  const differing = fields.filter(([, { bytes, texts }]) => bytes + texts > 0);
   return {
-    bytes: bytesOf(parts),
+    ...sizeOf(parts),
     write(value, cursor) {
       if (typeof value !== "object" || value === null) return false;
       if (Object.getPrototypeOf(value) !== Object.prototype) return false;
@@ -275,7 +295,7 @@ function objectPart(
 
 function arrayPart(parts: readonly Part[]): Part {
   return {
-    bytes: bytesOf(parts),
+    ...sizeOf(parts),
     write: (value, cursor) =>
       Array.isArray(value) && value.length === parts.length &&
       parts.every((part, index) => part.write(value[index], cursor)),
@@ -283,32 +303,27 @@ function arrayPart(parts: readonly Part[]): Part {
   };
 }
 
-function bytesOf(parts: readonly Part[]): number {
-  return parts.reduce((sum, { bytes }) => sum + bytes, 0);
+function sizeOf(parts: readonly Part[]): Pick<Part, "bytes" | "texts"> {
+  const sum = (field: "bytes" | "texts") => parts.reduce((sum, part) => sum + part[field], 0);
+  return { bytes: sum("bytes"), texts: sum("texts") };
 }
 
-/** Latin-1 of a sensible length: an octet a character. */
-const TEXT = /^[\0-\xff]{0,100}$/;
-
-function textPart(length: number): Part {
-  return moving({
-    bytes: length,
-    write(value, { view, at }) {
-      if (typeof value !== "string" || value.length !== length || !TEXT.test(value)) return false;
-      for (let index = 0; index < length; index++) {
-        view.setUint8(at + index, value.charCodeAt(index));
-      }
-      return true;
-    },
-    // Spread would go through an iterator, which takes twice as long.
-    read: ({ view, at }) =>
-      Reflect.apply(String.fromCharCode, undefined, new Uint8Array(view.buffer, at, length)),
-  });
-}
+/** To make a text of bytes again takes longer than all else that is read. */
+const TEXT: Part = {
+  bytes: 0,
+  texts: 1,
+  write(value, cursor) {
+    if (typeof value !== "string") return false;
+    cursor.texts[cursor.text++] = value;
+    return true;
+  },
+  read: (cursor) => cursor.texts[cursor.text++],
+};
 
 function cidrPart(address: Part): Part {
   return {
     bytes: address.bytes + 1,
+    texts: 0,
     write(value, cursor) {
       if (!(value instanceof Cidr)) return false;
       return UINT8.write(value.prefixLength, cursor) && address.write(value.address, cursor);
@@ -321,10 +336,11 @@ function cidrPart(address: Part): Part {
 }
 
 /** A part that moves the cursor by itself. */
-function moving(part: Part): Part {
+function moving(part: Omit<Part, "texts">): Part {
   const { bytes } = part;
   return {
     bytes,
+    texts: 0,
     write(value, cursor) {
       const isWritten = part.write(value, cursor);
       cursor.at += bytes;

@@ -20,7 +20,7 @@ import {
 } from "./calls.ts";
 import { removeLinks } from "./bridge.ts";
 import { takeTurn, turnOf } from "./call_order.ts";
-import { removeIfThere } from "./files.ts";
+import { removeIfThere, unlessGone } from "./files.ts";
 import { NodeMasquerade } from "./masquerade.ts";
 import { type Answer, begin } from "./plugin.ts";
 
@@ -110,7 +110,8 @@ export class PluginServer implements Disposable {
 
   /**
    * Carries out calls on this thread until somebody says {@link STOP}. What takes its time is left to the plugin:
-   * denim's own work waits for no other program, so that no pod waits for another's.
+   * denim's own work waits for no other program, so that no pod waits for another's. Throws what Deno throws if the
+   * folder is gone.
    *
    * @param onCall hears of each call that was carried out
    */
@@ -280,7 +281,8 @@ export class PluginServer implements Disposable {
   }
 
   #clear(names: RegExp): void {
-    for (const { name } of Deno.readDirSync(this.#files.folder)) {
+    const entries = unlessGone(() => [...Deno.readDirSync(this.#files.folder)]) ?? [];
+    for (const { name } of entries) {
       if (names.test(name)) removeIfThere(`${this.#files.folder}/${name}`);
     }
   }

@@ -87,6 +87,9 @@ cat /etc/denim/denim.env /etc/systemd/system/denim.service
 section add; cni ADD; echo key >/run/flannel/wgkey
 section links; ip -o link | awk '{print $2}'; ip route; nft list ruleset
 section refused; $DENIM uninstall </dev/null && exit 1
+section running; mv /etc/systemd/system/denim.service /run/unit; mv /run/denim/agent.sock /run/socket
+$DENIM uninstall --yes && exit 1
+mv /run/unit /etc/systemd/system/denim.service; mv /run/socket /run/denim/agent.sock
 section dry-uninstall; $DENIM uninstall --purge --dry-run </dev/null
 section still; (. /run/flannel/subnet.env; ip netns exec pod ping -c 1 -W 5 "\${FLANNEL_SUBNET%/*}")
 section uninstall; $DENIM uninstall --purge --yes </dev/null
@@ -167,6 +170,9 @@ ExecStart=/opt/cni/bin/denim agent -etcd-endpoints=\${FLANNEL_ETCD_ENDPOINTS} ` 
     /--cni-calls \/run\/elsewhere: the plugin that is installed/,
   );
   assert.match(decoder.decode(stderr), /1 pod has its network by denim; drain the node first/);
+  // An agent that is no service's, and has its API elsewhere.
+  assert.equal(of("running"), "");
+  assert.match(decoder.decode(stderr), /an agent runs with \/run\/flannel\/subnet\.env: stop it/);
   assert.match(of("dry-uninstall"), /^would remove device flannel\.1$/m);
   assert.match(of("dry-uninstall"), /^would remove the masquerade of veth\w+$/m);
   assert.match(of("uninstall"), /^released the lease 10\.5\.\d+\.0-24$/m);

@@ -79,7 +79,7 @@ export function runDemo(
         );
       }
       requireBackend(values, backends);
-      requireRoot("denim demo", { namespaces: true });
+      requireRoot("the demo", { namespaces: true });
       if (values.remove === undefined) return await show(values, agentProgram, signal);
       await Lab.remove(values.remove);
       console.log(`Removed the cluster of ${values.remove}.`);

@@ -8,11 +8,14 @@
 
 import type { IpAddress } from "../../ip.ts";
 import type { MacAddress } from "../../mac.ts";
+import { SOCKADDR_LEN, writeSocketAddress } from "../sys/socket_address.ts";
 import { NLA_F_NESTED, NLA_TYPE_MASK, NLM_F_REQUEST, NLMSG_HDRLEN } from "../uapi/netlink.ts";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
+/** `struct nlattr`, which an attribute begins with. */
+const ATTRIBUTE_HEAD_BYTES = 4;
 /** The longest address's length, IPv6's. */
 const MAX_ADDRESS_BYTES = 16;
 
@@ -114,22 +117,22 @@ export class MessageWriter {
 
   /** Writes an attribute of one byte. */
   u8Attribute(type: number, value: number): this {
-    return this.#attribute(5, type).u32(value);
+    return this.#wordAttribute(type, 1, value);
   }
 
   /** Writes an attribute of two bytes in host order. */
   u16Attribute(type: number, value: number): this {
-    return this.#attribute(6, type).u32(value);
+    return this.#wordAttribute(type, 2, value);
   }
 
   /** Writes an attribute of two bytes in network order, as ports are. */
   be16Attribute(type: number, value: number): this {
-    return this.#attribute(6, type).u32(value >> 8 | (value & 255) << 8);
+    return this.#wordAttribute(type, 2, value >> 8 | (value & 255) << 8);
   }
 
   /** Writes an attribute of four bytes in host order. */
   u32Attribute(type: number, value: number): this {
-    return this.#attribute(8, type).u32(value);
+    return this.#wordAttribute(type, 4, value);
   }
 
   /** Writes an attribute of text that ends in a zero (`NLA_NUL_STRING`). */
@@ -139,35 +142,64 @@ export class MessageWriter {
 
   /** Writes an attribute of an address in network order. */
   addressAttribute(type: number, value: IpAddress | MacAddress): this {
+    this.#reserve(ATTRIBUTE_HEAD_BYTES + MAX_ADDRESS_BYTES);
     const start = this.#length;
-    this.#reserve(4 + MAX_ADDRESS_BYTES);
-    const length = value.writeTo(this.#bytes, start + 4);
-    this.#attribute(4 + length, type).#length += length;
+    const octets = value.writeTo(this.#bytes, start + ATTRIBUTE_HEAD_BYTES);
+    const length = ATTRIBUTE_HEAD_BYTES + octets;
+    this.#view.setUint32(start, length | type << 16, true);
+    this.#length = start + length;
     this.#pad();
+    return this;
+  }
+
+  /** Writes an attribute of a `struct sockaddr_in` or `struct sockaddr_in6`. */
+  socketAddressAttribute(type: number, address: IpAddress, port: number): this {
+    const at = this.#attribute(type, SOCKADDR_LEN[address.family]);
+    writeSocketAddress(this.#bytes, at, address, port);
     return this;
   }
 
   /** Writes an attribute of any bytes. */
   bytesAttribute(type: number, value: Uint8Array): this {
-    this.#attribute(4 + value.length, type).#reserve(value.length);
-    this.#bytes.set(value, this.#length);
-    this.#length += value.length;
-    this.#pad();
+    const at = this.#attribute(type, value.length);
+    this.#bytes.set(value, at);
     return this;
   }
 
   /** Writes an attribute made of what `content` writes. */
   nested(type: number, content: () => void): this {
-    const start = this.#length;
-    this.#attribute(0, type | NLA_F_NESTED);
+    const start = this.beginNested(type);
     content();
-    this.#view.setUint16(start, this.#length - start, true);
+    this.endNested(start);
     return this;
   }
 
-  /** Writes an attribute's head. A value of one or two octets and its padding are one word behind it. */
-  #attribute(length: number, type: number): this {
-    return this.u32(length | type << 16);
+  /** Starts an attribute that is made of others. Returns its place, by which it is ended. */
+  beginNested(type: number): number {
+    return this.#attribute(type | NLA_F_NESTED, 0) - ATTRIBUTE_HEAD_BYTES;
+  }
+
+  /** Ends an attribute that is made of others: its length is known now. */
+  endNested(start: number): void {
+    this.#view.setUint16(start, this.#length - start, true);
+  }
+
+  /** Writes an attribute of at most four bytes, which with their padding are one word. */
+  #wordAttribute(type: number, length: number, word: number): this {
+    const at = this.#attribute(type, length);
+    this.#view.setUint32(at, word, true);
+    return this;
+  }
+
+  /** Writes an attribute's head, and its padding. Returns the place of its value. */
+  #attribute(type: number, length: number): number {
+    const start = this.#length, value = start + ATTRIBUTE_HEAD_BYTES, end = value + align(length);
+    this.#reserve(end - start);
+    // The padding is in the last word.
+    this.#view.setUint32(end - 4, 0);
+    this.#view.setUint32(start, ATTRIBUTE_HEAD_BYTES + length | type << 16, true);
+    this.#length = end;
+    return value;
   }
 
   #pad(): void {

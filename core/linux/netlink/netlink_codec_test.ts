@@ -43,6 +43,22 @@ Deno.test("MessageWriter takes back a message that was not ended, and starts aga
   assert.equal(written(writer), one);
 });
 
+Deno.test("MessageWriter's padding and socket addresses show nothing of what was written before", () => {
+  const writer = new MessageWriter();
+  writer.begin(16, 0).bytesAttribute(1, new Uint8Array(100).fill(255)).end();
+  writer.clear();
+  writer.begin(16, 0).bytesAttribute(1, new Uint8Array([1])).bytesAttribute(2, new Uint8Array())
+    .addressAttribute(3, MacAddress.parse("02:0a:05:00:00:02"))
+    .socketAddressAttribute(4, IpAddress.parse("10.99.0.2"), 51820)
+    .socketAddressAttribute(5, IpAddress.parse("fd99::2"), 51821).end();
+  assert.equal(
+    written(writer).slice("xxxxxxxx ".length * 4),
+    "05000100 01000000 04000200 0a000300 020a0500 00020000 " +
+      "14000400 0200ca6c 0a630002 00000000 00000000 " + // struct sockaddr_in
+      "20000500 0a00ca6d 00000000 fd990000 00000000 00000000 00000002 00000000", // sockaddr_in6
+  );
+});
+
 Deno.test("MessageWriter grows beyond its first buffer and keeps what was written", () => {
   const writer = new MessageWriter();
   for (let number = 0; number < 1000; number++) writer.begin(16, 0).u32Attribute(1, number).end();

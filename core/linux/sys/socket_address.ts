@@ -17,11 +17,24 @@ export const SOCKADDR_ADDRESS: Readonly<Record<Family, number>> = { 4: 4, 6: 8 }
 /** `struct sockaddr_in` or `struct sockaddr_in6`. */
 export function socketAddress(address: IpAddress, port: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(SOCKADDR_LEN[address.family]);
-  const view = new DataView(bytes.buffer);
-  view.setUint16(0, addressFamily(address.family), true);
-  view.setUint16(2, port);
-  bytes.set(address.toBytes(), SOCKADDR_ADDRESS[address.family]);
+  writeSocketAddress(bytes, 0, address, port);
   return bytes;
+}
+
+/** Writes what {@link socketAddress} makes, from a place of an array on. */
+export function writeSocketAddress(
+  bytes: Uint8Array,
+  at: number,
+  address: IpAddress,
+  port: number,
+): void {
+  const { family } = address;
+  bytes.fill(0, at, at + SOCKADDR_LEN[family]);
+  // The kernel's constants are below 256.
+  bytes[at] = addressFamily(family);
+  bytes[at + 2] = port >> 8;
+  bytes[at + 3] = port;
+  address.writeTo(bytes, at + SOCKADDR_ADDRESS[family]);
 }
 
 /**

@@ -12,7 +12,7 @@ import { attributesOf, type MessageReader, MessageWriter } from "../netlink/netl
 import { NetlinkSocket } from "../netlink/netlink_socket.ts";
 import { addressFamily } from "../sys/address_family.ts";
 import { LinuxError } from "../sys/linux_error.ts";
-import { SOCKADDR_ADDRESS, SOCKADDR_LEN, socketAddress } from "../sys/socket_address.ts";
+import { SOCKADDR_ADDRESS, SOCKADDR_LEN } from "../sys/socket_address.ts";
 import { GENL_HDRLEN } from "../uapi/genetlink.ts";
 import { NETLINK_GENERIC } from "../uapi/netlink.ts";
 import {
@@ -55,6 +55,8 @@ import {
 
 /** A batch's size in bytes, as of an `RtnetlinkTable`. */
 const BATCH_BYTES = 60_000;
+/** Zeros, which stand for no preshared key. */
+const NO_KEY = new Uint8Array(WG_KEY_LEN);
 /** How many peers share a message. */
 const PEERS_IN_MESSAGE = 32;
 
@@ -144,12 +146,12 @@ export class KernelHand implements WireguardHand, Disposable {
 /** Steps that share a message, in their order: so many about peers at most, or one about the device. */
 function groupsOf<Each extends WireguardStep>(steps: readonly Each[]): Each[][] {
   const groups: Each[][] = [];
+  let group: Each[] = [], isOfPeers = false;
   for (const step of steps) {
-    const group = groups.at(-1);
-    const isRoom = group !== undefined && group.length < PEERS_IN_MESSAGE;
-    if (isRoom && [group[0]!, step].every(({ object }) => object.kind === "wireguardPeer")) {
-      group.push(step);
-    } else groups.push([step]);
+    const isPeer = step.object.kind === "wireguardPeer";
+    if (!isPeer || !isOfPeers || group.length === PEERS_IN_MESSAGE) groups.push(group = []);
+    group.push(step);
+    isOfPeers = isPeer;
   }
   return groups;
 }
@@ -172,16 +174,15 @@ export function writeSteps(
     if (action === "put") writeDevice(beginSet(writer, family, device), object as WireguardDevice);
     return;
   }
-  writePeers(beginSet(writer, family, device), () => {
-    for (const { action, object } of steps) {
-      const { publicKey } = object as WireguardPeer;
-      if (action === "remove") writePeer(writer, publicKey, WGPEER_F_REMOVE_ME, () => {});
-      else {
-        const write = () => writeWanted(writer, object as WireguardPeer);
-        writePeer(writer, publicKey, WGPEER_F_REPLACE_ALLOWEDIPS, write);
-      }
-    }
-  });
+  beginSet(writer, family, device);
+  const peers = writer.beginNested(WGDEVICE_A_PEERS);
+  for (const { action, object } of steps) {
+    const peer = object as WireguardPeer;
+    if (action === "put") writeWanted(writer, peer);
+    else writer.endNested(beginPeer(writer, peer, WGPEER_F_REMOVE_ME));
+  }
+  writer.endNested(peers);
+  writer.end();
 }
 
 /** Writes the message after which peers that were put have their keepalive; see {@link greetingOf}. */
@@ -191,14 +192,16 @@ export function writeGreetings(
   device: string,
   peers: readonly WireguardPeer[],
 ): void {
-  writePeers(beginSet(writer, family, device), () => {
-    for (const peer of peers) {
-      for (const seconds of greetingOf(peer)) {
-        const write = () => writer.u16Attribute(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, seconds);
-        writePeer(writer, peer.publicKey, WGPEER_F_UPDATE_ONLY, write);
-      }
+  beginSet(writer, family, device);
+  const all = writer.beginNested(WGDEVICE_A_PEERS);
+  for (const peer of peers) {
+    for (const seconds of greetingOf(peer)) {
+      const start = beginPeer(writer, peer, WGPEER_F_UPDATE_ONLY);
+      writer.u16Attribute(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, seconds).endNested(start);
     }
-  });
+  }
+  writer.endNested(all);
+  writer.end();
 }
 
 function beginSet(writer: MessageWriter, family: number, device: string): MessageWriter {
@@ -211,43 +214,37 @@ function writeDevice(writer: MessageWriter, { privateKey, listenPort }: Wireguar
     .u16Attribute(WGDEVICE_A_LISTEN_PORT, listenPort).end();
 }
 
-function writePeers(writer: MessageWriter, writeEach: () => void): void {
-  writer.nested(WGDEVICE_A_PEERS, writeEach).end();
-}
-
-function writePeer(
+/** Returns its place, by which it is ended. */
+function beginPeer(
   writer: MessageWriter,
-  publicKey: string,
+  { publicKey }: Pick<WireguardPeer, "publicKey">,
   flags: number,
-  writeRest: () => void,
-): void {
-  writer.nested(0, () => {
-    writer.bytesAttribute(WGPEER_A_PUBLIC_KEY, Uint8Array.fromBase64(publicKey))
-      .u32Attribute(WGPEER_A_FLAGS, flags);
-    writeRest();
-  });
+): number {
+  const start = writer.beginNested(0);
+  keyOctets.setFromBase64(publicKey);
+  writer.bytesAttribute(WGPEER_A_PUBLIC_KEY, keyOctets).u32Attribute(WGPEER_A_FLAGS, flags);
+  return start;
 }
 
-function writeWanted(
-  writer: MessageWriter,
-  { presharedKey, endpoint, allowedIps }: WireguardPeer,
-): void {
-  // Zeros stand for none.
-  writer.bytesAttribute(
-    WGPEER_A_PRESHARED_KEY,
-    presharedKey?.reveal() ?? new Uint8Array(WG_KEY_LEN),
-  )
-    .bytesAttribute(WGPEER_A_ENDPOINT, socketAddress(endpoint.address, endpoint.port))
-    .u16Attribute(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, 0)
-    .nested(WGPEER_A_ALLOWEDIPS, () => {
-      for (const { address, prefixLength } of allowedIps) {
-        writer.nested(0, () => {
-          writer.u16Attribute(WGALLOWEDIP_A_FAMILY, addressFamily(address.family))
-            .addressAttribute(WGALLOWEDIP_A_IPADDR, address)
-            .u8Attribute(WGALLOWEDIP_A_CIDR_MASK, prefixLength);
-        });
-      }
-    });
+/** Of the public key that is being written: an array for each would cost more than all else of a peer. */
+const keyOctets = new Uint8Array(WG_KEY_LEN);
+
+function writeWanted(writer: MessageWriter, peer: WireguardPeer): void {
+  const { presharedKey, endpoint, allowedIps } = peer;
+  const start = beginPeer(writer, peer, WGPEER_F_REPLACE_ALLOWEDIPS);
+  writer.bytesAttribute(WGPEER_A_PRESHARED_KEY, presharedKey?.reveal() ?? NO_KEY)
+    .socketAddressAttribute(WGPEER_A_ENDPOINT, endpoint.address, endpoint.port)
+    .u16Attribute(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, 0);
+  const networks = writer.beginNested(WGPEER_A_ALLOWEDIPS);
+  for (const { address, prefixLength } of allowedIps) {
+    const network = writer.beginNested(0);
+    writer.u16Attribute(WGALLOWEDIP_A_FAMILY, addressFamily(address.family))
+      .addressAttribute(WGALLOWEDIP_A_IPADDR, address)
+      .u8Attribute(WGALLOWEDIP_A_CIDR_MASK, prefixLength)
+      .endNested(network);
+  }
+  writer.endNested(networks);
+  writer.endNested(start);
 }
 
 /** What one message of a dump says. */

@@ -35,10 +35,17 @@ export function startProgram(program: string, device: string): void {
     );
   }
   if (result.success && until(() => hasProgram(device))) return;
-  const said = new TextDecoder().decode(result.stderr).trim().split("\n").at(-1);
+  const said = complaintIn(result);
   throw new RuntimeError(
     `${without} the program ${program} did not make it${said ? `: ${said}` : ""}; ${remedy}`,
   );
+}
+
+/** What a program says went wrong. wireguard-go says that on standard output, and where it need not run a word on standard error. */
+function complaintIn({ stdout, stderr }: Deno.CommandOutput): string | undefined {
+  const lines = [stderr, stdout].flatMap((bytes) => new TextDecoder().decode(bytes).split("\n"))
+    .filter((line) => /\w/.test(line));
+  return (lines.findLast((line) => line.startsWith("ERROR")) ?? lines.at(-1))?.trim();
 }
 
 /** Waits until a program has noticed that its device is up: it has a port then, and speaks to peers. */
