@@ -70,6 +70,7 @@ export class Cluster implements AsyncDisposable {
   readonly spare: LabNode | undefined;
   /** What {@link Cluster.view} tells while all is well. */
   expected: readonly string[] = [];
+  #parts: AsyncDisposable = new AsyncDisposableStack();
 
   private constructor(
     backend: BackendName,
@@ -129,7 +130,7 @@ export class Cluster implements AsyncDisposable {
     const cluster = new Cluster(backend, lab, store, members);
     await cluster.allTalk(10_000);
     cluster.expected = cluster.view();
-    made.move();
+    cluster.#parts = made.move();
     return cluster;
   }
 
@@ -206,12 +207,8 @@ export class Cluster implements AsyncDisposable {
   }
 
   /** Stops everything and removes it. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    try {
-      await this.store[Symbol.asyncDispose]();
-    } finally {
-      await this.lab[Symbol.asyncDispose]();
-    }
+  [Symbol.asyncDispose](): PromiseLike<void> {
+    return this.#parts[Symbol.asyncDispose]();
   }
 }
 
