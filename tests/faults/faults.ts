@@ -384,10 +384,11 @@ const SURROUNDINGS: readonly Fault[] = [
   },
   {
     name: "outer interface renamed, and the way to peers deleted",
-    // Kernels before 6.2 rename only what is down.
+    // Kernels before 6.2 rename only what is down, and look at the name first if told both at once.
     strike: script(({ outer }, { at }) => {
       const name = otherName(at);
-      return `ip link set ${outer} name ${name} || ip link set ${outer} down name ${name} && ` +
+      const rename = `ip link set ${outer} name ${name}`;
+      return `{ ${rename} || { ip link set ${outer} down && ${rename}; }; } && ` +
         `ip link set ${name} up && ${defaultRoutes(name)}`;
     }),
     shows: /^- link/,
