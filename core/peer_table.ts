@@ -141,15 +141,15 @@ export class PeerTable<PeerData> {
 
   /** The peer; or why it is none. */
   #read(lease: Lease): Peer<PeerData> | string {
-    const skip = (reason: string, level: "info" | "warn" = "warn") => {
-      this.#log[level]("peer-refused", `lease ${lease.key} is not followed: ${reason}`, {
-        lease: lease.key,
-      });
+    const skip = (reason: string, isUsual = false) => {
+      const text = `lease ${lease.key} is not followed: ${reason}`, fields = { lease: lease.key };
+      if (isUsual) this.#log.info("peer-refused", text, fields);
+      else this.#log.warn("peer-refused", text, fields);
       return reason;
     };
     if (lease.backendType !== this.#backend.leaseType) {
       if (lease.backendType === "" && lease.expiry === "never") {
-        return skip("it is reserved, and no agent of its node has published anything yet", "info");
+        return skip("it is reserved, and no agent of its node has published anything yet", true);
       }
       const say = (type: string) => type === "" ? "no type" : type;
       return skip(

@@ -52,6 +52,11 @@ export class RunningPing {
     return rest + await errors;
   }
 
+  /** Waits for the answer to a request of this number, or to a later one. */
+  async reaches(count: number): Promise<void> {
+    await eventually(`answer ${count}`, () => this.#latest >= count);
+  }
+
   /** Ends it, and counts. What is under way at the end is neither lost nor sent, if packets arrive by then. */
   async stop(): Promise<PingCount> {
     const before = this.#latest;
