@@ -2,7 +2,7 @@
  * Probing the peers over the data path that pods use. It needs nothing of a peer but a kernel, so flannel's nodes are
  * probed as well.
  *
- * Once a second the prober reads what came, judges the peers that it asked before, and asks the next ones, in a few
+ * Once a second the prober reads what came, judges the peers that it asked a second ago, and asks the next ones, in a few
  * system calls for all. In turn each peer is asked one thing: for its largest packet, or to refuse a datagram. One that
  * does not answer is asked everything, every second, until it is clear how it is.
  *
@@ -48,13 +48,11 @@ import {
 
 /** The time for answers, and between rounds, in milliseconds. */
 const TICK_MS = 1000;
-/** The same while many peers are all well: to begin a round costs as much as to ask a hundred peers. */
-const EASY_TICK_MS = 2 * TICK_MS;
 /** A round that comes later was not the peers' fault: the time beyond that does not count against them. */
-const LATE_MS = EASY_TICK_MS;
-/** In so many seconds each peer has its turn. */
-const SECONDS = 60;
-/** So many turns a second at the most: beyond that, all peers take longer than {@link SECONDS}. */
+const LATE_MS = 2 * TICK_MS;
+/** In so many rounds each peer has its turn. */
+const ROUNDS = 60;
+/** So many turns a round at the most: beyond that, all peers take longer than {@link ROUNDS}. */
 const MAX_TURNS = 100;
 /** Turns are shared with peers where they come as seldom as this, in milliseconds: with fewer peers it would save little. */
 const SHARED_FROM_MS = 30_000;
@@ -331,7 +329,7 @@ export class Prober implements PeerListener {
   async run(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#options;
     try {
-      while (await clock.sleep(clock.msToTick(this.#roundMs), signal)) {
+      while (await clock.sleep(clock.msToTick(TICK_MS), signal)) {
         this.tick();
         if (this.#order.length > 0) continue;
         if (!await this.#arrivals.after(this.#arrivals.count, MAX_SLEEP_MS, signal)) return;
@@ -345,16 +343,14 @@ export class Prober implements PeerListener {
     }
   }
 
-  /** One round, in which as many peers have their turn as time has passed; {@link Prober.run} makes one each second or two. */
+  /** One round; {@link Prober.run} makes one each second. */
   tick(): void {
     const nowMs = this.#now();
-    const passedMs = nowMs - (this.#setAtMs ?? nowMs - TICK_MS);
-    const awakeMs = Math.min(Math.max(passedMs, 0), LATE_MS);
-    this.#awakeMs += awakeMs;
+    this.#awakeMs += Math.min(Math.max(nowMs - (this.#setAtMs ?? nowMs), 0), LATE_MS);
     this.#setAtMs = nowMs;
     for (const wire of this.#wires.values()) wire.receive(this.#listener);
     this.#settle();
-    this.#ask(awakeMs);
+    this.#ask();
   }
 
   readonly #listener: ProbeListener = {
@@ -468,7 +464,7 @@ export class Prober implements PeerListener {
   }
 
   /** Asks those that need attention, and those whose turn it is. */
-  #ask(passedMs: number): void {
+  #ask(): void {
     this.#round++;
     const chosen: number[] = [], few = this.#few;
     for (const row of this.#attention) {
@@ -482,8 +478,7 @@ export class Prober implements PeerListener {
       this.#askAll(this.#target(row));
     }
     const { length: count } = this.#order;
-    const turns = Math.min(count, Math.round(this.#turnsASecond * passedMs / 1000));
-    const turnsMs = this.#turnsMs;
+    const turns = this.#turnsARound, turnsMs = this.#turnsMs;
     for (let turn = 0; turn < turns; turn++) {
       this.#next = (this.#next + 1) % count;
       const row = this.#order[this.#next]!;
@@ -520,23 +515,15 @@ export class Prober implements PeerListener {
     return Math.ceil(2 * Math.log2(this.#order.length + 1));
   }
 
-  /** So many peers have their turn in a second. */
-  get #turnsASecond(): number {
+  /** So many peers have their turn in one round. */
+  get #turnsARound(): number {
     const { length } = this.#order;
-    return Math.min(
-      length,
-      Math.max(this.#few, Math.min(Math.ceil(length / SECONDS), MAX_TURNS)),
-    );
+    return Math.min(length, Math.max(this.#few, Math.min(Math.ceil(length / ROUNDS), MAX_TURNS)));
   }
 
   /** So long it takes until all peers had a turn, in milliseconds. */
   get #turnsMs(): number {
-    return 1000 * this.#order.length / Math.max(this.#turnsASecond, 1);
-  }
-
-  /** So long it is until the next round, in milliseconds. */
-  get #roundMs(): number {
-    return this.#attention.size === 0 && isShared(this.#turnsMs) ? EASY_TICK_MS : TICK_MS;
+    return TICK_MS * this.#order.length / Math.max(this.#turnsARound, 1);
   }
 
   #now(): number {
