@@ -21,6 +21,7 @@ import {
   SOCK_RAW,
   SOL_SOCKET,
 } from "../../core/linux/uapi/socket.ts";
+import { checksumOf } from "../support/packet.ts";
 
 /** Each peer has its turn so often, in seconds. */
 const TURN_SECONDS = 60;
@@ -74,7 +75,8 @@ export class AskingPeers implements Disposable {
     packet.setUint8(IP_LEN, ICMP_TYPE[4].request);
     packet.setUint32(IP_LEN + 8, PROBE_MAGIC);
     packet.setUint32(IP_LEN + 12, TAG);
-    packet.setUint16(IP_LEN + CHECKSUM, checksum(packet, IP_LEN));
+    const icmp = new Uint8Array(packet.buffer, IP_LEN);
+    packet.setUint16(IP_LEN + CHECKSUM, checksumOf([...icmp]));
   }
 
   /** Closes the sockets. */
@@ -116,12 +118,4 @@ export class AskingPeers implements Disposable {
       socketAddress(this.#own, 0),
     );
   }
-}
-
-/** The Internet checksum of the bytes from a place on (RFC 1071). */
-function checksum(view: DataView, start: number): number {
-  let sum = 0;
-  for (let at = start; at < view.byteLength; at += 2) sum += view.getUint16(at);
-  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
-  return ~sum & 0xffff;
 }

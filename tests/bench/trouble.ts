@@ -6,7 +6,7 @@
  * @module
  */
 
-import { AGENT_ORIGIN } from "../../agent/agent_client.ts";
+import { AgentConnection } from "../../agent/agent_client.ts";
 import type { LabNode } from "@denim/agent/lab";
 import { formatReport, type MeshReport, type Trouble } from "../../agent/mesh/mesh_report.ts";
 import { sleep } from "@denim/core";
@@ -52,8 +52,8 @@ export async function trouble(
   playPeers(cluster.lab, own, peers);
   const wire = (state: "up" | "down") =>
     iproute("ip", `${cluster.lab.prefix}-net`, `link set ${peers.name} ${state}`);
-  const watched = new Watched(cluster, own);
-  await watched.until(({ health }) => health("ok") === nodes, signal);
+  const watched = new Watched(cluster, own, signal);
+  await watched.until(({ health }) => health("ok") === nodes);
   say("all peers answer");
   for (let run = 1; run <= runs; run++) {
     for (
@@ -65,9 +65,9 @@ export async function trouble(
     ) {
       const [before, beforeUs] = [await watched.look(), processUs(own.agentPid!).all];
       wire(state);
-      const foundMs = await watched.until((now) => now.health(health) === nodes, signal);
+      const foundMs = await watched.until((now) => now.health(health) === nodes);
       const told = health === "ok" ? 0 : nodes;
-      const toldMs = await watched.until((now) => now.told === told, signal);
+      const toldMs = await watched.until((now) => now.told === told);
       const after = await watched.look();
       const add = (measured: string, unit: Measure["unit"], value: number) =>
         samples.add(`${nodes} peers ${what}: ${measured}`, unit, value);
@@ -147,10 +147,12 @@ interface Sight {
 class Watched {
   readonly #cluster: KubeLab;
   readonly #node: LabNode;
+  readonly #signal: AbortSignal;
 
-  constructor(cluster: KubeLab, node: LabNode) {
+  constructor(cluster: KubeLab, node: LabNode, signal: AbortSignal) {
     this.#cluster = cluster;
     this.#node = node;
+    this.#signal = signal;
   }
 
   async ask<Answer>(route: string): Promise<Answer> {
@@ -158,10 +160,8 @@ class Watched {
   }
 
   async #text(route: string): Promise<string> {
-    using client = Deno.createHttpClient({
-      proxy: { transport: "unix", path: this.#node.apiSocket },
-    });
-    return await (await fetch(`${AGENT_ORIGIN}${route}`, { client })).text();
+    using agent = new AgentConnection(this.#node.apiSocket);
+    return await agent.ask(route, this.#signal);
   }
 
   async look(): Promise<Sight> {
@@ -183,10 +183,9 @@ class Watched {
   }
 
   /** Waits for a sight. Resolves to the time that it took, in milliseconds. */
-  async until(isSeen: (sight: Sight) => boolean, signal: AbortSignal): Promise<number> {
+  async until(isSeen: (sight: Sight) => boolean): Promise<number> {
     const startMs = performance.now();
-    while (!isSeen(await this.look())) await sleep(POLL_MS, signal);
-    signal.throwIfAborted();
+    while (!isSeen(await this.look())) await sleep(POLL_MS, this.#signal);
     return performance.now() - startMs;
   }
 }
