@@ -42,7 +42,15 @@ async function allSaid(place: Place, pattern: RegExp): Promise<void> {
 
 /** Waits until both agents are in the file. */
 async function allAreIn({ path, store }: Place): Promise<void> {
-  const areIn = async () => existsSync(path) && (await store.leases(NEVER)).length === 2;
+  const areIn = async () => {
+    try {
+      return existsSync(path) && (await store.leases(NEVER)).length === 2;
+    } catch (error) {
+      // An agent that makes the file has not written into it yet.
+      if (error instanceof FileGoneError) return false;
+      throw error;
+    }
+  };
   await eventually("all are in it", areIn);
 }
 
