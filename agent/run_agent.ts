@@ -42,6 +42,8 @@ import { exitCode, untilStopped } from "./until_stopped.ts";
 
 /** The kernel reports what the start has made, and is compared once more, within this time of the node's readiness. */
 const START_ENDS_MS = 3_000;
+/** So long an agent waits for the one before to end: Kubernetes starts a pod's successor while a deleted pod still ends. */
+const HANDOVER_MS = 5_000;
 
 /** What `runAgent` is given. */
 export interface RunAgentOptions {
@@ -100,7 +102,7 @@ async function serve(
     log.debug("flags-ignored", `flags without effect: ${ignored.join(", ")}`);
   }
   requireRoot("denim agent");
-  using _claim = new SubnetFile(values["subnet-file"], log).claim();
+  using _claim = await new SubnetFile(values["subnet-file"], log).claim(HANDOVER_MS, signal);
   allowNoFreeMemory();
   const { kind, spec } = chooseStore(flags);
   const metrics = new MetricsRegistry();

@@ -45,6 +45,8 @@ export interface Leftovers {
   readonly devices: readonly string[];
 }
 
+/** How often a lock is tried that another agent holds, in milliseconds. */
+const CLAIM_MS = 50;
 /** How often the file is compared with what it should say, whatever the kernel tells of it, in milliseconds. */
 const LOOK_MS = 1000;
 
@@ -63,13 +65,18 @@ export class SubnetFile {
 
   /**
    * Keeps other agents from this node until it is disposed of or the process ends: two would write one lease in turns,
-   * and neither could tell the other from itself. Throws a RuntimeError if another agent runs here.
+   * and neither could tell the other from itself. One that is about to end, as when a pod is replaced, is waited for.
+   * Throws a RuntimeError if another agent still runs here after `patienceMs`, or when the signal is aborted.
    */
-  claim(): Disposable {
+  async claim(patienceMs: number, signal: AbortSignal): Promise<Disposable> {
     const path = this.#lockPath;
     const options = { write: true, create: true, mode: 0o600 };
     const file = write(path, () => Deno.openSync(path, options));
-    if (file.tryLockSync(true)) return file;
+    const endMs = performance.now() + patienceMs;
+    for (;;) {
+      if (file.tryLockSync(true)) return file;
+      if (performance.now() >= endMs || !await sleep(CLAIM_MS, signal)) break;
+    }
     file.close();
     throw new RuntimeError(
       `another agent runs on this node: it holds ${path}; stop it first, or give each agent a --subnet-file and a ` +

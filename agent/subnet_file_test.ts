@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { RecordingLog } from "../tests/support/recording_log.ts";
 import { rootTest } from "../tests/support/root_test.ts";
 import { SmallDisk } from "../tests/support/small_disk.ts";
-import { eventually } from "../tests/support/wait.ts";
+import { eventually, NEVER } from "../tests/support/wait.ts";
 import { SubnetFile } from "./subnet_file.ts";
 import { TempFolder } from "../tests/support/temp_folder.ts";
 
@@ -166,16 +166,20 @@ fileTest("it is written again while it is to be there, and only then", async (pa
   assert.ok(is("a stranger's")());
 });
 
-fileTest("one agent has it at a time", (path, log) => {
+fileTest("one agent has it at a time, and one that ends is waited for", async (path, log) => {
+  const claim = (patienceMs: number) => new SubnetFile(path, log).claim(patienceMs, NEVER);
   assert.equal(new SubnetFile(path, log).isClaimed, false);
   {
-    using _claim = new SubnetFile(path, log).claim();
+    using _claim = await claim(0);
     assert.equal(new SubnetFile(path, log).isClaimed, true);
-    assert.throws(() => new SubnetFile(path, log).claim(), {
+    await assert.rejects(claim(0), {
       name: "RuntimeError",
       message: /^another agent runs on this node: it holds .*subnet\.env\.lock; stop it first/,
     });
   }
-  new SubnetFile(path, log).claim()[Symbol.dispose]();
+  const first = await claim(0);
+  const second = claim(10_000);
+  first[Symbol.dispose]();
+  (await second)[Symbol.dispose]();
   assert.equal(new SubnetFile(path, log).isClaimed, false);
 });
