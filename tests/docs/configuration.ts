@@ -39,7 +39,7 @@ export async function configurationPage(): Promise<string> {
 ## net-conf
 
 One JSON document for the whole cluster. Keys may come in any case, a key that is \`null\` counts as
-absent, and unknown keys are ignored. \`denim config check FILE\` checks one.
+absent (but not \`Backend\`), and unknown keys are ignored. \`denim config check FILE\` checks one.
 
 ${table(["key", "what it says"], NET_CONF_KEYS.map(([key, says]) => [code(key), says]))}
 
