@@ -93,7 +93,9 @@ class BucketHistogram implements Histogram {
 
   observe(value: number): void {
     this.#sum += value;
-    this.#counts[this.#bounds.findIndex((bound) => value <= bound)]!++;
+    let bucket = 0;
+    while (value > this.#bounds[bucket]!) bucket++;
+    this.#counts[bucket]!++;
   }
 
   buckets(): (readonly [number, number])[] {

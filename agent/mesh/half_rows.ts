@@ -38,6 +38,10 @@ export class HalfRows {
   readonly #byOuter = new RowIndex();
   readonly #unused: number[] = [];
   #length = 0;
+  /** What is looked for, and whether a row is it. Each packet is, so nothing is made for that. */
+  #sought: Uint8Array = new Uint8Array(0);
+  readonly #isInner = (row: number) => this.#isSought(this.#inner, row);
+  readonly #isOuter = (row: number) => this.#isSought(this.#outer, row);
 
   /** Adds a half. Returns its row; a row that was removed gives its number to a later one. */
   add({ subnet, publicIp, isNear, mtuBytes }: KeptHalf): number {
@@ -59,6 +63,11 @@ export class HalfRows {
     return row;
   }
 
+  /** All rows are lower than this; some of those below may have been removed. */
+  get length(): number {
+    return this.#length;
+  }
+
   /** Removes a row that is there. */
   remove(row: number): void {
     this.#byInner.remove(row);
@@ -69,11 +78,14 @@ export class HalfRows {
   /** The row of the peer that packets come from under an address of 4 or 16 bytes; {@link NO_ROW} if there is none. */
   from(address: Uint8Array): number {
     const hash = hashOf(address);
-    const family = address.length === 4 ? 4 : 6;
-    const isIn = (addresses: Uint8Array) => (row: number) =>
-      this.family(row) === family && startsAt(addresses, row * ADDRESS_BYTES, address);
-    const row = this.#byOuter.find(hash, isIn(this.#outer));
-    return row === NO_ROW ? this.#byInner.find(hash, isIn(this.#inner)) : row;
+    this.#sought = address;
+    const row = this.#byOuter.find(hash, this.#isOuter);
+    return row === NO_ROW ? this.#byInner.find(hash, this.#isInner) : row;
+  }
+
+  #isSought(addresses: Uint8Array, row: number): boolean {
+    const isOfFamily = this.family(row) === (this.#sought.length === 4 ? 4 : 6);
+    return isOfFamily && startsAt(addresses, row * ADDRESS_BYTES, this.#sought);
   }
 
   /** Its family. */

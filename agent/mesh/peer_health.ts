@@ -278,10 +278,9 @@ export class PeerHealth {
     this.#setTime(HEARD_AT, nowMs);
   }
 
-  /** Whether nothing is wrong with it, and its agent was heard after a time as {@link PeerHealth.judge} has it. */
-  isWellAndHeardSince(timeMs: number): boolean {
-    return this.health === "ok" && !this.needsAttention &&
-      (this.#time(HEARD_AT) ?? -Infinity) > timeMs;
+  /** Whether nothing is wrong with it. */
+  get isWell(): boolean {
+    return this.health === "ok" && !this.needsAttention;
   }
 
   /**
@@ -326,11 +325,7 @@ export class PeerHealth {
 
   /** `undefined` while it may be chance. */
   #judgement(nowMs: number, silentMs: number): Health | undefined {
-    const [small, plain, outer] = [
-      this.#missing("small"),
-      this.#missing("plain"),
-      this.#missing("outer"),
-    ];
+    const small = this.#missing("small"), outer = this.#missing("outer");
     const large = this.#missing("large") ?? 0, udp = this.#missing("udp") ?? 0;
     if (small === undefined) return undefined;
     if (small >= (this.roundTripMs === undefined ? PATIENT : FEW)) {
@@ -340,7 +335,7 @@ export class PeerHealth {
     }
     if (small > 0) return undefined;
     if (large >= MORE) return "mtu";
-    if (udp >= MORE && plain === 0) return "checksum";
+    if (udp >= MORE && this.#missing("plain") === 0) return "checksum";
     const isDoubtful = large > 0 || this.health === "checksum" && this.#mayRefuseChecksums;
     if (isDoubtful) return undefined;
     // Before the first time nothing says that it has an agent that probes; after an outage it has time again.

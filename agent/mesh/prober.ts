@@ -6,8 +6,9 @@
  * system calls for all. In turn each peer is asked one thing: for its largest packet, or to refuse a datagram. One that
  * does not answer is asked everything, every second, until it is clear how it is.
  *
- * With many peers, two agents share the work: one that has just been asked by its peer lets a turn go by. It knows that
- * the peer's packets come in, and the peer knows whether the answer came back; if not, it says so when it asks again.
+ * With many peers, two agents share the work and ask each other in turns: one that was just asked knows that the peer's
+ * packets come in, and the peer knows whether the answer came back; if not, it says so when it asks again. Whose turn it
+ * is, nobody has to agree on: who was asked asks next, and who has asked does so again only if the peer is late.
  *
  * @module
  */
@@ -54,15 +55,27 @@ const LATE_MS = 2 * TICK_MS;
 const ROUNDS = 60;
 /** So many turns a round at the most: beyond that, all peers take longer than {@link ROUNDS}. */
 const MAX_TURNS = 100;
-/** Turns are shared with peers where they come as seldom as this, in milliseconds: with fewer peers it would save little. */
-const SHARED_FROM_MS = 30_000;
-/** So many turns in a row go by at the most: then a peer is asked although it was heard. */
-const MAX_RESTS = 1;
+/** In one round so many times as many peers as usual have their turn at the most. */
+const MAX_CROWD = 2;
+/** Turns are shared with peers where so many rounds lie between them: with fewer peers it would save little. */
+const SHARED_FROM_ROUNDS = 30;
+/** By so many rounds who was asked comes before who has asked: their rounds are not at the same time. */
+const LEAD_ROUNDS = 3;
+/** A peer that is heard all the time, as one that is in trouble, is asked after as many times the rounds between turns. */
+const MAX_PUT_OFF = 3;
 /**
- * A peer's agent that is not heard for so long, in milliseconds, and for so many turns more than it may let go by, has
- * ended: one that is started again is back before.
+ * Of so many packets for a peer in its turns one is a datagram. Where turns are shared there are fewer: the peer's agent
+ * does not hear a datagram and asks itself, and a broken device shows with one of many peers at once.
  */
-const SILENT_MS = 4_000, SILENT_TURNS = 3;
+const DATAGRAM_TURNS = 2, SHARED_DATAGRAM_TURNS = 16;
+/**
+ * A peer's agent that is not heard for so long, in milliseconds, and so many times the rounds between turns has ended: one
+ * that is started again is back before. Where turns are shared every other one is its own, or a third if one of them is
+ * for a datagram.
+ */
+const SILENT_MS = 4_000, SILENT_TURNS = 3, SHARED_SILENT_TURNS = 4;
+/** A round that does not come: one a second, there are fewer in 68 years. */
+const NEVER = 0x7fff_ffff;
 /** Changes of one round that are logged one by one; more are summed up. */
 const MAX_LINES = 5;
 /** So many sizes are tried at once while the largest packet that gets through is looked for. */
@@ -159,19 +172,20 @@ export class Prober implements PeerListener {
   readonly #options: ProberOptions;
   readonly #wires = new Map<Family, ProbeWire>();
   readonly #halves = new HalfRows();
-  /** For each row the next half of the same peer, and its place in the order of turns. */
+  /** For each row the next half of the same peer. */
   #nextHalves = new Int32Array(0);
-  #places = new Int32Array(0);
-  /** In how many turns it was asked, and how many went by since then. */
-  #turns = new Int32Array(0);
-  #rests = new Uint8Array(0);
+  /** From which round on it has its turn, {@link NEVER} if it is not probed; and in which one it had it. */
+  #due = new Int32Array(0);
+  #turnIn = new Int32Array(0);
+  /** In how many turns it was asked since the latest datagram. */
+  #turns = new Uint8Array(0);
   readonly #healths = new PeerHealths();
   /** The row of each peer's first half, by the key of its lease. */
   readonly #peers = new Map<string, number>();
   readonly #searches = new Map<number, Search>();
-  /** All rows that are probed, in the order of their turns, and whose turn is next. */
-  readonly #order: number[] = [];
-  #next = 0;
+  /** How many rows are probed, and the row that had its turn last of those that were late. */
+  #probed = 0;
+  #last = 0;
   /** Those that are in trouble or may be. */
   readonly #attention = new Set<number>();
   /** Those that are asked in this round, and behind them those that were in earlier ones. */
@@ -250,16 +264,17 @@ export class Prober implements PeerListener {
   }
 
   #add(row: number): void {
-    this.#places = withRoom(this.#places, row);
+    this.#due = withRoom(this.#due, row);
+    this.#turnIn = withRoom(this.#turnIn, row);
     this.#turns = withRoom(this.#turns, row);
-    this.#rests = withRoom(this.#rests, row);
     this.#targetOf = withRoom(this.#targetOf, row);
-    this.#places[row] = NO_ROW;
-    this.#targetOf[row] = NO_ROW;
+    this.#due[row] = NEVER;
+    this.#turnIn[row] = this.#round;
     this.#turns[row] = 0;
-    this.#rests[row] = 0;
+    this.#targetOf[row] = NO_ROW;
     if (!this.#isProbed(row)) return;
-    this.#places[row] = this.#order.push(row) - 1;
+    this.#probed++;
+    this.#due[row] = this.#round;
     this.#count(this.#healths.at(row).health, 1);
     this.#attention.add(row);
   }
@@ -282,12 +297,8 @@ export class Prober implements PeerListener {
       const isProbed = this.#isProbed(row);
       this.#halves.remove(row);
       if (!isProbed) continue;
-      const place = this.#places[row]!;
-      const last = this.#order.pop()!;
-      if (last !== row) {
-        this.#order[place] = last;
-        this.#places[last] = place;
-      }
+      this.#probed--;
+      this.#due[row] = NEVER;
       const target = this.#targetAt(row);
       if (target !== undefined) target.row = NO_ROW;
       this.#searches.delete(row);
@@ -331,7 +342,7 @@ export class Prober implements PeerListener {
     try {
       while (await clock.sleep(clock.msToTick(TICK_MS), signal)) {
         this.tick();
-        if (this.#order.length > 0) continue;
+        if (this.#probed > 0) continue;
         if (!await this.#arrivals.after(this.#arrivals.count, MAX_SLEEP_MS, signal)) return;
       }
     } catch (error) {
@@ -370,8 +381,11 @@ export class Prober implements PeerListener {
       if (tag === TAG.outer) return;
       const row = this.#halves.from(from);
       if (row === NO_ROW) return;
-      this.#healths.at(row).heard(this.#awakeMs);
-      if (tag === TAG.doubtful && this.#isProbed(row)) this.#attention.add(row);
+      const health = this.#healths.at(row);
+      health.heard(this.#awakeMs);
+      if (!this.#isProbed(row)) return;
+      if (tag === TAG.doubtful) this.#attention.add(row);
+      else if (health.isWell) this.#putOff(row);
     },
   };
 
@@ -392,9 +406,8 @@ export class Prober implements PeerListener {
     this.#askedCount = 0;
     const dateMs = this.#now();
     // Peers have as many peers, and ask them as often.
-    const turnsMs = this.#turnsMs;
-    const silentMs = SILENT_MS +
-      turnsMs * (isShared(turnsMs) ? SILENT_TURNS + MAX_RESTS : SILENT_TURNS);
+    const silentTurns = this.#isShared ? SHARED_SILENT_TURNS : SILENT_TURNS;
+    const silentMs = SILENT_MS + silentTurns * this.#restRounds * TICK_MS;
     for (let index = 0; index < this.#targetCount; index++) {
       const target = this.#targets[index]!;
       const { row, health } = target;
@@ -477,19 +490,49 @@ export class Prober implements PeerListener {
       this.#attention.add(row);
       this.#askAll(this.#target(row));
     }
-    const { length: count } = this.#order;
-    const turns = this.#turnsARound, turnsMs = this.#turnsMs;
-    for (let turn = 0; turn < turns; turn++) {
-      this.#next = (this.#next + 1) % count;
-      const row = this.#order[this.#next]!;
-      if (this.#targetAt(row) !== undefined || this.#letsGoBy(row, turnsMs)) continue;
-      this.#askInTurn(this.#target(row));
-    }
+    this.#askInTurns();
     for (const family of FAMILIES) {
       const probes = this.#probes[family];
       if (probes.length > 0) this.#wire(family).send(probes);
       probes.length = 0;
     }
+  }
+
+  /**
+   * Asks those whose turn it is. Where too many have it at once, as at the start, the others come in later rounds that
+   * have room, so that rounds have as many in the end.
+   */
+  #askInTurns(): void {
+    const due = this.#due, round = this.#round, { length } = this.#halves;
+    const usual = this.#turnsARound, most = MAX_CROWD * usual;
+    let turns = 0, isAnyLate = false;
+    for (let row = 0; row < length; row++) {
+      if (due[row]! > round) continue;
+      if (due[row]! < round || turns === most) isAnyLate = true;
+      else {
+        this.#takeTurn(row);
+        turns++;
+      }
+    }
+    if (!isAnyLate) return;
+    let row = this.#last;
+    for (let seen = 0; seen < length && turns < usual; seen++) {
+      row = row + 1 < length ? row + 1 : 0;
+      if (due[row]! >= round) continue;
+      this.#takeTurn(row);
+      turns++;
+    }
+    this.#last = row;
+  }
+
+  /** Puts a turn off, since the peer has asked this node and is well. */
+  #putOff(row: number): void {
+    if (!this.#isShared) return;
+    const restRounds = this.#restRounds;
+    this.#due[row] = Math.min(
+      this.#round + restRounds - LEAD_ROUNDS,
+      this.#turnIn[row]! + MAX_PUT_OFF * restRounds,
+    );
   }
 
   /** What is in a row, to be asked in this round. */
@@ -512,18 +555,23 @@ export class Prober implements PeerListener {
 
   /** So many peers that need attention get it in one round. */
   get #few(): number {
-    return Math.ceil(2 * Math.log2(this.#order.length + 1));
+    return Math.ceil(2 * Math.log2(this.#probed + 1));
   }
 
-  /** So many peers have their turn in one round. */
+  /** So many peers have their turn in a round. */
   get #turnsARound(): number {
-    const { length } = this.#order;
-    return Math.min(length, Math.max(this.#few, Math.min(Math.ceil(length / ROUNDS), MAX_TURNS)));
+    const all = this.#probed;
+    return Math.min(all, Math.max(this.#few, Math.min(Math.ceil(all / ROUNDS), MAX_TURNS)));
   }
 
-  /** So long it takes until all peers had a turn, in milliseconds. */
-  get #turnsMs(): number {
-    return TICK_MS * this.#order.length / Math.max(this.#turnsARound, 1);
+  /** So many rounds after a peer's turn it has the next one. */
+  get #restRounds(): number {
+    return Math.ceil(this.#probed / Math.max(this.#turnsARound, 1));
+  }
+
+  /** Whether agents share their turns. */
+  get #isShared(): boolean {
+    return this.#restRounds >= SHARED_FROM_ROUNDS;
   }
 
   #now(): number {
@@ -537,29 +585,26 @@ export class Prober implements PeerListener {
     return wire;
   }
 
-  /** Whether a peer's turn goes by, since it has asked this node after the turn before. */
-  #letsGoBy(row: number, turnsMs: number): boolean {
-    const goesBy = isShared(turnsMs) && this.#rests[row]! < MAX_RESTS &&
-      this.#healths.at(row).isWellAndHeardSince(this.#awakeMs - turnsMs);
-    if (goesBy) this.#rests[row]!++;
-    return goesBy;
+  #takeTurn(row: number): void {
+    this.#due[row] = this.#round + this.#restRounds;
+    this.#turnIn[row] = this.#round;
+    if (this.#targetAt(row) === undefined) this.#askInTurn(this.#target(row));
   }
 
   /** Asks one thing, or two of a peer that is about to be in trouble. */
   #askInTurn(target: Target): void {
     const { row, health } = target;
-    const turn = this.#turns[row]!++, hasRested = this.#rests[row]! > 0;
-    this.#rests[row] = 0;
     if (health.needsAttention) {
       this.#askOne(target, "small");
       // Of many that fall silent together few get attention, and none is judged without this.
       if (health.health === "ok") this.#askOne(target, "outer");
       return;
     }
-    // The peer's agent hears the largest packet, and is not to wait for it for long. What answers to either also shows
-    // that small packets pass.
-    const isHeard = turn % 2 === 0 || hasRested || this.#halves.isNear(row);
-    this.#askOne(target, isHeard ? "large" : health.isMute ? "plain" : "udp");
+    // What answers to either also shows that small packets pass.
+    const datagramTurns = this.#isShared ? SHARED_DATAGRAM_TURNS : DATAGRAM_TURNS;
+    const isDatagram = ++this.#turns[row]! >= datagramTurns && !this.#halves.isNear(row);
+    if (isDatagram) this.#turns[row] = 0;
+    this.#askOne(target, !isDatagram ? "large" : health.isMute ? "plain" : "udp");
   }
 
   /** Asks everything that there is to find out. */
@@ -600,11 +645,6 @@ export class Prober implements PeerListener {
     this.#probes[family].push(probe);
     if (isDatagram) target[question] = asked;
   }
-}
-
-/** Whether agents share their turns, of which so long passes until all peers had one, in milliseconds. */
-function isShared(turnsMs: number): boolean {
-  return turnsMs >= SHARED_FROM_MS;
 }
 
 function newProbe(): Probe {

@@ -1,6 +1,6 @@
 /**
- * Stand-ins for the agents of thousands of peers, as far as one agent notices them: each asks it in its turns, and lets
- * one go by after it was asked, as `agent/mesh/prober.ts` does. What the peers' kernels do, a kernel does.
+ * Stand-ins for the agents of thousands of peers, as far as one agent notices them: each takes turns with it, as
+ * `agent/mesh/prober.ts` does. What the peers' kernels do, a kernel does.
  *
  * @module
  */
@@ -23,8 +23,11 @@ import {
 } from "../../core/linux/uapi/socket.ts";
 import { checksumOf } from "../support/packet.ts";
 
-/** Each peer has its turn so often, in seconds. */
-const TURN_SECONDS = 60;
+/**
+ * Who has asked does so again after so long, who was asked a little sooner, but after a time at the most; in seconds. Of so
+ * many questions one is a datagram.
+ */
+const REST_SECONDS = 60, LEAD_SECONDS = 3, MAX_PUT_OFF_SECONDS = 180, DATAGRAM_TURNS = 16;
 /** The largest packet that VXLAN carries over an underlay of 1,500 bytes. */
 const PACKET_BYTES = 1450;
 /** Where headers have what matters here (RFC 791, RFC 792), and the tag of a question over the data path. */
@@ -34,9 +37,9 @@ const TAG = 1;
 /** What is known to one peer's agent of the one that it asks. */
 interface AskingPeer {
   readonly address: Uint8Array;
-  heardAtSecond: number;
-  hasRested: boolean;
-  turn: number;
+  dueSecond: number;
+  turnSecond: number;
+  turns: number;
 }
 
 /** Agents of peers, in the namespace of the node that plays these. */
@@ -55,9 +58,10 @@ export class AskingPeers implements Disposable {
     this.#own = own;
     this.#peers = subnets.map(({ address }, index) => ({
       address: address.toBytes(),
-      heardAtSecond: -Infinity,
-      hasRested: false,
-      turn: index % 2,
+      // In another order than that of the node's own turns.
+      dueSecond: index * 37 % REST_SECONDS,
+      turnSecond: 0,
+      turns: index % DATAGRAM_TURNS,
     }));
     this.#byAddress = new Map(this.#peers.map((peer) => [peer.address.join("."), peer]));
     const raw = (protocol: number) => {
@@ -88,9 +92,7 @@ export class AskingPeers implements Disposable {
   async run(signal: AbortSignal): Promise<void> {
     for (let second = 0; await sleep(1000, signal); second++) {
       this.#listen(second);
-      this.#peers.forEach((peer, index) => {
-        if (index % TURN_SECONDS === second % TURN_SECONDS) this.#turn(peer, second);
-      });
+      for (const peer of this.#peers) if (peer.dueSecond <= second) this.#turn(peer, second);
     }
   }
 
@@ -100,16 +102,19 @@ export class AskingPeers implements Disposable {
     while (receive(this.#answers, bytes, MSG_DONTWAIT) >= 0) {
       if (bytes[IP_LEN] !== ICMP_TYPE[4].request) continue;
       const peer = this.#byAddress.get(bytes.subarray(DESTINATION, DESTINATION + 4).join("."));
-      if (peer !== undefined) peer.heardAtSecond = second;
+      if (peer === undefined) continue;
+      peer.dueSecond = Math.min(
+        second + REST_SECONDS - LEAD_SECONDS,
+        peer.turnSecond + MAX_PUT_OFF_SECONDS,
+      );
     }
   }
 
   #turn(peer: AskingPeer, second: number): void {
-    const { hasRested } = peer;
-    peer.hasRested = !hasRested && second - peer.heardAtSecond < TURN_SECONDS;
-    if (peer.hasRested) return;
-    // Every other question is a datagram, which an agent does not notice; but not after a turn that went by.
-    if (peer.turn++ % 2 === 1 && !hasRested) return;
+    peer.turnSecond = second;
+    peer.dueSecond = second + REST_SECONDS;
+    // An agent does not notice a datagram.
+    if (++peer.turns % DATAGRAM_TURNS === 0) return;
     new Uint8Array(this.#packet.buffer).set(peer.address, SOURCE);
     send(
       this.#questions,

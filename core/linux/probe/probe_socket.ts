@@ -126,6 +126,15 @@ interface OutSlot {
   readonly rest: number;
 }
 
+/** Probes of a kind that leave together, each in its slot. */
+interface OutBatch {
+  readonly fd: FileDescriptor;
+  readonly slots: readonly OutSlot[];
+  /** The first `count` are to be sent; those behind them were. */
+  readonly probes: Probe[];
+  count: number;
+}
+
 /** Where one that is received has them. */
 interface InSlot {
   readonly message: number;
@@ -143,16 +152,10 @@ export class ProbeSocket implements Disposable {
   /** The identifier of the echo requests, and the source port of the datagrams. */
   readonly #id: number;
   readonly #memory: PacketMemory;
-  readonly #out: Readonly<Record<ProbeKind, readonly OutSlot[]>>;
+  readonly #out: Readonly<Record<ProbeKind, OutBatch>>;
   readonly #in: readonly InSlot[];
   /** The Internet checksum (RFC 1071), not folded, of what all echo requests have in common. */
   readonly #echoSum: number;
-  readonly #waiting: Readonly<Record<ProbeKind, Probe[]>> = {
-    echo: [],
-    near: [],
-    udp: [],
-    plain: [],
-  };
 
   /** Opens them. Throws a LinuxError. */
   constructor(family: Family) {
@@ -168,7 +171,9 @@ export class ProbeSocket implements Disposable {
     );
     // What follows an echo request's head: zeros, which change no checksum.
     const zeros = this.#memory.allocate(MAX_PACKET_BYTES);
-    const out = (kind: ProbeKind) => this.#makeOut(kind, zeros);
+    const out = (kind: ProbeKind): OutBatch => {
+      return { fd: this.#sockets[kind], slots: this.#makeOut(kind, zeros), probes: [], count: 0 };
+    };
     this.#out = { echo: out("echo"), near: out("near"), udp: out("udp"), plain: out("plain") };
     this.#in = this.#makeIn();
     this.#echoSum = (ICMP_TYPE[family].request << 8) + this.#id + (PROBE_MAGIC >>> 16) +
@@ -246,27 +251,22 @@ export class ProbeSocket implements Disposable {
 
   /** Sends probes, without waiting, and notes in each what became of it. */
   send(probes: readonly Probe[]): void {
-    for (const probe of probes) this.#waiting[probe.kind].push(probe);
-    for (const kind of KINDS) {
-      const waiting = this.#waiting[kind];
-      for (let at = 0; at < waiting.length; at += BATCH) {
-        this.#sendBatch(kind, waiting, at, Math.min(waiting.length, at + BATCH));
-      }
-      waiting.length = 0;
+    for (const probe of probes) {
+      const batch = this.#out[probe.kind];
+      this.#write(probe, batch.slots[batch.count]!);
+      batch.probes[batch.count++] = probe;
+      if (batch.count === BATCH) this.#sendBatch(batch);
     }
+    for (const kind of KINDS) this.#sendBatch(this.#out[kind]);
   }
 
-  /** Sends the probes from `at` to before `end`. */
-  #sendBatch(kind: ProbeKind, probes: readonly Probe[], at: number, end: number): void {
-    const slots = this.#out[kind], start = at;
-    for (let index = at; index < end; index++) this.#write(probes[index]!, slots[index - start]!);
-    while (at < end) {
+  #sendBatch(batch: OutBatch): void {
+    const { fd, slots, probes, count } = batch;
+    batch.count = 0;
+    let at = 0;
+    while (at < count) {
       const startMs = realTimeMs();
-      const sent = sendMessages(
-        this.#sockets[kind],
-        this.#memory.pointer(slots[at - start]!.message),
-        end - at,
-      );
+      const sent = sendMessages(fd, this.#memory.pointer(slots[at]!.message), count - at);
       if (sent <= 0) {
         probes[at++]!.outcome = BUSY.has(-sent) ? "busy" : "refused";
         continue;
