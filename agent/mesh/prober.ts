@@ -60,14 +60,14 @@ const MAX_CROWD = 2;
 /** Turns are shared with peers where so many rounds lie between them: with fewer peers it would save little. */
 const SHARED_FROM_ROUNDS = 30;
 /** By so many rounds who was asked comes before who has asked: their rounds are not at the same time. */
-const LEAD_ROUNDS = 3;
+const LEAD_ROUNDS = 2;
 /** A peer that is heard all the time, as one that is in trouble, is asked after as many times the rounds between turns. */
 const MAX_PUT_OFF = 3;
 /**
  * Of so many packets for a peer in its turns one is a datagram. Where turns are shared there are fewer: the peer's agent
  * does not hear a datagram and asks itself, and a broken device shows with one of many peers at once.
  */
-const DATAGRAM_TURNS = 2, SHARED_DATAGRAM_TURNS = 16;
+const DATAGRAM_TURNS = 2, SHARED_DATAGRAM_TURNS = 32;
 /**
  * A peer's agent that is not heard for so long, in milliseconds, and so many times the rounds between turns has ended: one
  * that is started again is back before. Where turns are shared every other one is its own, or a third if one of them is

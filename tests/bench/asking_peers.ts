@@ -27,7 +27,7 @@ import { checksumOf } from "../support/packet.ts";
  * Who has asked does so again after so long, who was asked a little sooner, but after a time at the most; in seconds. Of so
  * many questions one is a datagram.
  */
-const REST_SECONDS = 60, LEAD_SECONDS = 3, MAX_PUT_OFF_SECONDS = 180, DATAGRAM_TURNS = 16;
+const REST_SECONDS = 60, LEAD_SECONDS = 2, MAX_PUT_OFF_SECONDS = 180, DATAGRAM_TURNS = 32;
 /** The largest packet that VXLAN carries over an underlay of 1,500 bytes. */
 const PACKET_BYTES = 1450;
 /** Where headers have what matters here (RFC 791, RFC 792), and the tag of a question over the data path. */

@@ -31,8 +31,11 @@ export interface MeshOptions {
   readonly seconds: number;
 }
 
-/** Every peer has had its turns by then, and the first full check is over. */
-const SETTLE_MS = 120_000;
+/**
+ * Every peer has had its turns by then, the first full check is over, and V8 has compiled what runs each second: an agent
+ * runs for months.
+ */
+const SETTLE_MS = 600_000;
 const ASKED = 5;
 /** Peers whose agents ask as well, peers that only answer, as flannel's, peers that do not, and an agent that does not ask. */
 const MODES = ["probed and probing", "probed", "probed and silent", "left alone"] as const;

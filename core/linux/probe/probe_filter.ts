@@ -25,6 +25,8 @@ export const ICMP_LEN = 8;
 export const QUOTED_IP_LEN: Readonly<Record<Family, number>> = { 4: 20, 6: 40 };
 /** Where the quoted header says which protocol follows. */
 const QUOTED_PROTOCOL: Readonly<Record<Family, number>> = { 4: 9, 6: 6 };
+/** So much is kept of a packet, in bytes, IP options included: the rest of an echo is zeros, and long. */
+const ECHO_BYTES = 96, ERROR_BYTES = 192;
 const UDP = 17;
 const ICMP: Readonly<Record<Family, number>> = { 4: 1, 6: 58 };
 
@@ -52,22 +54,23 @@ export function probeFilter(family: Family, id: number): readonly Instruction[] 
     [RET, 0, 0, 0],
     // 7: an answer bears the identifier.
     [LD_H_IND, 0, 0, 4],
-    [JEQ, 9, 10, id],
+    [JEQ, 10, 11, id],
     // 9: another node's probe bears the magic number.
     [LD_W_IND, 0, 0, ICMP_LEN],
-    [JEQ, 7, 8, PROBE_MAGIC],
+    [JEQ, 8, 9, PROBE_MAGIC],
     // 11: an error quotes a probe.
     [LD_B_IND, 0, 0, ICMP_LEN + QUOTED_PROTOCOL[family]],
     [JEQ, 1, 0, UDP],
-    [JEQ, 2, 5, ICMP[family]],
+    [JEQ, 2, 6, ICMP[family]],
     // 14: UDP's source port.
     [LD_H_IND, 0, 0, quoted],
-    [JEQ, 2, 3, id],
+    [JEQ, 2, 4, id],
     // 16: ICMP's identifier.
     [LD_H_IND, 0, 0, quoted + 4],
-    [JEQ, 0, 1, id],
-    // 18: yes; 19: no.
-    [RET, 0, 0, 0xffff],
+    [JEQ, 0, 2, id],
+    // 18: as much as may matter of an error, and of the others; 20: nothing.
+    [RET, 0, 0, ERROR_BYTES],
+    [RET, 0, 0, ECHO_BYTES],
     [RET, 0, 0, 0],
   ];
 }
