@@ -124,6 +124,8 @@ for (const name of ["subnet.env", "subnet.env.last"]) {
 
 fileTest("it is written again while it is to be there, and only then", async (path, log) => {
   const file = new SubnetFile(path, log);
+  // As the agent does, before all else: so the folder is there, and watched from the beginning.
+  using _claim = await file.claim(0, NEVER);
   const stopping = new AbortController();
   const keeping = file.keep(stopping.signal);
   const is = (text: string | undefined) => () => {
