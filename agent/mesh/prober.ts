@@ -406,8 +406,9 @@ export class Prober implements PeerListener {
     this.#askedCount = 0;
     const dateMs = this.#now();
     // Peers have as many peers, and ask them as often.
-    const silentTurns = this.#isShared ? SHARED_SILENT_TURNS : SILENT_TURNS;
-    const silentMs = SILENT_MS + silentTurns * this.#restRounds * TICK_MS;
+    const restRounds = this.#restRounds;
+    const silentTurns = isShared(restRounds) ? SHARED_SILENT_TURNS : SILENT_TURNS;
+    const silentMs = SILENT_MS + silentTurns * restRounds * TICK_MS;
     for (let index = 0; index < this.#targetCount; index++) {
       const target = this.#targets[index]!;
       const { row, health } = target;
@@ -504,13 +505,13 @@ export class Prober implements PeerListener {
    */
   #askInTurns(): void {
     const due = this.#due, round = this.#round, { length } = this.#halves;
-    const usual = this.#turnsARound, most = MAX_CROWD * usual;
+    const usual = this.#turnsARound, most = MAX_CROWD * usual, restRounds = this.#restRounds;
     let turns = 0, isAnyLate = false;
     for (let row = 0; row < length; row++) {
       if (due[row]! > round) continue;
       if (due[row]! < round || turns === most) isAnyLate = true;
       else {
-        this.#takeTurn(row);
+        this.#takeTurn(row, restRounds);
         turns++;
       }
     }
@@ -519,7 +520,7 @@ export class Prober implements PeerListener {
     for (let seen = 0; seen < length && turns < usual; seen++) {
       row = row + 1 < length ? row + 1 : 0;
       if (due[row]! >= round) continue;
-      this.#takeTurn(row);
+      this.#takeTurn(row, restRounds);
       turns++;
     }
     this.#last = row;
@@ -527,8 +528,8 @@ export class Prober implements PeerListener {
 
   /** Puts a turn off, since the peer has asked this node and is well. */
   #putOff(row: number): void {
-    if (!this.#isShared) return;
     const restRounds = this.#restRounds;
+    if (!isShared(restRounds)) return;
     this.#due[row] = Math.min(
       this.#round + restRounds - LEAD_ROUNDS,
       this.#turnIn[row]! + MAX_PUT_OFF * restRounds,
@@ -569,11 +570,6 @@ export class Prober implements PeerListener {
     return Math.ceil(this.#probed / Math.max(this.#turnsARound, 1));
   }
 
-  /** Whether agents share their turns. */
-  get #isShared(): boolean {
-    return this.#restRounds >= SHARED_FROM_ROUNDS;
-  }
-
   #now(): number {
     return this.#options.now?.() ?? Date.now();
   }
@@ -585,14 +581,17 @@ export class Prober implements PeerListener {
     return wire;
   }
 
-  #takeTurn(row: number): void {
-    this.#due[row] = this.#round + this.#restRounds;
+  /** A peer's turn, after which so many rounds pass until the next. */
+  #takeTurn(row: number, restRounds: number): void {
+    this.#due[row] = this.#round + restRounds;
     this.#turnIn[row] = this.#round;
-    if (this.#targetAt(row) === undefined) this.#askInTurn(this.#target(row));
+    if (this.#targetAt(row) !== undefined) return;
+    const datagramTurns = isShared(restRounds) ? SHARED_DATAGRAM_TURNS : DATAGRAM_TURNS;
+    this.#askInTurn(this.#target(row), datagramTurns);
   }
 
-  /** Asks one thing, or two of a peer that is about to be in trouble. */
-  #askInTurn(target: Target): void {
+  /** Asks one thing, one time in `datagramTurns` for a datagram, or two of a peer that is about to be in trouble. */
+  #askInTurn(target: Target, datagramTurns: number): void {
     const { row, health } = target;
     if (health.needsAttention) {
       this.#askOne(target, "small");
@@ -601,7 +600,6 @@ export class Prober implements PeerListener {
       return;
     }
     // What answers to either also shows that small packets pass.
-    const datagramTurns = this.#isShared ? SHARED_DATAGRAM_TURNS : DATAGRAM_TURNS;
     const isDatagram = ++this.#turns[row]! >= datagramTurns && !this.#halves.isNear(row);
     if (isDatagram) this.#turns[row] = 0;
     this.#askOne(target, !isDatagram ? "large" : health.isMute ? "plain" : "udp");
@@ -645,6 +643,11 @@ export class Prober implements PeerListener {
     this.#probes[family].push(probe);
     if (isDatagram) target[question] = asked;
   }
+}
+
+/** Whether agents share their turns, between which so many rounds lie. */
+function isShared(restRounds: number): boolean {
+  return restRounds >= SHARED_FROM_ROUNDS;
 }
 
 function newProbe(): Probe {

@@ -25,8 +25,10 @@ export const ICMP_LEN = 8;
 export const QUOTED_IP_LEN: Readonly<Record<Family, number>> = { 4: 20, 6: 40 };
 /** Where the quoted header says which protocol follows. */
 const QUOTED_PROTOCOL: Readonly<Record<Family, number>> = { 4: 9, 6: 6 };
-/** So much is kept of a packet, in bytes, IP options included: the rest of an echo is zeros, and long. */
-const ECHO_BYTES = 96, ERROR_BYTES = 192;
+/** As much of a message as is of interest, in bytes, IP options included. */
+export const RECEIVED_LEN = 192;
+/** As much of an echo: the rest is zeros, and long. */
+const RECEIVED_ECHO_LEN = 96;
 const UDP = 17;
 const ICMP: Readonly<Record<Family, number>> = { 4: 1, 6: 58 };
 
@@ -69,8 +71,8 @@ export function probeFilter(family: Family, id: number): readonly Instruction[] 
     [LD_H_IND, 0, 0, quoted + 4],
     [JEQ, 0, 2, id],
     // 18: as much as may matter of an error, and of the others; 20: nothing.
-    [RET, 0, 0, ERROR_BYTES],
-    [RET, 0, 0, ECHO_BYTES],
+    [RET, 0, 0, RECEIVED_LEN],
+    [RET, 0, 0, RECEIVED_ECHO_LEN],
     [RET, 0, 0, 0],
   ];
 }

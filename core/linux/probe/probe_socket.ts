@@ -41,6 +41,7 @@ import {
   PROBE_MAGIC,
   probeFilter,
   QUOTED_IP_LEN,
+  RECEIVED_LEN,
 } from "./probe_filter.ts";
 
 /**
@@ -99,8 +100,8 @@ const UDP_CHECKSUM = 6;
 const MAX_PACKET_BYTES = 65_536;
 /** The errors of a kernel that has no room. */
 const BUSY: ReadonlySet<number> = new Set([EAGAIN, ENOBUFS]);
-/** As much of a message as is of interest, and room for its time (`struct cmsghdr`, `struct timespec`). */
-const RECEIVED_LEN = 192, CONTROL_LEN = 48, CMSGHDR_LEN = 16;
+/** Room for a message's time (`struct cmsghdr`, `struct timespec`). */
+const CONTROL_LEN = 48, CMSGHDR_LEN = 16;
 /** Room for the answers of some seconds. */
 const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024;
 
