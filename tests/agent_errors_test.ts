@@ -6,7 +6,7 @@ import { denimProgram, Lab, type LabNode } from "@denim/agent/lab";
 import { ip } from "./support/ip.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
-import { NEVER } from "./support/wait.ts";
+import { eventually, NEVER } from "./support/wait.ts";
 
 /** Runs an agent to its end and returns its exit code and log. */
 async function runAgent(
@@ -117,11 +117,14 @@ rootTest("a second agent of a node ends, and the first one hears nothing of it",
   });
   await lab.startAgents(NEVER);
   const [node] = lab.nodes;
-  const before = Deno.readTextFileSync(node!.logFile);
+  const said = () => Deno.readTextFileSync(node!.logFile);
+  // Its last word of the start comes after subnet.env, which is what a start is waited for by.
+  await eventually("the first one's last word", () => / event=ready\n$/.test(said()));
+  const before = said();
   const { code, log } = await runAgent(node!, node!.agentArguments);
   assert.match(log, / ERROR another agent runs on this node: .* event=failed\n$/);
   assert.equal(code, 1);
-  assert.equal(Deno.readTextFileSync(node!.logFile), before);
+  assert.equal(said(), before);
 });
 
 rootTest("a full network is said, and costs no device", async () => {
