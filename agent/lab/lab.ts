@@ -358,8 +358,9 @@ export class LabNode {
    * names of devices, which all nodes share. A program that the agent started ends when the laboratory's folder goes.
    */
   #withOwnSockets(program: readonly [string, ...string[]]): readonly [string, ...string[]] {
-    const script =
-      `mkdir -p ${WIREGUARD_SOCKETS} "$0" && mount --bind "$0" ${WIREGUARD_SOCKETS} && exec "$@"`;
+    // A shell that is told to end first waits for what it runs, which would make the folder again after its removal.
+    const script = `trap 'exit 143' TERM
+      mkdir -p ${WIREGUARD_SOCKETS} "$0" && mount --bind "$0" ${WIREGUARD_SOCKETS} && exec "$@"`;
     return ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script]
       .concat([this.wireguardSockets, ...program]) as [string, ...string[]];
   }

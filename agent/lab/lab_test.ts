@@ -1,6 +1,33 @@
 import assert from "node:assert/strict";
-import { whileProgress } from "./lab.ts";
-import { NEVER } from "../../tests/support/wait.ts";
+import { existsSync } from "node:fs";
+import { rootTest } from "../../tests/support/root_test.ts";
+import { TempFolder } from "../../tests/support/temp_folder.ts";
+import { eventually, NEVER } from "../../tests/support/wait.ts";
+import { Lab, whileProgress } from "./lab.ts";
+
+rootTest("a laboratory that goes while an agent is being started leaves no folder", async () => {
+  using folder = new TempFolder();
+  const path = Deno.env.get("PATH")!;
+  const mark = (name: string) => `${folder.path}/${name}`;
+  // As on a busy machine: it takes its time.
+  Deno.writeTextFileSync(
+    mark("mkdir"),
+    `#!/bin/sh\ntouch ${mark("begun")}; sleep 0.2; PATH=${path} mkdir "$@"; touch ${
+      mark("done")
+    }\n`,
+    { mode: 0o755 },
+  );
+  const lab = await Lab.create({ nodes: 1, netConf: {} });
+  const starting = new AbortController();
+  Deno.env.set("PATH", `${folder.path}:${path}`);
+  const started = lab.startAgents(starting.signal);
+  Deno.env.set("PATH", path);
+  await eventually("its shell is at work", () => existsSync(mark("begun")));
+  starting.abort();
+  await assert.rejects(started);
+  await lab[Symbol.asyncDispose]();
+  assert.ok(existsSync(mark("done")) && !existsSync(lab.directory));
+});
 
 Deno.test("whileProgress() waits for as long as there is progress", async () => {
   let looks = 0;
