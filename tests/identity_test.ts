@@ -11,7 +11,7 @@ import { iproute } from "./support/iproute.ts";
 import { labTest } from "./support/lab_test.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
-import { startOrders } from "./support/start_orders.ts";
+import { startOrders, startRefused } from "./support/start_orders.ts";
 import { eventually, NEVER } from "./support/wait.ts";
 
 const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
@@ -128,7 +128,7 @@ labTest("the copy of a node's disk is refused while the node runs, and never has
   );
   const [{ address }] = ipJson(node, "link show flannel.1");
   await using store = openStore(lab);
-  await assert.rejects(copy.startAgent(NEVER), /another node has the public IP 10\.99\.0\.1/);
+  assert.match(await startRefused(copy), /another node has the public IP 10\.99\.0\.1/);
   assert.notEqual(node.agentPid, undefined);
   const [{ halves: [half] }] = await store.leases(NEVER) as [Lease];
   assert.deepEqual(half!.backendData, { VNI: 1, VtepMAC: address });
