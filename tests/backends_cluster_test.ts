@@ -146,8 +146,8 @@ async function worstLoss(pods: readonly Pod[], work: () => Promise<void>): Promi
 }
 
 /** Lets pings go on for a while: what went too early would be missed now. */
-function lookOn(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
+function lookOn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 1_000));
 }
 
 /**
@@ -193,7 +193,7 @@ async function changeBackends(
       const lost = await worstLoss(pods, async () => {
         await setNetConf(store, netConf(backend));
         tookMs = await eventually(`every node runs ${type}`, changed);
-        await lookOn(1_000);
+        await lookOn();
       });
       console.log(`to ${type} in ${tookMs.toFixed()} ms; at most ${lost} pings lost on a pair`);
       // alloc carries nothing: what goes before it, and what comes after it, is missed.
@@ -282,7 +282,7 @@ for (
         "the change",
         () => lab.nodes.every(({ logFile }) => says.test(Deno.readTextFileSync(logFile))),
       );
-      await lookOn(1_000);
+      await lookOn();
     });
     console.log(`${before.Type}: at most ${lost} pings lost on a pair`);
     // A connection that comes before the other node has changed is tried again after 200 ms.
@@ -406,7 +406,7 @@ labTest("a net-conf that can't be followed is said, and changes nothing", {
             complaint.test(line)
           );
         });
-        await lookOn(600);
+        await lookOn();
       });
       assert.ok(lost <= MAX_LOST, `${lost} lost`);
       assert.equal(way(node, other), `flannel.1 ${other.subnet().address}`);
@@ -434,7 +434,7 @@ labTest("a change that the kernel refuses leaves the old data path as it was", {
       () =>
         /make device flannel\.7.* event=net-conf-refused/.test(Deno.readTextFileSync(node.logFile)),
     );
-    await lookOn(600);
+    await lookOn();
   });
   assert.ok(lost <= MAX_LOST, `${lost} lost`);
   assert.equal(way(node, other), `flannel.1 ${other.subnet().address}`);

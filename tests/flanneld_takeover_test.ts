@@ -42,7 +42,7 @@ for (const [engine, more] of Object.entries(ENGINES)) {
     underlay.run(() => sh("ip link set lo up"));
     await using etcd = await EtcdServer.start({ namespace: underlay, host: ETCD_HOST });
     etcd.ctl("put", "/coreos.com/network/config", JSON.stringify(netConf));
-    await using _server = serve(lab, underlay);
+    await using _server = await serve(lab, underlay);
     const path = pathWith(lab, engine);
 
     const flanneld = node.spawn([
@@ -91,8 +91,8 @@ function pathWith(lab: Lab, engine: string): string {
   return `${folder}:${path}`;
 }
 
-/** A host outside, which serves a file. */
-function serve(lab: Lab, underlay: NetworkNamespace): AsyncDisposable {
+/** A host outside, which serves a file. Resolves once it does. */
+async function serve(lab: Lab, underlay: NetworkNamespace): Promise<AsyncDisposable> {
   using outside = lab.namespace("outside");
   underlay.run(() =>
     sh(
@@ -105,15 +105,18 @@ function serve(lab: Lab, underlay: NetworkNamespace): AsyncDisposable {
     )
   );
   const code = `const file = new Uint8Array(${SIZE});
-    Deno.serve({ hostname: "::", port: 80 }, () => new Response(file));`;
+    Deno.serve({ hostname: "::", port: 80, onListen: () => console.log("ready") }, () => new Response(file));`;
   const child = outside.run(() =>
     new Deno.Command(Deno.execPath(), {
       args: ["eval", "--no-config", code],
       stdin: "null",
-      stdout: "null",
+      stdout: "piped",
       stderr: "null",
     }).spawn()
   );
+  const said = child.stdout.getReader();
+  await said.read();
+  await said.cancel();
   return {
     async [Symbol.asyncDispose]() {
       child.kill("SIGTERM");
