@@ -459,15 +459,19 @@ export class DataPathManager implements AsyncDisposable {
     this.#unheard = next.session.refusesStrangers && !replaced.includes(before) ? next : undefined;
     for (const path of replaced) {
       this.#keep(path);
-      reconciler.delete(path.owner);
       await this.#close(path);
     }
     onChange();
     // In the background: the store may be out of reach, while net-conf and the outer interface change again.
     const reread = async () => {
       await rereadLeases();
-      // The peers of those that were replaced are the next one's now.
-      for (const path of replaced) this.#paths.delete(path);
+      if (replaced.length === 0 || signal.aborted) return;
+      // Their peers are the next one's now: a device that went before would take the peers' routes with it.
+      for (const path of replaced) {
+        this.#paths.delete(path);
+        reconciler.delete(path.owner);
+      }
+      this.#applyState();
     };
     if (replaced.includes(before)) {
       // Peers must know at once what a data path has that takes another's place.

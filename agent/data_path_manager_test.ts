@@ -106,6 +106,20 @@ nodeTest("one that takes another's place has it make room if it must", async (no
   assert.deepEqual([paths.all.length, node.log.of("data-path-changed").length], [1, 1]);
 });
 
+nodeTest(
+  "the device of one that is replaced stays until its peers are the next one's",
+  async (node) => {
+    const paths = await node.start(netConf("a"));
+    const store = Promise.withResolvers<void>();
+    node.store = store.promise;
+    await paths.changeTo(netConf("a", "2"));
+    assert.equal(node.kernel.view, "10.5.1.0→a 10.5.2.0→a a a2");
+    store.resolve();
+    await settled();
+    assert.equal(node.kernel.view, "10.5.1.0→a2 10.5.2.0→a2 a2");
+  },
+);
+
 nodeTest("a replacement that fails twice: the one before is built again", async (node) => {
   const { a } = node.backends;
   const paths = await node.start(netConf("a"));
