@@ -38,6 +38,6 @@ function legacyDrop(
     evidence: `${program}'s FORWARD policy is DROP, and no rule there lets packets of ${
       networks.join(" ")
     } pass`,
-    remedy: networks.map(letPass).join("; "),
+    remedy: networks.map((network) => letPass(network, program)).join("; "),
   };
 }

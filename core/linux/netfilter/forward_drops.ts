@@ -96,14 +96,20 @@ function remedyFor(chain: BaseChain, networks: readonly Cidr[]): string {
   if (isIptablesForward(chain)) {
     const withUfw = (network: Cidr) =>
       `ufw route allow from ${network}; ufw route allow to ${network}`;
-    return `${each(withUfw)}; or, without ufw, ${each(letPass)}`;
+    return `${each(withUfw)}; or, without ufw, ${each((network) => letPass(network))}`;
   }
   return `let packets from and to ${networks.join(", ")} pass in it`;
 }
 
-/** The commands by which iptables lets a network's packets pass, whatever rules come after. */
-export function letPass(network: Cidr): string {
-  const program = network.family === 4 ? "iptables" : "ip6tables";
+/**
+ * The commands by which iptables lets a network's packets pass, whatever rules come after.
+ *
+ * @param program the iptables of the network's family
+ */
+export function letPass(
+  network: Cidr,
+  program = network.family === 4 ? "iptables" : "ip6tables",
+): string {
   return ["-s", "-d"].map((side) => `${program} -I FORWARD ${side} ${network} -j ACCEPT`)
     .join("; ");
 }
