@@ -87,7 +87,7 @@ const SLOW_PROGRAM = `
   const listener = Deno.listen({ transport: "unix", path: Deno.args[0] });
   console.log("listening");
   for await (const connection of listener) {
-    await new Promise((done) => setTimeout(done, 5_500));
+    await new Promise((done) => setTimeout(done, 8_000));
     const request = new Uint8Array(65_536);
     for (let errno = 0; await connection.read(request) !== null; errno = -22) {
       await connection.write(new TextEncoder().encode("errno=" + errno + "\\n\\n"));
