@@ -346,10 +346,14 @@ Deno.test("a cluster loses its leader, the member with the watch, and its majori
       for (const server of servers) if (await server.watches() > 0) watched = server;
       return watched !== undefined;
     });
-    const leader = servers.find((server) => server.leads())!;
-    if (leader !== watched) return { watched: watched!, leader };
+    let leader: EtcdServer | undefined;
+    await eventually("one leads", () => {
+      leader = servers.find((server) => server.leads());
+      return leader !== undefined;
+    });
+    if (leader !== watched) return { watched: watched!, leader: leader! };
     const next = servers.find((server) => server !== watched)!;
-    leader.handOver(next);
+    watched!.handOver(next);
     await eventually("it leads", () => next.leads());
     return { watched: watched!, leader: next };
   };
