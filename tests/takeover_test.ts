@@ -29,13 +29,14 @@ labTest("what flanneld and Docker left is taken over, or named with what to do",
   for (const each of lab.nodes) {
     mkdirSync(confs(each), { recursive: true });
   }
+  // flanneld's, with the subnets that the nodes had.
+  for (const [each, gateway] of [[node, "10.5.3.1"], [other, "10.5.4.1"]] as const) {
+    Deno.writeTextFileSync(
+      each.subnetFile,
+      `FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=${gateway}/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n`,
+    );
+  }
   await other.startAgent(NEVER);
-
-  // flanneld's, with the subnet that the node had.
-  Deno.writeTextFileSync(
-    node.subnetFile,
-    "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.3.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n",
-  );
   for (
     const command of [
       `link add flannel.1 address ${MAC} type vxlan id 1 dev eth0 local 10.99.0.1 dstport 8472 nolearning`,
