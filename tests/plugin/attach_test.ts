@@ -265,15 +265,13 @@ rootTest("waitForPort returns as soon as the port is up", async () => {
   using node = new ScratchNamespace();
   node.ip("link add port type veth peer name peer");
   node.ip("link set port up");
+  using socket = node.run(() => new NetlinkSocket());
+  const down = findLink(socket, "port")!;
+  assert.equal(down.operUp, false);
   const later = new Deno.Command("sh", {
     args: ["-c", `sleep 0.1; ip -n ${node.name} link set peer up`],
   }).spawn();
-  node.run(() => {
-    using socket = new NetlinkSocket();
-    const down = findLink(socket, "port")!;
-    assert.equal(down.operUp, false);
-    assert.equal(waitForPort(socket, down).operUp, true);
-  });
+  assert.equal(waitForPort(socket, down).operUp, true);
   assert.ok((await later.status).success);
 });
 
