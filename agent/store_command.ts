@@ -4,11 +4,22 @@
  * @module
  */
 
-import { ConfigError, type LeaseAdmin, RuntimeError } from "@denim/core";
+import { ConfigError, type LeaseAdmin, RuntimeError, throwDefect } from "@denim/core";
+import { AgentConnection } from "./agent_client.ts";
+import { API_SOCKET_FLAG } from "./common_flags.ts";
 import type { Flag, ParsedFlags } from "./flag_table.ts";
 import { createLogger } from "./log.ts";
 import { runCommand } from "./run_command.ts";
-import { chooseStore, STORE_FLAGS, type StoreFlag } from "./stores/mod.ts";
+import type { StatusReport } from "./status_report.ts";
+import { chooseStore, STORE_FLAGS } from "./stores/mod.ts";
+
+/** An agent that does not say in this time where its leases are is not waited for, in milliseconds. */
+const AGENT_PATIENCE_MS = 2000;
+
+/** What every such command has beside its own flags. */
+const SHARED_FLAGS = [...STORE_FLAGS, API_SOCKET_FLAG] as const;
+
+type SharedFlag = typeof SHARED_FLAGS[number];
 
 /**
  * A command that reads or writes the store.
@@ -30,7 +41,7 @@ export interface StoreCommand<F extends Flag> {
    */
   run(
     open: () => Promise<LeaseAdmin>,
-    flags: ParsedFlags<F | StoreFlag>,
+    flags: ParsedFlags<F | SharedFlag>,
     print: (text: string) => void,
     signal: AbortSignal,
   ): Promise<number | void>;
@@ -41,10 +52,10 @@ export function runStoreCommand<F extends Flag>(
   command: StoreCommand<F>,
   args: readonly string[],
 ): Promise<number> {
-  return runCommand<F | StoreFlag>({
+  return runCommand<F | SharedFlag>({
     name: command.name,
     help: command.help,
-    flags: [...command.flags, ...STORE_FLAGS],
+    flags: [...command.flags, ...SHARED_FLAGS],
     environment: Deno.env.toObject(),
     takesOperands: true,
     stopped: "stopped",
@@ -60,8 +71,12 @@ export function runStoreCommand<F extends Flag>(
         }
         const missing = command.creates(flags.operands) ? undefined : await kind.missing?.(spec);
         if (missing !== undefined) {
+          const used = await agentsStore(flags.values["api-socket"]);
           throw new RuntimeError(
-            `${missing}: there is no store yet; denim config set makes one, or name another with --store`,
+            `${missing}: there is no store ` +
+              (used === undefined
+                ? "yet; denim config set makes one, or name another with --store"
+                : `here, and this node's agent has its leases in ${used}; give the flags by which the agent names it`),
           );
         }
         const log = createLogger({ format: "text", debug: flags.values.debug });
@@ -70,4 +85,16 @@ export function runStoreCommand<F extends Flag>(
       return await command.run(open, flags, (text) => console.log(text), signal) ?? 0;
     },
   }, args);
+}
+
+/** Where the agent that runs here has its leases; `undefined` if none says so. */
+async function agentsStore(apiSocket: string): Promise<string | undefined> {
+  using agent = new AgentConnection(apiSocket);
+  try {
+    const status = await agent.ask("/status", AbortSignal.timeout(AGENT_PATIENCE_MS));
+    return (JSON.parse(status) as StatusReport).store.description ?? undefined;
+  } catch (error) {
+    throwDefect(error);
+    return undefined;
+  }
 }

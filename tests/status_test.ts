@@ -90,6 +90,13 @@ labTest("denim status and denim peers show a node and its peers", {
     (await denim(node, "peers")).out,
     new RegExp(`^SUBNET .*\n${other.subnet()} +${other.publicIp} +vxlan by flannel.1 `),
   );
+  // Who asks a store that is not there is told where the agent has its leases.
+  const lost = await denim(node, "leases", "--store", "sqlite:/nonexistent/denim.db");
+  assert.equal(lost.code, 1);
+  assert.match(
+    lost.err,
+    /no store here, and this node's agent has its leases in sqlite:.*denim\.db;/,
+  );
 });
 
 labTest("denim status and denim peers say how WireGuard is", {

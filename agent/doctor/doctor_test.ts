@@ -43,6 +43,7 @@ function host(changes: Changes): Host {
     links: links as LinkState[],
     networks: networks.map(([device, network]) => ({ device, network: Cidr.parse(network) })),
     portUser: (port) => changes.ports?.[port],
+    forwardDrops: () => [],
     run: (program, ...args) => programs[[program, ...args].join(" ")],
     free: changes.free ?? (() => undefined),
   };
@@ -125,13 +126,13 @@ const CASES: Readonly<Record<string, readonly [wrong: Changes, right: Changes]>>
   "forward-policy-drop": [
     {
       subnetEnv: NODE,
-      programs: { "nft list chain ip filter FORWARD": "type filter hook forward; policy drop;" },
+      files: { "/proc/net/ip_tables_names": "nat\nfilter\n" },
+      programs: { "iptables-legacy -S": "-P INPUT ACCEPT\n-P FORWARD DROP\n" },
     },
     {
       subnetEnv: NODE,
-      programs: {
-        "nft list chain ip filter FORWARD": "policy drop;\nip saddr 10.5.0.0/16 accept",
-      },
+      files: { "/proc/net/ip_tables_names": "nat\nfilter\n" },
+      programs: { "iptables-legacy -S": "-P FORWARD DROP\n-A FORWARD -s 10.5.0.0/16 -j ACCEPT\n" },
     },
   ],
   "firewall-active": [
@@ -272,6 +273,20 @@ for (const [name, [wrong, right]] of Object.entries(CASES)) {
     assert.deepEqual(await findings(host(right)), others(right));
   });
 }
+
+rootTest("doctor: of a real host it is seen what drops pods' packets, and the remedy helps", () => {
+  using namespace = new ScratchNamespace();
+  const { networks } = NODE.halves[0]!;
+  const drops = () => namespace.run(() => new ThisHost(PATHS).forwardDrops(networks));
+  assert.deepEqual(drops(), []);
+  namespace.run(() => sh("iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP"));
+  const [drop, ...others] = drops();
+  assert.deepEqual(others, []);
+  assert.match(drop!.evidence, /chain FORWARD of nftables' table ip filter drops/);
+  const [, withoutUfw] = drop!.remedy.split("without ufw, ");
+  namespace.run(() => sh(withoutUfw!));
+  assert.deepEqual(drops(), []);
+});
 
 rootTest("doctor: of a real host it is seen who has a port", () => {
   using namespace = new ScratchNamespace();

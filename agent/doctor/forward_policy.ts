@@ -1,28 +1,43 @@
 /**
- * iptables' policy for forwarded packets.
+ * What drops forwarded packets.
  *
  * @module
  */
 
+import type { SubnetEnvHalf } from "@denim/core";
+import { letPass } from "@denim/core/linux";
 import type { Finding } from "./check.ts";
 import type { Host } from "./host.ts";
 
-/** `forward-policy-drop`: iptables drops forwarded packets, and no rule lets pods' pass, as where Docker runs. */
+/**
+ * `forward-policy-drop`: FORWARD of iptables, as where Docker runs, or another chain drops forwarded packets, and no rule
+ * lets pods' pass.
+ */
 export function forwardPolicy(host: Host): readonly Finding[] {
-  return (host.subnetEnv?.halves ?? []).flatMap(({ subnet: { family }, networks }) => {
-    const table = family === 4 ? "ip" : "ip6";
-    const rules = host.run("nft", "list", "chain", table, "filter", "FORWARD");
-    if (rules === undefined || !/policy drop;/.test(rules)) return [];
-    const passes = /FLANNEL-FWD|KUBE-FORWARD/.test(rules) ||
-      networks.some((network) => rules.includes(`${network}`));
-    return passes ? [] : [{
-      name: "forward-policy-drop",
-      evidence: `iptables' FORWARD policy is DROP, and no rule there lets packets of ${
-        networks.join(" ")
-      } pass`,
-      remedy: `let them pass: iptables -I FORWARD -s ${
-        networks[0]
-      } -j ACCEPT, and the same with -d`,
-    }];
-  });
+  const halves = host.subnetEnv?.halves ?? [];
+  const drops = [
+    ...host.forwardDrops(halves.flatMap(({ networks }) => networks)),
+    ...halves.flatMap((half) => legacyDrop(host, half) ?? []),
+  ];
+  return drops.map((drop) => ({ name: "forward-policy-drop", ...drop }));
+}
+
+/** What FORWARD of iptables-legacy drops. Its program is asked only where the table is: it would make one. */
+function legacyDrop(
+  host: Host,
+  { subnet, networks }: SubnetEnvHalf,
+): Omit<Finding, "name"> | undefined {
+  const [names, program] = subnet.family === 4
+    ? ["/proc/net/ip_tables_names", "iptables-legacy"]
+    : ["/proc/net/ip6_tables_names", "ip6tables-legacy"];
+  if (!/^filter$/m.test(host.read(names) ?? "")) return undefined;
+  const rules = host.run(program, "-S") ?? "";
+  const passes = ["-j FLANNEL-FWD", ...networks.map(String)].some((text) => rules.includes(text));
+  if (passes || !rules.includes("-P FORWARD DROP")) return undefined;
+  return {
+    evidence: `${program}'s FORWARD policy is DROP, and no rule there lets packets of ${
+      networks.join(" ")
+    } pass`,
+    remedy: networks.map((network) => letPass(network, program)).join("; "),
+  };
 }

@@ -6,6 +6,8 @@
 
 import { Cidr, FAMILIES, parseSubnetEnv, type SubnetEnv, throwDefect } from "@denim/core";
 import {
+  type ForwardDrop,
+  forwardDrops,
   type LinkState,
   listAddresses,
   listLinks,
@@ -52,6 +54,8 @@ export interface Host {
   readonly links: readonly LinkState[];
   /** The networks of the devices' addresses. */
   readonly networks: readonly HostNetwork[];
+  /** What drops packets of these networks where they are forwarded; nothing if that cannot be read. */
+  forwardDrops(networks: readonly Cidr[]): readonly ForwardDrop[];
   /** What a program prints; `undefined` if it is not there or fails. */
   run(program: string, ...args: readonly string[]): string | undefined;
   /**
@@ -107,6 +111,10 @@ export class ThisHost implements Host {
 
   list(path: string): readonly string[] {
     return readable(() => listProcFolder(path).sort()) ?? [];
+  }
+
+  forwardDrops(networks: readonly Cidr[]): readonly ForwardDrop[] {
+    return readable(() => forwardDrops(networks)) ?? [];
   }
 
   run(program: string, ...args: readonly string[]): string | undefined {

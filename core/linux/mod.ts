@@ -12,6 +12,8 @@ export {
   podDevices,
 } from "./reconciler/clear_node.ts";
 export { kernelReader } from "./objects/kernel_reader.ts";
+export { type ForwardDrop, letPass } from "./netfilter/forward_drops.ts";
+export { forwardDrops } from "./netfilter/forward_report.ts";
 export { IncomingDrop, type Unwanted } from "./netfilter/incoming_drop.ts";
 export { listLinks } from "./objects/link.ts";
 export { neighbourMac } from "./objects/neighbour.ts";

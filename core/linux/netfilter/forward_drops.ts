@@ -69,23 +69,52 @@ function isRemark(step: Expression): boolean {
     step.name === "match" && step.extension === "comment";
 }
 
-/** The sentence by which an operator learns of a chain, and what to do. */
-export function dropMessage(chain: BaseChain, networks: readonly Cidr[]): string {
-  const words =
-    `the chain ${chain.chain} of nftables' table ${tableWords(chain)} drops what is forwarded ` +
-    `and nobody lets pass there, so pods may not reach each other or the outside; ` +
-    "no rule of denim's can lift that: ";
+/** A chain that drops pods' packets, for operators. */
+export interface ForwardDrop {
+  /** What is so, as a sentence without a full stop. */
+  readonly evidence: string;
+  /** What to do: commands. */
+  readonly remedy: string;
+}
+
+/** Says of a chain that it drops pods' packets, and what to do; `undefined` if no network is of its family. */
+export function forwardDrop(chain: BaseChain, networks: readonly Cidr[]): ForwardDrop | undefined {
+  const own = networks.filter(({ family }) => [family, "inet"].includes(chain.family));
+  return own.length === 0 ? undefined : {
+    evidence: `the chain ${chain.chain} of nftables' table ${tableWords(chain)} drops what is ` +
+      "forwarded and nobody lets pass there, so pods may not reach each other or the outside",
+    remedy: remedyFor(chain, own),
+  };
+}
+
+function remedyFor(chain: BaseChain, networks: readonly Cidr[]): string {
   const each = (command: (network: Cidr) => string) => networks.map(command).join("; ");
   if (chain.name === "firewalld") {
-    return words +
-      each((network) => `firewall-cmd --permanent --zone=trusted --add-source=${network}`) +
+    return each((network) => `firewall-cmd --permanent --zone=trusted --add-source=${network}`) +
       "; firewall-cmd --reload";
   }
-  if (chain.family !== "inet" && chain.name === "filter" && chain.chain === "FORWARD") {
-    return words + each((network) =>
-      `ufw route allow from ${network}; ufw route allow to ${network}`
-    ) +
-      "; or, without ufw, remove the rule before FLANNEL-FWD that drops or rejects all";
+  if (isIptablesForward(chain)) {
+    const withUfw = (network: Cidr) =>
+      `ufw route allow from ${network}; ufw route allow to ${network}`;
+    return `${each(withUfw)}; or, without ufw, ${each((network) => letPass(network))}`;
   }
-  return words + `let packets from and to ${networks.join(", ")} pass in it`;
+  return `let packets from and to ${networks.join(", ")} pass in it`;
+}
+
+/**
+ * The commands by which iptables lets a network's packets pass, whatever rules come after.
+ *
+ * @param program the iptables of the network's family
+ */
+export function letPass(
+  network: Cidr,
+  program = network.family === 4 ? "iptables" : "ip6tables",
+): string {
+  return ["-s", "-d"].map((side) => `${program} -I FORWARD ${side} ${network} -j ACCEPT`)
+    .join("; ");
+}
+
+/** Whether a chain is FORWARD of iptables-nft. */
+export function isIptablesForward({ family, name, chain }: BaseChain): boolean {
+  return family !== "inet" && name === "filter" && chain === "FORWARD";
 }

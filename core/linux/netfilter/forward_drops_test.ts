@@ -8,6 +8,7 @@ import { sh } from "../../../tests/support/sh.ts";
 import { eventually } from "../../../tests/support/wait.ts";
 import { Cidr } from "../../ip.ts";
 import type { PodForward } from "../../kernel_state.ts";
+import { forwardDrops } from "./forward_report.ts";
 import { Reconciler } from "../reconciler/reconciler.ts";
 
 const FORWARD: PodForward = {
@@ -87,6 +88,13 @@ for (const [what, script, named] of CASES) {
     const lines = log.records.filter(({ event }) => event === "forwarding-dropped");
     assert.equal(lines.length, named === undefined ? 0 : 1);
     if (named !== undefined) assert.match(lines[0]!.message, named);
+    const drops = namespace.run(() => forwardDrops(FORWARD.networks));
+    assert.deepEqual(
+      drops.map(({ evidence, remedy }) =>
+        `${evidence}; no rule of denim's can lift that: ${remedy}`
+      ),
+      lines.map(({ message }) => message),
+    );
   });
 }
 

@@ -11,7 +11,7 @@ import type { PodForward } from "../../kernel_state.ts";
 import type { Logger } from "../../log.ts";
 import type { Derivation, Derived } from "../reconciler/kernel_table.ts";
 import { NF_DROP } from "../uapi/netfilter.ts";
-import { dropMessage } from "./forward_drops.ts";
+import { forwardDrop } from "./forward_drops.ts";
 import {
   forwardChain,
   IPTABLES_KINDS,
@@ -97,11 +97,10 @@ export class PodForwarding implements Derivation {
     const { ports, log } = this.#options;
     for (const variant of VARIANTS) {
       for (const chain of ports[variant].foreignDrops(networks)) {
-        const own = networks.filter(({ family }) => [family, "inet"].includes(chain.family));
-        const message = dropMessage(chain, own);
-        if (own.length > 0 && this.#complaints.isNew(message)) {
-          log.warn("forwarding-dropped", message);
-        }
+        const drop = forwardDrop(chain, networks);
+        if (drop === undefined) continue;
+        const message = `${drop.evidence}; no rule of denim's can lift that: ${drop.remedy}`;
+        if (this.#complaints.isNew(message)) log.warn("forwarding-dropped", message);
       }
     }
   }
