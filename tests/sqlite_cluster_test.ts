@@ -116,6 +116,7 @@ rootTest(
     const place: Place = { path, disk, store, nodes, logged: [] };
     const before = nodes.map((node) => `${node.subnet()} ${node.agentPid}`);
     const [a, b] = [await one.addPod("a"), await two.addPod("b")];
+    await eventually("b", async () => (await a.ping(b.address)).timeMs !== undefined);
     for (const [what, happen] of Object.entries(MISHAPS)) {
       await t.step(what, async () => {
         using namespace = a.open();
