@@ -150,7 +150,8 @@ for (const type of ["vxlan", "host-gw", "udp"]) {
     await eventually("its own node says so", () => count(one, "own-subnet-holds-host") === 1);
     assert.ok(new Cidr(late, 16).contains(two.publicIp));
     for (const node of lab.nodes) {
-      assert.match(ip(node, `route get ${late}`), / dev eth0 /, node.name);
+      const isByLink = () => / dev eth0 /.test(ip(node, `route get ${late}`));
+      await eventually(`${node.name} → ${late}`, isByLink);
     }
     etcd.ctl("del", `${PREFIX}/subnets/10.0.9.0-24`);
     await eventually("the route is back", () => routed(two) && routed(three));

@@ -73,6 +73,8 @@ async function refuseOne(lab: Lab, delaySeconds: number): Promise<string> {
     await Promise.all(lab.nodes.map((node) => node.startAgent(NEVER, ["--iface", "eth0"])));
     assert.ok(vtepMac(winner) === mac && vtepMac(loser) !== mac);
     const pods = await Promise.all(lab.nodes.map((node) => node.addPod(`on-${node.name}`)));
+    const reached = async () => (await pods[0]!.ping(pods[1]!.address)).timeMs !== undefined;
+    await eventually("pods talk", reached);
     using namespace = pods[0]!.open();
     const pinging = new RunningPing(namespace, ["-c", "3", "-i", "0.2", `${pods[1]!.address}`]);
     assert.deepEqual(await pinging.finish(), { sent: 3, received: 3 });
