@@ -9,6 +9,7 @@ import { FileGoneError } from "../core/stores/sqlite/database.ts";
 import { RunningPing } from "./support/ping.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
+import { sh } from "./support/sh.ts";
 import { SmallDisk } from "./support/small_disk.ts";
 import { eventually, NEVER } from "./support/wait.ts";
 
@@ -68,12 +69,16 @@ const MISHAPS: Readonly<Record<string, (place: Place) => Promise<void>>> = {
   },
   "put back from an older copy": async (place) => {
     const { path } = place;
-    Deno.copyFileSync(path, `${path}-copy`);
+    // So nobody is in the middle of a write. Another process copies: this one would lose the lock by closing the file.
+    using still = new DatabaseSync(path);
+    still.exec("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE");
+    sh('cp "$1" "$1-copy"', [path]);
     {
       using db = new DatabaseSync(`${path}-copy`);
       db.exec("DELETE FROM leases; UPDATE sqlite_sequence SET seq = seq - 10");
     }
     Deno.renameSync(`${path}-copy`, path);
+    still.close();
     await allAreIn(place);
   },
   "damaged, and moved away": async (place) => {
@@ -111,6 +116,7 @@ rootTest(
     const place: Place = { path, disk, store, nodes, logged: [] };
     const before = nodes.map((node) => `${node.subnet()} ${node.agentPid}`);
     const [a, b] = [await one.addPod("a"), await two.addPod("b")];
+    await eventually("b", async () => (await a.ping(b.address)).timeMs !== undefined);
     for (const [what, happen] of Object.entries(MISHAPS)) {
       await t.step(what, async () => {
         using namespace = a.open();
@@ -139,6 +145,7 @@ rootTest(
     }
     await late.startAgent(NEVER);
     const c = await late.addPod("c");
+    await eventually("a", async () => (await c.ping(a.address)).timeMs !== undefined);
     using namespace = c.open();
     const counts = await new RunningPing(namespace, ["-c", "2", "-i", "0.2", `${a.address}`])
       .finish();

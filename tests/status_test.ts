@@ -68,6 +68,7 @@ labTest("denim status and denim peers show a node and its peers", {
     },
   );
   await eventually("the peer", async () => (await status(node)).node?.peers.followed === 1);
+  await eventually("its route", () => ip(node, "route").includes(`${other.subnet()} `));
   ip(node, `route del ${other.subnet()}`);
   await eventually("mended", async () => (await status(node)).node?.repairs.route === 1);
   const said = await denim(node, "status");

@@ -6,7 +6,7 @@ import { mkdirSync } from "node:fs";
 import { ip, ipJson } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
 import { RunningPing } from "./support/ping.ts";
-import { NEVER } from "./support/wait.ts";
+import { eventually, NEVER } from "./support/wait.ts";
 
 const MAC = "02:0a:05:00:00:03";
 const FLANNEL_CONF = '{"name":"cbr0","plugins":[{"type":"flannel"}]}';
@@ -29,13 +29,14 @@ labTest("what flanneld and Docker left is taken over, or named with what to do",
   for (const each of lab.nodes) {
     mkdirSync(confs(each), { recursive: true });
   }
+  // flanneld's, with the subnets that the nodes had.
+  for (const [each, gateway] of [[node, "10.5.3.1"], [other, "10.5.4.1"]] as const) {
+    Deno.writeTextFileSync(
+      each.subnetFile,
+      `FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=${gateway}/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n`,
+    );
+  }
   await other.startAgent(NEVER);
-
-  // flanneld's, with the subnet that the node had.
-  Deno.writeTextFileSync(
-    node.subnetFile,
-    "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.3.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n",
-  );
   for (
     const command of [
       `link add flannel.1 address ${MAC} type vxlan id 1 dev eth0 local 10.99.0.1 dstport 8472 nolearning`,
@@ -90,6 +91,7 @@ labTest("what flanneld and Docker left is taken over, or named with what to do",
   const [a, b] = [await node.addPod("a"), await other.addPod("b")];
   // .2 is the living pod's, .3 was for the one that was refused.
   assert.equal(`${a.address}`, "10.5.3.4");
+  await eventually("b", async () => (await a.ping(b.address)).timeMs !== undefined);
   using namespace = a.open();
   const pinging = new RunningPing(namespace, ["-c", "3", "-i", "0.2", `${b.address}`]);
   assert.deepEqual(await pinging.finish(), { sent: 3, received: 3 });

@@ -88,8 +88,10 @@ labTest(
       await t.step(how, async () => {
         const lines = await talkingLine(a, b, async () => {
           using namespace = a.open();
-          const args = ["-i", "0.01", "-c", "150", "-q", "-W", "1", `${b.address}`];
+          const args = ["-i", "0.01", "-c", "150", "-W", "1", `${b.address}`];
           const pinging = new RunningPing(namespace, args);
+          // One that starts late would miss the silence.
+          await pinging.reaches(1);
           const ended = await node.stopAgent(how);
           assert.equal(ended?.signal, how === "SIGKILL" ? how : null, "it stops when told to");
           await node.startAgent(NEVER);
@@ -208,12 +210,14 @@ labTest(
     using tunnel = socket!;
     const buffer = new Uint8Array(new ArrayBuffer(65_536));
     const host = `${lease.halves[0]!.subnet.at(9n)}`;
-    /** The next packet of a protocol that comes from the node. */
-    const next = (protocol: number) => {
-      const deadlineMs = performance.now() + 3000;
-      while (performance.now() < deadlineMs && pollInput(tunnel.descriptor, 100)) {
+    /** The next packet of a protocol that comes from the pod: the node asks its peers, too. */
+    const next = (protocol: number, patienceMs: number) => {
+      const deadlineMs = performance.now() + patienceMs;
+      while (performance.now() < deadlineMs) {
+        if (!pollInput(tunnel.descriptor, 100)) continue;
         const packet = buffer.slice(0, receive(tunnel.descriptor, buffer));
-        if (packet[9] === protocol) return packet;
+        const from = IpAddress.fromBytes(packet.slice(12, 16));
+        if (packet[9] === protocol && from.equals(pod.address)) return packet;
       }
     };
 
@@ -233,7 +237,7 @@ labTest(
         request.length,
         socketAddress(node.publicIp, PORT),
       );
-      return (answer = next(1)) !== undefined;
+      return (answer = next(1, 200)) !== undefined;
     });
     assert.deepEqual([...answer!.slice(20, 28)].filter((_, at) => at !== 2 && at !== 3), [
       ...[0, 0, 0x12, 0x34, 0, 1],
@@ -247,7 +251,7 @@ labTest(
       new Deno.Command("bash", { args: ["-c", `exec 3<>/dev/tcp/${host}/9`], stderr: "null" })
         .spawn()
     );
-    const syn = readPacket(next(6)!);
+    const syn = readPacket(next(6, 10_000)!);
     caller.kill("SIGKILL");
     await caller.status;
     assert.deepEqual([syn.flags, syn.checksum, syn.headerRight], [2, "right", true]);
@@ -306,11 +310,11 @@ labTest("udp: a router's word to the pods", { nodes: 2, netConf: netConf() }, as
   const [a, b] = await twoPods(lab);
   const [node, other] = lab.nodes as [LabNode, LabNode];
   await t.step("time exceeded, from the device's address", async () => {
-    const said = await pingSays(a, "-c", "1", "-W", "1", "-t", "2", `${b.address}`);
+    const said = await pingSays(a, "-c", "1", "-W", "5", "-t", "2", `${b.address}`);
     assert.match(said, new RegExp(`From ${node.subnet().address} .*Time to live exceeded`));
   });
   await t.step("network unreachable", async () => {
-    const said = await pingSays(a, "-c", "1", "-W", "1", NEVER_LEASED);
+    const said = await pingSays(a, "-c", "1", "-W", "5", NEVER_LEASED);
     assert.match(said, new RegExp(`From ${node.subnet().address} .*Destination Net Unreachable`));
   });
   await t.step("fragmentation needed, with the MTU of the path", async () => {
@@ -320,7 +324,7 @@ labTest("udp: a router's word to the pods", { nodes: 2, netConf: netConf() }, as
       "-c",
       "1",
       "-W",
-      "1",
+      "5",
       "-M",
       "do",
       "-s",
@@ -333,7 +337,7 @@ labTest("udp: a router's word to the pods", { nodes: 2, netConf: netConf() }, as
       "-c",
       "1",
       "-W",
-      "1",
+      "5",
       "-M",
       "dont",
       "-s",

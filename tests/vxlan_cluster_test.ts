@@ -16,6 +16,11 @@ import { eventually, NEVER } from "./support/wait.ts";
 const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
 
 async function ping(from: Pod, to: Pod, ...args: string[]): Promise<void> {
+  // Each node hears of the other's subnet by itself, when it may.
+  await eventually(
+    `${from.name} reaches ${to.name}`,
+    async () => (await from.ping(to.address)).timeMs !== undefined,
+  );
   using namespace = from.open();
   const counts = await new RunningPing(namespace, [
     "-c",

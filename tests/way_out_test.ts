@@ -79,7 +79,15 @@ class Town implements Disposable {
       neighbour: await node.addPod("neighbour"),
       peerPod: await peer.addPod("peerPod"),
     };
-    return new Town(lab, outside, pods);
+    const town = new Town(lab, outside, pods);
+    // Each node hears of the other's subnet by itself, when it may; what is sent is sent once.
+    for (const address of pods.peerPod.addresses) {
+      await eventually(
+        `pods reach ${address}`,
+        async () => (await pods.pod.ping(address)).timeMs !== undefined,
+      );
+    }
+    return town;
   }
 
   /** A pod's address. */

@@ -68,7 +68,13 @@ interface File {
 function filesUnder(directory: string): File[] {
   return [...Deno.readDirSync(directory)].flatMap(({ name, isDirectory }): File[] => {
     const path = `${directory}/${name}`;
-    return isDirectory ? filesUnder(path) : [{ path, bytes: Deno.statSync(path).size }];
+    if (isDirectory) return filesUnder(path);
+    try {
+      return [{ path, bytes: Deno.statSync(path).size }];
+    } catch {
+      // It was renamed or removed meanwhile.
+      return [];
+    }
   }).sort((a, b) => a.path < b.path ? -1 : 1);
 }
 

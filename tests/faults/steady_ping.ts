@@ -76,11 +76,14 @@ export class SteadyPing implements AsyncDisposable {
 
   /** Waits until, from now on, a number of requests were answered without a gap. */
   async steady(patienceMs: number): Promise<void> {
-    const since = this.#latest;
-    let seen = since;
+    // What ping has said and nobody has read yet is of before.
+    const sinceMs = wallClockMs();
+    let seen = this.#latest;
     let row = 0;
     await eventually(`${STEADY} pings answered in a row`, () => {
-      for (; seen < this.#latest; seen++) row = this.#answers.has(seen + 1) ? row + 1 : 0;
+      for (; seen < this.#latest; seen++) {
+        row = (this.#answers.get(seen + 1) ?? 0) >= sinceMs ? row + 1 : 0;
+      }
       return row >= STEADY;
     }, patienceMs);
   }

@@ -49,7 +49,7 @@ export async function undergo(
   return { struckAtMs, doneAtMs, rightAtMs };
 }
 
-/** Tells when it was done. An agent mends within milliseconds, so it is held still for the look. */
+/** Tells when it was denim's turn. An agent mends within milliseconds, so it is held still for the look. */
 async function strike(fault: Fault, site: Site): Promise<number> {
   const { cluster, at } = site;
   if (fault.shows === undefined) {
@@ -59,17 +59,18 @@ async function strike(fault: Fault, site: Site): Promise<number> {
   const held = fault.restarts ? undefined : hold(at);
   try {
     await fault.strike(site);
-    const struckAtMs = performance.now();
     const own = `${at.name}: `;
     const expected = cluster.expected.filter((line) => line.startsWith(own))
       .map((line) => line.slice(own.length));
     // Not the store's view: who is held still may hold a lock there.
     const differences = compare(expected, viewNode(at.node));
-    if (differences.some((line) => fault.shows!.test(line))) return struckAtMs;
-    throw new Error(`"${fault.name}" does not show:\n${differences.join("\n")}`);
+    if (!differences.some((line) => fault.shows!.test(line))) {
+      throw new Error(`"${fault.name}" does not show:\n${differences.join("\n")}`);
+    }
   } finally {
     held?.[Symbol.dispose]();
   }
+  return performance.now();
 }
 
 /** Holds a node's agent still, until it is disposed of. */

@@ -9,7 +9,7 @@ import { DEBIAN_PLUGINS } from "../support/debian_plugins.ts";
 import { rootTest } from "../support/root_test.ts";
 import { ScratchNamespace } from "../support/scratch_namespace.ts";
 import { answersPing } from "./plugin_node.ts";
-import { NEVER } from "../support/wait.ts";
+import { eventually, NEVER } from "../support/wait.ts";
 
 /** The most that fits into the pods' MTU of 1450 bytes, less the headers of IPv4 and ICMP. */
 const LARGEST_PAYLOAD = 1450 - 28;
@@ -48,6 +48,8 @@ rootTest("pods attached through ptp and through bridge, on two nodes, talk", asy
     using onPtp = new ScratchNamespace();
     const ptpAddress = await call(routed, "ADD", onPtp, delegate);
     assert.ok(routed.subnet().contains(ptpAddress!));
+    // Each node hears of the other's subnet by itself, when it may.
+    await eventually("ptp → bridge", () => answersPing(onPtp, bridgeAddress!));
     for (const payloadBytes of [56, LARGEST_PAYLOAD]) {
       assert.ok(answersPing(onPtp, bridgeAddress!, payloadBytes), `ptp → bridge ${payloadBytes}`);
       assert.ok(answersPing(onBridge, ptpAddress!, payloadBytes), `bridge → ptp ${payloadBytes}`);

@@ -21,7 +21,8 @@ timeout 60 sh -c 'until [ -e "$FOLDER/state/calls/agent" ]; do sleep 0.01; done'
 [ ! /proc/self/ns/mnt -ef "/proc/$agent/ns/mnt" ]
 ip netns add pod
 export CNI_CONTAINERID=pod CNI_NETNS=/run/netns/pod CNI_IFNAME=eth0
-echo "$CONF" | CNI_COMMAND=ADD sh "$FOLDER/denim"
+# On a busy machine a script may find the agent late, and nothing is done then.
+timeout 60 sh -c 'until echo "$CONF" | CNI_COMMAND=ADD sh "$FOLDER/denim"; do :; done'
 ip netns exec pod ip -o -4 addr show dev eth0
 ls "$FOLDER/state/networks/testnet" | sort
 kill $agent

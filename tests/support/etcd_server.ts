@@ -63,20 +63,22 @@ export class EtcdServer implements AsyncDisposable {
 
   /** Makes a cluster of several and starts them. */
   static async startCluster(size: number): Promise<readonly EtcdServer[] & AsyncDisposable> {
-    const servers = Array.from({ length: size }, () => new EtcdServer({}));
-    for (const server of servers) server.#members = servers.map((one) => one.#member).join(",");
-    const cluster = Object.assign(servers, {
-      async [Symbol.asyncDispose]() {
-        await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()));
-      },
+    return await attempt(async () => {
+      const servers = Array.from({ length: size }, () => new EtcdServer({}));
+      for (const server of servers) server.#members = servers.map((one) => one.#member).join(",");
+      const cluster = Object.assign(servers, {
+        async [Symbol.asyncDispose]() {
+          await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()));
+        },
+      });
+      try {
+        await Promise.all(servers.map((server) => server.start()));
+        return cluster;
+      } catch (error) {
+        await cluster[Symbol.asyncDispose]();
+        throw error;
+      }
     });
-    try {
-      await Promise.all(servers.map((server) => server.start()));
-      return cluster;
-    } catch (error) {
-      await cluster[Symbol.asyncDispose]();
-      throw error;
-    }
   }
 
   /** Whether it leads its cluster. */
@@ -99,17 +101,16 @@ export class EtcdServer implements AsyncDisposable {
 
   /** Makes one and starts it. */
   static async start(options: EtcdServerOptions = {}): Promise<EtcdServer> {
-    for (let attempt = 1;; attempt++) {
+    return await attempt(async () => {
       const server = new EtcdServer(options);
       try {
         await server.start();
         return server;
       } catch (error) {
         await server[Symbol.asyncDispose]();
-        // Another program may have taken the free port in the meantime.
-        if (attempt === 3) throw error;
+        throw error;
       }
-    }
+    });
   }
 
   /** Starts it again after {@link EtcdServer.stop}, with the data that it had. */
@@ -215,5 +216,16 @@ export class EtcdServer implements AsyncDisposable {
       await this.stop();
     }
     Deno.removeSync(this.#directory, { recursive: true });
+  }
+}
+
+/** Starts something on ports that were free, three times at most: in the meantime another may have taken one. */
+async function attempt<T>(start: () => Promise<T>): Promise<T> {
+  for (let left = 2;; left--) {
+    try {
+      return await start();
+    } catch (error) {
+      if (left === 0) throw error;
+    }
   }
 }

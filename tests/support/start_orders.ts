@@ -10,6 +10,7 @@ import { messageOf, sleep } from "@denim/core";
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { ip, ipJson } from "./ip.ts";
+import { RunningPing } from "./ping.ts";
 import { report } from "./report.ts";
 import { eventually, NEVER } from "./wait.ts";
 
@@ -73,9 +74,11 @@ async function refuseOne(lab: Lab, delaySeconds: number): Promise<string> {
     await Promise.all(lab.nodes.map((node) => node.startAgent(NEVER, ["--iface", "eth0"])));
     assert.ok(vtepMac(winner) === mac && vtepMac(loser) !== mac);
     const pods = await Promise.all(lab.nodes.map((node) => node.addPod(`on-${node.name}`)));
-    await eventually("pods talk", async () => {
-      return (await pods[0]!.ping(pods[1]!.address)).timeMs !== undefined;
-    });
+    const reached = async () => (await pods[0]!.ping(pods[1]!.address)).timeMs !== undefined;
+    await eventually("pods talk", reached);
+    using namespace = pods[0]!.open();
+    const pinging = new RunningPing(namespace, ["-c", "3", "-i", "0.2", `${pods[1]!.address}`]);
+    assert.deepEqual(await pinging.finish(), { sent: 3, received: 3 });
     return loser.name;
   } catch (error) {
     const logs = lab.nodes.map((node) => `${node.name}:\n${Deno.readTextFileSync(node.logFile)}`);

@@ -84,7 +84,8 @@ export class Pinger implements Disposable {
     send(this.#fd, packet, packet.length, socketAddress(address, 0));
     for (;;) {
       const leftMs = startMs + timeoutMs - performance.now();
-      if (leftMs <= 0 || !pollInput(this.#fd, Math.ceil(leftMs))) return undefined;
+      // A thread that stood still looks once more: the reply may have come in time.
+      if (!pollInput(this.#fd, Math.max(Math.ceil(leftMs), 0))) return undefined;
       const length = receive(this.#fd, this.#buffer, MSG_DONTWAIT);
       if (this.#isReply(length, sequence)) return performance.now() - startMs;
     }

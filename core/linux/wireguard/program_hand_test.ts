@@ -7,7 +7,6 @@ import {
 import { Cidr, IpAddress } from "../../ip.ts";
 import { WireguardSecret } from "../../wireguard_key.ts";
 import { rootTest } from "../../../tests/support/root_test.ts";
-import { eventually } from "../../../tests/support/wait.ts";
 import { greetingRequestsOf, parseDevice, programHand, requestsOf } from "./program_hand.ts";
 import type { FoundPeer, WireguardObject } from "./wireguard_hand.ts";
 
@@ -86,8 +85,9 @@ Deno.test("program hand: an answer is a device and its peers", () => {
 /** A fake of a WireGuard program, which answers its first request too late, and refuses the others. */
 const SLOW_PROGRAM = `
   const listener = Deno.listen({ transport: "unix", path: Deno.args[0] });
+  console.log("listening");
   for await (const connection of listener) {
-    await new Promise((done) => setTimeout(done, 5_500));
+    await new Promise((done) => setTimeout(done, 8_000));
     const request = new Uint8Array(65_536);
     for (let errno = 0; await connection.read(request) !== null; errno = -22) {
       await connection.write(new TextEncoder().encode("errno=" + errno + "\\n\\n"));
@@ -104,12 +104,11 @@ rootTest(
     Deno.mkdirSync(folder, { recursive: true });
     const program = new Deno.Command(Deno.execPath(), {
       args: ["eval", SLOW_PROGRAM, path],
+      stdout: "piped",
     }).spawn();
+    const output = program.stdout.getReader();
     try {
-      await eventually(
-        "it listens",
-        () => [...Deno.readDirSync(folder)].some(({ name }) => path.endsWith(name)),
-      );
+      await output.read();
       const startMs = performance.now();
       const steps = [2, 3, 4].map((n) => ({
         action: "put" as const,
@@ -121,6 +120,7 @@ rootTest(
       assert.ok(performance.now() - startMs < 9_000);
     } finally {
       program.kill();
+      await output.cancel();
       await program.status;
       Deno.removeSync(path);
     }

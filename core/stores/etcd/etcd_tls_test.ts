@@ -79,7 +79,8 @@ async function useStore(
   const follower = new Follower(store, ending.signal);
   try {
     await follower.sees(held.key);
-    const late = lease("10.5.9.0/24", 9);
+    // In no subnet that the node may have.
+    const late = lease("10.9.9.0/24", 9);
     server.ctl("put", `${PREFIX}/subnets/${late.key}`, formatLeaseValue(late));
     await follower.sees(held.key, late.key);
     server.ctl("del", `${PREFIX}/subnets/${late.key}`);
@@ -348,7 +349,7 @@ Deno.test("who may not follow any more is told so, once, and goes on when it may
   const before = restarts();
   await eventually("several attempts", () => restarts() >= before + 3);
   assert.equal(log.count(refused), 1);
-  const one = lease("10.5.9.0/24", 9);
+  const one = lease("10.9.9.0/24", 9);
   server.ctl(...root, "put", `${PREFIX}/subnets/${one.key}`, formatLeaseValue(one));
   server.ctl(...root, "auth", "disable");
   await follower.sees(one.key);
@@ -389,7 +390,7 @@ Deno.test("a user's password lets in, also after etcd has forgotten the session;
     await follower.sees(held.key);
     await server.stop();
     await server.start();
-    const one = lease("10.5.9.0/24", 9);
+    const one = lease("10.9.9.0/24", 9);
     server.ctl(...root, "put", `${PREFIX}/subnets/${one.key}`, formatLeaseValue(one));
     await follower.sees(held.key, one.key);
     await store.renew(held, NEVER);

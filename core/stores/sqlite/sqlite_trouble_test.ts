@@ -384,14 +384,15 @@ for (const [what, lose] of Object.entries(LOSSES)) {
     lose(cluster.path);
     const noticedMs = await eventually(
       "it is noticed",
-      () => cluster.said(/^warn outage: .*the file is gone/).every((count) => count === 1),
+      () => cluster.said(/^warn outage: .*the file is gone/).some((count) => count > 0),
     );
+    // Who looks late, as on a busy machine, finds the file that the other has made.
     const madeMs = await eventually(
-      "it is there again",
-      () => cluster.said(/^info outage-over:/).every((count) => count === 1),
+      "both use it again",
+      () => cluster.said(/^(info outage-over|warn store-replaced):/).every((count) => count > 0),
     );
     await cluster.isWhole();
-    assert.deepEqual(cluster.said(/^warn outage:/), [1, 1]);
+    assert.ok(cluster.said(/^warn outage:/).every((count) => count <= 1), "said once");
     console.log(
       `sqlite: deleted, ${what}: noticed after ${noticedMs.toFixed(0)} ms, ` +
         `recreated after ${(noticedMs + madeMs).toFixed(0)} ms`,
