@@ -148,7 +148,7 @@ fileTest("it is written again while it is to be there, and only then", async (pa
     ] as const
   ) {
     spoil();
-    await eventually(what, is(text), 1_000);
+    assert.ok(await eventually(what, is(text)) < 1_000, what);
   }
   assert.equal(log.of("subnet-file-restored").length, 3);
   // A directory in its place: one complaint, and an end to it.

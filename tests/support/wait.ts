@@ -7,20 +7,18 @@
 /** A signal that is never aborted, for calls that a test waits out. */
 export const NEVER: AbortSignal = new AbortController().signal;
 
-/**
- * Waits until a condition holds; throws if it does not in time. Returns how long it took, in ms. A pause of the machine
- * may be longer than all that time: so there is one more look after it, for which all that was due had its turn.
- */
+/** Waits until a condition holds; throws if it does not in time. Returns how long it took, in ms. */
 export async function eventually(
   what: string,
   condition: () => boolean | Promise<boolean>,
   patienceMs = 10_000,
 ): Promise<number> {
   const startMs = performance.now();
-  for (let isOver = false; !await condition();) {
-    if (isOver) throw new Error(`not within ${patienceMs} ms: ${what}`);
-    isOver = performance.now() - startMs > patienceMs;
-    await new Promise((resolve) => setTimeout(resolve, isOver ? 50 : 2));
+  while (!await condition()) {
+    if (performance.now() - startMs > patienceMs) {
+      throw new Error(`not within ${patienceMs} ms: ${what}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 2));
   }
   return performance.now() - startMs;
 }
