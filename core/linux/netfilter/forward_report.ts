@@ -7,7 +7,7 @@
 import type { Cidr } from "../../ip.ts";
 import { type ForwardDrop, forwardDrop } from "./forward_drops.ts";
 import { IptablesNft } from "./iptables_nft.ts";
-import { lacksNftables } from "./nft_connection.ts";
+import { openIfThere } from "./nft_connection.ts";
 import { WatchedNft } from "./watched_nft.ts";
 
 /**
@@ -15,17 +15,8 @@ import { WatchedNft } from "./watched_nft.ts";
  * thread's network namespace. Throws a LinuxError: EPERM for who is not root.
  */
 export function forwardDrops(networks: readonly Cidr[]): readonly ForwardDrop[] {
-  using nft = openNft();
+  using nft = openIfThere(() => new WatchedNft());
   if (nft === undefined) return [];
   return new IptablesNft(nft).drops(networks)
     .flatMap((chain) => forwardDrop(chain, networks) ?? []);
-}
-
-function openNft(): WatchedNft | undefined {
-  try {
-    return new WatchedNft();
-  } catch (error) {
-    if (lacksNftables(error)) return undefined;
-    throw error;
-  }
 }

@@ -69,6 +69,16 @@ export function lacksNftables(error: unknown): error is LinuxError {
   return error instanceof LinuxError && NOT_THERE.includes(error.errno);
 }
 
+/** Opens something of nftables; `undefined` if the kernel has none. Throws any other error. */
+export function openIfThere<T>(open: () => T): T | undefined {
+  try {
+    return open();
+  } catch (error) {
+    if (lacksNftables(error)) return undefined;
+    throw error;
+  }
+}
+
 /** A socket for nftables in the network namespace of the thread that opens it. */
 export class NftConnection implements Disposable {
   readonly #socket = new NetlinkSocket(NETLINK_NETFILTER);

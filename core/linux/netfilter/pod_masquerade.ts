@@ -24,7 +24,7 @@ import {
   NFTA_TABLE_NAME,
 } from "../uapi/nf_tables.ts";
 import { KUBE_PROXY_MARK, MULTICAST } from "./masquerade.ts";
-import { lacksNftables, NftConnection } from "./nft_connection.ts";
+import { NftConnection, openIfThere } from "./nft_connection.ts";
 import {
   beginNft,
   type NftChain,
@@ -98,12 +98,7 @@ export class PodMasquerade implements Disposable {
 
   /** Opens it; `undefined` if the kernel has no nftables. Throws a LinuxError without CAP_NET_ADMIN. */
   static open(): PodMasquerade | undefined {
-    try {
-      return new PodMasquerade();
-    } catch (error) {
-      if (lacksNftables(error)) return undefined;
-      throw error;
-    }
+    return openIfThere(() => new PodMasquerade());
   }
 
   /** Closes the socket. The rules stay. */
