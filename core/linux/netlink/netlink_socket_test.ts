@@ -91,10 +91,11 @@ rootTest("a dump that changes never let come to an end is none", () => {
 rootTest("what can't be opened to its end leaves no descriptor behind", async () => {
   const descriptors = () => [...Deno.readDirSync("/proc/self/fd")].length;
   const before = descriptors();
-  for (let count = 0; count < 3; count++) {
+  for (let count = 0; count < 100; count++) {
     assert.throws(() => new PacketSocket(99_999), { code: "ENODEV" });
   }
-  assert.equal(descriptors(), before);
+  // The tests' other threads open and close some, too.
+  assert.ok(descriptors() < before + 100);
   // Without capabilities the monitor's socket opens, but refuses its buffer's size.
   const code = `
     const { Reconciler } = await import(${

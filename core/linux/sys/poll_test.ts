@@ -13,8 +13,14 @@ Deno.test("a signal to the thread that waits for input does not end the wait", a
   using descriptor = eventfd();
   const stop = new AbortController();
   const ended = inputOn(descriptor, stop.signal);
-  const inPoll = (thread: string) =>
-    Deno.readTextFileSync(`/proc/self/task/${thread}/syscall`).startsWith(POLL);
+  const inPoll = (thread: string) => {
+    try {
+      return Deno.readTextFileSync(`/proc/self/task/${thread}/syscall`).startsWith(POLL);
+    } catch {
+      // It has ended since it was listed.
+      return false;
+    }
+  };
   const threads = () => [...Deno.readDirSync("/proc/self/task")].map(({ name }) => name);
   while (!threads().some(inPoll)) await new Promise((resolve) => setTimeout(resolve, 1));
   for (const thread of threads().filter(inPoll)) {
