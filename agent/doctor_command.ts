@@ -26,7 +26,7 @@ what to do, and ends with exit code 1 if there is any. Changes nothing, and need
 /** The namespace of a host's own processes (PROC_PID_INIT_INO of linux/proc_ns.h). */
 const HOST_PROCESSES = "pid:[4026531836]";
 const FROM_A_CONTAINER =
-  "looked at from a container: the host's processes, packages, firewalls and files in /etc cannot be seen; " +
+  "looked at from a container: the host's processes, packages, firewall programs and files in /etc cannot be seen; " +
   "denim doctor on the host itself sees them";
 
 const FLAGS = [
