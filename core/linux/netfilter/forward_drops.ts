@@ -6,12 +6,13 @@
  * @module
  */
 
-import type { Cidr } from "../../ip.ts";
+import { type Cidr, FAMILIES } from "../../ip.ts";
 import { NF_ACCEPT, NF_DROP } from "../uapi/netfilter.ts";
 import { NFT_GOTO, NFT_JUMP, NFT_RETURN } from "../uapi/nf_tables.ts";
+import type { ChainPlace } from "./iptables_chain.ts";
 import type { Expression } from "./nft_codec.ts";
 import { type BaseChain, tableWords } from "./nft_connection.ts";
-import type { FoundNftRule, NftRule } from "./nft_table.ts";
+import { type FoundNftRule, networksOfRules, type NftRule } from "./nft_table.ts";
 
 /** A chain on the way of forwarded packets, and all rules of its table. */
 export interface ForwardChain extends BaseChain {
@@ -19,19 +20,38 @@ export interface ForwardChain extends BaseChain {
   readonly rules: readonly FoundNftRule[];
 }
 
+/** The chain by which denim, and flannel, let pods' packets pass. */
+const LIFTED: ChainPlace["name"] = "FLANNEL-FWD";
+
 /** What becomes of a packet for which no rule with a condition fits. */
 type End = "drop" | "accept" | "go on";
 
 /**
- * Whether a chain drops every packet that no rule with a condition lets pass.
+ * Whether a chain drops pods' packets. One in whose table rules name pods' networks does not: its owner has thought of
+ * them, as with firewalld's trusted sources.
  *
- * @param lifted the chain of denim's by which pods' packets pass, where this chain hands its packets on to it
+ * @param lifts the policy of iptables' FORWARD is left out, which is denim's to lift
  */
-export function dropsTheRest({ chain, policy, rules }: ForwardChain, lifted: string): boolean {
+export function dropsPods(
+  chain: ForwardChain,
+  networks: readonly Cidr[],
+  lifts: boolean,
+): boolean {
+  const isLifted = lifts && isIptablesForward(chain);
+  const families = chain.family === "inet" ? FAMILIES : [chain.family];
+  // denim's own rules name them too, which counts if packets come to them.
+  const others = chain.rules.filter((rule) => rule.chain !== LIFTED);
+  const named = families.flatMap((family) => networksOfRules(family, others));
+  if (!isLifted && networks.some((own) => named.some((it) => it.contains(own)))) return false;
+  return dropsTheRest(isLifted ? { ...chain, policy: NF_ACCEPT } : chain);
+}
+
+/** Whether a chain drops every packet that no rule with a condition lets pass, and that does not come to denim's chain. */
+function dropsTheRest({ chain, policy, rules }: ForwardChain): boolean {
   const byChain = Map.groupBy(rules, (rule) => rule.chain);
   const visited = new Set<string>();
   const endOf = (name: string): End => {
-    if (name === lifted) return "accept";
+    if (name === LIFTED) return "accept";
     // The kernel lets no chain lead back to itself; a second visit brings nothing new.
     if (visited.has(name)) return "go on";
     visited.add(name);
@@ -115,6 +135,6 @@ export function letPass(
 }
 
 /** Whether a chain is FORWARD of iptables-nft. */
-export function isIptablesForward({ family, name, chain }: BaseChain): boolean {
+function isIptablesForward({ family, name, chain }: BaseChain): boolean {
   return family !== "inet" && name === "filter" && chain === "FORWARD";
 }

@@ -5,18 +5,17 @@
  */
 
 import type { Cidr } from "../../ip.ts";
-import { type ForwardDrop, forwardDrop } from "./forward_drops.ts";
-import { IptablesNft } from "./iptables_nft.ts";
-import { openIfThere } from "./nft_connection.ts";
-import { WatchedNft } from "./watched_nft.ts";
+import { dropsPods, type ForwardDrop, forwardDrop } from "./forward_drops.ts";
+import { NftConnection, openIfThere } from "./nft_connection.ts";
 
 /**
  * What in nftables, iptables-nft's chains among it, drops the packets of pods' networks where they are forwarded, in this
  * thread's network namespace. Throws a LinuxError: EPERM for who is not root.
  */
 export function forwardDrops(networks: readonly Cidr[]): readonly ForwardDrop[] {
-  using nft = openIfThere(() => new WatchedNft());
+  using nft = openIfThere(() => new NftConnection());
   if (nft === undefined) return [];
-  return new IptablesNft(nft).drops(networks)
+  return nft.forwardChains()
+    .filter((chain) => dropsPods({ ...chain, rules: nft.rules(chain) }, networks, false))
     .flatMap((chain) => forwardDrop(chain, networks) ?? []);
 }

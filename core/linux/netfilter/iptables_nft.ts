@@ -45,7 +45,7 @@ import {
   PLACES,
 } from "./iptables_chain.ts";
 import type { IptablesPort } from "./iptables_table.ts";
-import { dropsTheRest, isIptablesForward } from "./forward_drops.ts";
+import { dropsPods } from "./forward_drops.ts";
 import { textOf } from "./nft_codec.ts";
 import type { BaseChain } from "./nft_connection.ts";
 import type { WatchedNft } from "./watched_nft.ts";
@@ -62,9 +62,6 @@ import {
   writeRules,
 } from "./nft_table.ts";
 import { iptablesExpressions, type Rule } from "./rule.ts";
-
-/** The chain by which denim, and flannel, let pods' packets pass. */
-const LIFTED: ChainPlace["name"] = "FLANNEL-FWD";
 
 /** The kernel's chains, as iptables-nft makes them if they are not there. */
 const PARENTS: Readonly<Record<ChainPlace["parent"], Omit<NftChain, "rules">>> = {
@@ -180,29 +177,9 @@ export class IptablesNft implements IptablesPort {
     if (!this.#mayDrop) return [];
     const chains = this.#nft.forwardChains();
     this.#mayDrop = false;
-    return chains.filter((chain) => this.#drops(chain, networks, true));
-  }
-
-  /** The chains that drop what is forwarded as things are, whether denim could lift that or not. */
-  drops(networks: readonly Cidr[]): readonly BaseChain[] {
-    return this.#nft.forwardChains().filter((chain) => this.#drops(chain, networks, false));
-  }
-
-  /**
-   * Whether a chain drops pods' packets. One in whose table rules name pods' networks does not: its owner has thought of
-   * them, as with firewalld's trusted sources.
-   *
-   * @param lifts the policy of iptables' FORWARD is left out, which is denim's to lift
-   */
-  #drops(base: BaseChain, networks: readonly Cidr[], lifts: boolean): boolean {
-    const rules = this.#nft.rules(base);
-    const isLifted = lifts && isIptablesForward(base);
-    const families = base.family === "inet" ? FAMILIES : [base.family];
-    // denim's own rules name them too, which counts if packets come to them.
-    const others = rules.filter(({ chain }) => chain !== LIFTED);
-    const named = families.flatMap((family) => networksOfRules(family, others));
-    if (!isLifted && networks.some((own) => named.some((it) => it.contains(own)))) return false;
-    return dropsTheRest({ ...base, policy: isLifted ? NF_ACCEPT : base.policy, rules }, LIFTED);
+    return chains.filter((chain) =>
+      dropsPods({ ...chain, rules: this.#nft.rules(chain) }, networks, true)
+    );
   }
 
   /** See {@link IptablesPort.mayMiss}: the kernel reports every change, or that it did not. */
