@@ -1,6 +1,7 @@
 /** denim's nftables tables in the real kernel; `nft` looks at them, and disturbs them. */
 
 import assert from "node:assert/strict";
+import { inOwnProcess, WITHOUT_CAPABILITIES } from "../../../tests/support/own_process.ts";
 import { RecordingLog } from "../../../tests/support/recording_log.ts";
 import { rootTest } from "../../../tests/support/root_test.ts";
 import { ScratchNamespace } from "../../../tests/support/scratch_namespace.ts";
@@ -418,7 +419,7 @@ rootTest("each step is one transaction, and a step that fails changes nothing", 
 
 rootTest(
   "an error of the whole transaction, under which kernels answer nothing else, is told at once",
-  async () => {
+  () => {
     const moduleOf = (path: string) => JSON.stringify(import.meta.resolve(path));
     const code = `
     const { NetlinkSocket } = await import(${moduleOf("../netlink/netlink_socket.ts")});
@@ -429,10 +430,6 @@ rootTest(
       batch.begin(type, 0).u32(${NFNL_SUBSYS_NFTABLES} << 24).end();
     }
     for (const { index, error } of socket.transact(batch)) console.log(index, error.code);`;
-    const { stdout, stderr } = await new Deno.Command("setpriv", {
-      args: ["--bounding-set=-all", "--inh-caps=-all", Deno.execPath(), "eval", code],
-    }).output();
-    const decoder = new TextDecoder();
-    assert.equal(decoder.decode(stdout), "0 EPERM\n", decoder.decode(stderr));
+    assert.equal(inOwnProcess(code, [], WITHOUT_CAPABILITIES), "0 EPERM\n");
   },
 );

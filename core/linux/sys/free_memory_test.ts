@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { inOwnProcess } from "../../../tests/support/own_process.ts";
 
 /** Prints how many bytes the process gives back for 64 blocks of 1 MiB each, with small ones between them. */
 const PROGRAM = `
@@ -19,13 +20,9 @@ const PROGRAM = `
   giveBackFreeMemory();
 `;
 
-// A process of its own: what the tests' other threads take meanwhile would count, too.
 Deno.test("large blocks are given back when they are freed, also from between others", () => {
-  const { success, stdout, stderr } = new Deno.Command(Deno.execPath(), {
-    args: ["eval", PROGRAM, import.meta.resolve("./free_memory.ts")],
-  }).outputSync();
-  assert.ok(success, new TextDecoder().decode(stderr));
-  const [freedBytes, small] = new TextDecoder().decode(stdout).split(" ").map(Number);
+  const said = inOwnProcess(PROGRAM, [import.meta.resolve("./free_memory.ts")]);
+  const [freedBytes, small] = said.split(" ").map(Number);
   assert.ok(freedBytes! > 48 << 20, `${freedBytes} bytes`);
   assert.equal(small, 64);
 });
