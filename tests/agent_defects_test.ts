@@ -8,6 +8,7 @@ import { DEFECTS, FATAL_PEER, FATAL_VNI } from "./support/agent_that_breaks.ts";
 import { ip } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
 import { RunningPing } from "./support/ping.ts";
+import { reached } from "./support/reached.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { eventually, NEVER } from "./support/wait.ts";
 
@@ -48,7 +49,7 @@ for (const defect of DEFECTS) {
         20_000,
       );
       const [a, b] = await Promise.all(lab.nodes.map((node) => node.addPod(`${node.name}-pod`)));
-      await eventually("pods talk", async () => (await a!.ping(b!.address)).timeMs !== undefined);
+      await reached(a!, b!.address);
       const before = lab.nodes.map(dataPath);
       using namespace = a!.open();
       const pinging = new RunningPing(namespace, ["-i", "0.01", `${b!.address}`]);

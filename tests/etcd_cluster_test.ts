@@ -10,6 +10,7 @@ import { summarize } from "./bench/stats.ts";
 import { EtcdServer, type EtcdServerOptions } from "./support/etcd_server.ts";
 import { iproute } from "./support/iproute.ts";
 import { RunningPing } from "./support/ping.ts";
+import { reached } from "./support/reached.ts";
 import { rootTest } from "./support/root_test.ts";
 import { eventually, NEVER } from "./support/wait.ts";
 
@@ -133,17 +134,9 @@ function routes(node: LabNode): string {
   return ip(node.namespaceName, "route");
 }
 
-/** A node may hear of another a moment after that one is ready. */
-async function ping(from: Pod, to: Pod): Promise<void> {
-  await eventually(
-    `${from.name} → ${to.name}`,
-    async () => (await from.ping(to.address)).timeMs !== undefined,
-  );
-}
-
 async function pingAllPairs(pods: readonly Pod[]): Promise<void> {
   const pairs = pods.flatMap((from) => pods.filter((to) => to !== from).map((to) => [from, to]));
-  await Promise.all(pairs.map(([from, to]) => ping(from!, to!)));
+  await Promise.all(pairs.map(([from, to]) => reached(from!, to!.address)));
 }
 
 function log(node: LabNode): string {
@@ -211,7 +204,7 @@ rootTest("etcd stopped: no packet is lost, pods are added, and it is said once",
   const [node, other] = nodes as [LabNode, LabNode];
   await cluster.lab.startAgents(NEVER);
   const [a, b] = [await node.addPod("a"), await other.addPod("b")];
-  await ping(a, b);
+  await reached(a, b.address);
 
   const outageMs = Number(Deno.env.get("DENIM_TEST_OUTAGE_MS") ?? 4_000);
   using namespace = a.open();
@@ -228,7 +221,7 @@ rootTest("etcd stopped: no packet is lost, pods are added, and it is said once",
   const backAtMs = performance.now() + outageMs;
   const added = await node.addPod("added");
   await eventually("the time is over", () => performance.now() > backAtMs, outageMs + 1_000);
-  await ping(added, b);
+  await reached(added, b.address);
   await etcd.start();
   cluster.putByHand(77);
   const seenMs = await eventually(
@@ -283,7 +276,7 @@ rootTest(
     const { nodes } = cluster;
     await cluster.lab.startAgents(NEVER);
     const [a, b] = await Promise.all(nodes.map((node, index) => node.addPod(`pod${index}`)));
-    await ping(a!, b!);
+    await reached(a!, b!.address);
     using namespace = a!.open();
     const pinging = new RunningPing(namespace, ["-i", "0.01", `${b!.address}`]);
     // A connection lives through the shorter ones, and TCP's waits grow with them.

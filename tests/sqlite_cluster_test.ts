@@ -7,6 +7,7 @@ import { DatabaseSync } from "node:sqlite";
 import { Lab, type LabNode } from "@denim/agent/lab";
 import { FileGoneError } from "../core/stores/sqlite/database.ts";
 import { RunningPing } from "./support/ping.ts";
+import { reached } from "./support/reached.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
 import { sh } from "./support/sh.ts";
@@ -116,7 +117,7 @@ rootTest(
     const place: Place = { path, disk, store, nodes, logged: [] };
     const before = nodes.map((node) => `${node.subnet()} ${node.agentPid}`);
     const [a, b] = [await one.addPod("a"), await two.addPod("b")];
-    await eventually("b", async () => (await a.ping(b.address)).timeMs !== undefined);
+    await reached(a, b.address);
     for (const [what, happen] of Object.entries(MISHAPS)) {
       await t.step(what, async () => {
         using namespace = a.open();
@@ -145,7 +146,7 @@ rootTest(
     }
     await late.startAgent(NEVER);
     const c = await late.addPod("c");
-    await eventually("a", async () => (await c.ping(a.address)).timeMs !== undefined);
+    await reached(c, a.address);
     using namespace = c.open();
     const counts = await new RunningPing(namespace, ["-c", "2", "-i", "0.2", `${a.address}`])
       .finish();

@@ -6,7 +6,8 @@ import { mkdirSync } from "node:fs";
 import { ip, ipJson } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
 import { RunningPing } from "./support/ping.ts";
-import { eventually, NEVER } from "./support/wait.ts";
+import { reached } from "./support/reached.ts";
+import { NEVER } from "./support/wait.ts";
 
 const MAC = "02:0a:05:00:00:03";
 const FLANNEL_CONF = '{"name":"cbr0","plugins":[{"type":"flannel"}]}';
@@ -91,7 +92,7 @@ labTest("what flanneld and Docker left is taken over, or named with what to do",
   const [a, b] = [await node.addPod("a"), await other.addPod("b")];
   // .2 is the living pod's, .3 was for the one that was refused.
   assert.equal(`${a.address}`, "10.5.3.4");
-  await eventually("b", async () => (await a.ping(b.address)).timeMs !== undefined);
+  await reached(a, b.address);
   using namespace = a.open();
   const pinging = new RunningPing(namespace, ["-c", "3", "-i", "0.2", `${b.address}`]);
   assert.deepEqual(await pinging.finish(), { sent: 3, received: 3 });

@@ -17,6 +17,7 @@ import { ip, ipJson } from "./support/ip.ts";
 import { labTest } from "./support/lab_test.ts";
 import { buildPacket, checksumOf, readPacket } from "./support/packet.ts";
 import { RunningPing } from "./support/ping.ts";
+import { reached } from "./support/reached.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { eventually, NEVER } from "./support/wait.ts";
 
@@ -36,7 +37,7 @@ async function twoPods(lab: Lab): Promise<readonly [Pod, Pod]> {
   const [a, b] = await Promise.all(
     lab.nodes.map((node, index) => node.addPod(`pod${index + 1}`)),
   ) as [Pod, Pod];
-  await eventually("pod1 → pod2", async () => (await a.ping(b.address)).timeMs !== undefined);
+  await reached(a, b.address);
   return [a, b];
 }
 

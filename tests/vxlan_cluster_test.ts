@@ -9,6 +9,7 @@ import { Lab, type LabNode, type Pod } from "@denim/agent/lab";
 import { SqliteStore } from "@denim/core/stores/sqlite";
 import { ip, vxlanRemotes } from "./support/ip.ts";
 import { RunningPing } from "./support/ping.ts";
+import { reached } from "./support/reached.ts";
 import { RecordingLog } from "./support/recording_log.ts";
 import { rootTest } from "./support/root_test.ts";
 import { eventually, NEVER } from "./support/wait.ts";
@@ -16,11 +17,7 @@ import { eventually, NEVER } from "./support/wait.ts";
 const NET_CONF = { Network: "10.5.0.0/16", Backend: { Type: "vxlan" } };
 
 async function ping(from: Pod, to: Pod, ...args: string[]): Promise<void> {
-  // Each node hears of the other's subnet by itself, when it may.
-  await eventually(
-    `${from.name} reaches ${to.name}`,
-    async () => (await from.ping(to.address)).timeMs !== undefined,
-  );
+  await reached(from, to.address);
   using namespace = from.open();
   const counts = await new RunningPing(namespace, [
     "-c",

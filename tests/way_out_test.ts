@@ -10,6 +10,7 @@ import assert from "node:assert/strict";
 import { sendDatagram, sourcesOf } from "./support/datagram.ts";
 import { kubeProxyRules, noKubeProxyRules, type ProxyMode } from "./support/kube_proxy.ts";
 import { addOutside, OUTSIDE } from "./support/outside.ts";
+import { reached } from "./support/reached.ts";
 import { labTest } from "./support/lab_test.ts";
 import { sh, shIn } from "./support/sh.ts";
 import { eventually, NEVER } from "./support/wait.ts";
@@ -80,13 +81,8 @@ class Town implements Disposable {
       peerPod: await peer.addPod("peerPod"),
     };
     const town = new Town(lab, outside, pods);
-    // Each node hears of the other's subnet by itself, when it may; what is sent is sent once.
-    for (const address of pods.peerPod.addresses) {
-      await eventually(
-        `pods reach ${address}`,
-        async () => (await pods.pod.ping(address)).timeMs !== undefined,
-      );
-    }
+    // What is sent is sent once.
+    for (const address of pods.peerPod.addresses) await reached(pods.pod, address);
     return town;
   }
 

@@ -11,6 +11,7 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { ip, ipJson } from "./ip.ts";
 import { RunningPing } from "./ping.ts";
+import { reached } from "./reached.ts";
 import { report } from "./report.ts";
 import { eventually, NEVER } from "./wait.ts";
 
@@ -74,8 +75,7 @@ async function refuseOne(lab: Lab, delaySeconds: number): Promise<string> {
     await Promise.all(lab.nodes.map((node) => node.startAgent(NEVER, ["--iface", "eth0"])));
     assert.ok(vtepMac(winner) === mac && vtepMac(loser) !== mac);
     const pods = await Promise.all(lab.nodes.map((node) => node.addPod(`on-${node.name}`)));
-    const reached = async () => (await pods[0]!.ping(pods[1]!.address)).timeMs !== undefined;
-    await eventually("pods talk", reached);
+    await reached(pods[0]!, pods[1]!.address);
     using namespace = pods[0]!.open();
     const pinging = new RunningPing(namespace, ["-c", "3", "-i", "0.2", `${pods[1]!.address}`]);
     assert.deepEqual(await pinging.finish(), { sent: 3, received: 3 });
